@@ -1,0 +1,174 @@
+"""Everything that can be wrong with a sweep, found in one pass, before torch or ray is imported.
+
+Structure and types come from `config` (pydantic); mixers' and tasks' own arguments from their tables. `afford` looks
+at the machine and is asked only when a sweep is about to run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from attnlab import models, space, tasks
+from attnlab.config import (
+    ModelConfig,
+    SearchConfig,
+    Sweep,
+    SweepError,
+    TaskConfig,
+    Trial,
+    did_you_mean,
+    merge,
+    nest,
+)
+
+# pydantic's words for the commonest mistakes, in ours
+SAY = {
+    "int_parsing": "a whole number, not {input!r}",
+    "int_from_float": "a whole number, not {input!r}",
+    "int_type": "a whole number, not {input!r}",
+    "float_parsing": "a number, not {input!r}",
+    "float_type": "a number, not {input!r}",
+    "bool_parsing": "true or false, not {input!r}",
+    "string_type": "a text, not {input!r}",
+    "dict_type": "a mapping, not {input!r}",
+    "literal_error": "one of {ctx[expected]}, not {input!r}",
+    "greater_than": "above {ctx[gt]}, not {input!r}",
+    "greater_than_equal": "at least {ctx[ge]}, not {input!r}",
+    "less_than": "below {ctx[lt]}, not {input!r}",
+    "less_than_equal": "at most {ctx[le]}, not {input!r}",
+    "missing": "missing, and it has no default",
+    "too_short": "empty; give at least one",
+    "string_pattern_mismatch": "letters, digits, '.', '_' and '-' only, not {input!r}",
+}
+
+
+def checked(raw: Mapping[str, Any]) -> Sweep:
+    """A raw tree -> Sweep.
+
+    Raises:
+        SweepError: every mistake found, each on one line that names its key.
+    """
+    problems, sweep = [], None
+    try:
+        sweep = Sweep.model_validate(raw)
+    except ValidationError as error:
+        problems += lines(error, Sweep)
+    base = raw.get("trial") if isinstance(raw.get("trial"), dict) else {}
+    arms = raw.get("arms") if isinstance(raw.get("arms"), dict) else {}
+    shared = list(trial_problems(base, "trial", complete=not arms))
+    problems += shared
+    told = {line.partition(".")[2] for line in shared}
+    for arm, tree in arms.items():
+        if isinstance(tree, dict):
+            own = trial_problems(merge(base, tree), f"arms.{arm}")
+            problems += [line for line in own if line.removeprefix(f"arms.{arm}.") not in told]
+    if sweep and not problems:
+        problems += list(sweep_problems(sweep))
+    if problems:
+        raise SweepError(list(dict.fromkeys(problems)))
+    assert sweep is not None
+    return sweep
+
+
+def lines(error: ValidationError, root: type[BaseModel], prefix: str = "") -> list[str]:
+    """One line per mistake pydantic found: `key: what is wrong, what would be right`."""
+    out = []
+    for e in error.errors():
+        loc = [str(p) for p in e["loc"] if p not in ("constrained-int", "float", "literal['auto']", "int")]
+        key = ".".join([*filter(None, [prefix]), *loc])
+        if e["type"] == "extra_forbidden":
+            out.append(f"{key}: unknown key{did_you_mean(loc[-1], known_keys(root, loc[:-1]))}")
+        elif e["type"] == "value_error":
+            own = str(e["ctx"]["error"]).split("\n")
+            out += [f"{key}.{line}" if key.endswith("space") else f"{key}: {line}" for line in own]
+        elif e["type"] in SAY:
+            out.append(f"{key}: " + SAY[e["type"]].format(input=e["input"], ctx=e.get("ctx", {})))
+        else:
+            out.append(f"{key}: {e['msg']}")
+    return list({line.partition(":")[0]: line for line in out}.values())  # one line per key: unions report twice
+
+
+def known_keys(root: type[BaseModel], loc: list[str]) -> list[str]:
+    """The fields of the node at `loc` below `root`."""
+    node: Any = root
+    for part in loc:
+        kinds = [node.model_fields[part].annotation] if part in getattr(node, "model_fields", {}) else []
+        kinds += [a for k in kinds for a in getattr(k, "__args__", ())]
+        node = next((k for k in kinds if isinstance(k, type) and issubclass(k, BaseModel)), node)
+    return list(node.model_fields)
+
+
+def trial_problems(tree: Mapping[str, Any], where: str, complete: bool = True) -> Iterator[str]:
+    """What is wrong with one trial's tree; `complete` False for the shared part, which an arm may yet change."""
+    try:
+        Trial.model_validate(tree)
+    except ValidationError as error:
+        yield from lines(error, Trial, where)
+    model = _part(ModelConfig, tree.get("model", {}))
+    if model and complete:
+        for mixer in dict.fromkeys(repr(m) for m in model.mixer):
+            found = next(m for m in model.mixer if repr(m) == mixer)
+            yield from (f"{where}.model.mixer {found.name}: {p}" for p in models.check_mixer(found, model))
+    task = _part(TaskConfig, tree.get("task", {}))
+    if task and complete:
+        yield from (f"{where}.task {task.name}: {p}" for p in tasks.check_task(task))
+
+
+def _part(kind: type[BaseModel], tree: Any) -> Any:
+    try:
+        return kind.model_validate(tree)
+    except ValidationError:
+        return None
+
+
+def sweep_problems(sweep: Sweep) -> Iterator[str]:
+    """Mistakes that take a well-formed sweep to be seen: the space's corners, rungs, batches and workers."""
+    for arm in sweep.arms:
+        trial = sweep.trial_of(arm)
+        yield from _batch_problems(trial, arm, sweep.resources.workers)
+        known = tasks.metrics_of(trial.task)
+        if sweep.metric not in known:
+            yield f"search.metric: arm {arm}, task {trial.task.name}, has no {sweep.metric!r}; it gives {', '.join(known)}"
+        if sweep.search:
+            yield from _search_problems(sweep, sweep.search, arm, trial)
+
+
+def _batch_problems(trial: Trial, arm: str, workers: int) -> Iterator[str]:
+    size, parts = trial.train.batch_size, workers * trial.train.grad_accum
+    if size % parts:
+        yield (
+            f"arms.{arm}.train.batch_size: {size} sequences cannot be split evenly over {workers} workers x "
+            f"{trial.train.grad_accum} micro-batches (grad_accum); use a multiple of {parts}"
+        )
+    if trial.train.eval_every > trial.train.max_steps:
+        yield f"arms.{arm}.train.eval_every: {trial.train.eval_every} is beyond max_steps {trial.train.max_steps}"
+    if trial.train.save_every_steps % trial.train.eval_every:
+        yield f"arms.{arm}.train.save_every: {trial.train.save_every} is no multiple of eval_every"
+
+
+def _search_problems(sweep: Sweep, search: SearchConfig, arm: str, trial: Trial) -> Iterator[str]:
+    asha, every = search.asha, trial.train.eval_every
+    if asha and asha.grace_steps % every:
+        yield f"search.asha.grace_steps: {asha.grace_steps} is no multiple of arm {arm}'s eval_every {every}"
+    if asha and asha.grace_steps >= trial.train.max_steps:
+        last = trial.train.max_steps
+        yield f"search.asha.grace_steps: {asha.grace_steps} is not below arm {arm}'s max_steps {last}: nothing to prune"
+    if search.sampler == "grid" and (loose := [k for k, d in search.dimensions.items() if d.kind != "choice"]):
+        yield f"search.space.{loose[0]}: sampler grid takes `choice` only; list the values"
+        return
+    for key in search.space:
+        if key.startswith("train.seed"):
+            yield f"search.space.{key}: a seed is not a setting to be tuned; use confirm.seeds"
+    for settings in space.corners(search.dimensions):
+        tree = merge(sweep.trial, sweep.arms[arm])
+        for key, value in settings.items():
+            tree = merge(tree, nest(key, value))
+        found = list(trial_problems(tree, f"search.space at {settings}, arm {arm}"))
+        if not found:
+            found = list(_batch_problems(Trial.model_validate(tree), arm, sweep.resources.workers))
+        if found:
+            yield from found
+            return  # one corner shows the mistake; the others would repeat it

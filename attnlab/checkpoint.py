@@ -1,0 +1,110 @@
+"""Checkpoints, written whole or not at all.
+
+`step_00000500/`  to resume from: model.safetensors, optimizer.safetensors, state.json.
+`final/`          to use: config.json, model.safetensors, tokenizer.json, as transformers loads them.
+
+The schedule, the data position and every random draw are pure functions of the step, so the step is all of them.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from attnlab.runs import TrialDir
+
+KEEP = 2  # the newest may be the one a crash or a full disk left useless
+
+
+def save(trial: TrialDir, step: int, model: torch.nn.Module, optimizer: Any, state: dict[str, Any]) -> Path:
+    """Write `step_<step>/`; older ones beyond KEEP go. `state` is JSON: what the loop needs beside the weights."""
+
+    def fill(folder: Path) -> None:
+        _save(_tensors(model), folder / "model.safetensors")
+        _save(optimizer.state_dict(), folder / "optimizer.safetensors")
+        (folder / "state.json").write_text(json.dumps({"step": step, **state}))
+
+    path = _write(trial.checkpoints / f"step_{step:08d}", fill)
+    tidy(trial, KEEP)
+    return path
+
+
+def tidy(trial: TrialDir, keep: int = 1) -> None:
+    """Remove all but the newest `keep` resumable checkpoints."""
+    for old in steps(trial)[:-keep]:
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def steps(trial: TrialDir) -> list[Path]:
+    """Resumable checkpoints, oldest first."""
+    return sorted(trial.checkpoints.glob("step_[0-9]*"))
+
+
+def load(trial: TrialDir, model: torch.nn.Module, optimizer: Any, device: torch.device) -> dict[str, Any] | None:
+    """Load the newest whole checkpoint into model and optimizer; None if there is none.
+
+    One that cannot be read (cut short by a full disk or a crash of the machine) is passed over for the one before it.
+    """
+    for path in reversed(steps(trial)):
+        try:
+            state = json.loads((path / "state.json").read_text())
+            weights = load_file(path / "model.safetensors", device=str(device))
+            moments = load_file(path / "optimizer.safetensors", device=str(device))
+        except (OSError, ValueError, SafetensorError) as error:
+            print(f"attnlab: {path}: unreadable checkpoint passed over ({error})", flush=True)
+            continue
+        with torch.no_grad():
+            for name, target in _tensors(model).items():
+                target.copy_(weights[name])
+        optimizer.load_state_dict(moments)
+        return state
+    return None
+
+
+def _tensors(model: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """Parameters (tied ones once) and buffers by name; the live tensors."""
+    return {**dict(model.named_parameters()), **dict(model.named_buffers())}
+
+
+def _save(tensors: dict[str, torch.Tensor], path: Path) -> None:
+    # contiguous because safetensors stores plain memory
+    save_file({name: tensor.detach().contiguous() for name, tensor in tensors.items()}, path)
+
+
+def export(trial: TrialDir, model: Any, tokenizer_json: str | None) -> Path:
+    """Write `final/`, which `AutoModelForCausalLM.from_pretrained` loads after `import attnlab`."""
+
+    def fill(folder: Path) -> None:
+        model.save_pretrained(folder)
+        if tokenizer_json is not None:
+            (folder / "tokenizer.json").write_text(tokenizer_json)
+            (folder / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "PreTrainedTokenizerFast"}))
+
+    return _write(trial.final, fill)
+
+
+def _write(path: Path, fill: Callable[[Path], None]) -> Path:
+    """Fill a folder beside `path`, put it on the disk, and rename it into place."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    folder = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
+    try:
+        fill(folder)
+        for file in folder.iterdir():
+            with file.open("rb") as handle:
+                os.fsync(handle.fileno())
+        folder.chmod(0o755)
+        if path.exists():
+            shutil.rmtree(path)
+        os.replace(folder, path)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    return path

@@ -1,0 +1,324 @@
+"""The sweep file as a frozen, fully checked tree.
+
+Precedence, lowest first: the defaults below, the file's `trial:`, the arm, the command line's `a.b=c` overrides (which
+edit the file before anything is resolved), and last the settings a search samples for one trial.
+
+Structure and types are checked here; what a mixer or a task accepts is known to their own tables and checked by
+`attnlab.check`, which `load_sweep` calls so that one run of it reports every mistake in the file.
+Neither torch nor ray is imported.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from math import prod
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, field_validator
+
+from attnlab import space
+
+
+class Config(BaseModel):
+    """Base of every node: unknown keys are errors, values never change after construction."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=False)
+
+
+class MixerConfig(BaseModel):
+    """One layer's sequence mixer: its name in the table (or `package.module:Class`) and arguments of its own."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+    name: str
+
+    @property
+    def args(self) -> dict[str, Any]:
+        """Everything beside the name, as given."""
+        return dict(self.model_extra or {})
+
+
+class ModelConfig(Config):
+    """A pre-norm decoder; only `mixer` differs between arms that compare mixers."""
+
+    d_model: PositiveInt = 128
+    n_layers: PositiveInt = 2
+    n_heads: PositiveInt = 4
+    d_ff: PositiveInt | None = Field(None, description="MLP width; absent: 8/3 d_model (swiglu) or 4 d_model (gelu)")
+    mlp: Literal["swiglu", "gelu", "none"] = "swiglu"
+    tie_embeddings: bool = False
+    dropout: float = Field(0.0, ge=0.0, lt=1.0)
+    mixer: tuple[MixerConfig, ...] = (MixerConfig(name="standard"),)
+
+    @field_validator("mixer", mode="before")
+    @classmethod
+    def _mixer_forms(cls, value: Any) -> Any:
+        """Accept `gla`, `{name: gla, ...}` or a list of either (a pattern repeated over the layers)."""
+        forms = value if isinstance(value, (list, tuple)) else [value]
+        if not forms:
+            raise ValueError("an empty pattern; name at least one mixer")
+        return tuple({"name": form} if isinstance(form, str) else form for form in forms)
+
+    def mixer_at(self, layer: int) -> MixerConfig:
+        """The mixer of layer `layer` (0-based): the pattern repeats over the layers."""
+        return self.mixer[layer % len(self.mixer)]
+
+
+class TaskConfig(BaseModel):
+    """What is learnt: a task's name, the training length, and settings of the task's own."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+    name: str = "text"
+    seq_len: PositiveInt = 256
+
+    @property
+    def args(self) -> dict[str, Any]:
+        """Everything beside the name, `seq_len` included, as keyword arguments of the task."""
+        return {"seq_len": self.seq_len, **(self.model_extra or {})}
+
+
+class OptimConfig(Config):
+    """The optimizer and its learning-rate schedule; one `lr` serves Muon's and AdamW's groups alike (see optim.py)."""
+
+    name: Literal["adamw", "muon"] = "adamw"
+    lr: float = Field(3e-3, gt=0.0)
+    weight_decay: float = Field(0.1, ge=0.0)
+    beta1: float = Field(0.9, ge=0.0, lt=1.0)
+    beta2: float = Field(0.95, ge=0.0, lt=1.0)
+    momentum: float = Field(0.95, ge=0.0, lt=1.0, description="Muon's")
+    warmup: float = Field(0.05, ge=0.0, description="below 1: a fraction of max_steps; from 1 on: optimizer steps")
+    schedule: Literal["cosine", "linear", "wsd", "constant"] = "cosine"
+    decay: float = Field(0.2, gt=0.0, le=1.0, description="wsd: the fraction of max_steps the final decay takes")
+    min_lr_ratio: float = Field(0.1, ge=0.0, le=1.0, description="the rate at the last step, relative to lr")
+    clip: float | None = Field(1.0, gt=0.0, description="largest global gradient norm; null: no clipping")
+
+
+class TrainConfig(Config):
+    """Length and pace. Steps are optimizer steps; `batch_size` is sequences per step over all workers."""
+
+    max_steps: PositiveInt = 1000
+    batch_size: PositiveInt = 16
+    grad_accum: PositiveInt = Field(1, description="micro-batches a step's batch is split into, on each worker")
+    eval_every: PositiveInt = Field(100, description="steps between validations; every validation is a report")
+    save_every: PositiveInt | None = Field(None, description="steps between checkpoints; absent: at every report")
+    precision: Literal["auto", "bf16", "fp32"] = "auto"
+    seed: int = Field(0, ge=0)
+
+    @property
+    def save_every_steps(self) -> int:
+        """Steps between checkpoints, resolved."""
+        return self.save_every or self.eval_every
+
+
+class Trial(Config):
+    """Everything that determines one training run's result, and nothing else."""
+
+    model: ModelConfig = ModelConfig()
+    task: TaskConfig = TaskConfig()
+    optim: OptimConfig = OptimConfig()
+    train: TrainConfig = TrainConfig()
+
+    @property
+    def digest(self) -> str:
+        """10 hexadecimal digits of SHA-256 over the canonical JSON of the trial."""
+        text = json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()[:10]
+
+    @property
+    def tokens_per_step(self) -> int:
+        """Tokens the model reads per optimizer step."""
+        return self.train.batch_size * self.task.seq_len
+
+
+class AshaConfig(Config):
+    """Asynchronous successive halving (Li et al. 2020, arXiv 1810.05934), stopping variant, one bracket per arm."""
+
+    grace_steps: PositiveInt
+    reduction_factor: float = Field(3.0, gt=1.0)
+
+
+class SearchConfig(Config):
+    """How each arm is tuned; every arm gets the same number of trials from its own study."""
+
+    space: dict[str, dict[str, Any]]
+    trials: PositiveInt = 8
+    metric: str = "val_loss"
+    mode: Literal["min", "max"] = "min"
+    sampler: Literal["tpe", "random", "grid"] = "tpe"
+    seed: int = Field(0, ge=0, description="of the sampler; arms draw independent streams from it")
+    asha: AshaConfig | None = None
+
+    @field_validator("space")
+    @classmethod
+    def _parse(cls, value: dict[str, Any]) -> dict[str, Any]:
+        problems = []
+        for key, form in value.items():
+            try:
+                space.parse(form)
+            except ValueError as error:
+                problems.append(f"{key}: {error}")
+        if problems:
+            raise ValueError("\n".join(problems))
+        return value
+
+    @property
+    def dimensions(self) -> dict[str, space.Dimension]:
+        """The space, parsed: dotted trial key -> dimension."""
+        return {key: space.parse(form) for key, form in self.space.items()}
+
+    @property
+    def trials_per_arm(self) -> int:
+        """`trials`; a grid's is its number of points."""
+        return prod(len(d.choices) for d in self.dimensions.values()) if self.sampler == "grid" else self.trials
+
+
+class ConfirmConfig(Config):
+    """Each arm's best setting trained again, unstopped, once per seed."""
+
+    seeds: tuple[int, ...] = Field(min_length=1)
+
+
+class ResourcesConfig(Config):
+    """What one trial takes. `auto` GPUs: one per worker where the cluster has any, else none."""
+
+    workers: PositiveInt = 1
+    cpus_per_worker: PositiveInt = 1
+    gpus_per_worker: Literal["auto"] | float = "auto"
+    max_concurrent: Literal["auto"] | PositiveInt = "auto"
+    max_failures: int = Field(2, ge=0, description="restarts of a trial whose worker died before it counts as failed")
+
+    @field_validator("gpus_per_worker")
+    @classmethod
+    def _fraction(cls, value: Any) -> Any:
+        if value != "auto" and (value < 0 or (value > 1 and value != int(value))):
+            raise ValueError(f"{value} GPUs; a fraction up to 1 or a whole number")
+        return value
+
+
+class Sweep(Config):
+    """One question: arms trained and tuned alike. `arms` keeps what each arm declares beside the shared `trial`."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    description: str = ""
+    hypothesis: str = ""
+    trial: dict[str, Any] = {}
+    arms: dict[str, dict[str, Any]] = Field(min_length=1)
+    search: SearchConfig | None = None
+    confirm: ConfirmConfig | None = None
+    resources: ResourcesConfig = ResourcesConfig()
+
+    def trial_of(self, arm: str, settings: Mapping[str, Any] | None = None, seed: int | None = None) -> Trial:
+        """The trial of `arm` with sampled `settings` (dotted keys) and, if given, another training seed."""
+        tree = merge(self.trial, self.arms[arm])
+        for key, value in (settings or {}).items():
+            tree = merge(tree, nest(key, value))
+        if seed is not None:
+            tree = merge(tree, {"train": {"seed": seed}})
+        return Trial.model_validate(tree)
+
+    @property
+    def metric(self) -> str:
+        """The metric arms are compared by."""
+        return self.search.metric if self.search else "val_loss"
+
+    @property
+    def mode(self) -> Literal["min", "max"]:
+        """Whether smaller (`min`) or larger (`max`) values of the metric are better."""
+        return self.search.mode if self.search else "min"
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """Seeds of the unstopped runs: those of `confirm`, else none."""
+        return self.confirm.seeds if self.confirm else ()
+
+    @property
+    def trials_per_arm(self) -> int:
+        """Trials each arm gets: those of the search and one per seed of the unstopped runs."""
+        return (self.search.trials_per_arm + len(self.seeds)) if self.search else max(1, len(self.seeds))
+
+    @property
+    def total_trials(self) -> int:
+        """Trials of the whole sweep."""
+        return self.trials_per_arm * len(self.arms)
+
+    @property
+    def total_steps(self) -> int:
+        """Optimizer steps of the whole sweep if nothing were stopped early."""
+        return sum(self.trial_of(arm).train.max_steps for arm in self.arms) * self.trials_per_arm
+
+    @property
+    def total_tokens(self) -> int:
+        """Training tokens of the whole sweep if nothing were stopped early."""
+        trials = (self.trial_of(arm) for arm in self.arms)
+        return sum(t.train.max_steps * t.tokens_per_step for t in trials) * self.trials_per_arm
+
+    def only(self, arms: Sequence[str]) -> Sweep:
+        """The same sweep with some of its arms."""
+        problems = [f"--only {arm}: no such arm{did_you_mean(arm, self.arms)}" for arm in arms if arm not in self.arms]
+        if problems:
+            raise SweepError(problems)
+        return self.model_copy(update={"arms": {arm: self.arms[arm] for arm in self.arms if arm in arms}})
+
+
+class SweepError(ValueError):
+    """Everything wrong with a sweep, one line each in `problems`."""
+
+    def __init__(self, problems: Sequence[str]):
+        super().__init__("\n".join(problems))
+        self.problems = list(problems)
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """`; did you mean 'x'?` for a near miss, else the known words, for the end of an error message."""
+    known = list(known)
+    close = difflib.get_close_matches(str(word), known, n=1, cutoff=0.6)
+    return f"; did you mean {close[0]!r}?" if close else f"; one of: {', '.join(map(str, known))}"
+
+
+def nest(key: str, value: Any) -> dict[str, Any]:
+    """`a.b`, v -> {a: {b: v}}."""
+    for part in reversed(key.split(".")):
+        value = {part: value}
+    return value
+
+
+def expand(tree: Mapping[str, Any]) -> dict[str, Any]:
+    """Dotted keys of `tree` (at its top) as nested mappings; the same key twice is an error."""
+    out: dict[str, Any] = {}
+    for key, value in tree.items():
+        out = merge(out, nest(str(key), value))
+    return out
+
+
+def merge(base: Any, change: Any, key: str = "") -> Any:
+    """`change` over `base`, mappings merged key by key. A mixer or task that names itself replaces the old one whole:
+    the arguments of another mixer would be meaningless to it."""
+    if key == "mixer" and isinstance(base, str):
+        base = {"name": base}
+    if not isinstance(base, Mapping) or not isinstance(change, Mapping):
+        return change
+    if key in ("mixer", "task") and change.get("name", base.get("name")) != base.get("name"):
+        return dict(change)
+    if key == "mixer" and "name" in change:
+        return dict(change)
+    return {**base, **{name: merge(base.get(name), value, name) for name, value in change.items()}}
+
+
+def load_sweep(path: str | Path, overrides: Sequence[str] = ()) -> Sweep:
+    """Read, override and check a sweep file.
+
+    Args:
+        path: the YAML file.
+        overrides: `a.b=c` texts; the value is read as YAML.
+
+    Raises:
+        SweepError: everything wrong with the file and the overrides, one line per mistake.
+    """
+    from attnlab import check, sweepfile  # the tables of mixers and tasks stand above this module: imported when called
+
+    raw = sweepfile.read(path)
+    sweepfile.override(raw, overrides)
+    return check.checked(raw)

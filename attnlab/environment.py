@@ -1,0 +1,35 @@
+"""What a trial ran on, for its records."""
+
+from __future__ import annotations
+
+import platform
+import socket
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+import torch
+
+PACKAGES = ("attnlab", "torch", "triton", "flash-linear-attention", "transformers", "ray", "optuna")
+
+
+def describe(device: torch.device, world: int) -> dict[str, Any]:
+    """Device, workers, host and the versions that could change a result."""
+    return {
+        "device": torch.cuda.get_device_name(device)
+        if device.type == "cuda"
+        else platform.processor() or platform.machine(),
+        "device_type": device.type,
+        "kernels": "fla triton" if device.type == "cuda" else "pytorch",
+        "workers": world,
+        "threads": torch.get_num_threads(),
+        "host": socket.gethostname(),
+        "python": platform.python_version(),
+        "versions": {name: found for name in PACKAGES if (found := _version(name))},
+    }
+
+
+def _version(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None

@@ -1,0 +1,195 @@
+"""FLA's other fused modules in PyTorch: activations, rotary embedding, short convolution, token shift, cross entropy."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from attnlab.kernels.routing import substitute
+
+ACTIVATIONS = "fla.modules.activations.ops"
+
+
+@substitute(f"{ACTIVATIONS}:swish")
+def swish(x: Tensor) -> Tensor:
+    return F.silu(x)
+
+
+@substitute(f"{ACTIVATIONS}:sigmoid")
+def sigmoid(x: Tensor) -> Tensor:
+    return torch.sigmoid(x)
+
+
+@substitute(f"{ACTIVATIONS}:logsigmoid")
+def logsigmoid(x: Tensor, temperature: float = 1.0) -> Tensor:
+    return (F.logsigmoid(x.float()) / temperature).to(x.dtype)
+
+
+@substitute(f"{ACTIVATIONS}:swiglu")
+def swiglu(x: Tensor, y: Tensor) -> Tensor:
+    return F.silu(x) * y
+
+
+@substitute(f"{ACTIVATIONS}:swiglu_linear")
+def swiglu_linear(x: Tensor, y: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    return F.linear(F.silu(x) * y, weight, bias)
+
+
+@substitute(f"{ACTIVATIONS}:sigmoidglu")
+def sigmoidglu(x: Tensor, y: Tensor) -> Tensor:
+    return torch.sigmoid(x) * y
+
+
+@substitute(f"{ACTIVATIONS}:sqrelu")
+def sqrelu(x: Tensor) -> Tensor:
+    return F.relu(x).square()
+
+
+@substitute("fla.modules.rotary.ops:rotary_embedding")
+def rotary_embedding(
+    x: Tensor, cos: Tensor, sin: Tensor, interleaved: bool, seqlen_offsets: int | Tensor, cu_seqlens: Tensor | None
+) -> Tensor:
+    """Rotary position embedding (Su et al. 2021, arXiv 2104.09864, equation 34) on the first 2R channels.
+
+    Args:
+        x: [B, T, H, D]; with `cu_seqlens` B is 1 and positions restart at each sequence.
+        cos, sin: [longest, R].
+        interleaved: pairs are (0, 1), (2, 3), ... instead of (0, R), (1, R + 1), ...
+        seqlen_offsets: the first position, an int or one per sequence.
+    """
+    steps, rotated = x.shape[1], 2 * cos.shape[-1]
+    at = torch.arange(steps, device=x.device)
+    if cu_seqlens is not None:
+        lengths = cu_seqlens.diff()
+        offsets = torch.as_tensor(seqlen_offsets, device=x.device).expand(len(lengths))
+        at = (at + torch.repeat_interleave(offsets - cu_seqlens[:-1], lengths))[None]
+    elif isinstance(seqlen_offsets, Tensor):
+        at = at + seqlen_offsets[:, None]
+    else:
+        at = at[None] + seqlen_offsets
+    c, s = (table[at].unsqueeze(2).float() for table in (cos, sin))  # [B or 1, T, 1, R]
+    turned = x[..., :rotated].float()
+    a, b = (turned[..., ::2], turned[..., 1::2]) if interleaved else turned.chunk(2, -1)
+    pair = (a * c - b * s, a * s + b * c)
+    turned = torch.stack(pair, -1).flatten(-2) if interleaved else torch.cat(pair, -1)
+    return torch.cat([turned.to(x.dtype), x[..., rotated:]], -1)
+
+
+@substitute("fla.modules.causal_conv1d.ops:causal_conv1d")
+def causal_conv1d(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    residual: Tensor | None = None,
+    initial_state: Tensor | None = None,
+    output_final_state: bool = False,
+    activation: str | None = None,
+    cu_seqlens: Tensor | None = None,
+) -> tuple[Tensor, Tensor | None]:
+    """Depthwise causal convolution: y_t = act(sum_w weight[:, w] x_{t - W + 1 + w} + bias) + residual_t.
+
+    Args:
+        x, residual: [B, T, D] (or [B, T, H, D / H]).
+        weight: [D, W].
+        initial_state: [N, D, W], the W inputs before the first, or None for zeros.
+        activation: None, "silu" or "swish".
+        cu_seqlens: [N + 1]; sequences end to end in x with B = 1.
+
+    Returns:
+        y shaped and typed as x, and the last W inputs [N, D, W] if `output_final_state`.
+    """
+    if cu_seqlens is not None:
+        bounds, parts = cu_seqlens.tolist(), []
+        for i, (start, end) in enumerate(zip(bounds, bounds[1:], strict=False)):
+            state = None if initial_state is None else initial_state[i : i + 1]
+            added = None if residual is None else residual[:, start:end]
+            piece = x[:, start:end]
+            parts.append(causal_conv1d(piece, weight, bias, added, state, output_final_state, activation))
+        final = torch.cat([state for _, state in parts]) if output_final_state else None
+        return torch.cat([y for y, _ in parts], 1), final
+    taps = weight.shape[-1]
+    inputs = x.flatten(2).transpose(1, 2)  # [B, D, T]
+    before = inputs.new_zeros(*inputs.shape[:2], taps) if initial_state is None else initial_state.to(x.dtype)
+    history = torch.cat([before, inputs], -1)
+    kernel, offset = weight.float().unsqueeze(1), None if bias is None else bias.float()
+    y = F.conv1d(history[..., 1:].float(), kernel, offset, groups=inputs.shape[1])
+    if activation in ("swish", "silu"):
+        y = F.silu(y)
+    y = y.transpose(1, 2).reshape(x.shape)
+    if residual is not None:
+        y = y + residual
+    return y.to(x.dtype).contiguous(), history[..., -taps:].contiguous() if output_final_state else None
+
+
+@substitute("fla.modules.causal_conv1d.ops:causal_conv1d_update")
+def causal_conv1d_update(
+    x: Tensor,
+    cache: Tensor,
+    residual: Tensor | None = None,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    activation: str | None = None,
+) -> tuple[Tensor, Tensor]:
+    """One step of `causal_conv1d` per sequence. x: [N, D] or with a dimension of 1; cache [N, D, W] changes in place."""
+    newest = x.reshape(-1, x.shape[-1])
+    cache.copy_(torch.cat([cache[..., 1:], newest.unsqueeze(-1).to(cache.dtype)], -1))
+    y = cache.float().sum(-1) if weight is None else (cache.float() * weight.float()).sum(-1)
+    if bias is not None:
+        y = y + bias.float()
+    if activation in ("swish", "silu"):
+        y = F.silu(y)
+    y = y.view(x.shape)
+    if residual is not None:
+        y = y + residual
+    return y.to(x.dtype), cache
+
+
+@substitute("fla.modules.token_shift:token_shift")
+def token_shift(x: Tensor, cu_seqlens: Tensor | None, cache: Tensor | None, output_cache: bool):
+    """x_{t-1} - x_t, RWKV's shift. x: [B, T, D]; cache: the inputs before the first, [N, 1, D]; returned if asked for."""
+    previous = F.pad(x, (0, 0, 1, -1))
+    if cu_seqlens is None:
+        if cache is not None:
+            previous = torch.cat([cache.view(x.shape[0], 1, -1).to(x.dtype), x[:, :-1]], 1)
+        last = x[:, -1:]
+    else:
+        starts = cu_seqlens[:-1].long()
+        previous = previous.index_fill(1, starts, 0.0)
+        if cache is not None:
+            previous = previous.index_add(1, starts, cache.reshape(1, -1, x.shape[-1]).to(x.dtype))
+        last = x[0, cu_seqlens[1:].long() - 1].unsqueeze(1)
+    return (previous - x, last) if output_cache else previous - x
+
+
+@substitute("fla.modules.fused_cross_entropy.ops:cross_entropy_loss")
+def cross_entropy_loss(
+    logits: Tensor,
+    target: Tensor,
+    label_smoothing: float = 0.0,
+    logit_scale: float = 1.0,
+    lse_square_scale: float = 0.0,
+    logit_softcapping: float | None = None,
+    ignore_index: int = -100,
+) -> tuple[Tensor, Tensor]:
+    """Loss and its z-loss part per row, fp32 [N]. logits: [N, vocabulary]; target: [N]."""
+    scores = logits.float() * logit_scale
+    if logit_softcapping is not None:
+        scores = logit_softcapping * torch.tanh(scores / logit_softcapping)
+    loss = F.cross_entropy(
+        scores, target, ignore_index=ignore_index, label_smoothing=label_smoothing, reduction="none"
+    )
+    if not lse_square_scale:
+        return loss, torch.zeros_like(loss)
+    z_loss = lse_square_scale * scores.logsumexp(-1).square() * (target != ignore_index)
+    return loss + z_loss, z_loss.detach()
+
+
+@substitute("fla.modules.fused_linear_cross_entropy.ops:fused_linear_cross_entropy_loss")
+def fused_linear_cross_entropy_loss(
+    x, target, weight, bias, ignore_index, label_smoothing, logit_scale, logit_softcapping, reduction
+):  # fmt: skip
+    """Cross entropy of x @ weight.T + bias, summed or averaged over the targets that count. x: [N, D]; target: [N]."""
+    logits = F.linear(x, weight, bias)
+    loss, _ = cross_entropy_loss(logits, target, label_smoothing, logit_scale, 0.0, logit_softcapping, ignore_index)
+    return loss.sum() / (target != ignore_index).sum() if reduction == "mean" else loss.sum()

@@ -1,0 +1,94 @@
+"""Elementwise linear recurrences: the gated scan (HGRN) and Mamba's selective scan.
+
+A loop over T of one fused multiply-add on contiguous time-major memory is the fastest form on a CPU; its gradient is
+the same loop backwards, written out here so that autograd keeps one tensor instead of T.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+class _Scan(torch.autograd.Function):
+    """h_t = a_t * h_{t-1} + x_t over dim 0, elementwise; x, a: [T, ...], h0: [...] or None."""
+
+    @staticmethod
+    def forward(ctx, x: Tensor, a: Tensor, h0: Tensor | None) -> Tensor:
+        h = torch.empty_like(x)
+        if h0 is None:
+            h[0] = x[0]
+        else:
+            torch.addcmul(x[0], a[0], h0, out=h[0])
+        h_at, x_at, a_at = h.unbind(0), x.unbind(0), a.unbind(0)
+        for t in range(1, len(h_at)):
+            torch.addcmul(x_at[t], a_at[t], h_at[t - 1], out=h_at[t])
+        ctx.save_for_backward(a, h, h0)
+        return h
+
+    @staticmethod
+    def backward(ctx, grad: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+        a, h, h0 = ctx.saved_tensors
+        dh = grad.clone(memory_format=torch.contiguous_format)  # becomes the gradient of each h_t, summed over the future
+        dh_at, a_at = dh.unbind(0), a.unbind(0)
+        for t in range(len(dh_at) - 2, -1, -1):
+            dh_at[t].addcmul_(a_at[t + 1], dh_at[t + 1])
+        da = torch.empty_like(a)
+        torch.mul(dh[1:], h[:-1], out=da[1:])
+        da[0] = 0 if h0 is None else dh[0] * h0
+        return dh, da, None if h0 is None else dh[0] * a[0]
+
+
+def gated_scan(x: Tensor, log_decay: Tensor, initial_state: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """h_t = e^{g_t} h_{t-1} + x_t (HGRN, Qin et al. 2023, arXiv 2311.04823, equation 4, its input already gated).
+
+    Args:
+        x, log_decay: [B, T, D]; the decay is a natural logarithm, <= 0.
+        initial_state: [B, D] or None for zeros.
+
+    Returns:
+        h [B, T, D] in x's dtype and the last state [B, D] in fp32 (fp64 for fp64 x).
+    """
+    exact = torch.float64 if x.dtype == torch.float64 else torch.float32
+    start = None if initial_state is None else initial_state.to(exact)
+    steps = x.to(exact).transpose(0, 1).contiguous()
+    decay = log_decay.to(exact).exp().transpose(0, 1).contiguous()
+    h = _Scan.apply(steps, decay, start)
+    return h.transpose(0, 1).to(x.dtype), h[-1]
+
+
+def selective_scan(
+    x: Tensor,
+    delta: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor | None = None,
+    initial_state: Tensor | None = None,
+    chunk: int = 32,
+) -> tuple[Tensor, Tensor]:
+    """Mamba's scan (Gu and Dao 2023, arXiv 2312.00752, algorithm 2): h_t = e^{dt A} h_{t-1} + dt B_t x_t, y_t = C_t h_t + D x_t.
+
+    Args:
+        x, delta: [B, T, E], delta > 0.
+        A: [E, N], < 0.
+        B, C: [B, T, N].
+        D: [E] or None.
+        initial_state: [B, E, N] or None for zeros.
+        chunk: steps at a time, so that the [chunk, B, E, N] temporaries stay in cache.
+
+    Returns:
+        y [B, T, E] and the last state [B, E, N], both fp32.
+    """
+    x, delta, B, C = (t.float().transpose(0, 1) for t in (x, delta, B, C))
+    state = None if initial_state is None else initial_state.float()
+    out = []
+    for s in range(0, x.shape[0], chunk):
+        xs, ds, bs, cs = (t[s : s + chunk] for t in (x, delta, B, C))
+        h = _Scan.apply((ds * xs).unsqueeze(-1) * bs.unsqueeze(2), (ds.unsqueeze(-1) * A.float()).exp(), state)
+        out.append((h @ cs.unsqueeze(-1)).squeeze(-1))
+        state = h[-1]
+    y = torch.cat(out)
+    if D is not None:
+        y = y + x * D.float()
+    return y.transpose(0, 1), state

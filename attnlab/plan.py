@@ -1,0 +1,48 @@
+"""`--dry-run`: what a sweep would run, with every model built on torch's meta device to count its parameters."""
+
+from __future__ import annotations
+
+import torch
+import yaml
+from attnlab.models import build_model, count_params
+from attnlab.tasks import build_task
+from rich.console import Console
+
+from attnlab.config import Sweep
+
+
+def show(sweep: Sweep) -> None:
+    """Print every arm's resolved trial, search space and size, and the sweep's total steps and tokens."""
+    console = Console(highlight=False, soft_wrap=True)
+    console.print(
+        f"[bold]{sweep.name}[/]: {sweep.description}",
+        *([f"hypothesis: {sweep.hypothesis}"] if sweep.hypothesis else []),
+        sep="\n",
+    )
+    for arm in sweep.arms:
+        trial = sweep.trial_of(arm)
+        task = build_task(trial.task, batch_size=trial.train.batch_size, seed=trial.train.seed)
+        with torch.device("meta"):
+            sizes = count_params(build_model(trial.model, task.vocab_size))
+        console.print(
+            f"\n[bold]{arm}[/]: {sizes['n_params']:,} parameters ({sizes['n_params_non_embedding']:,} without embeddings); "
+            f"{trial.train.max_steps:,} steps x {trial.tokens_per_step:,} tokens"
+        )
+        for part, tree in trial.model_dump(mode="json", exclude_none=True).items():
+            text = yaml.safe_dump(tree, default_flow_style=True, sort_keys=False, width=1000).strip()
+            console.print(f"  {part + ':':<7}{text}", markup=False)
+    if sweep.search:
+        space = yaml.safe_dump(sweep.search.space, default_flow_style=True, sort_keys=False, width=1000).strip()
+        asha = (
+            f"ASHA from step {sweep.search.asha.grace_steps}, factor {sweep.search.asha.reduction_factor:g}"
+            if sweep.search.asha
+            else "no pruning"
+        )
+        console.print(
+            f"\nsearch: {space}\n        {sweep.search.sampler}, {sweep.search.mode} {sweep.metric}, {asha}",
+            markup=False,
+        )
+    console.print(
+        f"\ntotal: {len(sweep.arms)} arms x {sweep.trials_per_arm} trials = {sweep.total_trials} trials, at most "
+        f"{sweep.total_steps:,} steps and {sweep.total_tokens:,} tokens"
+    )

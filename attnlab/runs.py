@@ -1,0 +1,242 @@
+"""The on-disk contract: where everything of a sweep lies, and its readers and writers.
+
+    results/<sweep>/sweep.yaml leaderboard.json experiment_suite_results.json optuna.journal ray/ analysis/
+    results/<sweep>/<arm>/<trial_id>/experiment_config.json metrics.jsonl results.json checkpoints/ events...
+
+Training writes it, analysis reads it, and `--resume` rebuilds a sweep from it; nothing else is shared between them.
+Whole files are written atomically (temporary name, fsync, rename), so a reader sees the old file or the new one.
+JSON here is strict: a value that is not finite is written as null.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, TypedDict
+
+from attnlab.config import Config, Trial
+
+State = Literal["completed", "pruned", "diverged", "failed"]
+STATES: tuple[State, ...] = ("completed", "pruned", "diverged", "failed")
+
+
+Phase = Literal["search", "confirm"]  # confirm: the arm's best setting again, unstopped, under another seed
+
+
+class Job(Config):
+    """`experiment_config.json`: one trial as handed to a slot, with what its records need beside the trial itself."""
+
+    arm: str
+    trial_id: str  # t<number>-<digest of the trial>
+    number: int  # of the arm's trials, from 0
+    phase: Phase = "search"
+    settings: dict[str, Any] = {}  # as sampled, by dotted key
+    metric: str = "val_loss"
+    mode: Literal["min", "max"] = "min"
+    trial: Trial
+
+    @classmethod
+    def make(cls, arm: str, number: int, trial: Trial, **rest: Any) -> Job:
+        """A job whose id is the arm's running number and the trial's digest."""
+        return cls(arm=arm, number=number, trial_id=f"t{number:03d}-{trial.digest}", trial=trial, **rest)
+
+
+class Results(TypedDict):
+    """`results.json`: how one trial ended."""
+
+    trial_id: str
+    arm: str
+    state: State
+    phase: Phase
+    settings: dict[str, Any]  # as sampled, by dotted key
+    seed: int
+    steps: int
+    tokens: int
+    best: dict[str, Any] | None  # the report with the best metric
+    last: dict[str, Any] | None  # the last report
+    seconds: float  # wall time in training, over all attempts
+    device_seconds: float  # the same times the number of workers
+    n_params: int | None
+    n_params_non_embedding: int | None
+    checkpoint: str | None  # relative to the trial's folder
+    error: str | None  # the traceback of a failed trial
+    environment: dict[str, Any]  # device, versions, host
+
+
+@dataclass(frozen=True)
+class TrialDir:
+    """One trial's folder, `<results>/<sweep>/<arm>/<trial_id>/`."""
+
+    path: Path
+
+    @property
+    def trial_id(self) -> str:
+        return self.path.name
+
+    @property
+    def arm(self) -> str:
+        return self.path.parent.name
+
+    @property
+    def config_file(self) -> Path:
+        return self.path / "experiment_config.json"
+
+    @property
+    def metrics_file(self) -> Path:
+        return self.path / "metrics.jsonl"
+
+    @property
+    def results_file(self) -> Path:
+        return self.path / "results.json"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
+    @property
+    def final(self) -> Path:
+        """The exported model, as transformers loads it."""
+        return self.checkpoints / "final"
+
+    def job(self) -> Job:
+        """The trial as run."""
+        return Job.model_validate(read_json(self.config_file))
+
+    def results(self) -> Results | None:
+        """`results.json`, or None while the trial has not ended."""
+        return read_json(self.results_file) if self.results_file.exists() else None
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """Every report, oldest first; a last line cut short by a crash is left out."""
+        return list(read_jsonl(self.metrics_file))
+
+
+@dataclass(frozen=True)
+class SweepDir:
+    """One sweep's folder, `<results>/<sweep>/`."""
+
+    path: Path
+
+    @property
+    def sweep_file(self) -> Path:
+        return self.path / "sweep.yaml"
+
+    @property
+    def leaderboard_file(self) -> Path:
+        return self.path / "leaderboard.json"
+
+    @property
+    def suite_file(self) -> Path:
+        return self.path / "experiment_suite_results.json"
+
+    @property
+    def journal_file(self) -> Path:
+        return self.path / "optuna.journal"
+
+    @property
+    def ray(self) -> Path:
+        return self.path / "ray"
+
+    @property
+    def analysis(self) -> Path:
+        return self.path / "analysis"
+
+    def trial(self, arm: str, trial_id: str) -> TrialDir:
+        return TrialDir(self.path / arm / trial_id)
+
+    def trials(self) -> list[TrialDir]:
+        """Every trial that was begun, by arm and id."""
+        return [TrialDir(f.parent) for f in sorted(self.path.glob("*/*/experiment_config.json"))]
+
+    def results(self) -> list[Results]:
+        """`results.json` of every trial that has ended."""
+        return [r for t in self.trials() if (r := t.results()) is not None]
+
+
+def strict(value: Any) -> Any:
+    """`value` with every number that is not finite as None, so that it is JSON."""
+    if isinstance(value, Mapping):
+        return {str(k): strict(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [strict(v) for v in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a whole file atomically; its folder is made if missing."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "w") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(name, 0o644)  # mkstemp's 0600 would hide results from the group on shared storage
+        os.replace(name, path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write strict JSON atomically."""
+    write_text(path, json.dumps(strict(value), indent=1, allow_nan=False) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """A JSON file's value. Raises ValueError naming the file when it is damaged."""
+    try:
+        return json.loads(path.read_text())
+    except ValueError as error:
+        raise ValueError(f"{path}: damaged JSON ({error})") from None
+
+
+def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
+    """Values of a JSON-lines file, up to the first line that is not whole."""
+    if not path.exists():
+        return
+    for line in path.read_text().splitlines():
+        try:
+            yield json.loads(line)
+        except ValueError:
+            return
+
+
+class MetricsWriter:
+    """Appends reports to `metrics.jsonl`, one flushed line each; steps strictly increase, also over resumes."""
+
+    def __init__(self, trial: TrialDir, resumed_step: int):
+        """Keeps the rows up to `resumed_step` (0: none): later ones came after the checkpoint and are made again."""
+        trial.path.mkdir(parents=True, exist_ok=True)
+        kept = [row for row in trial.metrics() if row["step"] <= resumed_step]
+        self.rows = kept
+        write_text(trial.metrics_file, "".join(json.dumps(row) + "\n" for row in kept))
+        self._file = trial.metrics_file.open("a", buffering=1)
+
+    def write(self, row: dict[str, Any]) -> dict[str, Any]:
+        """Append one report; returns it as written."""
+        row = strict(row)
+        assert not self.rows or row["step"] > self.rows[-1]["step"], f"step {row['step']} reported twice"
+        self.rows.append(row)
+        self._file.write(json.dumps(row, allow_nan=False) + "\n")
+        return row
+
+    def close(self) -> None:
+        self._file.close()
+
+
+def best_row(rows: list[dict[str, Any]], metric: str, mode: str) -> dict[str, Any] | None:
+    """The report with the best finite `metric`, the earliest of equals; None if there is none."""
+    valued = [row for row in rows if row.get(metric) is not None]
+    pick = min if mode == "min" else max
+    return pick(valued, key=lambda row: row[metric]) if valued else None
+
+
+def better(a: float, b: float, mode: str) -> bool:
+    """Whether value `a` is better than `b`."""
+    return a < b if mode == "min" else a > b

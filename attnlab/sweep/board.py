@@ -1,0 +1,144 @@
+"""The sweep as it runs, in the terminal: one row per arm. Plain lines where the output is no terminal."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from attnlab.config import Sweep
+from attnlab.runs import Job
+from attnlab.standings import standings
+
+PLAIN_EVERY_S = 20.0
+
+
+def value_text(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4f}"
+
+
+def settings_text(settings: Mapping[str, Any]) -> str:
+    """Sampled settings on one line, by the last part of their keys: `lr 3.2e-03, weight_decay 0.1`."""
+    parts = (
+        f"{k.rpartition('.')[2]} {v:.3g}" if isinstance(v, float) else f"{k.rpartition('.')[2]} {v}"
+        for k, v in settings.items()
+    )
+    return ", ".join(parts) or "-"
+
+
+def span(seconds: float) -> str:
+    """1:02:03 or 2:03."""
+    minutes, s = divmod(int(seconds), 60)
+    hours, m = divmod(minutes, 60)
+    return f"{hours}:{m:02d}:{s:02d}" if hours else f"{m}:{s:02d}"
+
+
+def table(
+    board: Mapping[str, Any], running: Mapping[str, int] | None = None, speeds: Mapping[str, float] | None = None
+) -> Table:
+    """A leaderboard (see `standings`) as a table; with what runs now where that is known."""
+    low = "lower is better" if board["mode"] == "min" else "higher is better"
+    out = Table(title=f"{board['sweep']}: {board['metric']} ({low})", title_justify="left", header_style="bold")
+    out.add_column("arm", no_wrap=True)
+    for name in ("done", "pruned", "diverged", "failed", *(("running",) if running is not None else ())):
+        out.add_column(name, justify="right")
+    out.add_column("best", justify="right")
+    out.add_column("at", overflow="fold")
+    if any(row["confirm"] for row in board["arms"].values()):
+        out.add_column("seeds: mean (n)", justify="right")
+    out.add_column("tokens/s", justify="right")
+    for arm in board["ranking"]:
+        row = board["arms"][arm]
+        counts, best, confirm = row["counts"], row["best"], row["confirm"]
+        cells = [str(counts[s]) for s in ("completed", "pruned", "diverged", "failed")]
+        cells += [str(running.get(arm, 0))] if running is not None else []
+        cells += [value_text(best and best["value"]), settings_text(best["settings"]) if best else "-"]
+        if any(other["confirm"] for other in board["arms"].values()):
+            cells.append(f"{confirm['mean']:.4f} ({confirm['n']})" if confirm else "-")
+        speed = (speeds or {}).get(arm) or (row["tokens"] / row["seconds"] if row["seconds"] else 0)
+        out.add_row(arm, *cells, f"{speed:,.0f}" if speed else "-")
+    for name, value in board["baselines"].items():
+        if board["metric"].removeprefix("val_") in name:
+            out.add_row(
+                Text(f"[{name}]", style="dim"), *[""] * (4 + (running is not None)), Text(f"{value:.4f}", style="dim")
+            )
+    return out
+
+
+class Board:
+    """Shows a sweep's progress; `update` is cheap and may be called often."""
+
+    def __init__(self, sweep: Sweep, total: int, total_steps: int, baselines: Mapping[str, float]):
+        self._sweep, self._total, self._steps, self._baselines = sweep, total, total_steps, baselines
+        self._console = Console(width=None if sys.stdout.isatty() else 110, highlight=False)
+        self._live = Live(console=self._console, refresh_per_second=2, transient=True) if sys.stdout.isatty() else None
+        self._start, self._said = time.monotonic(), 0.0
+        self._running: dict[str, dict[str, Any]] = {}
+        self._done_before = 0.0
+
+    def __enter__(self) -> Board:
+        if self._live:
+            self._live.start()
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        if self._live:
+            self._live.stop()
+
+    def say(self, text: str) -> None:
+        """One line that stays."""
+        self._console.print(text, soft_wrap=True)
+
+    def resumed(self, results: list[Any]) -> None:
+        """What earlier sessions finished, so that the estimate counts only this one's work."""
+        self._done_before = self._share(results)
+
+    def began(self, job: Job) -> None:
+        self._running[job.trial_id] = {"arm": job.arm, "step": 0, "max": job.trial.train.max_steps}
+
+    def reported(self, job: Job, row: Mapping[str, Any]) -> None:
+        self._running.setdefault(job.trial_id, {"arm": job.arm, "max": job.trial.train.max_steps})
+        self._running[job.trial_id].update(step=row.get("step", 0), tokens_per_s=row.get("tokens_per_s"))
+
+    def ended(self, job: Job, result: Mapping[str, Any]) -> None:
+        """Forget a trial that ended; without a terminal, say how it ended."""
+        self._running.pop(job.trial_id, None)
+        if not self._live:
+            best = (result["best"] or {}).get(self._sweep.metric)
+            self.say(
+                f"{span(time.monotonic() - self._start):>6}  {job.arm:<24} {job.trial_id:<16} {result['state']:<9} "
+                f"step {result['steps']:<6} {self._sweep.metric} {value_text(best)}  {settings_text(job.settings)}"
+            )
+
+    def update(self, results_of: Callable[[], list[Any]]) -> None:
+        """Draw the table anew (a terminal), or say one line now and then; cheap when it is not yet time."""
+        now = time.monotonic()
+        if now - self._said < (0.5 if self._live else PLAIN_EVERY_S):
+            return
+        self._said, results = now, results_of()
+        if not self._live:
+            self.say(self._summary(results).plain)
+        else:
+            running = Counter(r["arm"] for r in self._running.values())
+            speeds = {r["arm"]: r["tokens_per_s"] for r in self._running.values() if r.get("tokens_per_s")}
+            board = standings(self._sweep, results, self._baselines)
+            self._live.update(Group(table(board, running, speeds), self._summary(results)))
+
+    def _share(self, results: list[Any]) -> float:
+        """Steps done, in steps of the plan: a pruned trial's remaining steps are done too."""
+        per_trial = self._steps / max(1, self._total)
+        return len(results) * per_trial + sum(r.get("step", 0) for r in self._running.values())
+
+    def _summary(self, results: list[Any]) -> Text:
+        elapsed = time.monotonic() - self._start
+        done = self._share(results) - self._done_before
+        left = (self._steps - self._share(results)) * elapsed / done if done > 0 else None
+        said = f"{len(results)} of {self._total} trials ended, {len(self._running)} running, {span(elapsed)} elapsed"
+        return Text(said + (f", about {span(max(0.0, left))} left" if left is not None else ""))

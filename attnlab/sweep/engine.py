@@ -1,0 +1,209 @@
+"""A sweep from its first check of the machine to its report: Tune on top, slots below, the results folder the truth."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from attnlab.tasks import build_task
+
+from attnlab import __version__, runs
+from attnlab.config import Sweep
+from attnlab.runs import SweepDir
+from attnlab.sweepfile import dump, normal, parse
+
+# Set before ray is imported. Ray's own out-of-memory killer judges the whole node, not us; reports are seen at once;
+# Tune keeps to itself: no CSV, TensorBoard or snapshots of its own, and Ctrl-C is ours.
+ENVIRONMENT = {
+    "RAY_memory_monitor_refresh_ms": "0",
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_DEDUP_LOGS": "1",
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",
+    "TUNE_GLOBAL_CHECKPOINT_S": "86400",
+    "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
+}
+PROBE_S = 5.0
+
+
+class EngineError(RuntimeError):
+    """The sweep cannot be run here; one line says why and what would help. Nothing has been written."""
+
+
+def run(sweep: Sweep, results: Path, *, address: str | None = None, resume: bool = False) -> dict[str, Any]:
+    """Run a sweep to its end and write its report.
+
+    Args:
+        sweep: what to run.
+        results: the folder that holds sweeps' folders; on a cluster, one that every node sees.
+        address: None: a Ray of our own on this machine; `auto` or an URL: a cluster that is up.
+        resume: go on with what the sweep's folder holds.
+
+    Returns:
+        `leaderboard.json`.
+
+    Raises:
+        EngineError: the folder, the cluster or the resources do not fit; nothing was written.
+        KeyboardInterrupt: Ctrl-C; everything finished is kept, and `resume` goes on.
+    """
+    folder = SweepDir(Path(results).resolve() / sweep.name)
+    check_folder(sweep, folder, resume)
+    for key, value in ENVIRONMENT.items():
+        os.environ.setdefault(key, value)
+    with cluster(address, sweep) as (shape, slots):
+        folder.path.mkdir(parents=True, exist_ok=True)
+        runs.write_text(folder.sweep_file, dump(sweep))
+        board = _search(sweep, folder, shape, slots)
+    return board
+
+
+def check_folder(sweep: Sweep, folder: SweepDir, resume: bool) -> None:
+    """A folder of another sweep, or one to be resumed, is never written over. Raises EngineError."""
+    if not folder.sweep_file.exists():
+        return
+    try:
+        old = Sweep.model_validate(normal(parse(folder.sweep_file.read_text(), str(folder.sweep_file))))
+    except ValueError as error:
+        raise EngineError(
+            f"{folder.sweep_file}: not a sweep of this version ({error}); use another --results"
+        ) from None
+    if differs := changes(old, sweep):
+        raise EngineError(
+            f"{folder.path} holds another sweep of this name: {'; '.join(differs[:4])}. "
+            f"Give this one a name of its own (name=...), or another folder (--results DIR)"
+        )
+    if not resume:
+        ended = len(folder.results())
+        raise EngineError(
+            f"{folder.path} already holds this sweep, {ended} trials ended: go on with --resume, or keep it and start "
+            f"afresh under another folder (--results DIR) or name (name=...)"
+        )
+
+
+def changes(old: Sweep, new: Sweep) -> list[str]:
+    """What differs so that trials of `old` would not be trials of `new`. More trials, more or fewer arms,
+    other resources, seeds or words do not."""
+    out = []
+    for arm in old.arms:
+        if arm in new.arms:
+            a, b = (s.trial_of(arm).model_dump(mode="json") for s in (old, new))
+            out += [f"arms.{arm} {path}: {x!r} there, {y!r} here" for path, x, y in _differences(a, b)]
+    for key in ("space", "metric", "mode", "sampler", "seed", "asha"):
+        a, b = (getattr(s.search, key, None) for s in (old, new))
+        if a != b:
+            out.append(f"search.{key}: {a!r} there, {b!r} here")
+    return list(dict.fromkeys(out))
+
+
+def _differences(a: Any, b: Any, path: str = "") -> Iterator[tuple[str, Any, Any]]:
+    if isinstance(a, dict) and isinstance(b, dict):
+        for key in {**a, **b}:
+            yield from _differences(a.get(key), b.get(key), f"{path}.{key}" if path else key)
+    elif a != b:
+        yield path, a, b
+
+
+@contextmanager
+def cluster(address: str | None, sweep: Sweep) -> Iterator[tuple[Any, int]]:
+    """Ray, up: one of our own, which ends with us, or a cluster's. Yields a slot's shape and how many slots to start.
+
+    Raises:
+        EngineError: nobody answers, or not one slot fits.
+    """
+    if address and address != "auto":
+        _knock(address)
+    import ray
+
+    from attnlab.sweep.slots import Shape
+
+    quiet = {"log_to_driver": False, "logging_level": "ERROR"}
+    try:
+        if address:
+            ray.init(address=address, **quiet)
+        else:
+            ray.init(include_dashboard=False, **quiet)
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        raise EngineError(f"--address {address}: {str(error).splitlines()[0]}") from None
+    try:
+        have = ray.cluster_resources()
+        r = sweep.resources
+        gpus = (1.0 if have.get("GPU") else 0.0) if r.gpus_per_worker == "auto" else float(r.gpus_per_worker)
+        shape = Shape(r.workers, r.cpus_per_worker, gpus)
+        fit = shape.fits(have.get("CPU", 0), have.get("GPU", 0))
+        if not fit:
+            raise EngineError(
+                f"resources: a trial takes {r.workers} x {r.cpus_per_worker} CPUs and {r.workers} x {gpus:g} GPUs, but "
+                f"here are {have.get('CPU', 0):g} CPUs and {have.get('GPU', 0):g} GPUs; lower resources.workers, "
+                f"cpus_per_worker or gpus_per_worker{' (0 trains on CPUs)' if gpus else ''}"
+            )
+        slots = fit if r.max_concurrent == "auto" else min(fit, r.max_concurrent)
+        yield shape, min(slots, sweep.total_trials)
+    finally:
+        ray.shutdown()
+
+
+def _knock(address: str) -> None:
+    """Whether anybody listens at host:port (or ray://host:port), without ray's minute of patience."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    try:
+        with socket.create_connection((host, int(port)), PROBE_S):
+            pass
+    except (OSError, ValueError) as error:
+        raise EngineError(
+            f"--address {address}: nobody answers there ({error}); is the cluster up, the port right?"
+        ) from None
+
+
+def _search(sweep: Sweep, folder: SweepDir, shape: Any, count: int) -> dict[str, Any]:
+    """Slots up, Tune through them, slots down."""
+    from ray import tune
+
+    from attnlab.sweep.board import Board
+    from attnlab.sweep.mailbox import Pool
+    from attnlab.sweep.relay import relay
+    from attnlab.sweep.scheduler import ArmAsha
+    from attnlab.sweep.search import ArmSearch
+    from attnlab.sweep.slots import Slots
+    from attnlab.sweep.watch import Watch
+
+    first = build_task_of(sweep)
+    first.prepare()
+    baselines = first.baselines()
+    search = ArmSearch(sweep, folder)
+    pool = Pool.remote()  # type: ignore[attr-defined]
+    asha = ArmAsha(sweep, mark=pool.mark.remote)
+    search.replay(asha)
+    board = Board(sweep, sweep.total_trials, sweep.total_steps, baselines)
+    watch = Watch(sweep, folder, search, board, baselines)
+    board.say(
+        f"attnlab {__version__}: {sweep.name}, {len(sweep.arms)} arms, {sweep.total_trials} trials, {count} at a time"
+    )
+    slots = Slots(count, shape, pool, folder, sweep.resources.max_failures)
+    try:
+        with board:
+            tune.Tuner(
+                tune.with_resources(tune.with_parameters(relay, pool=pool), {"memory": 1}),
+                tune_config=tune.TuneConfig(
+                    search_alg=search,
+                    scheduler=asha,
+                    num_samples=-1,
+                    max_concurrent_trials=count,
+                    reuse_actors=True,
+                ),
+                run_config=tune.RunConfig(name="tune", storage_path=str(folder.ray), verbose=0, callbacks=[watch]),
+            ).fit()
+        slots.close()
+    finally:
+        watch.write()
+    return watch.board()
+
+
+def build_task_of(sweep: Sweep) -> Any:
+    """The first arm's task: what it prepares (a corpus, tokenised) the workers then find ready."""
+    trial = sweep.trial_of(next(iter(sweep.arms)))
+    return build_task(trial.task, batch_size=trial.train.batch_size, seed=trial.train.seed)

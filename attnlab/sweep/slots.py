@@ -1,0 +1,171 @@
+"""Slots: TorchTrainers that stay up, owned by the launcher, whose workers train one trial after another.
+
+A TorchTrainer per trial would pay its start-up each time, and killing one leaks its placement group; here a trial's end
+is only the next turn of a loop, and a stop is an answer the trial gets to its report.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import random
+import threading
+import traceback
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray import train as ray_train
+from ray.train import FailureConfig, RunConfig, ScalingConfig
+from ray.train.torch import TorchTrainer
+
+from attnlab.runs import Job, SweepDir
+from attnlab.sweep.mailbox import Mailbox
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What one slot takes of the cluster."""
+
+    workers: int
+    cpus: int  # per worker
+    gpus: float  # per worker
+
+    def fits(self, cpus: float, gpus: float) -> int:
+        """How many slots fit into so many CPUs and GPUs. A worker never spans devices: fractions are packed per GPU."""
+        by_cpu = int(cpus // (self.workers * self.cpus))
+        if not self.gpus:
+            return by_cpu
+        workers = int(gpus) * int(1 / self.gpus + 1e-9) if self.gpus <= 1 else int(gpus // self.gpus)
+        return min(by_cpu, workers // self.workers)
+
+
+class Slots:
+    """The launcher's slots: one thread each sits in `TorchTrainer.fit()` until its mailbox is closed."""
+
+    def __init__(self, count: int, shape: Shape, pool: Any, folder: SweepDir, max_failures: int):
+        self.boxes = [Mailbox.remote(max_failures) for _ in range(count)]  # type: ignore[attr-defined]
+        self.errors: list[BaseException] = []
+        trainers = [
+            TorchTrainer(
+                work,
+                train_loop_config={"slot": i, "box": box, "pool": pool, "folder": str(folder.path), "cpus": shape.cpus},
+                scaling_config=ScalingConfig(
+                    num_workers=shape.workers,
+                    use_gpu=shape.gpus > 0,
+                    resources_per_worker={"CPU": shape.cpus, **({"GPU": shape.gpus} if shape.gpus else {})},
+                ),
+                run_config=RunConfig(
+                    name=f"slot-{i}", storage_path=str(folder.ray), failure_config=FailureConfig(max_failures=-1)
+                ),
+            )
+            for i, box in enumerate(self.boxes)
+        ]
+        self._threads = [threading.Thread(target=partial(self._fit, t), daemon=True) for t in trainers]
+        for thread in self._threads:
+            thread.start()
+
+    def _fit(self, trainer: TorchTrainer) -> None:
+        try:
+            trainer.fit()
+        except BaseException as error:  # noqa: BLE001 (a thread's exception is only seen if it is kept)
+            self.errors.append(error)
+
+    def close(self, timeout_s: float = 30.0) -> None:
+        """Let every slot end after the trial it is at, and wait for it."""
+        ray.get([box.close.remote() for box in self.boxes])
+        for thread in self._threads:
+            thread.join(timeout_s)
+
+
+def work(config: dict[str, Any]) -> None:
+    """The training function of a slot's TorchTrainer, on every rank: take a trial, train it, again."""
+    import torch
+
+    import attnlab.train  # noqa: F401 (slow to import: done before the slot is offered)
+
+    context = ray_train.get_context()
+    rank, world = context.get_world_rank(), context.get_world_size()
+    torch.set_num_threads(config["cpus"])
+    clean = Clean()
+    if rank == 0:
+        ray.get(config["pool"].offer.remote(config["slot"], config["box"]))
+    while (job := _share(ray.get(config["box"].take.remote()) if rank == 0 else None, world)) is not None:
+        _run(Job.model_validate(job), config, rank, world)
+        clean()
+
+
+def _run(job: Job, config: dict[str, Any], rank: int, world: int) -> None:
+    """Train one trial and tell the mailbox how it ended."""
+    from attnlab.train import train
+
+    box, stop = config["box"], [False]
+
+    def report(row: dict[str, Any]) -> None:
+        stop[0] = ray.get(box.report.remote(row))
+
+    try:
+        results = train(
+            job,
+            SweepDir(Path(config["folder"])).trial(job.arm, job.trial_id),
+            report,
+            lambda: _share(stop[0], world),
+            device=ray_train.torch.get_device(),
+            rank=rank,
+            world=world,
+        )
+    except Exception:
+        # The trial's own mistake: it would make it again, so it is not retried. Other ranks may hang in a collective
+        # and a CUDA context may be broken: then the whole group starts afresh.
+        ray.get(box.end.remote({"state": "failed", "error": traceback.format_exc()}))
+        if world > 1 or ray_train.torch.get_device().type == "cuda":
+            raise
+        return
+    if rank == 0:
+        row = {**(results["last"] or {}), "best": results["best"], "state": results["state"]}
+        ray.get(box.end.remote(row))
+
+
+def _share(value: Any, world: int) -> Any:
+    """Rank 0's value on every rank."""
+    if world == 1:
+        return value
+    import torch.distributed as dist
+
+    box = [value]
+    dist.broadcast_object_list(box, 0)
+    return box[0]
+
+
+class Clean:
+    """Puts the process back as it was before its first trial, so that a trial cannot tell what ran before it."""
+
+    def __init__(self) -> None:
+        import torch
+
+        self._environ = dict(os.environ)
+        self._dtype = torch.get_default_dtype()
+        self._threads = torch.get_num_threads()
+        self._matmul = torch.get_float32_matmul_precision()
+        self()
+
+    def __call__(self) -> None:
+        import numpy as np
+        import torch
+
+        os.environ.clear()
+        os.environ.update(self._environ)
+        torch.set_default_dtype(self._dtype)
+        torch.set_num_threads(self._threads)
+        torch.set_float32_matmul_precision(self._matmul)
+        torch.set_grad_enabled(True)
+        torch.use_deterministic_algorithms(False)
+        random.seed(0)
+        np.random.seed(0)
+        torch.manual_seed(0)
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+            torch.cuda.reset_peak_memory_stats()

@@ -1,0 +1,13 @@
+"""For what Tune would like to snapshot."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+class Transient:
+    """Pickles as nothing. Tune snapshots its searcher, scheduler and callbacks; ours hold open files and terminals, and a
+    sweep resumes from its own records, so a snapshot has nothing to say."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}

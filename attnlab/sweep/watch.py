@@ -1,0 +1,63 @@
+"""Tune's callback: as trials end, the leaderboard is rewritten and the board drawn."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ray import tune
+
+from attnlab.config import Sweep
+from attnlab.runs import Job, Results, SweepDir, write_json
+from attnlab.standings import standings
+from attnlab.sweep.board import Board
+from attnlab.sweep.search import ArmSearch
+from attnlab.sweep.transient import Transient
+
+
+class Watch(Transient, tune.Callback):
+    """Keeps leaderboard.json and experiment_suite_results.json true, and the terminal informed.
+
+    Ended trials are taken from the searcher, which Tune tells before its callbacks.
+    """
+
+    def __init__(self, sweep: Sweep, folder: SweepDir, search: ArmSearch, board: Board, baselines: Mapping[str, float]):
+        self._sweep, self._folder, self._search, self._board = sweep, folder, search, board
+        self._baselines = dict(baselines)
+        board.resumed(self.results())
+
+    def results(self) -> list[Results]:
+        """Every trial that has ended, in this session and before, by arm and number."""
+        return [r for arm in self._search.arms.values() for _, r in sorted(arm.ended.items())]
+
+    def board(self) -> dict[str, Any]:
+        """The leaderboard as it stands."""
+        return standings(self._sweep, self.results(), self._baselines)
+
+    def write(self) -> None:
+        """Both records of the whole sweep."""
+        write_json(self._folder.leaderboard_file, self.board())
+        write_json(self._folder.suite_file, self.results())
+
+    def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        self._board.began(_job(trial))
+
+    def on_trial_result(
+        self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
+    ) -> None:
+        self._board.reported(_job(trial), result)
+
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        job = _job(trial)
+        self._board.ended(job, self._search.arms[job.arm].ended[job.trial_id])
+        self.write()
+
+    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        self.on_trial_complete(iteration, trials, trial)
+
+    def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
+        self._board.update(self.results)
+
+
+def _job(trial: Any) -> Job:
+    return Job.model_validate(trial.config["job"])

@@ -1,0 +1,118 @@
+"""The sweep file as text: YAML with its two traps mended, overrides, and the way back to a file."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from attnlab.config import Sweep, SweepError, did_you_mean, expand
+
+
+class Loader(yaml.SafeLoader):
+    """YAML 1.2's numbers and booleans (PyYAML reads `1e-4` as a string and `no` as false), equal keys refused."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: dict[Any, int] = {}
+        for key_node, _ in node.value:
+            key, line = self.construct_object(key_node, deep=True), key_node.start_mark.line + 1
+            if key in seen:
+                raise SweepError([f"{key}: given twice, in lines {seen[key]} and {line}; keep one"])
+            seen[key] = line
+        return super().construct_mapping(node, deep)
+
+
+def _resolve(tag: str, pattern: str, first: str) -> None:
+    Loader.add_implicit_resolver(tag, re.compile(pattern, re.X), list(first))
+
+
+# PyYAML's own resolvers, less those for the two types that YAML 1.2 reads otherwise (its section 10.3).
+Loader.yaml_implicit_resolvers = {
+    first: [(tag, regex) for tag, regex in rules if not tag.endswith((":float", ":bool"))]
+    for first, rules in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_resolve("tag:yaml.org,2002:bool", r"^(?:true|True|TRUE|false|False|FALSE)$", "tTfF")
+_resolve(
+    "tag:yaml.org,2002:float",
+    r"^(?:[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)[eE][-+]?[0-9]+|[-+]?(?:\.[0-9]+|[0-9]+\.[0-9]*)"
+    r"|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN))$",
+    "-+0123456789.",
+)
+
+
+def parse(text: str, where: str) -> Any:
+    """YAML text -> value. Raises SweepError naming `where` and the line."""
+    try:
+        return yaml.load(text, Loader)  # noqa: S506 (a SafeLoader)
+    except SweepError as error:
+        raise SweepError([f"{where}: {problem}" for problem in error.problems]) from None
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f" line {mark.line + 1}" if mark else ""
+        raise SweepError([f"{where}:{line} {getattr(error, 'problem', error)}"]) from None
+
+
+def read(path: str | Path) -> dict[str, Any]:
+    """The file's raw tree, dotted keys of arms expanded. Raises SweepError."""
+    path = Path(path)
+    try:
+        text = path.read_text()
+    except OSError as error:
+        near = did_you_mean(path.name, [p.name for p in path.parent.glob("*.yaml")]) if path.parent.is_dir() else ""
+        raise SweepError([f"{path}: {error.strerror or error}{near}"]) from None
+    raw = parse(text, str(path))
+    if not isinstance(raw, dict):
+        raise SweepError([f"{path}: a sweep file is a mapping with the keys {', '.join(Sweep.model_fields)}"])
+    return normal(raw)
+
+
+def normal(raw: dict[str, Any]) -> dict[str, Any]:
+    """Dotted keys of `trial` and of every arm as nested mappings."""
+    out = dict(raw)
+    if isinstance(out.get("trial"), dict):
+        out["trial"] = expand(out["trial"])
+    if isinstance(out.get("arms"), dict):
+        out["arms"] = {arm: expand(tree) if isinstance(tree, dict) else tree for arm, tree in out["arms"].items()}
+        out["arms"] = {arm: {} if tree is None else tree for arm, tree in out["arms"].items()}
+    return out
+
+
+def override(raw: dict[str, Any], overrides: Sequence[str]) -> None:
+    """Apply `a.b=c` texts to a raw tree, in place; values are read as YAML. Raises SweepError."""
+    problems = []
+    for text in overrides:
+        key, equals, value = text.partition("=")
+        if not equals or not key:
+            problems.append(f"{text}: not an override; write key=value, such as trial.train.max_steps=100")
+            continue
+        parts = key.split(".")
+        if key.startswith("search.space."):  # the space's own keys are dotted
+            parts = ["search", "space", key.removeprefix("search.space.")]
+        if parts[0] not in Sweep.model_fields:
+            hint = f"; did you mean 'trial.{key}'?" if parts[0] in ("model", "task", "optim", "train") else ""
+            problems.append(f"{key}: unknown key{hint or did_you_mean(parts[0], Sweep.model_fields)}")
+        elif parts[0] == "arms" and (len(parts) < 3 or parts[1] not in raw.get("arms", {})):
+            problems.append(f"{key}: no such arm{did_you_mean('.'.join(parts[1:2]), raw.get('arms', {}))}")
+        else:
+            _set(raw, parts, parse(value, key))
+    if problems:
+        raise SweepError(problems)
+
+
+def _set(tree: dict[str, Any], parts: Sequence[str], value: Any) -> None:
+    for part in parts[:-1]:
+        below = tree.get(part)
+        if part == "mixer" and isinstance(below, str):
+            below = {"name": below}
+        tree[part] = dict(below) if isinstance(below, dict) else {}
+        tree = tree[part]
+    tree[parts[-1]] = value
+
+
+def dump(sweep: Sweep) -> str:
+    """The resolved sweep as a sweep file: reading it back gives an equal Sweep."""
+    tree = sweep.model_dump(mode="json", exclude_none=True)
+    return yaml.safe_dump(tree, sort_keys=False, allow_unicode=True, width=120)

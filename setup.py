@@ -1,0 +1,47 @@
+"""Packaging: metadata, dependencies and extras. Versions that were tested together are pinned in constraints.txt."""
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+CORE = [
+    "torch>=2.11",
+    "triton>=3.7.1; platform_system == 'Linux' and platform_machine == 'x86_64'",  # 3.4 to 3.7.0 break FLA on Hopper
+    "flash-linear-attention>=0.6,<0.7",
+    "transformers>=5.17",
+    "ray[tune,train]>=2.60,<2.61",
+    "optuna>=5",
+    "tensorboard>=2.20",
+    "datasets>=5",
+    "pyyaml>=6",
+    "numpy>=2",
+    "pydantic>=2.10",
+    "rich>=13",
+    "safetensors>=0.5",
+    "tokenizers>=0.22",
+    "filelock>=3.15",
+    "wrapt>=1.16",
+    "jinja2>=3.1",
+    "matplotlib>=3.9",
+]
+TEST = ["pytest>=8", "pytest-timeout>=2.3", "hypothesis>=6.100", "jsonschema>=4.20"]
+
+setup(
+    name="attnlab",
+    version="0.1.0",
+    description="Which sequence mixer is better, at my size, on my data, on my hardware, and how sure are we?",
+    long_description=Path("README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="MIT",
+    python_requires=">=3.10",
+    packages=find_packages(include=["attnlab", "attnlab.*", "analysis", "analysis.*"]),
+    py_modules=["launch"],
+    package_data={"attnlab.data": ["corpus/*"], "analysis": ["templates/*"]},
+    install_requires=CORE,
+    extras_require={
+        "eval": ["lm-eval>=0.4.13"],
+        "test": TEST,
+        "dev": [*TEST, "ruff>=0.14", "mypy>=1.18", "types-PyYAML"],
+    },
+    entry_points={"console_scripts": ["attnlab = launch:main"]},
+)

@@ -1,0 +1,105 @@
+"""The on-disk contract as schemas: `check_folder` holds a whole results folder against it."""
+
+import json
+
+import jsonschema
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from attnlab.config import load_sweep
+from attnlab.runs import STATES, SweepDir
+
+NUMBER = {"type": ["number", "null"]}
+ROW = {
+    "type": "object",
+    "required": ["step", "tokens", "train_loss", "val_loss", "lr", "tokens_per_s", "seconds", "peak_mem_gib"],
+    "properties": {"step": {"type": "integer", "minimum": 1}, "tokens": {"type": "integer", "minimum": 1}},
+    "additionalProperties": NUMBER,
+}
+ROW_OR_NONE = {"anyOf": [{"type": "null"}, ROW]}
+RESULTS = {
+    "type": "object",
+    "additionalProperties": False,
+    "required": [
+        *("trial_id", "arm", "state", "phase", "settings", "seed", "steps", "tokens", "best", "last", "seconds"),
+        *("device_seconds", "n_params", "n_params_non_embedding", "checkpoint", "error", "environment"),
+    ],
+    "properties": {
+        "trial_id": {"type": "string", "pattern": r"^t[0-9]{3,}-[0-9a-f]{10}$"},
+        "arm": {"type": "string"},
+        "state": {"enum": list(STATES)},
+        "phase": {"enum": ["search", "confirm"]},
+        "settings": {"type": "object"},
+        "seed": {"type": "integer"},
+        "steps": {"type": "integer", "minimum": 0},
+        "tokens": {"type": "integer", "minimum": 0},
+        "best": ROW_OR_NONE,
+        "last": ROW_OR_NONE,
+        "seconds": {"type": "number", "minimum": 0},
+        "device_seconds": {"type": "number", "minimum": 0},
+        "n_params": {"type": ["integer", "null"]},
+        "n_params_non_embedding": {"type": ["integer", "null"]},
+        "checkpoint": {"type": ["string", "null"]},
+        "error": {"type": ["string", "null"]},
+        "environment": {"type": "object"},
+    },
+}
+JOB = {
+    "type": "object",
+    "required": ["arm", "trial_id", "number", "phase", "settings", "metric", "mode", "trial"],
+    "properties": {"trial": {"type": "object", "required": ["model", "task", "optim", "train"]}},
+}
+ARM_ROW = {
+    "type": "object",
+    "required": ["counts", "best", "confirm", "steps", "tokens", "seconds", "device_seconds", "n_params"],
+    "properties": {"counts": {"type": "object", "required": list(STATES)}},
+}
+LEADERBOARD = {
+    "type": "object",
+    "required": ["sweep", "metric", "mode", "baselines", "ranked_by", "ranking", "arms"],
+    "properties": {"arms": {"type": "object", "additionalProperties": ARM_ROW}},
+}
+
+
+def check_folder(path):
+    """Assert that `path` is a finished sweep's folder; returns its results."""
+    folder = SweepDir(path)
+    sweep = load_sweep(folder.sweep_file)
+    board = _json(folder.leaderboard_file, LEADERBOARD)
+    suite = json.loads(folder.suite_file.read_text())
+    assert folder.journal_file.exists()
+    assert not [p for p in path.rglob("*.pkl") if p.relative_to(path).parts[0] != "ray"]
+    assert not list(path.glob("*/*/checkpoints/.*")), "a temporary folder was left"
+    assert sorted(r["trial_id"] + r["arm"] for r in suite) == sorted(t.trial_id + t.arm for t in folder.trials())
+    for trial in folder.trials():
+        _check_trial(trial, next(r for r in suite if (r["arm"], r["trial_id"]) == (trial.arm, trial.trial_id)))
+    for arm in sweep.arms:
+        states = [r["state"] for r in suite if r["arm"] == arm]
+        assert board["arms"][arm]["counts"] == {s: states.count(s) for s in STATES}
+        assert len(states) == sweep.trials_per_arm
+    return suite
+
+
+def _check_trial(trial, said):
+    results, job = _json(trial.results_file, RESULTS), _json(trial.config_file, JOB)
+    assert results == said
+    assert (job["arm"], job["trial_id"]) == (trial.arm, trial.trial_id) == (results["arm"], results["trial_id"])
+    assert trial.trial_id.endswith(trial.job().trial.digest)
+    rows = [json.loads(line) for line in trial.metrics_file.read_text().splitlines()]
+    for row in rows:
+        jsonschema.validate(row, ROW)
+    assert [r["step"] for r in rows] == sorted({r["step"] for r in rows})
+    if results["state"] != "failed":
+        assert rows[-1] == results["last"]
+        events = EventAccumulator(str(trial.path)).Reload()
+        assert "val_loss" in events.Tags()["scalars"]
+        assert any("_hparams_" in key for key in events.summary_metadata)
+    if results["checkpoint"]:
+        assert (trial.path / results["checkpoint"] / "model.safetensors").exists()
+    if results["state"] == "completed":
+        assert (trial.final / "config.json").exists() and (trial.final / "model.safetensors").exists()
+
+
+def _json(path, schema):
+    value = json.loads(path.read_text(), parse_constant=lambda name: 1 / 0)
+    jsonschema.validate(value, schema)
+    return value
