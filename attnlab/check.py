@@ -145,6 +145,8 @@ def _batch_problems(trial: Trial, arm: str, workers: int) -> Iterator[str]:
         )
     if trial.train.eval_every > trial.train.max_steps:
         yield f"arms.{arm}.train.eval_every: {trial.train.eval_every} is beyond max_steps {trial.train.max_steps}"
+    if trial.optim.warmup >= trial.train.max_steps or 1 > trial.optim.warmup > 0.99:
+        yield f"arms.{arm}.optim.warmup: {trial.optim.warmup:g} is as long as the run of {trial.train.max_steps} steps"
     if trial.train.save_every_steps % trial.train.eval_every:
         yield f"arms.{arm}.train.save_every: {trial.train.save_every} is no multiple of eval_every"
 

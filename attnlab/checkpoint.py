@@ -19,6 +19,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
+from transformers.utils import logging
 
 from attnlab.runs import TrialDir
 
@@ -84,6 +85,7 @@ def export(trial: TrialDir, model: Any, tokenizer_json: str | None) -> Path:
     """Write `final/`, which `AutoModelForCausalLM.from_pretrained` loads after `import attnlab`."""
 
     def fill(folder: Path) -> None:
+        logging.disable_progress_bar()  # transformers draws one per save
         model.save_pretrained(folder)
         if tokenizer_json is not None:
             (folder / "tokenizer.json").write_text(tokenizer_json)

@@ -8,9 +8,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
-from attnlab.tasks.base import Task
-
-IGNORE = -100  # a position without a target
+from attnlab.tasks import IGNORE, Task
 
 
 @torch.no_grad()
@@ -50,7 +48,7 @@ def evaluate(
 def _moments(model: Any, inputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
     """First and second moments over the sequences of one batch [B, T]: n, c, cc, l, ll, lc, a, aa, ac (float64)."""
     mask = targets != IGNORE
-    logits = model.lm_head(model.hidden(inputs)[mask]).float()  # the head only where there is a target
+    logits = model.head(model.hidden(inputs)[mask]).float()  # the head only where there is a target
     row = mask.nonzero()[:, 0]
     per = torch.zeros(3, len(inputs), dtype=torch.float64, device=inputs.device)
     per[0].index_add_(0, row, torch.ones_like(row, dtype=torch.float64))

@@ -7,7 +7,6 @@ are checked against what is read here, in milliseconds.
 from __future__ import annotations
 
 import ast
-import difflib
 import functools
 import importlib.machinery
 import os
@@ -15,6 +14,8 @@ import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
+
+from attnlab.config import did_you_mean
 
 REQUIRED = object()  # the default of a parameter that has none
 OPAQUE = object()  # the default of a parameter whose default is no plain literal
@@ -44,13 +45,6 @@ def constructor(path: str) -> dict[str, Parameter]:
     if name not in classes:
         raise ValueError(f"module {module} defines no class {name}{did_you_mean(name, classes)}")
     return _parameters(classes[name], classes)
-
-
-def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """`; did you mean 'x'?` for a near miss, else the known words."""
-    known = list(known)
-    close = difflib.get_close_matches(str(word), known, n=1, cutoff=0.6)
-    return f"; did you mean {close[0]!r}?" if close else f"; one of: {', '.join(known)}" if known else ""
 
 
 def type_problem(parameter: Parameter, value: Any) -> str | None:

@@ -8,6 +8,7 @@ until they are reported, the learning rate is a value, shapes never change.
 from __future__ import annotations
 
 import math
+import os
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -17,13 +18,13 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from attnlab.models import build_model, count_params
-from attnlab.tasks import build_task
+from attnlab.tasks import IGNORE, build_task
 from torch import nn
 
 from attnlab import checkpoint
 from attnlab.config import Trial
 from attnlab.environment import describe
-from attnlab.evaluate import IGNORE, evaluate
+from attnlab.evaluate import evaluate
 from attnlab.optim import make_optimizer
 from attnlab.runs import Job, MetricsWriter, Results, State, TrialDir, best_row, write_json
 from attnlab.tensorboard import Board
@@ -75,9 +76,10 @@ def train(
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
 
+    clock = {"pid": os.getpid(), "first_step_at": time.time()}  # Unix time: what a trial costs beside its training
     state: State = "completed"
     loss_sum, since, start = torch.zeros((), device=device), 0, time.perf_counter()
-    mark, clock_eval = start, 0.0
+    mark = start
     step, row = resumed["step"], sink.rows[-1] if sink and sink.rows else None
     for step in range(first, last_step + 1):
         loss_sum += step_fn(step)
@@ -92,7 +94,6 @@ def train(
         scores = evaluate(model, task, device=device, batch_size=_eval_batch(trial), autocast=autocast, rank=rank,
                           world=world) if finite else dict.fromkeys(task.metrics, math.nan)  # fmt: skip
         mark = time.perf_counter()
-        clock_eval += mark - now
         if not finite or not math.isfinite(scores[job.metric]):
             state = "diverged"
         row = {
@@ -119,6 +120,7 @@ def train(
             state = "pruned"
             break
 
+    clock["last_report_at"] = time.time()
     seconds = before_s + time.perf_counter() - start
     if lead and state == "pruned":
         checkpoint.save(home, step, model, optimizer, {"seconds": seconds})
@@ -126,6 +128,7 @@ def train(
         checkpoint.export(home, model, task.tokenizer_json())
         checkpoint.tidy(home)
     results = _results(job, home, state, step, seconds, model, sink.rows if sink else [], device, world)
+    results["environment"] |= clock
     if sink and board:
         sink.close()
         write_json(home.results_file, results)
@@ -160,7 +163,7 @@ def _step(
 ) -> torch.Tensor:
     """One optimizer step; returns this rank's part of the global batch's mean loss (summed over ranks: the loss)."""
     torch.manual_seed((trial.train.seed * 1_000_003 + step) * 4096 + rank)  # dropout: a function of (seed, step, rank)
-    inputs, targets = (_to(a, device) for a in task.batch(step, rank, world))
+    inputs, targets = (_to(a, device) for a in task.batch(step - 1, rank, world))
     count = (targets != IGNORE).sum()
     if world > 1:
         dist.all_reduce(count)

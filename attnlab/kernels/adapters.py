@@ -186,9 +186,7 @@ def linear_attn(q, k, v, scale, initial_state, output_final_state, normalize):
 @by_sequence("r", "k", "v", "w")
 def rwkv6(r, k, v, w, u, scale, initial_state, output_final_state):
     """RWKV6 (Peng et al. 2024, arXiv 2404.05892, equation 19): reads before the update, plus the bonus u [H, K]."""
-    o, final = linear_rnn(
-        r, k, v, w, bonus=u, scale=_scale(scale, r), initial_state=initial_state, chunk=CHANNEL_CHUNK
-    )
+    o, final = linear_rnn(r, k, v, w, bonus=u, scale=_scale(scale, r), initial_state=initial_state, chunk=CHANNEL_CHUNK)
     return o, _keep(final, output_final_state)
 
 
@@ -219,7 +217,9 @@ def _unit(wanted: bool, *tensors: Tensor) -> tuple[Tensor, ...]:
     return tuple(l2norm(x) for x in tensors) if wanted else tensors
 
 
-@substitute("fla.ops.delta_rule.chunk:chunk_delta_rule", "fla.ops.delta_rule.fused_recurrent:fused_recurrent_delta_rule")
+@substitute(
+    "fla.ops.delta_rule.chunk:chunk_delta_rule", "fla.ops.delta_rule.fused_recurrent:fused_recurrent_delta_rule"
+)
 @by_sequence("q", "k", "v", "beta")
 def delta_rule(q, k, v, scale, initial_state, output_final_state, use_qk_l2norm_in_kernel, beta=None):
     """DeltaNet (arXiv 2406.06484, equation 1): S_t = S + beta k (v - k^T S)^T; beta [B, T, H]."""

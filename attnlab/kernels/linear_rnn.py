@@ -5,9 +5,9 @@
 
 The square brackets are the delta rule and its generalisations (a diagonal plus low-rank transition). The sequence is
 cut into chunks of C steps. Within a chunk everything is matrix products over C x C scores, as in attention; between
-chunks only the state is carried, so the Python loop runs T/C times. This is the chunkwise form of GLA (Yang et al. 2023,
-arXiv 2312.06635, section 4) and, with the bracket, of DeltaNet's WY form (Yang et al. 2024, arXiv 2406.06484, section 3)
-generalised to unequal write and erase vectors.
+chunks only the state is carried, so the Python loop runs T/C times. This is the chunkwise form of GLA (Yang et al.
+2023, arXiv 2312.06635, section 4) and, with the bracket, of DeltaNet's WY form (Yang et al. 2024, arXiv 2406.06484,
+section 3) generalised to unequal write and erase vectors.
 
 Shapes inside a chunked tensor: [B, H, N, C, D], N chunks of C steps.
 """
@@ -200,7 +200,7 @@ def _value_decayed(q: Tensor, k: Tensor, v: Tensor, decay: _Decay, state: Tensor
 
 
 def _delta(q: Tensor, k: Tensor, v: Tensor, erase: Tensor, write: Tensor, decay: _Decay, state: Tensor):
-    """With erase: what step i reads through e_i is x_i = e_i^T S_{i-1}, and the chunk solves a triangular system for it.
+    """With erase: step i reads x_i = e_i^T S_{i-1}, and the chunk solves a triangular system for all its x.
 
     Unrolled within a chunk that starts at state S: x = L_w x + L_k v + (e decayed from the start) S, where L_w and L_k
     are strictly lower triangular scores of e against w and k. For the delta rule (w = k) the unknown is y = v + x, the

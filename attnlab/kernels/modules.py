@@ -1,4 +1,4 @@
-"""FLA's other fused modules in PyTorch: activations, rotary embedding, short convolution, token shift, cross entropy."""
+"""FLA's other fused modules in PyTorch: activations, rotary, short convolution, token shift, cross entropy."""
 
 from __future__ import annotations
 
@@ -131,7 +131,7 @@ def causal_conv1d_update(
     bias: Tensor | None = None,
     activation: str | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """One step of `causal_conv1d` per sequence. x: [N, D] or with a dimension of 1; cache [N, D, W] changes in place."""
+    """One step of `causal_conv1d` per sequence. x: [N, D], perhaps with a dimension of 1; cache [N, D, W], in place."""
     newest = x.reshape(-1, x.shape[-1])
     cache.copy_(torch.cat([cache[..., 1:], newest.unsqueeze(-1).to(cache.dtype)], -1))
     y = cache.float().sum(-1) if weight is None else (cache.float() * weight.float()).sum(-1)
@@ -147,7 +147,7 @@ def causal_conv1d_update(
 
 @substitute("fla.modules.token_shift:token_shift")
 def token_shift(x: Tensor, cu_seqlens: Tensor | None, cache: Tensor | None, output_cache: bool):
-    """x_{t-1} - x_t, RWKV's shift. x: [B, T, D]; cache: the inputs before the first, [N, 1, D]; returned if asked for."""
+    """x_{t-1} - x_t, RWKV's shift. x: [B, T, D]; cache: the inputs before the first, [N, 1, D]; returned on demand."""
     previous = F.pad(x, (0, 0, 1, -1))
     if cu_seqlens is None:
         if cache is not None:
@@ -176,9 +176,7 @@ def cross_entropy_loss(
     scores = logits.float() * logit_scale
     if logit_softcapping is not None:
         scores = logit_softcapping * torch.tanh(scores / logit_softcapping)
-    loss = F.cross_entropy(
-        scores, target, ignore_index=ignore_index, label_smoothing=label_smoothing, reduction="none"
-    )
+    loss = F.cross_entropy(scores, target, ignore_index=ignore_index, label_smoothing=label_smoothing, reduction="none")
     if not lse_square_scale:
         return loss, torch.zeros_like(loss)
     z_loss = lse_square_scale * scores.logsumexp(-1).square() * (target != ignore_index)

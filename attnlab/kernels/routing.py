@@ -22,10 +22,10 @@ SUBSTITUTES: dict[str, Callable[..., Any]] = {}  # "module:function" of FLA -> w
 calls: set[str] = set()  # the names of the functions whose substitute has run, for tests
 
 # Arguments of FLA's that choose how its kernels compute and not what; a substitute need not know them.
-HINTS = frozenset(
-    "cu_seqlens_cpu chunk_indices chunk_size backend num_chunks accumulate_grad_in_fp32 inplace inplace_backward "
-    "safe_gate disable_recompute use_graph max_num_seqs checkpoint_level".split()
-)
+HINTS = {
+    *("cu_seqlens_cpu", "chunk_indices", "chunk_size", "num_chunks", "backend", "inplace", "inplace_backward"),
+    *("accumulate_grad_in_fp32", "safe_gate", "disable_recompute", "use_graph", "max_num_seqs", "checkpoint_level"),
+}
 
 _bypassed = threading.local()
 _lock = threading.Lock()
@@ -84,13 +84,15 @@ def install() -> None:
     """Make FLA's layers run on CPU tensors, forward and backward; CUDA tensors keep FLA's kernels. Idempotent.
 
     Raises:
-        RuntimeError: FLA lacks a function that is to be replaced; names each. (Another FLA version than the tested one.)
+        RuntimeError: FLA lacks a function that is to be replaced (it is another version than the tested one); names it.
     """
     global _installed
+    if _installed:
+        return
+    import_fla()  # outside the lock: attnlab's hook on this very import comes back here
     with _lock:
         if _installed:
             return
-        import_fla()
         _replace(_routes())
         from attnlab.kernels import classes  # needs fla imported
 

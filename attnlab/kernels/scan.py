@@ -29,7 +29,9 @@ class _Scan(torch.autograd.Function):
     @staticmethod
     def backward(ctx, grad: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
         a, h, h0 = ctx.saved_tensors
-        dh = grad.clone(memory_format=torch.contiguous_format)  # becomes the gradient of each h_t, summed over the future
+        dh = grad.clone(
+            memory_format=torch.contiguous_format
+        )  # to become each h_t's gradient through all of the future
         dh_at, a_at = dh.unbind(0), a.unbind(0)
         for t in range(len(dh_at) - 2, -1, -1):
             dh_at[t].addcmul_(a_at[t + 1], dh_at[t + 1])
@@ -67,7 +69,9 @@ def selective_scan(
     initial_state: Tensor | None = None,
     chunk: int = 32,
 ) -> tuple[Tensor, Tensor]:
-    """Mamba's scan (Gu and Dao 2023, arXiv 2312.00752, algorithm 2): h_t = e^{dt A} h_{t-1} + dt B_t x_t, y_t = C_t h_t + D x_t.
+    """Mamba's scan (Gu and Dao 2023, arXiv 2312.00752, algorithm 2).
+
+    h_t = e^{dt A} h_{t-1} + dt B_t x_t;  y_t = C_t h_t + D x_t.
 
     Args:
         x, delta: [B, T, E], delta > 0.

@@ -43,8 +43,8 @@ def param_groups(model: nn.Module) -> ParamSplit:
         marked = getattr(param, "_hidden_matrix", None)
         if id(param) in tables or getattr(param, "_no_weight_decay", False):
             # Decay shrinks embeddings, and what reaches the first norm small has large gradients (OLMo 2, 2025, arXiv
-            # 2501.00656). A tied head follows its embedding. `_no_weight_decay` is FLA's and Mamba's
-            # mark on decay rates and step sizes: decaying those is a prior on the memory's length.
+            # 2501.00656). A tied head follows its embedding. `_no_weight_decay` is FLA's and Mamba's mark on decay
+            # rates and step sizes: decaying those is a prior on the memory's length.
             split.no_decay[name] = param
         elif param.ndim == 2 and id(param) not in heads and (is_weight if marked is None else marked):
             # Muon is for linear maps between hidden states; embeddings, heads, gains and biases stay with AdamW
@@ -59,16 +59,16 @@ def param_groups(model: nn.Module) -> ParamSplit:
             # axes and more only.
             split.no_decay[name] = param
 
-    sorted_ids = [id(p) for part in (split.hidden, split.decay, split.no_decay) for p in part.values()]
-    assert sorted(sorted_ids) == sorted({id(p) for p in model.parameters() if p.requires_grad})
+    placed = [id(p) for part in (split.hidden, split.decay, split.no_decay) for p in part.values()]
+    assert sorted(placed) == sorted(id(p) for p in model.parameters() if p.requires_grad)
     return split
 
 
 def _weight_of(model: nn.Module, accessor: str) -> set[int]:
     """The identity of the weight of the module that `model.<accessor>()` returns; empty where there is none."""
     try:
-        module = getattr(model, accessor)()
-    except (AttributeError, NotImplementedError):  # not a transformers model, or one without such a part
+        module = getattr(model, accessor, lambda: None)()
+    except NotImplementedError:  # what transformers raises for a model without such a part
         return set()
     weight = getattr(module, "weight", None)
     return set() if weight is None else {id(weight)}

@@ -48,7 +48,7 @@ class Optimizer:
         """
         params = [param for param in self.named.values() if param.grad is not None]
         if max_norm is None:
-            return torch.nn.utils.get_total_norm([param.grad for param in params], foreach=True)
+            return torch.nn.utils.get_total_norm([p.grad for p in params if p.grad is not None], foreach=True)
         return torch.nn.utils.clip_grad_norm_(params, max_norm, error_if_nonfinite=False, foreach=True)
 
     def step(self) -> None:

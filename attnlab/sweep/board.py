@@ -82,6 +82,7 @@ class Board:
         self._start, self._said = time.monotonic(), 0.0
         self._running: dict[str, dict[str, Any]] = {}
         self._done_before = 0.0
+        self._first_report: float | None = None  # the estimate leaves out the start of ray and of the slots
 
     def __enter__(self) -> Board:
         if self._live:
@@ -105,6 +106,7 @@ class Board:
 
     def reported(self, job: Job, row: Mapping[str, Any]) -> None:
         self._running.setdefault(job.trial_id, {"arm": job.arm, "max": job.trial.train.max_steps})
+        self._first_report = self._first_report or time.monotonic()
         self._running[job.trial_id].update(step=row.get("step", 0), tokens_per_s=row.get("tokens_per_s"))
 
     def ended(self, job: Job, result: Mapping[str, Any]) -> None:
@@ -137,8 +139,9 @@ class Board:
         return len(results) * per_trial + sum(r.get("step", 0) for r in self._running.values())
 
     def _summary(self, results: list[Any]) -> Text:
-        elapsed = time.monotonic() - self._start
+        now = time.monotonic()
+        elapsed, working = now - self._start, now - (self._first_report or now)
         done = self._share(results) - self._done_before
-        left = (self._steps - self._share(results)) * elapsed / done if done > 0 else None
+        left = (self._steps - self._share(results)) * working / done if done > 0 and working > 5 else None
         said = f"{len(results)} of {self._total} trials ended, {len(self._running)} running, {span(elapsed)} elapsed"
         return Text(said + (f", about {span(max(0.0, left))} left" if left is not None else ""))

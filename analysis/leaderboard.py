@@ -1,0 +1,91 @@
+"""The leaderboard in the terminal and as a CSV file; the page shows the same columns."""
+
+from __future__ import annotations
+
+import csv
+import io
+
+from rich.console import Console
+from rich.table import Table
+
+from analysis.load import ALL_STATES
+from analysis.select import ArmSummary, Selection
+from analysis.words import (
+    baseline_name,
+    better_text,
+    confirm_text,
+    count_text,
+    large_text,
+    seconds_text,
+    settings_text,
+    value_text,
+)
+
+
+def states_shown(sel: Selection) -> tuple[str, ...]:
+    """Every state's column; `unreadable` only where there is one."""
+    return tuple(s for s in ALL_STATES if s != "unreadable" or any(arm.counts[s] for arm in sel.arms))
+
+
+def to_csv(sel: Selection) -> str:
+    """One row per arm, best first, then one per baseline (kind `baseline`); unknown cells are empty."""
+    states = states_shown(sel)
+    keys = sorted({key for arm in sel.arms if arm.best for key in arm.best.settings})
+    head = ["kind", "rank", "name", "mixer", "metric", "best", "best_se", "step", "trial_id", "trial_state",
+            "confirm_mean", "confirm_std", "confirm_n", *states, "n_params", "n_params_non_embedding", "tokens",
+            "device_seconds", "tokens_per_s", *keys]  # fmt: skip
+    buffer = io.StringIO()
+    rows = csv.DictWriter(buffer, head, lineterminator="\n")
+    rows.writeheader()
+    for arm in sel.arms:
+        rows.writerow({"kind": "arm", **_record(sel, arm)})
+    for name, value in sel.baselines.items():
+        rows.writerow({"kind": "baseline", "name": name, "metric": sel.metric, "best": value})
+    return buffer.getvalue()
+
+
+def _record(sel: Selection, arm: ArmSummary) -> dict[str, object]:
+    confirm = arm.confirm or {}
+    return {
+        "rank": arm.rank, "name": arm.arm, "mixer": arm.mixer, "metric": sel.metric, "best": arm.value,
+        "best_se": arm.value_se, "step": arm.step, "trial_id": arm.best and arm.best.trial_id,
+        "trial_state": arm.best and arm.best.state, "confirm_mean": confirm.get("mean"),
+        "confirm_std": confirm.get("std"), "confirm_n": confirm.get("n"),
+        **{state: arm.counts[state] for state in states_shown(sel)},
+        "n_params": arm.n_params, "n_params_non_embedding": arm.n_params_non_embedding, "tokens": arm.tokens,
+        "device_seconds": arm.device_seconds, "tokens_per_s": arm.tokens_per_s,
+        **(arm.best.settings if arm.best else {}),
+    }  # fmt: skip
+
+
+def show(sel: Selection, console: Console) -> None:
+    """Print the leaderboard: a table on a terminal, else lines of aligned plain text that no width cuts off."""
+    head, rows = _cells(sel)
+    title = f"{sel.sweep.name}: {sel.metric} ({better_text(sel.sweep.mode)}), ranked by {sel.ranked_by}"
+    if not console.is_terminal:
+        widths = [max(len(row[i]) for row in [head, *rows]) for i in range(len(head))]
+        text = [[cell.ljust(w) for cell, w in zip(row, widths, strict=True)] for row in [head, *rows]]
+        print("\n".join([title, *("  ".join(row).rstrip() for row in text)]), file=console.file)
+        return
+    table = Table(title=title, title_justify="left", header_style="bold")
+    for name in head:
+        table.add_column(name, justify="left" if name in ("arm", "settings") else "right", no_wrap=name != "settings")
+    for row in rows:
+        table.add_row(*row, style="dim" if row[0] == "" else None)
+    console.print(table, markup=False)
+
+
+def _cells(sel: Selection) -> tuple[list[str], list[list[str]]]:
+    states, confirmed = states_shown(sel), any(arm.confirm for arm in sel.arms)
+    head = ["#", "arm", "best", *(["confirm (n)"] if confirmed else []), "step", *states, "params", "device-s", "tok/s",
+            "settings"]  # fmt: skip
+    rows = [
+        [str(arm.rank or "-"), arm.arm, value_text(arm.value), *([confirm_text(arm.confirm)] if confirmed else []),
+         count_text(arm.step), *(str(arm.counts[s]) for s in states), large_text(arm.n_params),
+         seconds_text(arm.device_seconds), count_text(arm.tokens_per_s),
+         settings_text(arm.best.settings) if arm.best else "-"]
+        for arm in sel.arms
+    ]  # fmt: skip
+    for name, value in sel.baselines.items():
+        rows.append(["", f"[{baseline_name(name)}]", value_text(value), *[""] * (len(head) - 3)])
+    return head, rows

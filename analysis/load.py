@@ -1,0 +1,179 @@
+"""A sweep's folder as plain records, whatever state it is in.
+
+A sweep that still runs, or whose machine died while writing, must still give a report. So nothing here raises for a
+single bad file: what cannot be read becomes a line in `SweepData.problems` and the rest goes on. Only a folder that
+is no sweep's, or in which nothing has ended, is an error.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from attnlab import sweepfile
+from attnlab.config import Sweep, SweepError
+from attnlab.runs import STATES, Results, SweepDir, TrialDir, read_json, strict
+
+ALL_STATES = (*STATES, "unfinished", "unreadable")  # without results.json, and with one that cannot be used
+
+
+class LoadError(ValueError):
+    """There is nothing to analyse; the message is one line for the user."""
+
+
+@dataclass(frozen=True)
+class TrialRecord:
+    """One trial: how it ended (if it did) and all it reported."""
+
+    arm: str
+    trial_id: str
+    state: str  # one of ALL_STATES
+    phase: str  # search or confirm
+    settings: dict[str, Any]
+    results: Results | None  # None while unfinished, and when unreadable
+    rows: list[dict[str, Any]] = field(repr=False)  # metrics.jsonl, oldest first
+
+    def value(self, metric: str) -> float | None:
+        """The best value of the metric as `results.json` gives it."""
+        return number(((self.results or {}).get("best") or {}).get(metric))
+
+    def series(self, x: str, y: str) -> tuple[list[float], list[float]]:
+        """Two columns of the reports, over the reports that have both."""
+        pairs = [(number(row.get(x)), number(row.get(y))) for row in self.rows]
+        whole = [(a, b) for a, b in pairs if a is not None and b is not None]
+        return [a for a, _ in whole], [b for _, b in whole]
+
+
+@dataclass(frozen=True)
+class SweepData:
+    """A sweep as declared and everything that was found of it."""
+
+    folder: SweepDir
+    sweep: Sweep
+    trials: list[TrialRecord]
+    baselines: dict[str, float]  # those of leaderboard.json, by name
+    problems: list[str]  # what could not be read, one line each
+
+    @property
+    def results(self) -> list[Results]:
+        """Of the trials that ended."""
+        return [t.results for t in self.trials if t.results]
+
+
+def number(value: Any) -> float | None:
+    """A finite number as it is; anything else, a boolean included, as None."""
+    usable = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    return value if usable else None
+
+
+def load(path: Path) -> SweepData:
+    """Read a sweep's folder.
+
+    Raises:
+        LoadError: no folder, no usable sweep.yaml, or no trial that has ended.
+    """
+    folder, problems = SweepDir(path), []
+    if not path.is_dir():
+        raise LoadError(f"{path}: no such folder; give a sweep's results folder, such as results/quickstart")
+    sweep = _sweep(folder)
+    trials = []
+    for home in folder.trials():
+        if home.arm in sweep.arms:
+            trials.append(_trial(home, problems))
+        else:
+            problems.append(f"{home.arm}/{home.trial_id}: left out, sweep.yaml has no arm {home.arm}")
+    if not any(t.results for t in trials):
+        bad = sum(t.state == "unreadable" for t in trials)
+        begun = f"{len(trials)} begun" + (f", {bad} with unreadable results.json" if bad else "")
+        raise LoadError(f"{path}: no trial has ended yet ({begun}); there is nothing to report")
+    return SweepData(folder, sweep, trials, _baselines(folder, problems), problems)
+
+
+def _sweep(folder: SweepDir) -> Sweep:
+    """sweep.yaml was checked whole when the sweep began; here its structure must do (the full check needs models)."""
+    if not folder.sweep_file.exists():
+        raise LoadError(f"{folder.path}: no sweep.yaml in it; give a sweep's results folder, such as results/quickstart")
+    try:
+        return Sweep.model_validate(sweepfile.read(folder.sweep_file))
+    except SweepError as error:
+        raise LoadError(error.problems[0]) from None
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise LoadError(f"{folder.sweep_file}: {where}: {first['msg']}") from None
+
+
+def _trial(home: TrialDir, problems: list[str]) -> TrialRecord:
+    name = f"{home.arm}/{home.trial_id}"
+    job, results, rows, state = None, None, [], "unfinished"
+    try:
+        job = home.job()
+    except (ValueError, OSError) as error:
+        problems.append(f"{name}/experiment_config.json cannot be used: {_short(error)}")
+    try:
+        rows = [row for row in home.metrics() if isinstance(row, dict) and number(row.get("step")) is not None]
+    except (ValueError, OSError) as error:
+        problems.append(f"{name}/metrics.jsonl cannot be used: {_short(error)}")
+    try:
+        raw = home.results()
+        if raw is not None:
+            results = _sound(home, raw)
+            state = results["state"]
+    except (ValueError, OSError) as error:
+        state = "unreadable"
+        problems.append(f"{name}/results.json cannot be used: {_short(error)}")
+    settings = results["settings"] if results else job.settings if job else {}
+    phase = results["phase"] if results else job.phase if job else "search"
+    return TrialRecord(home.arm, home.trial_id, state, phase, settings, results, strict(rows))
+
+
+def _short(error: Exception) -> str:
+    """The error on one line, without the path that the caller names anyway."""
+    if isinstance(error, ValidationError):
+        first = error.errors()[0]
+        return f"{'.'.join(str(part) for part in first['loc'])}: {first['msg']}"
+    text = str(error)
+    return text.rpartition("damaged JSON (")[2].removesuffix(")") if "damaged JSON (" in text else text.split("\n")[0]
+
+
+def _sound(home: TrialDir, raw: Any) -> Results:
+    """`results.json` with every field the contract names, of the kind it names. Raises ValueError."""
+    if not isinstance(raw, dict):
+        raise ValueError("it is no mapping")
+    if missing := [key for key in Results.__annotations__ if key not in raw]:
+        raise ValueError(f"it lacks {', '.join(missing)}")
+    if raw["state"] not in STATES:
+        raise ValueError(f"unknown state {raw['state']!r}")
+    if raw["phase"] not in ("search", "confirm"):
+        raise ValueError(f"unknown phase {raw['phase']!r}")
+    for key in ("steps", "tokens", "seconds", "device_seconds"):
+        if number(raw[key]) is None:
+            raise ValueError(f"{key} is no number: {raw[key]!r}")
+    for key in ("best", "last"):
+        if raw[key] is not None and not isinstance(raw[key], dict):
+            raise ValueError(f"{key} is no mapping: {raw[key]!r}")
+    if not isinstance(raw["settings"], dict):
+        raise ValueError(f"settings is no mapping: {raw['settings']!r}")
+    out = strict({**raw, "arm": home.arm, "trial_id": home.trial_id})
+    for key in ("best", "last"):
+        out[key] = out[key] and {k: number(v) for k, v in out[key].items()}
+    for key in ("n_params", "n_params_non_embedding"):
+        out[key] = number(out[key])
+    out["environment"] = out["environment"] if isinstance(out["environment"], dict) else {}
+    return out
+
+
+def _baselines(folder: SweepDir, problems: list[str]) -> dict[str, float]:
+    """The task's baselines, which only leaderboard.json keeps; all else in it is derived anew from the trials."""
+    if not folder.leaderboard_file.exists():
+        return {}
+    try:
+        found = read_json(folder.leaderboard_file)["baselines"]
+        return {str(k): v for k, v in found.items() if number(v) is not None}
+    except (ValueError, OSError, KeyError, TypeError, AttributeError) as error:
+        problems.append(f"leaderboard.json cannot be used, so baselines are not shown: {_short(error)}")
+        return {}

@@ -1,0 +1,237 @@
+"""The report's figures: learning curves, and each sampled setting against the metric.
+
+An arm has one colour and line style everywhere, fixed by its place in the sweep file. Figures are small and many, so
+that they wrap on a narrow screen instead of shrinking; those of one view share their axes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import Any
+
+import matplotlib as mpl
+from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter, NullLocator
+
+from analysis.load import TrialRecord, number
+from analysis.select import ArmSummary, Selection
+from analysis.svg import GREY, INK, STYLE, Plot, new, render
+from analysis.words import baseline_name, large_text, position, setting_text, value_text
+from attnlab.space import Dimension
+
+# Okabe and Ito's palette (jfly.uni-koeln.de/color), strongest on white first, its yellow darkened to be seen there.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#B5A300")
+DASHES = ("-", (0, (5, 1.6)), (0, (1.2, 1.2)), (0, (6, 1.5, 1.2, 1.5)))
+X_LABELS = {"steps": "step", "tokens": "training tokens", "seconds": "seconds, validation included"}
+MANY = 4  # arms above which one set of axes for all trials is no longer legible
+
+
+def style_of(index: int) -> dict[str, Any]:
+    """Colour and line style of the arm at that place of the sweep file."""
+    return {"color": COLOURS[index % len(COLOURS)], "linestyle": DASHES[index // len(COLOURS) % len(DASHES)]}
+
+
+def curves(sel: Selection, view: str) -> list[Plot]:
+    """The metric against `view` (a key of X_LABELS): all arms' best trials; above MANY arms then each arm's own."""
+    drawn = [arm for arm in sel.declared if any(_series(t, view, sel.metric)[0] for t in arm.trials)]
+    if not drawn:
+        return []
+    apart = len(sel.sweep.arms) > MANY
+    limits = _limits(sel, drawn, view)
+    out = [_overview(sel, drawn, view, limits, others=not apart)]
+    return out + ([_own(sel, arm, drawn, view, limits) for arm in drawn] if apart else [])
+
+
+def tokens_per_step(sel: Selection) -> float | None:
+    """Tokens of one step if every report agrees on it: then tokens and steps are the same axis."""
+    ratios = {
+        tokens / row["step"]
+        for trial in sel.data.trials
+        for row in trial.rows
+        if row["step"] and (tokens := number(row.get("tokens"))) is not None
+    }
+    return ratios.pop() if len(ratios) == 1 else None
+
+
+def _series(trial: TrialRecord, view: str, metric: str) -> tuple[list[float], list[float]]:
+    return trial.series("step" if view == "steps" else view, metric)
+
+
+def _limits(sel: Selection, arms: Iterable[ArmSummary], view: str) -> dict[str, tuple[float, float]]:
+    """Axes that show the best trials whole; a worse trial may leave them."""
+    trials = [t for arm in arms for t in arm.trials]
+    lead = [t for t in (arm.best for arm in sel.arms) if t and t.rows] or trials
+    y = [v for t in lead for v in _series(t, view, sel.metric)[1]]
+    y = y or [v for t in trials for v in _series(t, view, sel.metric)[1]]
+    low, high = min(y), max(y)
+    near = [b for b in sel.baselines.values() if low - (high - low) / 3 <= b <= high + (high - low) / 3]
+    low, high = min([low, *near]), max([high, *near])
+    pad = 0.06 * (high - low) or 0.05 * abs(high) or 1.0
+    far = max(v for t in trials for v in _series(t, view, sel.metric)[0] or [0.0])
+    return {"x": (0.0, far * 1.03 or 1.0), "y": (low - pad, high + pad)}
+
+
+def _overview(sel: Selection, arms: list[ArmSummary], view: str, limits: dict[str, Any], others: bool) -> Plot:
+    with mpl.rc_context(STYLE):
+        longest = max(len(arm.arm) for arm in arms)
+        columns = 3 if longest <= 14 else 2 if longest <= 26 else 1
+        figure = new(5.3, 3.5 + 0.19 * math.ceil(len(arms) / columns))
+        axes = figure.add_subplot()
+        for arm in arms:
+            _arm_lines(axes, sel, arm, view, others)
+        _frame(axes, sel, view, limits)
+        if view == "steps" and (ratio := tokens_per_step(sel)):
+            top = axes.secondary_xaxis("top", functions=(lambda x: x * ratio, lambda x: x / ratio))
+            top.set_xlabel(X_LABELS["tokens"])
+            top.xaxis.set_major_formatter(FuncFormatter(lambda v, _: large_text(v)))
+            top.xaxis.set_major_locator(MaxNLocator(5))
+            top.spines["top"].set_visible(True)
+        handles = [Line2D([], [], **style_of(arm.index), linewidth=2.2, label=arm.arm) for arm in arms]
+        figure.legend(handles=handles, loc="outside lower center", ncols=columns, fontsize=8.5)
+        label = f"{sel.metric} against {X_LABELS[view]}, the best trial of {', '.join(a.arm for a in arms)}"
+        return render(figure, f"curves-{view}", label)
+
+
+def _own(sel: Selection, arm: ArmSummary, arms: list[ArmSummary], view: str, limits: dict[str, Any]) -> Plot:
+    """One arm with all its trials, before the other arms' best in grey."""
+    with mpl.rc_context(STYLE):
+        figure = new(3.5, 2.45)
+        axes = figure.add_subplot()
+        for other in arms:
+            if other is not arm and other.best:
+                axes.plot(*_series(other.best, view, sel.metric), color="#c9c9c9", linewidth=1, zorder=1)
+        _arm_lines(axes, sel, arm, view, others=True)
+        _frame(axes, sel, view, limits)
+        axes.set_title(arm.arm, color=INK)
+        return render(figure, f"curves-{view}-{arm.arm}", f"{arm.arm}: {sel.metric} against {X_LABELS[view]}")
+
+
+def _arm_lines(axes: Axes, sel: Selection, arm: ArmSummary, view: str, others: bool) -> None:
+    look = style_of(arm.index)
+    for trial in arm.trials:
+        xs, ys = _series(trial, view, sel.metric)
+        best = trial is arm.best
+        if not xs or not (best or others):
+            continue
+        thin = {**look, "linestyle": ":"} if trial.phase == "confirm" else look
+        width = {"linewidth": 2.2, "zorder": 3} if best else {"linewidth": 0.9, "alpha": 0.55, "zorder": 2}
+        axes.plot(xs, ys, **(look if best else thin), **width)
+        mark = {"pruned": "o", "diverged": "x", "failed": "+"}.get(trial.state)
+        if mark:
+            face = "white" if mark == "o" else look["color"]
+            axes.plot(xs[-1], ys[-1], mark, color=look["color"], markerfacecolor=face, markersize=4.5, zorder=4)
+        elif len(xs) == 1:
+            axes.plot(xs, ys, "o", color=look["color"], markersize=3, zorder=3)
+
+
+def _frame(axes: Axes, sel: Selection, view: str, limits: dict[str, Any]) -> None:
+    axes.set_xlim(*limits["x"])
+    axes.set_ylim(*limits["y"])
+    axes.set_xlabel(X_LABELS[view])
+    axes.set_ylabel(sel.metric)
+    axes.xaxis.set_major_locator(MaxNLocator(5))
+    large = FuncFormatter(lambda v, _: large_text(v)) if limits["x"][1] >= 1e5 else FuncFormatter(lambda v, _: f"{v:g}")
+    axes.xaxis.set_major_formatter(large)
+    _baselines(axes, sel)
+
+
+def _baselines(axes: Axes, sel: Selection) -> None:
+    low, high = axes.get_ylim()
+    for name, value in sel.baselines.items():
+        if low <= value <= high:
+            axes.axhline(value, color=GREY, linestyle=(0, (3, 3)), linewidth=1, zorder=1)
+            axes.annotate(f"{baseline_name(name)} {value_text(value)}", (0.995, value), xytext=(0, 2), fontsize=8,
+                          xycoords=("axes fraction", "data"), textcoords="offset points", ha="right",
+                          color="#595959", zorder=5)  # fmt: skip
+
+
+def settings(sel: Selection) -> dict[str, list[Plot]]:
+    """By searched key, one figure per arm with any ended search trial; all of a sweep share the metric's axis."""
+    if not sel.sweep.search:
+        return {}
+    arms = [arm for arm in sel.declared if any(_searched(t) for t in arm.trials)]
+    values = [v for arm in arms for t in arm.trials if _searched(t) and (v := _shown(t, sel.metric)) is not None]
+    if not arms:
+        return {}
+    low, high = (min(values), max(values)) if values else (0.0, 1.0)
+    pad = 0.08 * (high - low) or 0.05 * abs(high) or 1.0
+    limits = (low - pad, high + 2 * pad)  # room at the top for trials without a value
+    dimensions = sel.sweep.search.dimensions
+    return {key: [_setting(sel, arm, key, dim, limits) for arm in arms] for key, dim in dimensions.items()}
+
+
+def _searched(trial: TrialRecord) -> bool:
+    return trial.phase == "search" and trial.results is not None
+
+
+def _shown(trial: TrialRecord, metric: str) -> float | None:
+    """The value a trial is drawn at; diverged and failed ones have none that compares."""
+    return trial.value(metric) if trial.state in ("completed", "pruned") else None
+
+
+def _setting(sel: Selection, arm: ArmSummary, key: str, dim: Dimension, limits: tuple[float, float]) -> Plot:
+    colour = style_of(arm.index)["color"]
+    with mpl.rc_context(STYLE):
+        figure = new(2.9, 2.15)
+        axes = figure.add_subplot()
+        axes.set_ylim(*limits)
+        top = limits[1] - 0.035 * (limits[1] - limits[0])
+        for trial in filter(_searched, arm.trials):
+            x, y = _place(dim, trial.settings.get(key)), _shown(trial, sel.metric)
+            if x is None:
+                continue
+            if y is None:
+                axes.plot(x, top, "+" if trial.state == "failed" else "x", color=colour, markersize=6, clip_on=False)
+            else:
+                face = colour if trial.state == "completed" else "white"
+                axes.plot(x, y, "o", color=colour, markerfacecolor=face, markersize=5)
+                if trial is arm.best:
+                    axes.plot(x, y, "o", color=INK, markerfacecolor="none", markersize=9)
+        _x_axis(axes, dim)
+        axes.yaxis.set_major_locator(MaxNLocator(5))
+        axes.set_xlabel(key)
+        axes.set_ylabel(sel.metric)
+        axes.set_title(arm.arm, color=INK)
+        _baselines(axes, sel)
+        return render(figure, f"setting-{key}-{arm.arm}", f"{arm.arm}: {sel.metric} against {key}")
+
+
+def _place(dim: Dimension, value: Any) -> float | None:
+    """A setting's place on the axis: its value, or the number of its choice; None if the space has no such value."""
+    if dim.kind != "choice":
+        return value if position(dim, value) is not None else None
+    at = [i for i, choice in enumerate(dim.choices) if choice == value and isinstance(choice, bool) == isinstance(value, bool)]
+    return float(at[0]) if at else None
+
+
+def _x_axis(axes: Axes, dim: Dimension) -> None:
+    if dim.kind == "choice":
+        axes.set_xlim(-0.6, len(dim.choices) - 0.4)
+        texts = [setting_text(choice) for choice in dim.choices]
+        slanted = {"rotation": 30, "ha": "right"} if sum(map(len, texts)) > 32 else {}
+        axes.set_xticks(range(len(dim.choices)), texts, **slanted)
+        return
+    if dim.log:
+        axes.set_xscale("log")
+        axes.set_xlim(dim.low / (dim.high / dim.low) ** 0.04, dim.high * (dim.high / dim.low) ** 0.04)
+        axes.set_xticks(_log_ticks(dim.low, dim.high))
+        axes.xaxis.set_minor_locator(NullLocator())
+        axes.xaxis.set_minor_formatter(NullFormatter())
+    else:
+        pad = 0.04 * (dim.high - dim.low)
+        axes.set_xlim(dim.low - pad, dim.high + pad)
+        axes.xaxis.set_major_locator(MaxNLocator(4, integer=dim.kind == "int"))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}"))
+
+
+def _log_ticks(low: float, high: float) -> list[float]:
+    """Up to about six round numbers of the range: decades, and 2s and 5s where those are few; else its ends."""
+    decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    for parts in ((1, 2, 5), (1, 3), (1,)):
+        ticks = [p * 10.0**d for d in decades for p in parts if low * 0.999 <= p * 10.0**d <= high * 1.001]
+        if len(ticks) <= 5:
+            break
+    ticks = ticks[:: math.ceil(len(ticks) / 6)] if ticks else ticks
+    return ticks if len(ticks) >= 2 else [low, high]

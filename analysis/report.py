@@ -1,0 +1,149 @@
+"""One self-contained page per sweep: no script, no network, every figure inline."""
+
+from __future__ import annotations
+
+import shlex
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from analysis import leaderboard, plots, svg, words
+from analysis.load import SweepData, load
+from analysis.select import Selection, select
+from attnlab.runs import write_text
+
+
+def write_report(sweep_dir: Path) -> Path:
+    """Analyse a sweep's folder and write `analysis/report.html`, `analysis/leaderboard.csv` and `analysis/figures/`.
+
+    Returns:
+        the page's path.
+
+    Raises:
+        analysis.load.LoadError: the folder holds nothing to analyse; nothing was written.
+    """
+    return write(select(load(Path(sweep_dir))))
+
+
+def write(sel: Selection) -> Path:
+    """Write everything for a selection; figures of an earlier report that no longer exist are removed."""
+    home = sel.data.folder.analysis
+    figures = Figures(sel)
+    page = home / "report.html"
+    write_text(page, render(sel, figures))
+    write_text(home / "leaderboard.csv", leaderboard.to_csv(sel))
+    kept = {f"{plot.name}.svg" for plot in figures.all()}
+    for old in [*home.glob("figures/curves-*.svg"), *home.glob("figures/setting-*.svg")]:
+        if old.name not in kept:
+            old.unlink()
+    (home / "figures").mkdir(exist_ok=True)
+    for plot in figures.all():  # many, and made again at will: not worth an fsync each
+        (home / "figures" / f"{plot.name}.svg").write_text(svg.file_text(plot))
+    return page
+
+
+class Figures:
+    """Every figure of a report, by section."""
+
+    def __init__(self, sel: Selection):
+        # tokens are the upper axis of the steps' figure where both are the same axis
+        views = [v for v in plots.X_LABELS if v != "tokens" or plots.tokens_per_step(sel) is None]
+        self.curves = {view: found for view in views if (found := plots.curves(sel, view))}
+        self.settings = plots.settings(sel)
+
+    def all(self) -> list[svg.Plot]:
+        return [plot for group in (self.curves, self.settings) for found in group.values() for plot in found]
+
+
+def render(sel: Selection, figures: Figures) -> str:
+    """The page."""
+    env = Environment(
+        loader=PackageLoader("analysis"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    env.filters.update(
+        value=words.value_text, count=words.count_text, large=words.large_text, seconds=words.seconds_text,
+        settings=words.settings_text, confirm=words.confirm_text, baseline=words.baseline_name,
+    )  # fmt: skip
+    where = sel.data.folder.path
+    again = ["python", "launch.py", str(sel.data.folder.sweep_file), "--results", "results-again"]
+    return env.get_template("report.html").render(
+        sel=sel,
+        sweep=sel.sweep,
+        style_of=plots.style_of,
+        dasharray=_dasharray,
+        x_labels=plots.X_LABELS,
+        better=words.better_text(sel.sweep.mode),
+        answer=words.answer(sel),
+        caveats=words.caveats(sel),
+        edges=words.edges(sel),
+        figures=figures,
+        states=leaderboard.states_shown(sel),
+        declared=_yaml(sel.sweep.trial),
+        plan=_yaml(sel.sweep.model_dump(mode="json", include={"search", "confirm", "resources"}, exclude_none=True)),
+        differences={arm: _flat(tree) for arm, tree in sel.sweep.arms.items()},
+        environment=environment(sel.data),
+        totals=_totals(sel),
+        reproduce=shlex.join(again),
+        tensorboard=shlex.join(["tensorboard", "--logdir", str(where)]),
+        failed=[(t, t.results["error"]) for t in sel.data.trials if t.state == "failed"],
+        diverged=[t for t in sel.data.trials if t.state == "diverged"],
+        last_line=_last_line,
+    )
+
+
+def environment(data: SweepData) -> dict[str, str]:
+    """What the trials ran on, by dotted key; where they differ, each value with its number of trials."""
+    seen: dict[str, Counter[str]] = {}
+    for results in data.results:
+        for key, value in _flat(results["environment"]).items():
+            seen.setdefault(key, Counter())[value] += 1
+    out = {}
+    for key, values in seen.items():
+        alone = len(values) == 1
+        out[key] = next(iter(values)) if alone else "; ".join(f"{v} ({n} trials)" for v, n in values.most_common())
+    return out
+
+
+def _totals(sel: Selection) -> dict[str, Any]:
+    results = sel.data.results
+    return {
+        "counts": {s: sum(arm.counts[s] for arm in sel.arms) for s in leaderboard.states_shown(sel)},
+        "tokens": sum(r["tokens"] for r in results),
+        "steps": sum(r["steps"] for r in results),
+        "seconds": sum(r["seconds"] for r in results),
+        "device_seconds": sum(r["device_seconds"] for r in results),
+    }
+
+
+def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+    """Nested mappings as dotted keys; a mixer or any list stays one value, as YAML on one line."""
+    out: dict[str, str] = {}
+    for key, value in tree.items():
+        if isinstance(value, Mapping) and key not in ("mixer", "task"):
+            out |= _flat(value, f"{prefix}{key}.")
+        else:
+            out[f"{prefix}{key}"] = value if isinstance(value, str) else _yaml(value, flow=True)
+    return out
+
+
+def _yaml(value: Any, flow: bool = False) -> str:
+    text = yaml.safe_dump(value, sort_keys=False, allow_unicode=True, default_flow_style=flow, width=100000 if flow else 96)
+    return text.strip().removesuffix("\n...")  # the end mark that a lone scalar gets
+
+
+def _dasharray(index: int) -> str:
+    """The arm's line style for the swatch in the table, in CSS pixels."""
+    style = plots.style_of(index)["linestyle"]
+    return "none" if style == "-" else " ".join(f"{2 * part:g}" for part in style[1])
+
+
+def _last_line(error: str | None) -> str:
+    """What a traceback says in the end."""
+    lines = [line for line in (error or "").splitlines() if line.strip()]
+    return lines[-1].strip() if lines else words.NONE
+
+

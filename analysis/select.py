@@ -1,0 +1,149 @@
+"""What is compared: each arm's best trial, its confirm runs, all its trials counted by state, and the arms' order.
+
+The ranking is `attnlab.standings`' own, so the report never disagrees with leaderboard.json.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from statistics import median
+from typing import Any
+
+from analysis.load import ALL_STATES, SweepData, TrialRecord, number
+from attnlab.config import MixerConfig, Sweep
+from attnlab.standings import standings
+
+
+@dataclass(frozen=True)
+class ArmSummary:
+    """One arm of the leaderboard. What is not known is None."""
+
+    arm: str
+    index: int  # its place in sweep.yaml, which fixes its colour
+    rank: int | None  # 1 is best; arms with equal scores share a rank
+    score: float | None  # what it is ranked by
+    mixer: str
+    trials: list[TrialRecord]
+    counts: dict[str, int]  # by ALL_STATES
+    best: TrialRecord | None
+    value: float | None  # the best trial's
+    value_se: float | None  # of the validation alone, not over seeds
+    step: int | None
+    ties: int  # further candidates with exactly that value; the earliest trial is taken
+    confirm: Mapping[str, Any] | None  # {n, mean, std, values}
+    n_params: int | None
+    n_params_non_embedding: int | None
+    tokens: int  # of the trials that ended
+    device_seconds: float
+    tokens_per_s: float | None  # median over the reports of all its trials
+
+    @property
+    def ended(self) -> int:
+        """Trials with a readable end."""
+        return sum(t.results is not None for t in self.trials)
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Every arm, best first."""
+
+    data: SweepData
+    arms: list[ArmSummary]
+    ranked_by: str  # "confirm mean" or "best of search"
+    baselines: dict[str, float]  # those that are values of the metric
+
+    @property
+    def sweep(self) -> Sweep:
+        return self.data.sweep
+
+    @property
+    def metric(self) -> str:
+        return self.data.sweep.metric
+
+    @property
+    def declared(self) -> list[ArmSummary]:
+        """Every arm, in the order of sweep.yaml."""
+        return sorted(self.arms, key=lambda arm: arm.index)
+
+    @property
+    def ended(self) -> int:
+        """Trials with a readable end, of all arms."""
+        return sum(arm.ended for arm in self.arms)
+
+    @property
+    def in_progress(self) -> bool:
+        """Whether the sweep has trials yet to run or to end."""
+        return self.ended < self.sweep.total_trials
+
+
+def select(data: SweepData) -> Selection:
+    """Rank the arms and pick each one's best trial."""
+    sweep, metric = data.sweep, data.sweep.metric
+    board = standings(sweep, data.results, data.baselines)
+    scores = {arm: _score(board, arm) for arm in sweep.arms}
+    order = list(sweep.arms)
+    arms = [
+        _arm(data, arm, order.index(arm), board["arms"][arm], scores, board["ranking"]) for arm in board["ranking"]
+    ]
+    # a baseline is named after the metric it is a value of: `unigram_loss` belongs to val_loss
+    baselines = {name: value for name, value in data.baselines.items() if metric.removeprefix("val_") in name}
+    return Selection(data, arms, board["ranked_by"], baselines)
+
+
+def _score(board: Mapping[str, Any], arm: str) -> float | None:
+    row = board["arms"][arm]
+    if board["ranked_by"] == "confirm mean":
+        return row["confirm"]["mean"]
+    return row["best"] and row["best"]["value"]
+
+
+def _arm(
+    data: SweepData, arm: str, index: int, row: Mapping[str, Any], scores: Mapping[str, float | None], ranking: list[str]
+) -> ArmSummary:
+    trials = [t for t in data.trials if t.arm == arm]
+    best = next((t for t in trials if row["best"] and t.trial_id == row["best"]["trial_id"]), None)
+    value = best.value(data.sweep.metric) if best else None
+    candidates = [t for t in trials if best and t.phase == best.phase and t.state in ("completed", "pruned")]
+    sizes = [t.results for t in ([best] if best else trials) if t and t.results]
+    speeds = [speed for t in trials for r in t.rows if (speed := number(r.get("tokens_per_s"))) is not None]
+    report = (best.results or {}).get("best") or {} if best else {}
+    return ArmSummary(
+        arm=arm,
+        index=index,
+        rank=None if scores[arm] is None else 1 + min(i for i, a in enumerate(ranking) if scores[a] == scores[arm]),
+        score=scores[arm],
+        mixer=mixer_text(data.sweep, arm, best.settings if best else {}),
+        trials=trials,
+        counts={state: sum(t.state == state for t in trials) for state in ALL_STATES},
+        best=best,
+        value=value,
+        value_se=number(report.get(f"{data.sweep.metric}_se")),
+        step=number(report.get("step")),
+        ties=max(0, sum(t.value(data.sweep.metric) == value for t in candidates) - 1),
+        confirm=row["confirm"],
+        n_params=next((r["n_params"] for r in sizes if r["n_params"] is not None), None),
+        n_params_non_embedding=next(
+            (r["n_params_non_embedding"] for r in sizes if r["n_params_non_embedding"] is not None), None
+        ),
+        tokens=row["tokens"],
+        device_seconds=row["device_seconds"],
+        tokens_per_s=median(speeds) if speeds else None,
+    )
+
+
+def mixer_text(sweep: Sweep, arm: str, settings: Mapping[str, Any]) -> str:
+    """`gla x4`, or `gla, gla, standard[window 256] repeated over 6 layers`; "-" if the arm's trial does not parse."""
+    try:
+        model = sweep.trial_of(arm, settings).model
+    except ValueError:
+        return "-"
+    if len(model.mixer) == 1:
+        return f"{_one(model.mixer[0])} x{model.n_layers}"
+    pattern = ", ".join(_one(mixer) for mixer in model.mixer)
+    return pattern if len(model.mixer) >= model.n_layers else f"{pattern} repeated over {model.n_layers} layers"
+
+
+def _one(mixer: MixerConfig) -> str:
+    args = ", ".join(f"{key} {value}" for key, value in mixer.args.items())
+    return f"{mixer.name}[{args}]" if args else mixer.name

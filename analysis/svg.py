@@ -1,0 +1,85 @@
+"""Matplotlib figures as small SVG that can stand in a file of its own or inside a page beside others.
+
+Text stays text (it can be searched, and scales with the page's zoom); ids get the figure's name as a prefix, because
+every figure matplotlib writes numbers its parts alike and a page must not hold an id twice.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from dataclasses import dataclass
+
+import matplotlib as mpl
+from markupsafe import Markup, escape
+from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.figure import Figure
+
+INK, GREY, GRID = "#222222", "#767676", "#e4e4e4"
+STYLE = {
+    "svg.fonttype": "none",
+    "svg.hashsalt": "attnlab",
+    "font.family": ["DejaVu Sans"],
+    "font.size": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": GREY,
+    "axes.labelcolor": INK,
+    "axes.titlesize": 9.5,
+    "axes.titlelocation": "left",
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "axes.formatter.useoffset": False,
+    "grid.color": GRID,
+    "grid.linewidth": 0.7,
+    "xtick.color": GREY,
+    "ytick.color": GREY,
+    "xtick.labelcolor": INK,
+    "ytick.labelcolor": INK,
+    "legend.frameon": False,
+    "legend.handlelength": 2.6,
+    "lines.linewidth": 1.0,
+}
+
+
+@dataclass(frozen=True)
+class Plot:
+    """One figure: a file-safe name, what it shows in words, and its `<svg>` element."""
+
+    name: str
+    label: str
+    svg: Markup
+    width: int  # of the drawing, in CSS pixels at full size
+
+
+def new(width: float, height: float) -> Figure:
+    """An empty figure, inches; draw on it inside `mpl.rc_context(STYLE)`."""
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasSVG(figure)
+    return figure
+
+
+def render(figure: Figure, name: str, label: str) -> Plot:
+    """The figure as SVG. The label is read out in its place by screen readers."""
+    buffer = io.StringIO()
+    empty = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+    with mpl.rc_context(STYLE):
+        figure.savefig(buffer, format="svg", transparent=True, metadata=empty)
+    text = buffer.getvalue()
+    text = text[text.index("<svg") :].strip()
+    text = re.sub(r"<metadata>.*?</metadata>\s*", "", text, flags=re.S)
+    text = re.sub(r"<!--.*?-->\s*", "", text, flags=re.S)
+    text = re.sub(r' d="[^"]*"', _shorter, text)
+    text = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{name}-", text)
+    text = text.replace("<svg", f'<svg role="img" aria-label="{escape(label)}"', 1)
+    return Plot(name, label, Markup(text), round(figure.get_figwidth() * 96))
+
+
+def _shorter(path: re.Match[str]) -> str:
+    """A path's coordinates to two decimals of a point, on one line."""
+    return " " + " ".join(re.sub(r"(\.\d\d)\d+", r"\1", path[0]).split())
+
+
+def file_text(plot: Plot) -> str:
+    """The same as a file."""
+    return f'<?xml version="1.0" encoding="utf-8"?>\n{plot.svg}\n'

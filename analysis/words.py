@@ -1,0 +1,195 @@
+"""Numbers as text, and the sentences of the report: each is generated from the data and claims no more than it shows."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from analysis.load import number
+from analysis.select import ArmSummary, Selection
+from analysis.stats import welch
+from attnlab.space import Dimension
+
+NONE = "-"
+EDGE = 0.05  # of a range's width, on the scale it is searched on
+
+
+def value_text(value: Any) -> str:
+    """A metric's value: four decimals, or three digits where that would hide it."""
+    if number(value) is None:
+        return NONE
+    return f"{value:.4f}" if value == 0 or 1e-3 <= abs(value) < 1e4 else f"{value:.3g}"
+
+
+def count_text(value: Any) -> str:
+    """A count in full, thousands set apart."""
+    return NONE if number(value) is None else f"{value:,.0f}"
+
+
+def large_text(value: Any) -> str:
+    """A count with three digits and a unit: 12.3M."""
+    if number(value) is None:
+        return NONE
+    for size, unit in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k")):
+        if abs(value) >= size * 0.9995:
+            return f"{value / size:.3g}{unit}"
+    return f"{value:.0f}"
+
+
+def seconds_text(value: Any) -> str:
+    """Seconds, with a decimal only where it says something."""
+    return NONE if number(value) is None else f"{value:,.0f}" if value >= 100 else f"{value:.1f}"
+
+
+def setting_text(value: Any) -> str:
+    """One sampled value."""
+    return f"{value:.3g}" if isinstance(value, float) else "null" if value is None else str(value)
+
+
+def settings_text(settings: Mapping[str, Any]) -> str:
+    """Sampled settings by the last part of their keys: `lr 0.0032, weight_decay 0.1`."""
+    return ", ".join(f"{k.rpartition('.')[2]} {setting_text(v)}" for k, v in settings.items()) or NONE
+
+
+def confirm_text(confirm: Mapping[str, Any] | None) -> str:
+    """`3.1234 ± 0.0100 (3)`; one run has no deviation."""
+    if not confirm:
+        return NONE
+    spread = f" ± {value_text(confirm['std'])}" if confirm["std"] is not None else ""
+    return f"{value_text(confirm['mean'])}{spread} ({confirm['n']})"
+
+
+def better_text(mode: str) -> str:
+    """Which direction is good."""
+    return "lower is better" if mode == "min" else "higher is better"
+
+
+def names(arms: list[ArmSummary]) -> str:
+    """`a`, `a and b`, `a, b and c`."""
+    words = [arm.arm for arm in arms]
+    return " and ".join(filter(None, [", ".join(words[:-1]), words[-1]])) if words else "none"
+
+
+def answer(sel: Selection) -> list[str]:
+    """The answer so far: who leads and by how much, how sure that is, and whether the arms learnt anything at all."""
+    valued = [arm for arm in sel.arms if arm.score is not None]
+    if not valued:
+        return [f"No arm has a value of {sel.metric} yet, so there is no answer."]
+    return [_lead(sel, valued), _certainty(sel, valued), *_against_baselines(sel, valued)]
+
+
+def _lead(sel: Selection, valued: list[ArmSummary]) -> str:
+    first = valued[0]
+    how = "mean of its confirm runs" if sel.ranked_by == "confirm mean" else "best single run"
+    equal = [arm for arm in valued if arm.score == first.score]
+    so_far = " so far" if sel.in_progress else ""
+    at = f"{sel.metric} {value_text(first.score)}"
+    if len(valued) == 1:
+        return f"Only {first.arm} has a value{so_far}: {at} ({how}); there is nothing to compare it with."
+    if len(equal) > 1:
+        return f"{names(equal)} share the best {at} ({how}){so_far}."
+    second = valued[1]
+    gap = value_text(abs(first.score - second.score))
+    side = "below" if sel.sweep.mode == "min" else "above"
+    return f"{first.arm} is best{so_far} with {at} ({how}), {gap} {side} the second, {second.arm} ({value_text(second.score)})."
+
+
+def _certainty(sel: Selection, valued: list[ArmSummary]) -> str:
+    if sel.ranked_by != "confirm mean":
+        partly = [arm for arm in sel.arms if arm.confirm]
+        note = f" Confirm runs exist for {names(partly)} only, so they do not rank." if partly else ""
+        if all(arm.best and arm.ended == 1 for arm in valued):
+            return f"Each arm was run once, so no interval can be given: another seed could change the order.{note}"
+        return (
+            "Each value is a single run, picked as the best of its arm's trials, so no interval can be given: "
+            f"another seed could change the order.{note}"
+        )
+    if len(valued) < 2:
+        return f"It stands for {valued[0].confirm['n']} seed(s)."
+    first, second = valued[0].confirm, valued[1].confirm
+    interval = welch(first["values"], second["values"])
+    if interval is None:
+        return f"With {first['n']} and {second['n']} seeds of these two, no interval of the difference can be given."
+    low, high = sorted(abs(end) for end in interval)
+    if interval[0] <= 0 <= interval[1]:
+        return (
+            f"Over {first['n']} and {second['n']} seeds the 95 % interval of that difference, "
+            f"[{value_text(interval[0])}, {value_text(interval[1])}], contains zero: these runs do not separate the two."
+        )
+    return (
+        f"Over {first['n']} and {second['n']} seeds the 95 % interval of that difference is "
+        f"[{value_text(low)}, {value_text(high)}], which excludes zero."
+    )
+
+
+def _against_baselines(sel: Selection, valued: list[ArmSummary]) -> list[str]:
+    sign = 1 if sel.sweep.mode == "min" else -1
+    out = []
+    for name, value in sel.baselines.items():
+        short = [arm for arm in valued if sign * (arm.score - value) >= 0]
+        label = f"the {baseline_name(name)} baseline ({value_text(value)})"
+        if not short:
+            whole = "The only arm with a value is" if len(valued) == 1 else f"All {len(valued)} arms with a value are"
+            out.append(f"{whole} better than {label}.")
+        else:
+            out.append(f"Not better than {label}: {names(short)}.")
+    return out
+
+
+def baseline_name(name: str) -> str:
+    """`unigram_loss` -> `unigram loss`."""
+    return name.replace("_", " ")
+
+
+def caveats(sel: Selection) -> list[str]:
+    """What a reader must know before trusting the comparison."""
+    out = []
+    if sel.in_progress:
+        total, begun = sel.sweep.total_trials, len(sel.data.trials)
+        out.append(f"The sweep is not finished: {sel.ended} of {total} trials have ended, {begun} were begun.")
+    if len({arm.ended for arm in sel.arms}) > 1:
+        each = ", ".join(f"{arm.arm} {arm.ended}" for arm in sel.declared)
+        out.append(f"Arms have unequal numbers of ended trials ({each}); more trials give a better best.")
+    devices = {arm.arm: {str(t.results["environment"].get("device", NONE)) for t in arm.trials if t.results}
+               for arm in sel.declared}  # fmt: skip
+    if len(set().union(*devices.values())) > 1:
+        out.append("Trials ran on different devices, so seconds and tokens per second do not compare between them.")
+    if empty := [arm for arm in sel.declared if arm.score is None]:
+        out.append(f"Without a value of {sel.metric}: {names(empty)}.")
+    for arm in sel.declared:
+        if arm.best and arm.best.state == "pruned":
+            out.append(f"{arm.arm}'s best trial was pruned at step {count_text(arm.best.results['steps'])}.")
+        if arm.ties:
+            out.append(
+                f"{arm.arm} has {arm.ties + 1} trials with exactly its best value; the earliest one, "
+                f"{arm.best.trial_id}, is shown."
+            )
+    return out
+
+
+def position(dimension: Dimension, value: Any) -> float | None:
+    """Where in its range a value lies, 0 to 1 on the scale searched; None for a choice."""
+    if dimension.kind == "choice" or number(value) is None:
+        return None
+    low, high = dimension.low, dimension.high
+    if dimension.log:
+        return (math.log(value) - math.log(low)) / (math.log(high) - math.log(low)) if value > 0 else None
+    return (value - low) / (high - low)
+
+
+def edges(sel: Selection) -> list[str]:
+    """Best settings that lie within EDGE of the end of their range: the optimum may lie beyond it."""
+    out = []
+    for key, dimension in (sel.sweep.search.dimensions if sel.sweep.search else {}).items():
+        for arm in sel.arms:
+            value = arm.best.settings.get(key) if arm.best else None
+            where = position(dimension, value)
+            if where is None or EDGE < where < 1 - EDGE:
+                continue
+            end = "lower" if where <= EDGE else "upper"
+            out.append(
+                f"{arm.arm}: its best {key}, {setting_text(value)}, lies at the {end} edge of the range "
+                f"[{dimension.low:g}, {dimension.high:g}]; the optimum may lie beyond it, so widen the range."
+            )
+    return out

@@ -1,0 +1,53 @@
+"""attnlab: which sequence mixer is better, at your size, on your data, on your hardware, and how sure are we?
+
+`import attnlab` imports neither torch nor ray. It leaves two things to happen when their time comes: as soon as FLA is
+imported, its layers also run on CPU tensors (`attnlab.kernels.install`), and as soon as transformers' Auto classes are,
+they know the models that attnlab saves (`attnlab.models.register`).
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+import warnings
+from types import ModuleType
+from typing import Any
+
+import wrapt
+
+__version__ = "0.1.0"
+__all__ = ["build_model", "run_experiment", "run_sweep"]
+
+_LAZY = {"build_model": "attnlab.models", "run_experiment": "attnlab.api", "run_sweep": "attnlab.api"}
+
+
+def __getattr__(name: str) -> Any:
+    """The entry points, imported when first asked for (PEP 562)."""
+    if name in _LAZY:
+        return getattr(importlib.import_module(_LAZY[name]), name)
+    raise AttributeError(f"module 'attnlab' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_LAZY])
+
+
+def _with_fla(module: ModuleType) -> None:
+    from attnlab import kernels, models
+
+    kernels.install()
+    models.register()
+
+
+def _with_transformers(module: ModuleType) -> None:
+    # FLA itself imports these classes: while it does, it cannot be built upon; its own hook registers at its end.
+    if "fla" not in sys.modules:
+        from attnlab import models
+
+        models.register()
+
+
+# FLA says so at import on every machine without a GPU, where attnlab is what makes it run.
+warnings.filterwarnings("ignore", message="Triton is not supported on current platform", category=UserWarning)
+wrapt.register_post_import_hook(_with_fla, "fla")
+wrapt.register_post_import_hook(_with_transformers, "transformers.models.auto.modeling_auto")

@@ -1,0 +1,150 @@
+"""Documents of local files: .txt (one document each), .jsonl, .json and .parquet (one per row), `save_to_disk` folders,
+and folders of any of these. Text is taken as it stands: no newline is changed, nothing is stripped but a leading BOM.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import json
+import lzma
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import IO, Any
+
+from attnlab.config import did_you_mean
+from attnlab.data.hub import text_of
+
+SUFFIXES = (".txt", ".jsonl", ".json", ".parquet")
+PACKED = {".xz": lzma.open, ".gz": gzip.open}
+
+
+def kind_of(path: Path) -> str | None:
+    """The format by the name's ending (`.txt` of a.txt and of a.txt.xz), None for anything else."""
+    suffixes = path.suffixes[:-1] if path.suffix in PACKED else path.suffixes
+    return suffixes[-1] if suffixes and suffixes[-1] in SUFFIXES else None
+
+
+def is_saved(path: Path) -> bool:
+    """Whether a folder was written by `Dataset.save_to_disk` or `DatasetDict.save_to_disk`."""
+    return (path / "dataset_info.json").is_file() or (path / "dataset_dict.json").is_file()
+
+
+def files_of(path: Path) -> list[Path]:
+    """The files documents are read from, sorted by relative path; hidden ones and unknown formats are left out."""
+    if path.is_file():
+        return [path]
+    inside = (p for p in path.rglob("*") if p.is_file() and kind_of(p))
+    return sorted(p for p in inside if not any(part.startswith(".") for part in p.relative_to(path).parts))
+
+
+def split_of(path: Path, root: Path) -> str:
+    """The split a file of a folder belongs to, by its name: `validation` of validation.jsonl, of validation/a.txt and
+    of validation-00000-of-00002.parquet."""
+    return path.relative_to(root).parts[0].split(".")[0].split("-")[0]
+
+
+def sha256(path: Path) -> str:
+    """Of a file's bytes, hexadecimal."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while part := file.read(1 << 20):
+            digest.update(part)
+    return digest.hexdigest()
+
+
+def documents(files: Iterable[Path], field: str) -> Iterator[str]:
+    """The documents of `files` in order. A .txt or .json file is held in memory whole, the others are streamed.
+
+    Raises:
+        ValueError: one line naming the file (and line): not UTF-8, not JSON, not Parquet, no column `field`.
+    """
+    for path in files:
+        yield from READERS[kind_of(path) or ".txt"](path, field)
+
+
+def _open(path: Path) -> IO[bytes]:
+    return PACKED[path.suffix](path, "rb") if path.suffix in PACKED else path.open("rb")
+
+
+def _decode(raw: bytes, where: str) -> str:
+    try:
+        return raw.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{where}: not UTF-8 text (byte {error.start}); convert it to UTF-8") from None
+
+
+def _txt(path: Path, field: str) -> Iterator[str]:
+    with _open(path) as file:
+        yield _decode(file.read(), str(path))
+
+
+def _jsonl(path: Path, field: str) -> Iterator[str]:
+    with _open(path) as file:
+        for number, line in enumerate(file, 1):
+            if line.strip():
+                where = f"{path} line {number}"
+                yield text_of(_parse(_decode(line, where), where), field, where)
+
+
+def _json(path: Path, field: str) -> Iterator[str]:
+    """A list of rows, one row, or (as many tools name it) JSON lines."""
+    with _open(path) as file:
+        text = _decode(file.read(), str(path))
+    try:
+        tree = json.loads(text)
+    except ValueError:
+        yield from _jsonl(path, field)
+        return
+    for number, row in enumerate(tree if isinstance(tree, list) else [tree], 1):
+        yield text_of(row, field, f"{path} row {number}")
+
+
+def _parse(text: str, where: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise ValueError(f'{where}: not JSON ({error}); one object per line, such as {{"text": "..."}}') from None
+
+
+def _parquet(path: Path, field: str) -> Iterator[str]:
+    import pyarrow
+    import pyarrow.parquet
+
+    try:
+        file = pyarrow.parquet.ParquetFile(path)
+    except (pyarrow.ArrowException, OSError) as error:
+        raise ValueError(f"{path}: not a Parquet file ({str(error).splitlines()[0]})") from None
+    with file:
+        if field not in file.schema_arrow.names:
+            text_of(dict.fromkeys(file.schema_arrow.names), field, str(path))
+        for batch in file.iter_batches(columns=[field]):
+            for text in batch.column(0).to_pylist():
+                yield text_of({field: text}, field, str(path))
+
+
+READERS = {".txt": _txt, ".jsonl": _jsonl, ".json": _json, ".parquet": _parquet}
+
+
+def saved_documents(path: Path, split: str, field: str) -> Iterator[str]:
+    """The documents of a `save_to_disk` folder.
+
+    Raises:
+        ValueError: one line: no such split or column, or the folder cannot be read.
+    """
+    import datasets
+
+    try:
+        found = datasets.load_from_disk(str(path))
+    except (OSError, ValueError) as error:
+        raise ValueError(
+            f"dataset {path}: not readable as a save_to_disk folder ({str(error).splitlines()[0]})"
+        ) from None
+    if isinstance(found, datasets.DatasetDict):
+        if split not in found:
+            raise ValueError(f"dataset {path}: no split {split!r}{did_you_mean(split, found)}")
+        found = found[split]
+    if field not in found.column_names:
+        text_of(dict.fromkeys(found.column_names), field, f"dataset {path}")
+    for row in found.select_columns([field]):
+        yield text_of(row, field, f"dataset {path}")

@@ -1,0 +1,95 @@
+"""Documents of a dataset on the Hugging Face hub, read as a stream so that a huge one costs only what is used."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from attnlab.data.tokenizer import first_line
+
+HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
+
+
+def write_once(path: Path, text: str) -> None:
+    """Write `path` unless another process did so first; atomic either way."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=path.parent, delete=False) as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    try:
+        os.link(file.name, path)  # unlike a rename, never replaces what is there
+    except FileExistsError:
+        pass
+    finally:
+        os.unlink(file.name)
+
+
+def pinned_revision(name: str, revision: str | None, cache: Path) -> str:
+    """The commit that `revision` (a branch, a tag; None: main) of the dataset meant when this cache first asked.
+
+    It is kept, so that all trials of a sweep and its resumption read the same data and need no network. Name a commit
+    to have the same on every machine.
+
+    Raises:
+        ValueError: one line: the dataset cannot be had, and why.
+    """
+    if revision and re.fullmatch(r"[0-9a-f]{40}", revision):
+        return revision
+    kept = cache / "revisions" / hashlib.sha256(f"{name}@{revision}".encode()).hexdigest()[:20]
+    if not kept.exists():
+        from huggingface_hub import HfApi
+
+        try:
+            write_once(kept, HfApi().dataset_info(name, revision=revision).sha)
+        except Exception as error:  # offline, no such dataset, no such revision, gated, ...
+            raise unreachable(name, error) from None
+    return kept.read_text().strip()
+
+
+def documents(name: str, config: str | None, split: str, commit: str, field: str) -> Iterator[str]:
+    """The texts in column `field`, in the dataset's order.
+
+    Raises:
+        ValueError: one line: no such dataset, config, split or column.
+    """
+    from datasets import load_dataset
+
+    try:
+        rows = iter(load_dataset(name, config, split=split, revision=commit, streaming=True))
+        first = next(rows, None)
+    except Exception as error:  # datasets has no common base class for its errors
+        raise unreachable(name, error) from None
+    if first is not None:
+        yield text_of(first, field, f"dataset {name}")
+    for row in rows:
+        yield text_of(row, field, f"dataset {name}")
+
+
+def text_of(row: Any, field: str, where: str) -> str:
+    """The text column of a row.
+
+    Raises:
+        ValueError: one line naming the columns there are.
+    """
+    if not isinstance(row, dict) or field not in row:
+        columns = ", ".join(map(str, row)) if isinstance(row, dict) else "none"
+        raise ValueError(f"{where}: no column {field!r}; set `field` to one of: {columns}")
+    if not isinstance(row[field], str):
+        raise ValueError(
+            f"{where}: column {field!r} holds {type(row[field]).__name__}, not text; set `field` to the text column"
+        )
+    return row[field]
+
+
+def unreachable(name: str, error: BaseException) -> ValueError:
+    """The one line for a dataset that is not there."""
+    return ValueError(
+        f"dataset {name}: no built-in name, no local path, and not to be had from the hub ({first_line(error)}); "
+        "give a local file or folder, or a hub id that can be reached"
+    )

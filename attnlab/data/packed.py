@@ -1,0 +1,240 @@
+"""Tokens on disk: built once per (documents, tokenizer), read by memmap by every trial and every worker.
+
+    <cache>/packed/<key>/meta.json  tokenizer.json  train.bin  validation.bin
+
+The .bin files are plain little-endian uint16 (vocabularies up to 65,536) or uint32, every document followed by the
+end-of-document token. A folder appears whole or not at all: it is written under another name, fsynced and renamed.
+A lock keeps processes from building the same thing at once; it only saves work, correctness rests on the rename.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+import socket
+import tempfile
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from attnlab.data.sources import Source, hash_of
+from attnlab.data.splits import Split
+from attnlab.data.tokenizer import ByteTokenizer, Spec, Tokenizer, load, train_bpe
+
+VERSION = 1  # of the format and of everything that decides tokens beside sources and tokenizers: splits, pieces
+SPLITS = ("train", "validation")
+PIECE_CHARS = 1 << 18  # a long document is encoded in pieces of about so much, cut after a newline
+BATCH_CHARS = 1 << 22  # text handed to the tokenizer at once, which spreads it over the cores
+
+
+def cache_root() -> Path:
+    """`$ATTNLAB_CACHE`, else ~/.cache/attnlab."""
+    return Path(os.environ.get("ATTNLAB_CACHE") or "~/.cache/attnlab").expanduser()
+
+
+@dataclass(frozen=True)
+class Packed:
+    """A finished folder."""
+
+    path: Path
+
+    @cached_property
+    def meta(self) -> dict[str, Any]:
+        """`dtype`, `vocab_size`, `eos_id`, `tokenizer`, `tokenizer_sha256`, `corpus_sha256`, `unigram_loss` (nats per
+        token), and under `train` and `validation`: `tokens`, `bytes` (UTF-8, of the text alone), `documents`."""
+        return json.loads((self.path / "meta.json").read_text())
+
+    @cached_property
+    def train(self) -> NDArray[np.unsignedinteger]:
+        """The training tokens, [N] memmap."""
+        return self._tokens("train")
+
+    @cached_property
+    def validation(self) -> NDArray[np.unsignedinteger]:
+        """The validation tokens, [N] memmap."""
+        return self._tokens("validation")
+
+    @property
+    def tokenizer_json(self) -> str:
+        """The text of tokenizer.json."""
+        return (self.path / "tokenizer.json").read_text(encoding="utf-8")
+
+    @cached_property
+    def tokenizer(self) -> Tokenizer:
+        """The tokenizer, ready to encode and decode."""
+        return (
+            ByteTokenizer()
+            if self.meta["tokenizer"] == "bytes"
+            else Tokenizer(self.tokenizer_json, self.meta["eos"], self.meta["tokenizer"])
+        )
+
+    def _tokens(self, split: str) -> NDArray[np.unsignedinteger]:
+        return np.memmap(self.path / f"{split}.bin", np.dtype(self.meta["dtype"]).newbyteorder("<"), "r")
+
+
+def pack(source: Source, spec: Spec, max_tokens: int | None = None, cache: Path | None = None) -> Packed:
+    """The packed tokens of `source` under `spec`, built unless the cache has them.
+
+    Args:
+        max_tokens: training tokens, at most.
+        cache: its root; None: `cache_root()`.
+
+    Raises:
+        ValueError: one line: the source or the tokenizer cannot be had, or a split has no text.
+    """
+    cache = cache or cache_root()
+    tokenizer = _ready(spec, cache)
+    who = tokenizer.sha256 if tokenizer else f"bpe {spec.size}"
+    key = hash_of({"source": source.identity, "tokenizer": who, "max_tokens": max_tokens, "version": VERSION})
+    folder = cache / "packed" / key
+    if not (folder / "meta.json").exists():
+        _build_once(folder, source, spec, tokenizer, max_tokens)
+    return Packed(folder)
+
+
+def _ready(spec: Spec, cache: Path) -> Tokenizer | None:
+    """The tokenizer, where it does not depend on the training text."""
+    if spec.name == "bpe":
+        return None
+    return ByteTokenizer() if spec.name == "bytes" else load(spec, cache)
+
+
+def _build_once(folder: Path, source: Source, spec: Spec, tokenizer: Tokenizer | None, max_tokens: int | None) -> None:
+    from filelock import FileLock
+
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{folder}.lock"):
+        if (folder / "meta.json").exists():
+            return  # another process was first
+        mine = f"{folder.name}.tmp-{socket.gethostname()}-"
+        for left in folder.parent.glob(f"{mine}*"):  # of a builder on this host that was killed: we hold its lock
+            shutil.rmtree(left, ignore_errors=True)
+        scratch = Path(tempfile.mkdtemp(prefix=mine, dir=folder.parent))
+        try:
+            _build(scratch, source, spec, tokenizer, max_tokens)
+            for path in [*scratch.iterdir(), scratch]:
+                _fsync(path)
+            try:
+                os.replace(scratch, folder)
+            except OSError:  # a file system without locks, and another host was first: its folder is as good
+                if not (folder / "meta.json").exists():
+                    raise
+            _fsync(folder.parent)
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _build(scratch: Path, source: Source, spec: Spec, tokenizer: Tokenizer | None, max_tokens: int | None) -> None:
+    split = Split(source)
+    if tokenizer is None:
+        tokenizer = train_bpe((piece for document in split.train() for piece in pieces(document)), spec.size)
+    (scratch / "tokenizer.json").write_text(tokenizer.json, encoding="utf-8")
+    writer = _Writer(tokenizer, np.dtype("<u2" if tokenizer.vocab_size <= 1 << 16 else "<u4"))
+    facts = {"train": writer.write(scratch / "train.bin", split.train(), f"{source.name} train", max_tokens)}
+    facts["validation"] = writer.write(scratch / "validation.bin", split.validation(), f"{source.name} validation")
+    for name in SPLITS:
+        if not facts[name]["tokens"]:
+            raise ValueError(
+                f"dataset {source.name}: the {name} split has no text (duplicates of training documents do not count)"
+            )
+    meta = {
+        "version": VERSION,
+        "source": {"name": source.name, **source.identity},
+        "tokenizer": spec.name,
+        "tokenizer_sha256": tokenizer.sha256,
+        "vocab_size": tokenizer.vocab_size,
+        "eos": tokenizer.eos,
+        "eos_id": tokenizer.eos_id,
+        "dtype": writer.dtype.name,
+        "corpus_sha256": writer.sha256.hexdigest(),
+        **facts,
+    }
+    train, validation = (np.memmap(scratch / f"{name}.bin", writer.dtype, "r") for name in SPLITS)
+    meta["unigram_loss"] = unigram_loss(train, validation, tokenizer.vocab_size)
+    (scratch / "meta.json").write_text(json.dumps(meta, indent=1))
+
+
+class _Writer:
+    """Encodes documents into a file of tokens; `sha256` runs over their text, each document followed by a zero byte."""
+
+    def __init__(self, tokenizer: Tokenizer, dtype: np.dtype[Any]):
+        self.tokenizer, self.dtype, self.sha256 = tokenizer, dtype, hashlib.sha256()
+
+    def write(self, path: Path, documents: Iterable[str], what: str, max_tokens: int | None = None) -> dict[str, int]:
+        """One split; returns its tokens, UTF-8 bytes and documents. Stops exactly at `max_tokens`."""
+        from tqdm import tqdm
+
+        tokens = size = count = 0
+        bar = tqdm(desc=f"tokenising {what}", unit=" tokens", unit_scale=True, delay=3, disable=None)  # None: TTY only
+        with path.open("wb") as file, bar, contextlib.closing(_batches(documents)) as batches:
+            for batch in batches:
+                for (text, last), ids in zip(batch, self.tokenizer.encode([text for text, _ in batch]), strict=True):
+                    row = np.append(ids, self.tokenizer.eos_id) if last else ids
+                    left = len(row) if max_tokens is None else max_tokens - tokens
+                    raw = (text if left >= len(ids) else self.tokenizer.decode(ids[:left])).encode()
+                    self.sha256.update(raw + b"\0" * last)
+                    size += len(raw)
+                    row[:left].astype(self.dtype).tofile(file)
+                    tokens += min(left, len(row))
+                    count += last
+                    if max_tokens is not None and tokens >= max_tokens:
+                        return {"tokens": tokens, "bytes": size, "documents": count + (not last)}
+                bar.update(tokens - bar.n)
+        return {"tokens": tokens, "bytes": size, "documents": count}
+
+
+def _batches(documents: Iterable[str]) -> Iterator[list[tuple[str, bool]]]:
+    """Lists of (piece, whether it ends its document), about BATCH_CHARS of text each."""
+    batch, chars = [], 0
+    for document in documents:
+        parts = list(pieces(document))
+        for number, piece in enumerate(parts, 1):
+            batch.append((piece, number == len(parts)))
+            chars += len(piece)
+            if chars >= BATCH_CHARS:
+                yield batch
+                batch, chars = [], 0
+    if batch:
+        yield batch
+
+
+def pieces(document: str) -> Iterator[str]:
+    """A document in parts of about PIECE_CHARS, cut after a newline where there is one: parts are encoded in parallel,
+    and one novel or one crawl in a single file does not hold up the rest. They join to the document."""
+    start = 0
+    while len(document) - start > PIECE_CHARS:
+        cut = document.rfind("\n", start, start + PIECE_CHARS) + 1
+        end = cut if cut > start else start + PIECE_CHARS
+        yield document[start:end]
+        start = end
+    yield document[start:]
+
+
+def unigram_loss(train: NDArray[Any], validation: NDArray[Any], vocab_size: int) -> float:
+    """Nats per validation token under the training split's token frequencies with add-one smoothing: what a model that
+    ignores all context could reach. H = -sum_v n_val(v) / N_val * ln((n_train(v) + 1) / (N_train + V))."""
+    seen, asked = (_counts(split, vocab_size) for split in (train, validation))
+    return float(-(asked * np.log((seen + 1) / (seen.sum() + vocab_size))).sum() / asked.sum())
+
+
+def _counts(tokens: NDArray[Any], vocab_size: int) -> NDArray[np.int64]:
+    counts = np.zeros(vocab_size, np.int64)
+    for start in range(0, len(tokens), 1 << 24):  # a memmap of any size, 16M tokens at a time
+        counts += np.bincount(tokens[start : start + (1 << 24)], minlength=vocab_size)
+    return counts
+
+
+def _fsync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

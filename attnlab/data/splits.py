@@ -1,0 +1,102 @@
+"""Which documents are for validation, decided by their content alone, so that no document is ever on both sides."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Iterator
+from functools import cached_property
+from itertools import islice
+
+from attnlab.data.sources import Source
+
+FRACTION = 0.05  # of the text, held out where the dataset names no validation split
+SMALL = 1000  # documents up to which the fraction is met by choosing among them all
+VALIDATION_BYTES = 16 << 20  # text kept for validation, at most (some 4 M tokens); held in memory while packing
+
+
+def digest_of(document: str) -> bytes:
+    """16 bytes that stand for a document's content."""
+    return hashlib.blake2b(document.encode(), digest_size=16).digest()
+
+
+class Split:
+    """A source's two sides. Validation is settled first, so that it does not depend on how much is trained on."""
+
+    def __init__(self, source: Source):
+        self.source = source
+        self._copies: set[bytes] = set()  # validation documents met among the training documents
+
+    @cached_property
+    def _rule(self) -> Callable[[bytes], bool] | None:
+        return held_out_rule(self._documents())
+
+    @cached_property
+    def _held(self) -> dict[bytes, str]:
+        """Digest -> validation document, each once, up to VALIDATION_BYTES of text."""
+        held, size = {}, 0
+        for document in self._candidates():
+            held[digest_of(document)] = document
+            size += len(document.encode())
+            if size >= VALIDATION_BYTES:
+                break
+        return held
+
+    def train(self) -> Iterator[str]:
+        """Training documents, in the source's order; whitespace-only ones are left out."""
+        held = self._held
+        for document in self._documents():
+            if not self.source.validation:
+                if self._rule is None:
+                    document = cut_tail(document)[0]
+                elif self._rule(digest_of(document)):
+                    continue
+            if (digest := digest_of(document)) in held:
+                self._copies.add(digest)
+            yield document
+
+    def validation(self) -> list[str]:
+        """Validation documents without exact duplicates, and without copies of a document that `train` has given."""
+        return [document for digest, document in self._held.items() if digest not in self._copies]
+
+    def _candidates(self) -> Iterator[str]:
+        if self.source.validation:
+            return _written(self.source.validation())
+        if self._rule is None:
+            return (cut_tail(document)[1] for document in self._documents())
+        return (document for document in self._documents() if self._rule(digest_of(document)))
+
+    def _documents(self) -> Iterator[str]:
+        return _written(self.source.train())
+
+
+def held_out_rule(documents: Iterable[str]) -> Callable[[bytes], bool] | None:
+    """Whether a document's digest is held out; None where there are no two distinct documents to part.
+
+    Beyond `SMALL` documents a digest is held out when it lies in the lowest `FRACTION` of all digests. Among fewer,
+    where that could miss the fraction widely, whole documents are taken in the order of their digests until the
+    fraction of the text is reached, passing over any that would bring it above half.
+    """
+    first = list(islice(documents, SMALL + 1))
+    if len(first) > SMALL:
+        limit = int(FRACTION * 2**64)
+        return lambda digest: int.from_bytes(digest[:8], "big") < limit
+    sizes = {digest_of(document): len(document) for document in first}
+    total, taken, held = sum(sizes.values()), 0, set()
+    for digest in sorted(sizes):
+        if taken < FRACTION * total and taken + sizes[digest] <= total / 2:
+            held.add(digest)
+            taken += sizes[digest]
+    return held.__contains__ if held else None
+
+
+def cut_tail(document: str) -> tuple[str, str]:
+    """A document in two: the last `FRACTION` of it, from a line's (else a word's) beginning on, is the second part."""
+    at = int(len(document) * (1 - FRACTION))
+    for mark in ("\n", " "):
+        if (found := document.find(mark, at)) != -1 and found + 1 < len(document):
+            return document[: found + 1], document[found + 1 :]
+    return document[:at], document[at:]
+
+
+def _written(documents: Iterable[str]) -> Iterator[str]:
+    return (document for document in documents if document and not document.isspace())

@@ -1,0 +1,233 @@
+"""Tokenizers behind one small interface: a byte-level BPE of our own training, plain bytes, a local file or a hub id.
+
+All are `tokenizers.Tokenizer` inside, so that every one of them exports as `tokenizer.json`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from attnlab.config import did_you_mean
+
+EOS = "<|endoftext|>"
+# Names under which published tokenizers keep their end-of-document token, where no tokenizer_config.json says it.
+EOS_NAMES = (EOS, "<|end_of_text|>", "</s>", "<eos>", "<|eos|>", "[EOS]", "[SEP]")
+OWN = ("bpe", "bytes")  # the tokenizers that need no file
+BPE_VOCAB_SIZE = 4096
+SMALLEST_BPE = 257  # 256 bytes and the end-of-document token
+TRAIN_BYTES = 64 << 20  # text a BPE is trained on, at most: 64 MiB settle a vocabulary of 65,536
+
+
+@dataclass(frozen=True)
+class Spec:
+    """Which tokenizer. `name`: `bpe`, `bytes`, a local path or a hub id. `vocab_size` belongs to `bpe`, `revision` to
+    hub ids."""
+
+    name: str = "bpe"
+    vocab_size: int | None = None
+    revision: str | None = None
+
+    @classmethod
+    def parse(cls, form: str | Mapping[str, Any], vocab_size: int | None = None) -> Spec:
+        """`name` or `{name: ..., vocab_size: ..., revision: ...}`; `vocab_size` may be said beside it instead.
+
+        Raises:
+            ValueError: one line naming the key that is wrong.
+        """
+        tree = {"name": form} if isinstance(form, str) else dict(form)
+        for key, value in tree.items():
+            kind = {"name": str, "vocab_size": int, "revision": str}.get(key)
+            if kind is None:
+                raise ValueError(f"tokenizer.{key}: unknown key{did_you_mean(key, ('name', 'vocab_size', 'revision'))}")
+            if not isinstance(value, kind):
+                raise ValueError(f"tokenizer.{key}: {'a whole number' if kind is int else 'a text'}, not {value!r}")
+        if vocab_size is not None and "vocab_size" in tree:
+            raise ValueError("vocab_size: said twice, also in tokenizer; say it once")
+        spec = cls(**{"name": "bpe", "vocab_size": vocab_size, **tree})
+        if spec.name != "bpe" and spec.vocab_size is not None:
+            raise ValueError(f"vocab_size: only tokenizer bpe is trained to a size; {spec.name} has its own")
+        if spec.name == "bpe" and spec.size < SMALLEST_BPE:
+            raise ValueError(f"vocab_size: a byte-level BPE needs at least {SMALLEST_BPE}, not {spec.size}")
+        path = Path(spec.name).expanduser()
+        if (path.suffix == ".json" or spec.name.startswith((".", "/", "~"))) and not path.exists():
+            raise ValueError(
+                f"tokenizer: no file {spec.name}; a tokenizer.json, a folder with one, bpe, bytes or a hub id"
+            )
+        local = spec.name in OWN or path.exists()
+        near = did_you_mean(spec.name, OWN)
+        if not local and "/" not in spec.name and near.startswith("; did"):
+            raise ValueError(f"tokenizer: no {spec.name!r}{near}")
+        if local and spec.revision is not None:
+            raise ValueError(f"tokenizer.revision: {spec.name} is local; only a hub id has one")
+        return spec
+
+    @property
+    def size(self) -> int:
+        """The vocabulary a BPE is trained to."""
+        return BPE_VOCAB_SIZE if self.vocab_size is None else self.vocab_size
+
+
+class Tokenizer:
+    """Text -> token ids and back.
+
+    Args:
+        text: the content of a `tokenizer.json`.
+        eos: the token that ends a document; None: looked for under the usual names.
+        name: as the user wrote it, for messages.
+
+    Raises:
+        ValueError: no tokenizer in `text`, or no end-of-document token.
+    """
+
+    def __init__(self, text: str, eos: str | None, name: str):
+        import tokenizers
+
+        try:
+            self._backend = tokenizers.Tokenizer.from_str(text)
+        except Exception as error:  # tokenizers raises bare Exception
+            raise ValueError(f"tokenizer {name}: no tokenizer.json: {first_line(error)}") from None
+        self._backend.no_truncation()
+        self._backend.no_padding()
+        self._backend.encode_special_tokens = True  # text that looks like a special token is text
+        self.json, self.name = text, name
+        found = [e for e in ([eos] if eos else EOS_NAMES) if self._backend.token_to_id(e) is not None]
+        if not found:
+            raise ValueError(
+                f"tokenizer {name}: no end-of-document token; it has none of {', '.join([eos] if eos else EOS_NAMES)}"
+            )
+        self.eos, self.eos_id = found[0], self._backend.token_to_id(found[0])
+
+    @cached_property
+    def vocab_size(self) -> int:
+        """One more than the largest id (published vocabularies may have holes)."""
+        return max(self._backend.get_vocab(with_added_tokens=True).values()) + 1
+
+    @property
+    def sha256(self) -> str:
+        """Of the tokenizer.json."""
+        return hashlib.sha256(self.json.encode()).hexdigest()
+
+    def encode(self, texts: Sequence[str]) -> list[NDArray[np.uint32]]:
+        """Token ids of each text, without any special token; texts in parallel."""
+        return [
+            np.array(e.ids, np.uint32) for e in self._backend.encode_batch_fast(list(texts), add_special_tokens=False)
+        ]
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """The text of `ids`, special tokens included."""
+        return self._backend.decode([int(i) for i in ids], skip_special_tokens=False)
+
+
+class ByteTokenizer(Tokenizer):
+    """The 256 bytes and, as id 256, the end of a document."""
+
+    def __init__(self) -> None:
+        backend = _byte_level({char: byte for byte, char in enumerate(byte_alphabet())})
+        backend.add_special_tokens([EOS])
+        super().__init__(backend.to_str(), EOS, "bytes")
+
+    def encode(self, texts: Sequence[str]) -> list[NDArray[np.uint32]]:
+        """As the tokenizer.json would, without the way through it."""
+        return [np.frombuffer(text.encode(), np.uint8).astype(np.uint32) for text in texts]
+
+
+def byte_alphabet() -> list[str]:
+    """The printable character that stands for each byte in a byte-level vocabulary (GPT-2's map): printable Latin-1
+    stands for itself, the other bytes for the characters from U+0100 on."""
+    printable = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
+    others = [byte for byte in range(256) if byte not in printable]
+    return [chr(byte if byte in printable else 0x100 + others.index(byte)) for byte in range(256)]
+
+
+def _byte_level(vocab: dict[str, int] | None = None) -> Any:
+    from tokenizers import Tokenizer as Backend
+    from tokenizers import decoders, models, pre_tokenizers
+
+    backend = Backend(models.BPE(vocab, []) if vocab else models.BPE())
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.decoder = decoders.ByteLevel()
+    return backend
+
+
+def train_bpe(texts: Iterable[str], vocab_size: int) -> Tokenizer:
+    """A byte-level BPE (GPT-2's splitting; it encodes any text) trained on `texts`; equal texts give equal tokenizers.
+
+    At most `TRAIN_BYTES` of text are read. A small corpus may yield fewer than `vocab_size` tokens.
+    """
+    from tokenizers import trainers
+
+    backend = _byte_level()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size, special_tokens=[EOS], initial_alphabet=byte_alphabet(), show_progress=False
+    )
+    backend.train_from_iterator(_up_to(texts, TRAIN_BYTES), trainer)
+    return Tokenizer(backend.to_str(), EOS, "bpe")
+
+
+def _up_to(texts: Iterable[str], limit_bytes: int) -> Iterable[str]:
+    for text in texts:
+        yield text[:limit_bytes]
+        limit_bytes -= len(text.encode())
+        if limit_bytes <= 0:
+            return
+
+
+def load(spec: Spec, cache: Path) -> Tokenizer:
+    """The tokenizer of a path or a hub id (kept in `cache` once had, so that later runs agree with the first).
+
+    Raises:
+        ValueError: one line: it cannot be had, and why.
+    """
+    path = Path(spec.name).expanduser()
+    if path.is_file():
+        return Tokenizer(path.read_text(encoding="utf-8"), None, spec.name)
+    if (path / "tokenizer.json").is_file():
+        return Tokenizer((path / "tokenizer.json").read_text(encoding="utf-8"), _eos_beside(path), spec.name)
+    if path.is_dir():
+        return Tokenizer(*_from_transformers(spec), spec.name)
+    from attnlab.data import hub
+
+    kept = cache / "tokenizers" / f"{hashlib.sha256(f'{spec.name}@{spec.revision}'.encode()).hexdigest()[:20]}.json"
+    if not kept.exists():
+        text, eos = _from_transformers(spec)
+        hub.write_once(kept, json.dumps({"name": spec.name, "revision": spec.revision, "eos": eos, "tokenizer": text}))
+    tree = json.loads(kept.read_text(encoding="utf-8"))
+    return Tokenizer(tree["tokenizer"], tree["eos"], spec.name)
+
+
+def _eos_beside(folder: Path) -> str | None:
+    """The eos token that a folder's tokenizer_config.json names."""
+    try:
+        eos = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8")).get("eos_token")
+    except (OSError, ValueError):
+        return None
+    return eos.get("content") if isinstance(eos, dict) else eos
+
+
+def _from_transformers(spec: Spec) -> tuple[str, str | None]:
+    """(tokenizer.json, eos token) by way of transformers, which also converts the older formats."""
+    from transformers import AutoTokenizer
+
+    try:
+        found = AutoTokenizer.from_pretrained(spec.name, revision=spec.revision or "main")
+        return found.backend_tokenizer.to_str(), found.eos_token
+    except Exception as error:  # whatever the hub, the network or a conversion may raise
+        raise ValueError(
+            f"tokenizer {spec.name}: no local file or folder, and not to be had from the hub ({first_line(error)}); "
+            "give bpe, bytes, a tokenizer.json, or a hub id that can be reached"
+        ) from None
+
+
+def first_line(error: BaseException) -> str:
+    """An exception's text cut to its first line, without a final full stop."""
+    lines = str(error).strip().splitlines()
+    return (lines[0].strip() if lines else type(error).__name__).rstrip(".")

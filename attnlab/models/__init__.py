@@ -1,0 +1,53 @@
+"""Models: one decoder, and the table of the mixers that differ between arms.
+
+Importing this package imports neither torch nor transformers; `build_model` and the classes do.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from attnlab.models.mixers import MIXERS, MixerSpec, check_mixer
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from attnlab.config import ModelConfig
+    from attnlab.models.backbone import BackboneForCausalLM
+
+__all__ = ["MIXERS", "MixerSpec", "build_model", "check_mixer", "count_params", "register"]
+
+
+def build_model(model: ModelConfig | dict[str, Any], vocab_size: int) -> BackboneForCausalLM:
+    """A freshly initialised language model on the default device, in fp32; the same for the same torch seed.
+
+    Args:
+        model: a `ModelConfig`, or the same as a dict (`{"d_model": 64, "mixer": "gla"}`).
+        vocab_size: rows of the embedding.
+
+    Raises:
+        ValueError: a mixer that cannot be built as told; pydantic's ValidationError (a ValueError) for a wrong dict.
+    """
+    from attnlab.config import ModelConfig
+    from attnlab.models.backbone import BackboneConfig, BackboneForCausalLM
+
+    checked = model if isinstance(model, ModelConfig) else ModelConfig.model_validate(model)
+    return BackboneForCausalLM(BackboneConfig.of(checked, vocab_size))
+
+
+def count_params(model: nn.Module) -> dict[str, int]:
+    """Parameters of a `BackboneForCausalLM`: `n_params` (a tied weight counts once), `n_params_non_embedding` (without
+    the embedding and an untied head), `n_params_mixers` (all layers' mixers)."""
+    total = sum(p.numel() for p in model.parameters())
+    outer = {id(p): p.numel() for part in (model.backbone.embed, model.head) for p in part.parameters()}
+    mixers = sum(p.numel() for block in model.backbone.blocks for p in block.mixer.parameters())
+    return {"n_params": total, "n_params_non_embedding": total - sum(outer.values()), "n_params_mixers": mixers}
+
+
+def register() -> None:
+    """Tell transformers' Auto classes of the model, so that `from_pretrained` of a saved folder finds it. Idempotent.
+
+    The module of the classes does it when imported, which it may be at this very moment, through FLA and transformers.
+    """
+    importlib.import_module("attnlab.models.backbone")

@@ -1,0 +1,276 @@
+"""One pre-norm decoder around any sequence mixer, as a transformers model.
+
+    x = embed(tokens);  n_layers x [ x += mixer(norm(x));  x += mlp(norm(x)) ];  logits = head(norm(x))
+
+Only the mixer differs between the arms of a sweep. Norms, MLP and head are plain PyTorch of static shape without a
+synchronisation with the host, so that a training step can be compiled and captured as a CUDA graph.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from attnlab import kernels
+from attnlab.config import ModelConfig
+from attnlab.models.build import build_mixer
+from attnlab.models.mixers import spec_of
+
+kernels.install()  # before the imports below: it imports FLA, and through it transformers, without their warnings
+
+from fla.models.generation_utils import FLAGenerationMixin  # noqa: E402
+from fla.models.utils import Cache  # noqa: E402
+from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel  # noqa: E402
+from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast  # noqa: E402
+
+INIT_STD = 0.02  # GPT-2's, and that of FLA's own language models
+NORM_EPS = 1e-6
+IGNORED = -100  # targets that do not count
+
+
+def mlp_width(d_model: int, kind: str) -> int:
+    """Default MLP width: 4 d_model for gelu; for swiglu 8/3 d_model, equal in parameters as it has three matrices
+    (Shazeer 2020, arXiv 2002.05202, section 3), rounded up to a multiple of 64 for the tensor cores' tiles."""
+    return 4 * d_model if kind == "gelu" else math.ceil(8 * d_model / 3 / 64) * 64
+
+
+class BackboneConfig(PreTrainedConfig):
+    """`attnlab.config.ModelConfig` and the vocabulary's size, as transformers saves them."""
+
+    model_type = "attnlab"
+    attribute_map = {"hidden_size": "d_model", "num_hidden_layers": "n_layers", "num_attention_heads": "n_heads"}
+
+    def __init__(
+        self,
+        vocab_size: int = 256,
+        d_model: int = 128,
+        n_layers: int = 2,
+        n_heads: int = 4,
+        d_ff: int | None = None,
+        mlp: str = "swiglu",
+        dropout: float = 0.0,
+        mixer: list[dict[str, Any]] | None = None,
+        tie_word_embeddings: bool = False,
+        use_cache: bool = True,
+        **kwargs: Any,
+    ):
+        self.vocab_size, self.d_model, self.n_layers, self.n_heads = vocab_size, d_model, n_layers, n_heads
+        self.d_ff, self.mlp, self.dropout, self.use_cache = d_ff, mlp, dropout, use_cache
+        self.mixer = mixer or [{"name": "standard"}]
+        super().__init__(tie_word_embeddings=tie_word_embeddings, **kwargs)
+
+    @classmethod
+    def of(cls, model: ModelConfig, vocab_size: int) -> BackboneConfig:
+        """From the sweep's own description."""
+        tree = model.model_dump(mode="json")
+        return cls(vocab_size=vocab_size, tie_word_embeddings=tree.pop("tie_embeddings"), **tree)
+
+    def model(self) -> ModelConfig:
+        """The sweep's own description."""
+        names = ("d_model", "n_layers", "n_heads", "d_ff", "mlp", "dropout", "mixer")
+        return ModelConfig(tie_embeddings=self.tie_word_embeddings, **{name: getattr(self, name) for name in names})
+
+
+class MLP(nn.Module):
+    """The position-wise part. swiglu: down(silu(gate(x)) * up(x)); gelu: down(gelu(up(x))). x: [B, T, D]."""
+
+    def __init__(self, d_model: int, width: int, kind: str):
+        super().__init__()
+        self.gate = nn.Linear(d_model, width, bias=False) if kind == "swiglu" else None
+        self.up = nn.Linear(d_model, width, bias=False)
+        self.down = nn.Linear(width, d_model, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.gate is None:
+            return self.down(F.gelu(self.up(x)))
+        return self.down(F.silu(self.gate(x)) * self.up(x))
+
+
+class Block(nn.Module):
+    """One layer; `mlp: none` leaves out the second half."""
+
+    def __init__(self, model: ModelConfig, layer: int):
+        super().__init__()
+        self.mixer_norm = nn.RMSNorm(model.d_model, eps=NORM_EPS)
+        self.mixer = build_mixer(model.mixer_at(layer), model, layer)
+        self.mlp_norm = self.mlp = None
+        if model.mlp != "none":
+            self.mlp_norm = nn.RMSNorm(model.d_model, eps=NORM_EPS)
+            self.mlp = MLP(model.d_model, model.d_ff or mlp_width(model.d_model, model.mlp), model.mlp)
+        self.dropout = nn.Dropout(model.dropout)
+
+    def forward(self, x: Tensor, cache: Cache | None, **extra: Any) -> Tensor:
+        """x: [B, T, D] -> [B, T, D]; the mixer's state in `cache` moves on by T."""
+        mixed = self.mixer(self.mixer_norm(x), past_key_values=cache, use_cache=cache is not None, **extra)
+        x = x + self.dropout(mixed[0] if isinstance(mixed, tuple) else mixed)
+        if self.mlp is not None:
+            x = x + self.dropout(self.mlp(self.mlp_norm(x)))
+        return x
+
+
+class BackbonePreTrainedModel(PreTrainedModel):
+    """What transformers needs to know of both classes below."""
+
+    config_class = BackboneConfig
+    base_model_prefix = "backbone"
+    _no_split_modules = ["Block"]
+
+    def _init_weights(self, module: nn.Module) -> None:
+        """Nothing: the constructors initialise, so that a mixer keeps what its own does."""
+
+    @classmethod
+    def get_init_context(cls, *args: Any, **kwargs: Any) -> list[Any]:
+        """Build on a real device also in `from_pretrained`: on meta, transformers' default, a mixer's non-persistent
+        buffers (rotary frequencies) would be lost, as no checkpoint holds them."""
+        contexts = super().get_init_context(*args, **kwargs)
+        return [context for context in contexts if context != torch.device("meta")]
+
+
+class Backbone(BackbonePreTrainedModel):
+    """Tokens -> normalised hidden states.
+
+    Dropout is on the embedding and on both residual branches, as in GPT-2 (Radford et al. 2019; `embd_pdrop` and
+    `resid_pdrop` of its released code); FLA's mixers have none inside.
+    """
+
+    def __init__(self, config: BackboneConfig):
+        super().__init__(config)
+        model = config.model()
+        self.embed = nn.Embedding(config.vocab_size, model.d_model)
+        self.dropout = nn.Dropout(model.dropout)
+        self.blocks = nn.ModuleList(Block(model, layer) for layer in range(model.n_layers))
+        self.norm = nn.RMSNorm(model.d_model, eps=NORM_EPS)
+        self.cached = all(spec_of(mixer.name).cached for mixer in model.mixer)
+        self._initialize(model)
+        self.post_init()
+
+    def _initialize(self, model: ModelConfig) -> None:
+        """Matrices N(0, 0.02), those that write to the residual stream divided by sqrt(number of residual branches)
+        (GPT-2, Radford et al. 2019, section 2.3). In a mixer this reaches its `nn.Linear` weights, as in FLA's own
+        language models; decay rates, time steps, convolutions, biases and norms stay as its constructor made them, and
+        so does everything in a mixer whose row says `own_init`."""
+        branches = model.n_layers * (1 if model.mlp == "none" else 2)
+        nn.init.normal_(self.embed.weight, std=INIT_STD)
+        for layer, block in enumerate(self.blocks):
+            parts = [block.mlp, None if spec_of(model.mixer_at(layer).name).own_init else block.mixer]
+            for part in filter(None, parts):
+                for name, module in part.named_modules():
+                    if isinstance(module, nn.Linear):
+                        writes = name in ("o_proj", "out_proj", "down")
+                        nn.init.normal_(module.weight, std=INIT_STD / math.sqrt(branches) if writes else INIT_STD)
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        past_key_values: Cache | None = None,
+        use_cache: bool | None = None,
+        **unused: Any,
+    ) -> BaseModelOutputWithPast:
+        """Args as `BackboneForCausalLM.forward`; `last_hidden_state` is [B, T, D]."""
+        cache = self._cache(past_key_values, use_cache)
+        extra = {}
+        # generate() passes a mask of ones; without one the mixers need not unpad. (Only here is the host asked.)
+        if attention_mask is not None and not bool(attention_mask.all()):
+            extra["attention_mask"] = attention_mask
+        return BaseModelOutputWithPast(self.hidden(input_ids, cache, **extra), cache)
+
+    def hidden(self, input_ids: Tensor, cache: Cache | None = None, **extra: Any) -> Tensor:
+        """input_ids [B, T] -> the last norm's output [B, T, D]."""
+        x = self.dropout(self.embed(input_ids))
+        for block in self.blocks:
+            x = block(x, cache, **extra)
+        return self.norm(x)
+
+    def _cache(self, given: Cache | None, wanted: bool | None) -> Cache | None:
+        wanted = (self.config.use_cache and not self.training) if wanted is None else wanted
+        if not (wanted and self.cached):
+            return None
+        return given if given is not None else Cache()
+
+    def get_input_embeddings(self) -> nn.Embedding:
+        return self.embed
+
+    def set_input_embeddings(self, value: nn.Embedding) -> None:
+        self.embed = value
+
+
+class BackboneForCausalLM(BackbonePreTrainedModel, FLAGenerationMixin):
+    """The language model: `loss_sum` to train, `forward` for transformers, lm-eval and `generate()`."""
+
+    _tied_weights_keys = {"head.weight": "backbone.embed.weight"}
+
+    def __init__(self, config: BackboneConfig):
+        super().__init__(config)
+        self.backbone = Backbone(config)
+        self.head = nn.Linear(config.d_model, config.vocab_size, bias=False)
+        nn.init.normal_(self.head.weight, std=INIT_STD)
+        self.post_init()  # ties the head to the embedding if the config says so
+
+    def hidden(self, input_ids: Tensor) -> Tensor:
+        """input_ids [B, T] -> the hidden states that the head reads, [B, T, D]."""
+        return self.backbone.hidden(input_ids)
+
+    def loss_sum(self, input_ids: Tensor, targets: Tensor) -> Tensor:
+        """Cross entropy in nats, summed over the targets that count; a scalar fp32 tensor. Host and device stay async.
+
+        Args:
+            input_ids: [B, T].
+            targets: [B, T], aligned: targets[:, t] is what position t predicts; -100 does not count.
+        """
+        logits = self.head(self.hidden(input_ids)).flatten(0, 1)
+        return F.cross_entropy(logits.float(), targets.flatten(), ignore_index=IGNORED, reduction="sum")
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        past_key_values: Cache | None = None,
+        labels: Tensor | None = None,
+        use_cache: bool | None = None,
+        logits_to_keep: int | Tensor = 0,
+        **unused: Any,
+    ) -> CausalLMOutputWithPast:
+        """The transformers interface.
+
+        Args:
+            input_ids: [B, T].
+            attention_mask: [B, past + T], 0 at padding (to the left), or None.
+            past_key_values: FLA's cache, moved on by T.
+            labels: [B, T], unshifted as transformers has it: position t is scored on labels[:, t + 1]; -100 is ignored.
+            use_cache: default: the config's, in evaluation mode.
+            logits_to_keep: how many last positions (0: all), or which.
+            unused: what `generate()` offers every model, such as `position_ids`.
+
+        Returns:
+            logits [B, T or kept, vocabulary]; `loss`, the mean over the labels that count, if there are labels.
+        """
+        out = self.backbone(input_ids, attention_mask, past_key_values, use_cache)
+        kept = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
+        logits = self.head(out.last_hidden_state[:, kept])
+        loss = None
+        if labels is not None:
+            scores, wanted = logits[:, :-1].float().flatten(0, 1), labels[:, 1:].flatten()
+            loss = F.cross_entropy(scores, wanted, ignore_index=IGNORED)
+        return CausalLMOutputWithPast(loss=loss, logits=logits, past_key_values=out.past_key_values)
+
+    def get_input_embeddings(self) -> nn.Embedding:
+        return self.backbone.embed
+
+    def set_input_embeddings(self, value: nn.Embedding) -> None:
+        self.backbone.embed = value
+
+    def get_output_embeddings(self) -> nn.Linear:
+        return self.head
+
+    def set_output_embeddings(self, value: nn.Linear) -> None:
+        self.head = value
+
+
+AutoConfig.register(BackboneConfig.model_type, BackboneConfig, exist_ok=True)
+AutoModel.register(BackboneConfig, Backbone, exist_ok=True)
+AutoModelForCausalLM.register(BackboneConfig, BackboneForCausalLM, exist_ok=True)

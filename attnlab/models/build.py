@@ -1,0 +1,43 @@
+"""A mixer's row -> the layer itself; the part of the table that needs torch."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from typing import TYPE_CHECKING
+
+from torch import nn
+
+from attnlab import kernels
+from attnlab.models.mixers import arguments, check_mixer, spec_of
+from attnlab.models.rules import Shape
+
+if TYPE_CHECKING:
+    from attnlab.config import MixerConfig, ModelConfig
+
+
+def build_mixer(mixer: MixerConfig, model: ModelConfig, layer: int) -> nn.Module:
+    """The layer at depth `layer` (0-based), on the default device, as its constructor initialises it.
+
+    Raises:
+        ValueError: what `check_mixer` says, one line each.
+    """
+    if problems := check_mixer(mixer, model):
+        raise ValueError("\n".join(f"mixer {mixer.name}: {problem}" for problem in problems))
+    kernels.install()
+    spec = spec_of(mixer.name)
+    shape = Shape(model.d_model, model.n_heads, layer, model.n_layers)
+    built = _load(spec.path)(**arguments(spec, mixer.args, shape))
+    for name, option in spec.options.items():
+        if mixer.args.get(name, option.default) != option.default:
+            _load(option.apply)(built)
+    return built
+
+
+def _load(path: str):
+    """The object at `module:name`; a module of the user's may lie in the working directory."""
+    module, _, name = path.partition(":")
+    if os.getcwd() not in sys.path and "" not in sys.path:
+        sys.path.append(os.getcwd())
+    return getattr(importlib.import_module(module), name)

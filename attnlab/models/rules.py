@@ -1,0 +1,142 @@
+"""How a model's shape becomes a mixer's arguments, and which shapes a mixer refuses: pure functions of plain numbers.
+
+The rows of `mixers.MIXERS` are put together from these. A value is a function of (the model's shape, the arguments given
+in the sweep file); a rule is a function of (the shape, the resolved arguments) and returns one line or None.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+
+class Shape(NamedTuple):
+    """What a mixer is told of the model around it."""
+
+    d_model: int
+    n_heads: int
+    layer: int
+    n_layers: int
+
+
+Value = int | float | str | bool | None | Callable[[Shape, Mapping[str, Any]], Any]
+Rule = Callable[[Shape, Mapping[str, Any]], str | None]
+
+
+def d_model(shape: Shape, given: Mapping[str, Any]) -> int:
+    """The model's width."""
+    return shape.d_model
+
+
+def n_heads(shape: Shape, given: Mapping[str, Any]) -> int:
+    """The model's heads."""
+    return shape.n_heads
+
+
+def layer(shape: Shape, given: Mapping[str, Any]) -> int:
+    """The layer's index, under which it finds its state in the cache."""
+    return shape.layer
+
+
+def head_width(shape: Shape, given: Mapping[str, Any]) -> int:
+    """d_model / n_heads."""
+    return shape.d_model // shape.n_heads
+
+
+def three_quarter_head(shape: Shape, given: Mapping[str, Any]) -> int:
+    """Head width with n_heads * head_dim = 3/4 d_model, where FLA's gated layers have 6 d_model^2 parameters; in
+    multiples of 8, at least 16, which suits the kernels' tiles."""
+    return max(16, round(0.75 * shape.d_model / shape.n_heads / 8) * 8)
+
+
+def mamba2_head(shape: Shape, given: Mapping[str, Any]) -> int:
+    """expand * d_model / n_heads: n_heads heads over Mamba2's widened channels."""
+    return int(given.get("expand", 2) * shape.d_model) // shape.n_heads
+
+
+def mamba2_state(shape: Shape, given: Mapping[str, Any]) -> int:
+    """As many states per head as channels, at most the paper's 128."""
+    return min(128, mamba2_head(shape, given))
+
+
+def divides(what: str, total: int, parts_name: str, parts: int) -> str | None:
+    """None if `parts` divides `total`, else a line that names divisors near it."""
+    if parts > 0 and total % parts == 0:
+        return None
+    near = sorted((n for n in range(1, total + 1) if total % n == 0), key=lambda n: (abs(n - parts), n))[:5]
+    right = ", ".join(map(str, sorted(near)))
+    return f"{what} {total} is not divisible by {parts_name} {parts}; {right} divide it"
+
+
+def split_evenly(shape: Shape, args: Mapping[str, Any]) -> str | None:
+    """d_model into n_heads."""
+    return divides("d_model", shape.d_model, "n_heads", shape.n_heads)
+
+
+def expanded_evenly(*ratios: str) -> Rule:
+    """d_model times each ratio is a whole number that n_heads divides."""
+
+    def rule(shape: Shape, args: Mapping[str, Any]) -> str | None:
+        for name in ratios:
+            width = shape.d_model * args[name]
+            if abs(width - round(width)) > 1e-9 * width:
+                return f"d_model {shape.d_model} x {name} {args[name]} = {width:g} is no whole number"
+            if problem := divides(f"d_model x {name} =", round(width), "n_heads", shape.n_heads):
+                return problem
+        return None
+
+    return rule
+
+
+def even_head(ratio: str | None = None) -> Rule:
+    """Rotary embedding turns pairs of channels."""
+
+    def rule(shape: Shape, args: Mapping[str, Any]) -> str | None:
+        width = round(shape.d_model * (args[ratio] if ratio else 1))
+        head, rest = divmod(width, shape.n_heads)
+        if rest or head % 2 == 0:
+            return None
+        return f"head width {width} / n_heads {shape.n_heads} = {head} is odd; rotary needs even"
+
+    return rule
+
+
+def at_most(largest: int, what: str, value: Callable[[Shape, Mapping[str, Any]], float]) -> Rule:
+    """A limit of FLA's kernels."""
+
+    def rule(shape: Shape, args: Mapping[str, Any]) -> str | None:
+        found = value(shape, args)
+        return f"{what} is {found:g}, at most {largest} works; use more heads" if found > largest else None
+
+    return rule
+
+
+def grouped(name: str) -> Rule:
+    """n_heads is a multiple of the key/value heads, if they are given."""
+
+    def rule(shape: Shape, args: Mapping[str, Any]) -> str | None:
+        return None if args[name] is None else divides("n_heads", shape.n_heads, name, args[name])
+
+    return rule
+
+
+def whole_values(shape: Shape, args: Mapping[str, Any]) -> str | None:
+    """head_dim * expand_v is a whole number."""
+    width, ratio = args["head_dim"], args["expand_v"]
+    return None if width * ratio == int(width * ratio) else f"head_dim {width} x expand_v {ratio} is no whole number"
+
+
+def value_groups(shape: Shape, args: Mapping[str, Any]) -> str | None:
+    """More value heads than key heads come in whole groups."""
+    heads = args["num_v_heads"]
+    return None if heads is None else divides("num_v_heads", heads, "n_heads", shape.n_heads)
+
+
+def mamba2_heads(shape: Shape, args: Mapping[str, Any]) -> str | None:
+    """Mamba2's channels into heads, and those into groups."""
+    channels = int(args["expand"] * shape.d_model)
+    if "head_dim" in args and channels % args["head_dim"] == 0:
+        return divides("heads:", channels // args["head_dim"], "n_groups", args["n_groups"])
+    return divides("expand x d_model =", channels, "n_heads", shape.n_heads) or (
+        divides("expand x d_model =", channels, "head_dim", args["head_dim"])
+    )

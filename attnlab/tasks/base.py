@@ -1,0 +1,103 @@
+"""What every task gives the training loop and the evaluation: numpy batches, a vocabulary, and facts for the report.
+
+A task is one file in this folder with a class `Task(base.Task)`; the file's name is the task's name. The signature of
+its `__init__` is its schema: keyword-only, every argument annotated, `seq_len`, `batch_size` and `seed` first.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from typing import Any, ClassVar, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+IGNORE = -100  # the target of a position that predicts nothing; PyTorch's cross_entropy ignores it by default
+
+
+class Batch(NamedTuple):
+    """`inputs` and `targets`, both int64 [B, T]: position t must predict `targets[b, t]`, -100 for nothing."""
+
+    inputs: NDArray[np.int64]
+    targets: NDArray[np.int64]
+
+
+class Task(ABC):
+    """One learning problem. Constructing is cheap and touches no data; `prepare` does the work, once, when needed.
+
+    Args:
+        seq_len: T, positions per example; every batch has exactly this many.
+        batch_size: B, examples per optimizer step over all workers.
+        seed: orders (or draws) the training examples. Validation never depends on it.
+    """
+
+    metrics: ClassVar[tuple[str, ...]]  # what the evaluation of this task gives
+    bytes_per_token: float | None = None  # of the validation split; None where the tokens are no text
+    eos_id: int | None = None  # the token that ends a document; None where there are no documents
+
+    def __init__(self, *, seq_len: int, batch_size: int, seed: int):
+        self.seq_len, self.batch_size, self.seed = seq_len, batch_size, seed
+
+    def check(self) -> list[str]:
+        """What is wrong with the settings' values, one line each; no download, no tokenising."""
+        return []
+
+    def prepare(self) -> None:  # noqa: B027 -- a task that computes its examples has nothing to prepare
+        """Do the one-time work: download, tokenise, fill the cache. Everything below calls it when it has to."""
+
+    @property
+    @abstractmethod
+    def vocab_size(self) -> int:
+        """Number of token ids; inputs and targets lie in [0, vocab_size)."""
+
+    @abstractmethod
+    def batch(self, step: int, rank: int = 0, world: int = 1) -> Batch:
+        """The examples of `rank` at optimizer step `step`, [B / world, T]: pure in (seed, step, rank, world).
+
+        The global batch of a step is the same for every world size; rank r gets its r-th contiguous part.
+
+        Raises:
+            ValueError: `batch_size` is no multiple of `world`.
+        """
+
+    @abstractmethod
+    def eval_examples(self, limit: int | None = None) -> Batch:
+        """The fixed validation examples [N, T]; with `limit`, at most so many, representative of all."""
+
+    def eval_batches(self, batch_size: int, max_batches: int | None = None) -> Iterator[Batch]:
+        """The validation examples in a fixed order, every batch of shape [batch_size, T].
+
+        Static shapes let a captured CUDA graph serve every batch, so the last one is filled up with rows whose
+        inputs are 0 and whose targets are all -100: whoever averages must count targets, not rows.
+        """
+        examples = self.eval_examples(None if max_batches is None else max_batches * batch_size)
+        for start in range(0, len(examples.inputs), batch_size):
+            part = Batch(*(a[start : start + batch_size] for a in examples))
+            if missing := batch_size - len(part.inputs):
+                part = Batch(
+                    *(
+                        np.pad(a, ((0, missing), (0, 0)), constant_values=fill)
+                        for a, fill in zip(part, (0, IGNORE), strict=True)
+                    )
+                )
+            yield part
+
+    def baselines(self) -> dict[str, float]:
+        """Scores that take no model, to hold a result against; losses in nats per target."""
+        return {}
+
+    def tokenizer_json(self) -> str | None:
+        """The text of `tokenizer.json` for an exported model; None where the tokens are no text."""
+        return None
+
+    def describe(self) -> dict[str, Any]:
+        """JSON-able facts for the report."""
+        return {"seq_len": self.seq_len, "vocab_size": self.vocab_size}
+
+    def _slice(self, rank: int, world: int) -> slice:
+        """Rank's part of the global batch."""
+        if self.batch_size % world:
+            raise ValueError(f"batch_size {self.batch_size} cannot be split evenly over {world} workers")
+        part = self.batch_size // world
+        return slice(rank * part, (rank + 1) * part)

@@ -1,0 +1,179 @@
+"""Multi-query associative recall: key-value pairs, then some of the keys again; each asks for its value.
+
+Arora, Eyuboglu et al. 2023, "Zoology: Measuring and Improving Recall in Efficient Language Models" (arXiv 2312.04927),
+section 4 and its appendix on the synthetic task. One row with `vocab_size=12, n_pairs=2, seq_len=12`:
+
+    inputs      2    8    4    7    4    0    0    0    2    0    0    0
+    targets  -100 -100 -100 -100    7 -100 -100 -100    8 -100 -100 -100
+            |--- the pairs -----|  query               query
+
+Keys come from [1, vocab_size / 2), values from [vocab_size / 2, vocab_size), each distinct within a row. Queries stand
+at every other position after the pairs; the slot g = 1, 2, ... of a query is drawn without replacement with probability
+proportional to g^(power_a - 1), the power law of the gap between two mentions of the same words in real text.
+"""
+
+from __future__ import annotations
+
+import math
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from attnlab.data.sampler import EpochOrder
+from attnlab.tasks import base
+from attnlab.tasks.base import IGNORE, Batch
+
+# First words of the seeds: three streams that never share a generator state. Rows are drawn at random in each, so two
+# streams could give the same row only by chance (with 4 pairs of 8192 tokens: less than 1 in 10^28 per pair of rows).
+FRESH, POOL, EVAL = 1, 2, 3
+
+
+class Task(base.Task):
+    """Multi-query associative recall.
+
+    Args:
+        vocab_size: V; above 1000 it tells architectures apart best (Arora et al. 2023).
+        n_pairs: key-value pairs, and queries, per example; at most `seq_len` / 4.
+        power_a: exponent of the gaps' power law: small for queries soon after the pairs, 1.0 for uniform.
+        random_fill: positions that are neither pair nor query hold random tokens (which may be keys) instead of 0.
+        n_train: the training set's size; None draws fresh examples at every step.
+        n_eval: the validation set's size.
+    """
+
+    metrics = ("val_loss", "val_accuracy")
+
+    def __init__(
+        self,
+        *,
+        seq_len: int,
+        batch_size: int,
+        seed: int,
+        vocab_size: int = 8192,
+        n_pairs: int = 8,
+        power_a: float = 0.01,
+        random_fill: bool = False,
+        n_train: int | None = None,
+        n_eval: int = 1024,
+    ):
+        super().__init__(seq_len=seq_len, batch_size=batch_size, seed=seed)
+        self._vocab_size, self.n_pairs, self.power_a, self.random_fill = vocab_size, n_pairs, power_a, random_fill
+        self.n_train, self.n_eval = n_train, n_eval
+
+    def check(self) -> list[str]:
+        """Values that no example could be drawn with."""
+        problems = [
+            f"{name}: at least 1, not {value}"
+            for name, value in (("n_pairs", self.n_pairs), ("n_eval", self.n_eval))
+            if value < 1
+        ]
+        if 4 * self.n_pairs > self.seq_len:
+            problems.append(
+                f"n_pairs: {self.n_pairs} pairs and their queries need seq_len {4 * self.n_pairs}, not {self.seq_len}; "
+                f"at most {self.seq_len // 4} fit"
+            )
+        if self.n_pairs > self._vocab_size // 2 - 1:
+            problems.append(
+                f"vocab_size: {self.n_pairs} distinct keys need at least {2 * self.n_pairs + 2}, not {self._vocab_size}"
+            )
+        if not self.power_a > 0:
+            problems.append(f"power_a: above 0, not {self.power_a}")
+        if self.n_train is not None and self.n_train < 1:
+            problems.append(f"n_train: at least 1 (null for fresh examples), not {self.n_train}")
+        return problems
+
+    @property
+    def vocab_size(self) -> int:
+        """V, as given."""
+        return self._vocab_size
+
+    def batch(self, step: int, rank: int = 0, world: int = 1) -> Batch:
+        """Training examples [B / world, T]. Each rank draws the global batch and keeps its part: the draw costs less
+        than a step, and makes the batch the same for every world size."""
+        part = self._slice(rank, world)
+        if self.n_train is None:
+            rows = self._draw(np.random.default_rng([FRESH, self.seed, step]), self.batch_size)
+            return Batch(rows.inputs[part], rows.targets[part])
+        index = self._order.take(step * self.batch_size + part.start, part.stop - part.start)
+        return Batch(*(a[index].astype(np.int64) for a in self._pool))
+
+    def eval_examples(self, limit: int | None = None) -> Batch:
+        """The first `limit` of the `n_eval` validation examples; rows are independent, so any part represents all."""
+        return Batch(*(a[:limit] for a in self._validation))
+
+    @cached_property
+    def _validation(self) -> Batch:
+        return self._draw(np.random.default_rng([EVAL]), self.n_eval)
+
+    @cached_property
+    def _pool(self) -> Batch:
+        """The fixed training set, the same for every seed, which only orders it; int32 to halve its memory."""
+        rng = np.random.default_rng([POOL])
+        sizes = [min(4096, self.n_train - start) for start in range(0, self.n_train, 4096)]
+        parts = [self._draw(rng, size) for size in sizes]
+        return Batch(*(np.concatenate([p[i].astype(np.int32) for p in parts]) for i in (0, 1)))
+
+    @cached_property
+    def _order(self) -> EpochOrder:
+        return EpochOrder(self.n_train, self.seed)
+
+    def _draw(self, rng: np.random.Generator, n: int) -> Batch:
+        """n fresh examples, int64 [n, T] each."""
+        half, context = self._vocab_size // 2, 2 * self.n_pairs
+        keys = 1 + distinct(rng, n, self.n_pairs, half - 1)
+        values = half + distinct(rng, n, self.n_pairs, self._vocab_size - half)
+        inputs = np.zeros((n, self.seq_len), np.int64)
+        if self.random_fill:
+            inputs[:, context:] = rng.integers(self._vocab_size, size=(n, self.seq_len - context))
+        targets = np.full((n, self.seq_len), IGNORE, np.int64)
+        inputs[:, 0:context:2], inputs[:, 1:context:2] = keys, values
+        at = context + 2 * self._slots(rng, n)
+        np.put_along_axis(inputs, at, keys, axis=1)
+        np.put_along_axis(targets, at, values, axis=1)
+        return Batch(inputs, targets)
+
+    def _slots(self, rng: np.random.Generator, n: int) -> NDArray[np.int64]:
+        """For each row, the 0-based slots of its queries [n, n_pairs], by the Gumbel-top-k trick: the k largest of
+        log p + Gumbel noise are k draws without replacement (Kool et al. 2019, arXiv 1903.06059)."""
+        slots = (self.seq_len - 2 * self.n_pairs) // 2
+        logits = (self.power_a - 1) * np.log(np.arange(1, slots + 1))
+        return np.argsort(-(logits + rng.gumbel(size=(n, slots))), axis=1)[:, : self.n_pairs]
+
+    def baselines(self) -> dict[str, float]:
+        """A uniform guess among all values (accuracy, loss in nats), and among those in the prompt (accuracy)."""
+        values = self._vocab_size - self._vocab_size // 2
+        return {
+            "chance_accuracy": 1 / values,
+            "prompt_value_accuracy": 1 / self.n_pairs,
+            "chance_loss": math.log(values),
+        }
+
+    def describe(self) -> dict[str, Any]:
+        """The settings."""
+        return super().describe() | {
+            "n_pairs": self.n_pairs,
+            "power_a": self.power_a,
+            "random_fill": self.random_fill,
+            "n_train": self.n_train,
+            "n_eval": self.n_eval,
+        }
+
+
+def distinct(rng: np.random.Generator, rows: int, n: int, below: int) -> NDArray[np.int64]:
+    """[rows, n] whole numbers in [0, below), distinct and in random order within each row, uniform over all such rows.
+
+    Repeats of an earlier column are drawn again until there are none. Relabelling the numbers turns any run of this
+    into an equally likely one, so every row without repeats is equally likely.
+    """
+    if 4 * n > below:  # repeats would be many: shuffle instead
+        return rng.permuted(np.tile(np.arange(below), (rows, 1)), axis=1)[:, :n]
+    out = rng.integers(below, size=(rows, n))
+    while True:
+        order = np.argsort(out, axis=1, kind="stable")
+        ranked = np.take_along_axis(out, order, axis=1)
+        repeat = np.zeros(out.shape, bool)
+        np.put_along_axis(repeat, order[:, 1:], ranked[:, 1:] == ranked[:, :-1], axis=1)
+        if not (count := int(repeat.sum())):
+            return out
+        out[repeat] = rng.integers(below, size=count)

@@ -1,0 +1,150 @@
+"""Language modelling: each position predicts the next token of a packed stream of documents. One row, seq_len 8:
+
+    inputs   It  is  a  truth  universally  acknowledged  ,     that
+    targets  is  a   truth  universally  acknowledged  ,  that  a
+
+Documents follow one another, each ended by the end-of-document token, and a row may hold parts of several; attention
+is not masked between them. Training and validation tokens are separate arrays, so no row ever holds both.
+"""
+
+from __future__ import annotations
+
+import math
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from attnlab.data.packed import Packed, cache_root, pack
+from attnlab.data.sampler import Blocks, Sampler
+from attnlab.data.sources import Dataset, check_dataset, open_dataset
+from attnlab.data.tokenizer import Spec
+from attnlab.tasks import base
+from attnlab.tasks.base import Batch
+
+
+class Task(base.Task):
+    """Next-token prediction on a text corpus.
+
+    Args:
+        dataset: `austen` (built in), a local file or folder (.txt, .jsonl, .json, .parquet, `save_to_disk`) or a hub id.
+        config, split, revision: of a hub dataset; `split` also picks a local folder's files of that name.
+        field: the text column.
+        max_tokens: training tokens used, at most.
+        validation: the validation split's name; None: 5 % of the text, whole documents chosen by a hash of their
+            content, or the tail of a single document.
+        tokenizer: `bpe` (trained on the training split), `bytes`, a tokenizer.json, a folder with one, or a hub id;
+            or `{name: ..., vocab_size: ..., revision: ...}`.
+        vocab_size: of the `bpe`; None: 4096.
+        eval_tokens: validation tokens per evaluation, at most: blocks spread evenly over the validation split, always
+            the same ones.
+    """
+
+    metrics = ("val_loss", "val_bpb")
+
+    def __init__(
+        self,
+        *,
+        seq_len: int,
+        batch_size: int,
+        seed: int,
+        dataset: str = "austen",
+        config: str | None = None,
+        split: str = "train",
+        revision: str | None = None,
+        field: str = "text",
+        max_tokens: int | None = None,
+        validation: str | None = None,
+        tokenizer: str | dict[str, Any] = "bpe",
+        vocab_size: int | None = None,
+        eval_tokens: int = 65536,
+    ):
+        super().__init__(seq_len=seq_len, batch_size=batch_size, seed=seed)
+        self.dataset = Dataset(dataset, config, split, revision, field, validation)
+        self.max_tokens, self.eval_tokens = max_tokens, eval_tokens
+        self._tokenizer_form, self._bpe_size = tokenizer, vocab_size
+
+    def check(self) -> list[str]:
+        """What is wrong with the dataset's and the tokenizer's names and with the sizes."""
+        problems = check_dataset(self.dataset)
+        try:
+            Spec.parse(self._tokenizer_form, self._bpe_size)
+        except ValueError as error:
+            problems.append(str(error))
+        if self.max_tokens is not None and self.max_tokens <= self.seq_len:
+            problems.append(f"max_tokens: {self.max_tokens} do not fill one block of seq_len + 1 = {self.seq_len + 1}")
+        if self.eval_tokens < self.seq_len:
+            problems.append(f"eval_tokens: at least seq_len {self.seq_len}, not {self.eval_tokens}")
+        return problems
+
+    def prepare(self) -> None:
+        """Tokenise the corpus, or find it in the cache.
+
+        Raises:
+            ValueError: one line: the corpus or the tokenizer cannot be had, or a split is shorter than one block.
+        """
+        assert self.packed
+
+    @cached_property
+    def packed(self) -> Packed:
+        """The corpus's tokens and the facts about them."""
+        spec, cache = Spec.parse(self._tokenizer_form, self._bpe_size), cache_root()
+        packed = pack(open_dataset(self.dataset, cache), spec, self.max_tokens, cache)
+        for name in ("train", "validation"):
+            if (tokens := packed.meta[name]["tokens"]) <= self.seq_len:
+                raise ValueError(
+                    f"dataset {self.dataset.name}: the {name} split has {tokens} tokens, fewer than one block of "
+                    f"seq_len + 1 = {self.seq_len + 1}; use more text or seq_len at most {tokens - 1}"
+                )
+        return packed
+
+    @cached_property
+    def _sampler(self) -> Sampler:
+        return Sampler(Blocks(self.packed.train, self.seq_len), self.batch_size, self.seed)
+
+    @property
+    def vocab_size(self) -> int:
+        """V, as the tokenizer came out: a BPE of a small corpus may stay below the size asked for."""
+        return self.packed.meta["vocab_size"]
+
+    @property
+    def eos_id(self) -> int:  # type: ignore[override]
+        """The end-of-document token."""
+        return self.packed.meta["eos_id"]
+
+    @property
+    def bytes_per_token(self) -> float:  # type: ignore[override]
+        """UTF-8 bytes per token over the whole validation split, end-of-document tokens counted as tokens of 0 bytes:
+        bits per byte = loss / ln 2 / bytes_per_token."""
+        return self.packed.meta["validation"]["bytes"] / self.packed.meta["validation"]["tokens"]
+
+    def batch(self, step: int, rank: int = 0, world: int = 1) -> Batch:
+        """Training blocks [B / world, T], every block once per epoch."""
+        return _shifted(self._sampler.batch(step, rank, world))
+
+    def eval_examples(self, limit: int | None = None) -> Batch:
+        """Validation blocks [N, T], spread evenly over the split; N tokens are at most `eval_tokens`."""
+        blocks = Blocks(self.packed.validation, self.seq_len)
+        n = min(len(blocks), self.eval_tokens // self.seq_len)
+        n = n if limit is None else min(n, limit)
+        return _shifted(blocks[np.arange(n) * len(blocks) // max(n, 1)])
+
+    def baselines(self) -> dict[str, float]:
+        """Nats per token of a uniform guess and of the training split's token frequencies."""
+        return {"unigram_loss": self.packed.meta["unigram_loss"], "uniform_loss": math.log(self.vocab_size)}
+
+    def tokenizer_json(self) -> str:
+        """The text of tokenizer.json."""
+        return self.packed.tokenizer_json
+
+    def describe(self) -> dict[str, Any]:
+        """The corpus, its splits and its tokenizer."""
+        meta = self.packed.meta
+        keys = ("source", "train", "validation", "corpus_sha256", "tokenizer", "tokenizer_sha256", "unigram_loss")
+        facts = {"dataset": self.dataset.name, "eval_tokens": self.eval_tokens, "bytes_per_token": self.bytes_per_token}
+        return super().describe() | facts | {key: meta[key] for key in keys}
+
+
+def _shifted(blocks: np.ndarray) -> Batch:
+    """int64 [B, T + 1] -> inputs and targets [B, T], contiguous."""
+    return Batch(np.ascontiguousarray(blocks[:, :-1]), np.ascontiguousarray(blocks[:, 1:]))

@@ -1,0 +1,169 @@
+"""What a trial costs beside its training: slots, a TorchTrainer per trial, and a plain Ray task, in one run.
+
+    python -m bench.turnaround [--trials 24]
+
+The same tiny trial (a real model on real text, a few steps) every time. Printed per way: from one trial's last report to
+the next one's first step on the same worker (median, 99th percentile; slots only, since the others end their process),
+wall seconds and CPU-seconds per trial, the first start counted apart for slots. CPU-seconds are those of every process of
+the run, from the operating system.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import tempfile
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Callable
+from pathlib import Path
+from statistics import quantiles
+from typing import Any
+
+import psutil
+
+from attnlab.check import checked
+from attnlab.runs import Job, SweepDir
+from attnlab.sweep import engine
+
+SWEEP = {
+    "name": "turnaround",
+    "trial": {
+        "model": {"d_model": 32, "n_layers": 1, "n_heads": 2},
+        "task": {"name": "text", "seq_len": 64, "tokenizer": "bytes", "eval_tokens": 1024},
+        "train": {"max_steps": 8, "batch_size": 4, "eval_every": 4},
+    },
+    "arms": {"standard": {"model": {"mixer": "standard"}}, "gla": {"model": {"mixer": "gla"}}},
+    "search": {"space": {"optim.lr": {"loguniform": [1e-3, 1e-2]}}},
+    "resources": {"gpus_per_worker": "auto"},
+}
+
+
+class Cpu:
+    """CPU-seconds of this process's descendants, dead ones included as far as they were seen."""
+
+    def __init__(self) -> None:
+        self._seen: dict[tuple[int, float], float] = {}
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+        self._thread.start()
+
+    def _watch(self) -> None:
+        while not self._stop.wait(0.1):
+            self._look()
+
+    def _look(self) -> None:
+        me = psutil.Process()
+        for process in [me, *me.children(recursive=True)]:
+            try:
+                times = process.cpu_times()
+                self._seen[process.pid, process.create_time()] = times.user + times.system
+            except psutil.Error:
+                continue
+
+    def total(self) -> float:
+        self._look()
+        return sum(self._seen.values())
+
+    def stop(self) -> None:
+        self._stop.set()
+        self._thread.join()
+
+
+def slots(folder: Path, trials: int) -> dict[str, float]:
+    """attnlab's own engine."""
+    sweep = checked({**SWEEP, "search": {**SWEEP["search"], "trials": trials // 2}})
+    start = time.time()
+    engine.run(sweep, folder)
+    wall = time.time() - start
+    marks = defaultdict(list)
+    for result in SweepDir(folder / sweep.name).results():
+        clock = result["environment"]
+        marks[clock["pid"]].append((clock["first_step_at"], clock["last_report_at"]))
+    gaps = [b[0] - a[1] for seen in marks.values() for a, b in zip(sorted(seen), sorted(seen)[1:], strict=False)]
+    cuts = quantiles(gaps, n=100)
+    began = min(first for seen in marks.values() for first, _ in seen) - start
+    return {"median gap s": cuts[49], "99 % gap s": cuts[98], "first start s": began, "wall s": (wall - began) / trials}
+
+
+def trainers(folder: Path, trials: int) -> dict[str, float]:
+    """A TorchTrainer per trial, one after another."""
+    from ray.train import RunConfig, ScalingConfig
+    from ray.train.torch import TorchTrainer
+
+    def one(i: int) -> None:
+        name = f"trial-{i}"
+        config = {"job": job(i).model_dump(mode="json"), "home": str(folder / name)}
+        TorchTrainer(
+            task,
+            train_loop_config=config,
+            scaling_config=ScalingConfig(num_workers=1),
+            run_config=RunConfig(name=name, storage_path=str(folder)),
+        ).fit()
+
+    return _sequence(one, trials)
+
+
+def tasks(folder: Path, trials: int) -> dict[str, float]:
+    """A plain Ray task per trial, each in a process of its own, one after another."""
+    import ray
+
+    remote = ray.remote(num_cpus=1, max_calls=1)(task)
+
+    def one(i: int) -> None:
+        ray.get(remote.remote({"job": job(i).model_dump(mode="json"), "home": str(folder / f"task-{i}")}))
+
+    return _sequence(one, trials)
+
+
+def job(i: int) -> Job:
+    sweep = checked(SWEEP)
+    return Job.make("gla", i, sweep.trial_of("gla", {"optim.lr": 1e-3 * (i + 1)}))
+
+
+def task(config: dict[str, Any]) -> None:
+    from attnlab.runs import TrialDir
+    from attnlab.train import train
+
+    train(Job.model_validate(config["job"]), TrialDir(Path(config["home"])))
+
+
+def _sequence(one: Callable[[int], None], trials: int) -> dict[str, float]:
+    import ray
+
+    ray.init(include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+    start = time.time()
+    for i in range(trials):
+        one(i)
+    wall = (time.time() - start) / trials
+    ray.shutdown()
+    return {"wall s": wall}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--trials", type=int, default=24)
+    parser.add_argument("--few", type=int, default=3, help="trials of the two slow ways")
+    args = parser.parse_args()
+    for key, value in engine.ENVIRONMENT.items():
+        os.environ.setdefault(key, value)
+    cpu = Cpu()
+    rows = {}
+    for way, count in ((slots, args.trials), (trainers, args.few), (tasks, args.few)):
+        with tempfile.TemporaryDirectory() as folder:
+            before = cpu.total()
+            rows[way.__doc__.split(",")[0].strip(".")] = {
+                **way(Path(folder), count),
+                "CPU s per trial": (cpu.total() - before) / count,
+                "trials": count,
+            }
+    cpu.stop()
+    columns = ["trials", "median gap s", "99 % gap s", "first start s", "wall s", "CPU s per trial"]
+    print(f"{'':32}" + "".join(f"{c:>16}" for c in columns))
+    for name, row in rows.items():
+        print(f"{name:32}" + "".join(f"{row[c]:16.3f}" if c in row else f"{'-':>16}" for c in columns))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,127 @@
+"""Putting the substitutes in place."""
+
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from attnlab import kernels
+from attnlab.kernels import routing
+
+torch.set_num_threads(1)
+kernels.install()
+
+
+def test_installing_again_changes_nothing():
+    import fla.ops.gla as gla
+
+    before = gla.chunk_gla
+    kernels.install()
+    assert gla.chunk_gla is before
+    assert not hasattr(before.fla_original, "fla_original")
+
+
+def test_every_module_that_holds_a_function_is_reached():
+    originals = {}
+    for path in kernels.SUBSTITUTES:
+        module, _, name = path.partition(":")
+        originals[id(getattr(sys.modules[module], name).fla_original)] = path
+    for name, module in list(sys.modules.items()):
+        if name.startswith("fla.") and module is not None:
+            left = [originals[id(x)] for x in vars(module).values() if id(x) in originals]
+            assert not left, f"{name} still holds {left}"
+
+
+def test_a_function_that_fla_lacks_is_an_error_that_names_it(monkeypatch):
+    monkeypatch.setitem(routing.SUBSTITUTES, "fla.ops.gla.chunk:chunk_gone", lambda: None)
+    monkeypatch.setitem(routing.SUBSTITUTES, "fla.ops.no_such:f", lambda: None)
+    with pytest.raises(RuntimeError, match=r"fla\.ops\.gla\.chunk:chunk_gone, fla\.ops\.no_such:f"):
+        routing._routes()
+
+
+def test_an_argument_that_is_not_implemented_is_refused_and_a_hint_is_not():
+    from fla.ops.gla import fused_recurrent_gla
+
+    x = torch.randn(1, 3, 1, 4)
+    fused_recurrent_gla(x, x, x, gk=-x.abs(), reverse=False)
+    with pytest.raises(NotImplementedError, match=r"fused_recurrent_gla\(reverse=True\)"):
+        fused_recurrent_gla(x, x, x, gk=-x.abs(), reverse=True)
+
+
+def test_defaults_are_fla_s_own():
+    """chunk_linear_attn normalises unless told not to; its recurrent sibling does not unless told to."""
+    from fla.ops.linear_attn import chunk_linear_attn, fused_recurrent_linear_attn
+
+    q = torch.rand(1, 5, 1, 4)
+    assert torch.allclose(chunk_linear_attn(q, q, torch.ones_like(q))[0], torch.ones_like(q))
+    assert not torch.allclose(fused_recurrent_linear_attn(q, q, torch.ones_like(q))[0], torch.ones_like(q))
+
+
+def test_bypass_reaches_flas_own_function():
+    from fla.ops.retention import chunk_retention
+
+    kernels.calls.clear()
+    x = torch.randn(1, 4, 1, 16)
+    chunk_retention(x, x, x)
+    assert "chunk_retention" in kernels.calls
+    kernels.calls.clear()
+    with kernels.bypass(), pytest.raises(Exception):  # noqa: B017  (Triton without a GPU raises what it likes)
+        chunk_retention(x, x, x)
+    assert not kernels.calls
+    assert not routing.bypassed()
+
+
+@pytest.mark.parametrize("name", ["chunk_gla", "fused_recurrent_gated_delta_rule", "fused_recurrent_hgrn"])
+def test_sequences_laid_end_to_end_equal_separate_ones(name):
+    import fla.ops
+
+    function, lengths = getattr(fla.ops, name), (5, 17, 8)
+    torch.manual_seed(0)
+    if name == "fused_recurrent_hgrn":
+        args = {"x": torch.randn(1, 30, 6), "g": -torch.rand(1, 30, 6)}
+    else:
+        args = {n: torch.randn(1, 30, 2, 4) for n in "qkv"}
+        args["g"] = -torch.rand(1, 30, 2, 4) if name == "chunk_gla" else -torch.rand(1, 30, 2)
+        if "delta" in name:
+            args["beta"] = torch.rand(1, 30, 2)
+    bounds = torch.tensor([0, *lengths]).cumsum(0)
+    out, final = function(**args, cu_seqlens=bounds, output_final_state=True)
+    for i, (start, end) in enumerate(zip(bounds, bounds[1:], strict=False)):
+        one, state = function(**{n: x[:, start:end] for n, x in args.items()}, output_final_state=True)
+        assert torch.allclose(out[:, start:end], one, atol=1e-6)
+        assert torch.allclose(final[i : i + 1], state, atol=1e-6)
+
+
+def test_attention_windows_groups_and_single_queries():
+    from attnlab.kernels.attention import attend, attend_varlen
+
+    torch.manual_seed(0)
+    q, k, v = torch.randn(2, 9, 4, 8), torch.randn(2, 9, 2, 8), torch.randn(2, 9, 2, 8)
+
+    def plain(q, k, v, left):
+        k, v = (x.repeat_interleave(2, 2) for x in (k, v))
+        scores = torch.einsum("bihd,bjhd->bhij", q, k) * 8**-0.5
+        back = torch.arange(9 - q.shape[1], 9)[:, None] - torch.arange(9)
+        scores = scores.masked_fill((back < 0) | (back > left), -torch.inf)
+        return torch.einsum("bhij,bjhd->bihd", scores.softmax(-1), v)
+
+    for queries in (9, 4, 1):
+        for left in (100, 8, 3, 0):
+            mine = attend(q[:, -queries:], k, v, causal=True, window_size=(left if left < 100 else -1, 0))
+            assert torch.allclose(mine, plain(q[:, -queries:], k, v, left), atol=1e-6), (queries, left)
+    ends = torch.tensor([0, 9, 18])
+    flat = attend_varlen(q.flatten(0, 1), k.flatten(0, 1), v.flatten(0, 1), ends, ends, 9, 9, causal=True)
+    assert torch.allclose(flat.view(2, 9, 4, 8), attend(q, k, v, causal=True), atol=1e-6)
+
+
+def test_importing_fla_after_attnlab_is_enough():
+    script = (
+        "import sys, attnlab; assert not {'torch', 'ray', 'fla', 'transformers'} & set(sys.modules)\n"
+        "from fla.layers import GatedLinearAttention; import torch\n"
+        "GatedLinearAttention(hidden_size=32, num_heads=2)(torch.randn(1, 70, 32))[0].sum().backward()\n"
+        "from transformers import AutoConfig; print(AutoConfig.for_model('attnlab').d_model)"
+    )
+    done = subprocess.run([sys.executable, "-W", "error::UserWarning", "-c", script], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == "128"
