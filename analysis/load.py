@@ -96,7 +96,9 @@ def load(path: Path) -> SweepData:
 def _sweep(folder: SweepDir) -> Sweep:
     """sweep.yaml was checked whole when the sweep began; here its structure must do (the full check needs models)."""
     if not folder.sweep_file.exists():
-        raise LoadError(f"{folder.path}: no sweep.yaml in it; give a sweep's results folder, such as results/quickstart")
+        raise LoadError(
+            f"{folder.path}: no sweep.yaml in it; give a sweep's results folder, such as results/quickstart"
+        )
     try:
         return Sweep.model_validate(sweepfile.read(folder.sweep_file))
     except SweepError as error:

@@ -60,10 +60,10 @@ def _series(trial: TrialRecord, view: str, metric: str) -> tuple[list[float], li
 
 
 def _limits(sel: Selection, arms: Iterable[ArmSummary], view: str) -> dict[str, tuple[float, float]]:
-    """Axes that show the best trials whole; a worse trial may leave them."""
+    """Axes that show the best trials after their first tenth (a steep start would press the rest flat)."""
     trials = [t for arm in arms for t in arm.trials]
     lead = [t for t in (arm.best for arm in sel.arms) if t and t.rows] or trials
-    y = [v for t in lead for v in _series(t, view, sel.metric)[1]]
+    y = [v for ys in (_series(t, view, sel.metric)[1] for t in lead) for v in ys[len(ys) // 10 :]]
     y = y or [v for t in trials for v in _series(t, view, sel.metric)[1]]
     low, high = min(y), max(y)
     near = [b for b in sel.baselines.values() if low - (high - low) / 3 <= b <= high + (high - low) / 3]
@@ -142,7 +142,7 @@ def _baselines(axes: Axes, sel: Selection) -> None:
     for name, value in sel.baselines.items():
         if low <= value <= high:
             axes.axhline(value, color=GREY, linestyle=(0, (3, 3)), linewidth=1, zorder=1)
-            axes.annotate(f"{baseline_name(name)} {value_text(value)}", (0.995, value), xytext=(0, 2), fontsize=8,
+            axes.annotate(f"{baseline_name(name)} {value_text(value)}", (0.995, value), xytext=(0, 3), fontsize=8,
                           xycoords=("axes fraction", "data"), textcoords="offset points", ha="right",
                           color="#595959", zorder=5)  # fmt: skip
 
@@ -202,7 +202,11 @@ def _place(dim: Dimension, value: Any) -> float | None:
     """A setting's place on the axis: its value, or the number of its choice; None if the space has no such value."""
     if dim.kind != "choice":
         return value if position(dim, value) is not None else None
-    at = [i for i, choice in enumerate(dim.choices) if choice == value and isinstance(choice, bool) == isinstance(value, bool)]
+    at = [
+        i
+        for i, choice in enumerate(dim.choices)
+        if choice == value and isinstance(choice, bool) == isinstance(value, bool)
+    ]
     return float(at[0]) if at else None
 
 

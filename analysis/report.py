@@ -62,7 +62,11 @@ class Figures:
 def render(sel: Selection, figures: Figures) -> str:
     """The page."""
     env = Environment(
-        loader=PackageLoader("analysis"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=PackageLoader("analysis"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
     env.filters.update(
         value=words.value_text, count=words.count_text, large=words.large_text, seconds=words.seconds_text,
@@ -131,7 +135,9 @@ def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
 
 
 def _yaml(value: Any, flow: bool = False) -> str:
-    text = yaml.safe_dump(value, sort_keys=False, allow_unicode=True, default_flow_style=flow, width=100000 if flow else 96)
+    text = yaml.safe_dump(
+        value, sort_keys=False, allow_unicode=True, default_flow_style=flow, width=100000 if flow else 96
+    )
     return text.strip().removesuffix("\n...")  # the end mark that a lone scalar gets
 
 
@@ -145,5 +151,3 @@ def _last_line(error: str | None) -> str:
     """What a traceback says in the end."""
     lines = [line for line in (error or "").splitlines() if line.strip()]
     return lines[-1].strip() if lines else words.NONE
-
-

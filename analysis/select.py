@@ -83,9 +83,7 @@ def select(data: SweepData) -> Selection:
     board = standings(sweep, data.results, data.baselines)
     scores = {arm: _score(board, arm) for arm in sweep.arms}
     order = list(sweep.arms)
-    arms = [
-        _arm(data, arm, order.index(arm), board["arms"][arm], scores, board["ranking"]) for arm in board["ranking"]
-    ]
+    arms = [_arm(data, arm, order.index(arm), board["arms"][arm], scores, board["ranking"]) for arm in board["ranking"]]
     # a baseline is named after the metric it is a value of: `unigram_loss` belongs to val_loss
     baselines = {name: value for name, value in data.baselines.items() if metric.removeprefix("val_") in name}
     return Selection(data, arms, board["ranked_by"], baselines)
@@ -99,7 +97,12 @@ def _score(board: Mapping[str, Any], arm: str) -> float | None:
 
 
 def _arm(
-    data: SweepData, arm: str, index: int, row: Mapping[str, Any], scores: Mapping[str, float | None], ranking: list[str]
+    data: SweepData,
+    arm: str,
+    index: int,
+    row: Mapping[str, Any],
+    scores: Mapping[str, float | None],
+    ranking: list[str],
 ) -> ArmSummary:
     trials = [t for t in data.trials if t.arm == arm]
     best = next((t for t in trials if row["best"] and t.trial_id == row["best"]["trial_id"]), None)

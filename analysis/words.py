@@ -1,4 +1,4 @@
-"""Numbers as text, and the sentences of the report: each is generated from the data and claims no more than it shows."""
+"""Numbers as text, and the report's sentences: generated from the data, claiming no more than it shows."""
 
 from __future__ import annotations
 
@@ -92,7 +92,8 @@ def _lead(sel: Selection, valued: list[ArmSummary]) -> str:
     second = valued[1]
     gap = value_text(abs(first.score - second.score))
     side = "below" if sel.sweep.mode == "min" else "above"
-    return f"{first.arm} is best{so_far} with {at} ({how}), {gap} {side} the second, {second.arm} ({value_text(second.score)})."
+    behind = f"{second.arm} ({value_text(second.score)})"
+    return f"{first.arm} is best{so_far} with {at} ({how}), {gap} {side} the second, {behind}."
 
 
 def _certainty(sel: Selection, valued: list[ArmSummary]) -> str:
@@ -115,7 +116,8 @@ def _certainty(sel: Selection, valued: list[ArmSummary]) -> str:
     if interval[0] <= 0 <= interval[1]:
         return (
             f"Over {first['n']} and {second['n']} seeds the 95 % interval of that difference, "
-            f"[{value_text(interval[0])}, {value_text(interval[1])}], contains zero: these runs do not separate the two."
+            f"[{value_text(interval[0])}, {value_text(interval[1])}], contains zero: "
+            "these runs do not separate the two."
         )
     return (
         f"Over {first['n']} and {second['n']} seeds the 95 % interval of that difference is "
@@ -130,7 +132,9 @@ def _against_baselines(sel: Selection, valued: list[ArmSummary]) -> list[str]:
         short = [arm for arm in valued if sign * (arm.score - value) >= 0]
         label = f"the {baseline_name(name)} baseline ({value_text(value)})"
         if not short:
-            whole = "The only arm with a value is" if len(valued) == 1 else f"All {len(valued)} arms with a value are"
+            everyone = len(valued) == len(sel.arms) > 1
+            who = f"All {len(valued)} arms" if everyone else names(valued)
+            whole = f"{who} {'are' if len(valued) > 1 else 'is'}"
             out.append(f"{whole} better than {label}.")
         else:
             out.append(f"Not better than {label}: {names(short)}.")
@@ -157,9 +161,10 @@ def caveats(sel: Selection) -> list[str]:
         out.append("Trials ran on different devices, so seconds and tokens per second do not compare between them.")
     if empty := [arm for arm in sel.declared if arm.score is None]:
         out.append(f"Without a value of {sel.metric}: {names(empty)}.")
+    if pruned := [arm for arm in sel.declared if arm.best and arm.best.state == "pruned"]:
+        steps = ", ".join(f"{arm.arm} at step {count_text(arm.best.results['steps'])}" for arm in pruned)
+        out.append(f"The best trial was pruned before its last step, so more steps may improve it: {steps}.")
     for arm in sel.declared:
-        if arm.best and arm.best.state == "pruned":
-            out.append(f"{arm.arm}'s best trial was pruned at step {count_text(arm.best.results['steps'])}.")
         if arm.ties:
             out.append(
                 f"{arm.arm} has {arm.ties + 1} trials with exactly its best value; the earliest one, "

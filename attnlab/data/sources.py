@@ -68,11 +68,8 @@ def check_dataset(dataset: Dataset) -> list[str]:
     hub_only = [key for key in ("config", "revision") if getattr(dataset, key) is not None]
     if name in BUILT_IN:
         defaults = Dataset(name)
-        own = [
-            key
-            for key in ("config", "split", "revision", "field", "validation")
-            if getattr(dataset, key) != getattr(defaults, key)
-        ]
+        keys = ("config", "split", "revision", "field", "validation")
+        own = [key for key in keys if getattr(dataset, key) != getattr(defaults, key)]
         return [f"{key}: the built-in dataset {name} takes none; its splits and text are fixed" for key in own]
     if dataset.is_local:
         problems = [f"{key}: {name} is local; only a hub dataset has one" for key in hub_only]

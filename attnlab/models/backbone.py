@@ -122,12 +122,21 @@ class BackbonePreTrainedModel(PreTrainedModel):
     def _init_weights(self, module: nn.Module) -> None:
         """Nothing: the constructors initialise, so that a mixer keeps what its own does."""
 
+    # transformers builds a model to be loaded on the meta device and leaves the buffers that no checkpoint holds (rotary
+    # frequencies) uninitialised, to be filled by `_init_weights`, which would have to know every mixer's. Instead:
+
     @classmethod
     def get_init_context(cls, *args: Any, **kwargs: Any) -> list[Any]:
-        """Build on a real device also in `from_pretrained`: on meta, transformers' default, a mixer's non-persistent
-        buffers (rotary frequencies) would be lost, as no checkpoint holds them."""
+        """Build on a real device, so that the constructors fill them, ..."""
         contexts = super().get_init_context(*args, **kwargs)
         return [context for context in contexts if context != torch.device("meta")]
+
+    def _move_missing_keys_from_meta_to_device(self, *args: Any, **kwargs: Any) -> None:
+        """... and keep what they filled in."""
+        kept = {name: buffer.clone() for name, buffer in self.named_non_persistent_buffers()}
+        super()._move_missing_keys_from_meta_to_device(*args, **kwargs)
+        for name, buffer in self.named_non_persistent_buffers():
+            buffer.copy_(kept[name])
 
 
 class Backbone(BackbonePreTrainedModel):

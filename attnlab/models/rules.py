@@ -1,7 +1,7 @@
 """How a model's shape becomes a mixer's arguments, and which shapes a mixer refuses: pure functions of plain numbers.
 
-The rows of `mixers.MIXERS` are put together from these. A value is a function of (the model's shape, the arguments given
-in the sweep file); a rule is a function of (the shape, the resolved arguments) and returns one line or None.
+The rows of `mixers.MIXERS` are put together from these. A value is a function of (the model's shape, the arguments
+given in the sweep file); a rule is a function of (the shape, the resolved arguments) and returns one line or None.
 """
 
 from __future__ import annotations

@@ -27,7 +27,7 @@ class Task(base.Task):
     """Next-token prediction on a text corpus.
 
     Args:
-        dataset: `austen` (built in), a local file or folder (.txt, .jsonl, .json, .parquet, `save_to_disk`) or a hub id.
+        dataset: `austen` (built in), a local file or folder (.txt, .jsonl, .json, .parquet, `save_to_disk`), a hub id.
         config, split, revision: of a hub dataset; `split` also picks a local folder's files of that name.
         field: the text column.
         max_tokens: training tokens used, at most.

@@ -37,13 +37,17 @@ def test_saved_and_loaded_again_it_is_the_same(tmp_path, model, mixer):
     assert tied == bool(model.get("tie_embeddings"))
 
 
-def test_loading_needs_only_import_attnlab(tmp_path):
+def test_import_attnlab_is_light_and_enough(tmp_path):
+    """In a fresh process: nothing heavy comes with it, yet FLA's layers run on the CPU and transformers loads a model."""
     build(mixer="gla").save_pretrained(tmp_path)
     script = (
-        "import sys, attnlab\nfrom transformers import AutoModelForCausalLM\n"
+        "import sys, attnlab; assert not {'torch', 'ray', 'fla', 'transformers'} & set(sys.modules)\n"
+        "from fla.layers import GatedLinearAttention; import torch\n"
+        "GatedLinearAttention(hidden_size=32, num_heads=2)(torch.randn(1, 70, 32))[0].sum().backward()\n"
+        "from transformers import AutoModelForCausalLM\n"
         f"print(type(AutoModelForCausalLM.from_pretrained({str(tmp_path)!r})).__name__)"
     )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-W", "error::UserWarning", "-c", script], capture_output=True, text=True)
     assert done.stdout.strip() == "BackboneForCausalLM", done.stderr
 
 

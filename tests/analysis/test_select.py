@@ -1,0 +1,115 @@
+"""Selection, sentences and statistics."""
+
+import math
+
+import pytest
+
+from analysis import words
+from analysis.load import load
+from analysis.select import mixer_text, select
+from analysis.stats import welch
+from attnlab.space import parse
+
+
+def chosen(fake):
+    return select(load(fake.path))
+
+
+def by_name(sel):
+    return {arm.arm: arm for arm in sel.arms}
+
+
+def test_states_are_counted_per_arm(full):
+    arms = by_name(chosen(full))
+    assert arms["standard"].counts == dict(completed=5, pruned=1, diverged=1, failed=0, unfinished=0, unreadable=0)
+    assert arms["gla"].counts == dict(completed=5, pruned=1, diverged=0, failed=1, unfinished=0, unreadable=1)
+    assert arms["hybrid"].counts == dict(completed=5, pruned=1, diverged=0, failed=0, unfinished=1, unreadable=0)
+
+
+def test_arms_are_ranked_by_confirm_means_and_the_unreadable_best_is_no_candidate(full):
+    sel = chosen(full)
+    assert [arm.arm for arm in sel.arms] == ["gla", "hybrid", "standard"]
+    assert [arm.rank for arm in sel.arms] == [1, 2, 3]
+    assert sel.ranked_by == "confirm mean"
+    assert sel.arms[0].value == pytest.approx(3.1) and sel.arms[0].confirm["n"] == 3
+    assert sel.baselines == {"unigram_loss": 4.5}
+
+
+def test_equal_trials_and_equal_arms_are_told(fake):
+    first = fake.trial("gla", 3.0, lr=0.001)
+    fake.trial("gla", 3.0, lr=0.002)
+    fake.trial("standard", 3.0)
+    fake.trial("hybrid", 3.5)
+    sel = chosen(fake)
+    arms = by_name(sel)
+    assert arms["gla"].best.trial_id == first.trial_id and arms["gla"].ties == 1
+    assert (arms["gla"].rank, arms["standard"].rank, arms["hybrid"].rank) == (1, 1, 3)
+    assert "standard and gla share the best val_loss 3.0000" in words.answer(sel)[0]
+    assert any("2 trials with exactly its best value" in line for line in words.caveats(sel))
+
+
+def test_a_single_run_per_arm_is_given_no_interval(fake):
+    for arm, value in (("standard", 3.0), ("gla", 3.25), ("hybrid", 3.5)):
+        fake.trial(arm, value)
+    lead, certainty = words.answer(chosen(fake))
+    assert "standard is best so far with val_loss 3.0000" in lead and "0.2500 below the second, gla (3.2500)" in lead
+    assert "run once, so no interval can be given" in certainty
+
+
+def test_seeds_that_do_not_separate_two_arms_are_said_not_to(fake):
+    for arm, shift in (("standard", 0.0), ("gla", 0.01), ("hybrid", 0.5)):
+        for seed, noise in enumerate((0.0, 0.2, 0.4)):
+            fake.trial(arm, 3 + shift + noise, phase="confirm", seed=seed)
+    assert "contains zero: these runs do not separate the two" in words.answer(chosen(fake))[1]
+
+
+def test_arms_that_learnt_nothing_are_held_against_the_baseline(fake):
+    for arm, value in (("standard", 4.0), ("gla", 4.6), ("hybrid", 4.1)):
+        fake.trial(arm, value)
+    fake.baselines(unigram_loss=4.5, unigram_accuracy=0.2)
+    assert words.answer(chosen(fake))[2:] == ["Not better than the unigram loss baseline (4.5000): gla."]
+
+
+def test_without_a_value_there_is_no_answer(fake):
+    fake.trial("gla", None, state="diverged", steps=20)
+    sel = chosen(fake)
+    assert "no answer" in " ".join(words.answer(sel)) and all(arm.rank is None for arm in sel.arms)
+
+
+@pytest.mark.parametrize(("lr", "end"), [(0.09, "upper"), (0.00011, "lower"), (0.05, None), (0.0002, None)])
+def test_a_best_setting_near_the_end_of_its_range_is_named(fake, lr, end):
+    fake.trial("gla", 3.0, lr=lr)
+    told = words.edges(chosen(fake))
+    assert (len(told) == 1 and f"{end} edge" in told[0] and "gla" in told[0]) if end else told == []
+
+
+def test_position_is_on_the_scale_searched():
+    assert words.position(parse({"loguniform": [1e-4, 1e-2]}), 1e-3) == pytest.approx(0.5)
+    assert words.position(parse({"uniform": [0, 4]}), 1) == 0.25
+    assert words.position(parse({"choice": [0, 4]}), 4) is None
+    assert words.position(parse({"uniform": [0, 4]}), None) is None
+
+
+def test_mixers_are_described_as_built(fake):
+    assert mixer_text(fake.sweep, "standard", {}) == "standard x4"
+    assert mixer_text(fake.sweep, "gla", {}) == "gla[expand_k 0.5] x4"
+    assert mixer_text(fake.sweep, "hybrid", {}) == "gla, standard[window 32] repeated over 4 layers"
+
+
+def test_welch_agrees_with_a_worked_example():
+    # means 2 and 5, variances 1 and 4, three each: se = sqrt(5/3), 2.94 degrees of freedom, rounded down to 2
+    low, high = welch([1, 2, 3], [3, 5, 7])
+    half = 4.303 * math.sqrt(5 / 3)
+    assert (low, high) == pytest.approx((-3 - half, -3 + half))
+    assert welch([1], [2, 3]) is None and welch([1, 1], [2, 2]) is None
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(3.14159, "3.1416"), (None, "-"), (math.nan, "-"), (2e-5, "2e-05"), (0.0, "0.0000")]
+)
+def test_values_as_text(value, text):
+    assert words.value_text(value) == text
+
+
+def test_large_numbers_as_text():
+    assert [words.large_text(v) for v in (17_123_456, 999_999, 950, None)] == ["17.1M", "1M", "950", "-"]

@@ -1,0 +1,110 @@
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from attnlab.config import TaskConfig
+from attnlab.tasks import build_task, check_task
+
+
+def build(**settings):
+    return build_task(TaskConfig(name="text", **settings), batch_size=8, seed=0)
+
+
+@pytest.fixture
+def book(tmp_path):
+    path = tmp_path / "book.txt"
+    path.write_text("".join(f"line {i} of the book\n" for i in range(2000)))
+    return str(path)
+
+
+def test_targets_are_the_next_tokens_of_the_text(book):
+    task = build(dataset=book, seq_len=32, tokenizer="bytes")
+    text = Path(book).read_text()
+    for inputs, targets in zip(*task.batch(0), strict=True):
+        assert (inputs[1:] == targets[:-1]).all()
+        assert bytes(inputs.astype(np.uint8)).decode() in text
+
+
+def test_windows_of_the_two_splits_share_no_position(book):
+    task = build(dataset=book, seq_len=32, tokenizer="bytes", eval_tokens=10**6)
+    train, validation = task.packed.train, task.packed.validation
+    whole = Path(book).read_text().encode()
+    assert bytes(train[:-1].astype(np.uint8)) + bytes(validation[:-1].astype(np.uint8)) == whole  # the two are disjoint
+    steps = (len(train) - 1) // 32 // 8 + 1
+    trained = {int(n) for step in range(steps) for row in task.batch(step).targets for n in numbers(row)}
+    asked = {int(n) for row in task.eval_examples().targets for n in numbers(row)}
+    assert len(asked) > 80 and max(trained) < min(asked)  # line numbers only grow
+
+
+def numbers(row):
+    """The complete line numbers in a window of bytes."""
+    words = bytes(row[row < 256].astype(np.uint8)).decode().split("line ")[1:]
+    return [w.split(" ")[0] for w in words if " " in w]
+
+
+def test_evaluation_is_spread_over_the_validation_split():
+    task = build(seq_len=64, eval_tokens=640)
+    inputs = task.eval_examples().inputs
+    assert inputs.shape == (10, 64)
+    blocks = (len(task.packed.validation) - 1) // 64
+    for i, row in enumerate(inputs):
+        start = i * blocks // 10 * 64
+        assert (row == task.packed.validation[start : start + 64]).all()
+    assert task.eval_examples(3).inputs.shape == (3, 64)
+
+
+def test_bytes_per_token_and_baselines():
+    task = build(seq_len=64, tokenizer="bytes")
+    assert task.bytes_per_token == pytest.approx(1, abs=1e-4)
+    assert task.baselines()["uniform_loss"] == math.log(257)
+    bpe = build(seq_len=64)
+    assert 3 < bpe.bytes_per_token < 5 and bpe.vocab_size == 4096
+    assert 0 < bpe.baselines()["unigram_loss"] < bpe.baselines()["uniform_loss"]
+
+
+def test_corpora_too_short_for_one_block(tmp_path, book):
+    (tmp_path / "short.txt").write_text("few words, " * 20)
+    with pytest.raises(
+        ValueError, match=r"the train split has 2\d\d tokens, fewer than one block of seq_len \+ 1 = 513"
+    ):
+        build(dataset=str(tmp_path / "short.txt"), seq_len=512, tokenizer="bytes").prepare()
+    with pytest.raises(ValueError, match="the validation split has .* seq_len at most"):
+        build(dataset=book, seq_len=8192, tokenizer="bytes", eval_tokens=8192).prepare()
+
+
+def test_fewer_blocks_than_a_batch(tmp_path):
+    (tmp_path / "small.txt").write_text("".join(f"{i} " for i in range(500)))
+    task = build(dataset=str(tmp_path / "small.txt"), seq_len=64, tokenizer="bytes")
+    assert task.batch(0).inputs.shape == (8, 64)
+    task = build_task(
+        TaskConfig(dataset=str(tmp_path / "small.txt"), seq_len=64, tokenizer="bytes"), batch_size=100, seed=0
+    )
+    assert task.batch(3).inputs.shape == (100, 64)
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"dataset": "austn"}, "dataset: no file or folder austn; did you mean 'austen'?"),
+        ({"max_tokens": 64}, "max_tokens: 64 do not fill one block of seq_len + 1 = 65"),
+        ({"eval_tokens": 10}, "eval_tokens: at least seq_len 64, not 10"),
+        ({"vocab_size": 3}, "vocab_size: a byte-level BPE needs at least 257, not 3"),
+        ({"tokenizer": 5}, "tokenizer: a text or a mapping, not 5"),
+    ],
+)
+def test_mistakes(settings, says):
+    (problem,) = check_task(TaskConfig(name="text", seq_len=64, **settings))
+    assert problem == says
+
+
+def test_the_exported_tokenizer_loads_in_transformers(tmp_path):
+    from transformers import PreTrainedTokenizerFast
+
+    task = build(seq_len=64)
+    (tmp_path / "tokenizer.json").write_text(task.tokenizer_json())
+    loaded = PreTrainedTokenizerFast(tokenizer_file=str(tmp_path / "tokenizer.json"))
+    text = "It is a truth universally acknowledged."
+    assert loaded.encode(text) == task.packed.tokenizer.encode([text])[0].tolist()
+    assert loaded.decode(loaded.encode(text)) == text
