@@ -5,16 +5,20 @@ from __future__ import annotations
 import csv
 import io
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from analysis.load import ALL_STATES
 from analysis.select import ArmSummary, Selection
 from analysis.words import (
+    NONE,
     baseline_name,
     better_text,
     confirm_text,
     count_text,
+    counts_text,
     large_text,
     seconds_text,
     settings_text,
@@ -60,32 +64,36 @@ def _record(sel: Selection, arm: ArmSummary) -> dict[str, object]:
 
 def show(sel: Selection, console: Console) -> None:
     """Print the leaderboard: a table on a terminal, else lines of aligned plain text that no width cuts off."""
-    head, rows = _cells(sel)
     title = f"{sel.sweep.name}: {sel.metric} ({better_text(sel.sweep.mode)}), ranked by {sel.ranked_by}"
     if not console.is_terminal:
+        head, *rows = _cells(sel, states_shown(sel))
         widths = [max(len(row[i]) for row in [head, *rows]) for i in range(len(head))]
         text = [[cell.ljust(w) for cell, w in zip(row, widths, strict=True)] for row in [head, *rows]]
         print("\n".join([title, *("  ".join(row).rstrip() for row in text)]), file=console.file)
         return
-    table = Table(title=title, title_justify="left", header_style="bold")
+    head, *rows = _cells(sel, ())
+    table = Table(title=title, title_justify="left", title_style="bold", header_style="bold", box=SIMPLE_HEAD)
+    words = ("arm", "trials", "settings")
     for name in head:
-        table.add_column(name, justify="left" if name in ("arm", "settings") else "right", no_wrap=name != "settings")
+        free = name in words[1:]  # what gives way where the terminal is narrow
+        table.add_column(name, justify="left" if name in words else "right", no_wrap=not free, overflow="fold")
     for row in rows:
-        table.add_row(*row, style="dim" if row[0] == "" else None)
-    console.print(table, markup=False)
+        table.add_row(*map(Text, row), style="dim" if row[0] == "" else None)
+    console.print(table)
 
 
-def _cells(sel: Selection) -> tuple[list[str], list[list[str]]]:
-    states, confirmed = states_shown(sel), any(arm.confirm for arm in sel.arms)
-    head = ["#", "arm", "best", *(["confirm (n)"] if confirmed else []), "step", *states, "params", "device-s", "tok/s",
-            "settings"]  # fmt: skip
+def _cells(sel: Selection, states: tuple[str, ...]) -> list[list[str]]:
+    """Heads and rows; one column per state of `states`, or all counts in one where that is empty."""
+    confirmed = any(arm.confirm for arm in sel.arms)
+    head = ["#", "arm", "best", *(["confirm (n)"] if confirmed else []), "step", *(states or ("trials",)), "params",
+            "device-s", "tok/s", "settings"]  # fmt: skip
     rows = [
-        [str(arm.rank or "-"), arm.arm, value_text(arm.value), *([confirm_text(arm.confirm)] if confirmed else []),
-         count_text(arm.step), *(str(arm.counts[s]) for s in states), large_text(arm.n_params),
-         seconds_text(arm.device_seconds), count_text(arm.tokens_per_s),
-         settings_text(arm.best.settings) if arm.best else "-"]
+        [str(arm.rank or NONE), arm.arm, value_text(arm.value), *([confirm_text(arm.confirm)] if confirmed else []),
+         count_text(arm.step), *([str(arm.counts[s]) for s in states] or [counts_text(arm.counts)]),
+         large_text(arm.n_params), seconds_text(arm.device_seconds), count_text(arm.tokens_per_s),
+         settings_text(arm.best.settings) if arm.best else NONE]
         for arm in sel.arms
     ]  # fmt: skip
     for name, value in sel.baselines.items():
         rows.append(["", f"[{baseline_name(name)}]", value_text(value), *[""] * (len(head) - 3)])
-    return head, rows
+    return [head, *rows]

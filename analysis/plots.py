@@ -60,13 +60,14 @@ def _series(trial: TrialRecord, view: str, metric: str) -> tuple[list[float], li
 
 
 def _limits(sel: Selection, arms: Iterable[ArmSummary], view: str) -> dict[str, tuple[float, float]]:
-    """Axes that show the best trials after their first tenth (a steep start would press the rest flat)."""
+    """Axes that show best trials and confirm runs after their first tenth; a steep start would press the rest flat."""
     trials = [t for arm in arms for t in arm.trials]
-    lead = [t for t in (arm.best for arm in sel.arms) if t and t.rows] or trials
+    lead = [t for arm in arms for t in arm.trials if t is arm.best or (t.phase, t.state) == ("confirm", "completed")]
     y = [v for ys in (_series(t, view, sel.metric)[1] for t in lead) for v in ys[len(ys) // 10 :]]
     y = y or [v for t in trials for v in _series(t, view, sel.metric)[1]]
     low, high = min(y), max(y)
-    near = [b for b in sel.baselines.values() if low - (high - low) / 3 <= b <= high + (high - low) / 3]
+    reach = 0.5 * (high - low)  # a baseline farther away would press the curves flat
+    near = [b for b in sel.baselines.values() if low - reach <= b <= high + reach]
     low, high = min([low, *near]), max([high, *near])
     pad = 0.06 * (high - low) or 0.05 * abs(high) or 1.0
     far = max(v for t in trials for v in _series(t, view, sel.metric)[0] or [0.0])
@@ -142,9 +143,10 @@ def _baselines(axes: Axes, sel: Selection) -> None:
     for name, value in sel.baselines.items():
         if low <= value <= high:
             axes.axhline(value, color=GREY, linestyle=(0, (3, 3)), linewidth=1, zorder=1)
-            axes.annotate(f"{baseline_name(name)} {value_text(value)}", (0.995, value), xytext=(0, 3), fontsize=8,
-                          xycoords=("axes fraction", "data"), textcoords="offset points", ha="right",
-                          color="#595959", zorder=5)  # fmt: skip
+            below = value > low + 0.92 * (high - low)  # the label would leave the axes
+            axes.annotate(f"{baseline_name(name)} {value_text(value)}", (0.995, value), fontsize=8, color="#595959",
+                          xycoords=("axes fraction", "data"), xytext=(0, -3 if below else 3), ha="right",
+                          textcoords="offset points", va="top" if below else "bottom", zorder=5)  # fmt: skip
 
 
 def settings(sel: Selection) -> dict[str, list[Plot]]:

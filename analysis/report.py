@@ -100,15 +100,16 @@ def render(sel: Selection, figures: Figures) -> str:
 
 
 def environment(data: SweepData) -> dict[str, str]:
-    """What the trials ran on, by dotted key; where they differ, each value with its number of trials."""
+    """What the trials ran on, by dotted key; where they differ, each value with its number of trials, or how many."""
     seen: dict[str, Counter[str]] = {}
     for results in data.results:
         for key, value in _flat(results["environment"]).items():
-            seen.setdefault(key, Counter())[value] += 1
+            if key != "pid" and not key.endswith("_at"):  # of the run, not of what it ran on
+                seen.setdefault(key, Counter())[value] += 1
     out = {}
     for key, values in seen.items():
-        alone = len(values) == 1
-        out[key] = next(iter(values)) if alone else "; ".join(f"{v} ({n} trials)" for v, n in values.most_common())
+        each = "; ".join(f"{value} ({n} {'trial' if n == 1 else 'trials'})" for value, n in values.most_common())
+        out[key] = next(iter(values)) if len(values) == 1 else each if len(values) <= 4 else f"{len(values)} values"
     return out
 
 

@@ -60,15 +60,24 @@ def confirm_text(confirm: Mapping[str, Any] | None) -> str:
     return f"{value_text(confirm['mean'])}{spread} ({confirm['n']})"
 
 
+def counts_text(counts: Mapping[str, int]) -> str:
+    """`5 completed, 1 pruned`; states without a trial are left out."""
+    return ", ".join(f"{n} {state}" for state, n in counts.items() if n) or NONE
+
+
 def better_text(mode: str) -> str:
     """Which direction is good."""
     return "lower is better" if mode == "min" else "higher is better"
 
 
-def names(arms: list[ArmSummary]) -> str:
+def listed(words: list[str]) -> str:
     """`a`, `a and b`, `a, b and c`."""
-    words = [arm.arm for arm in arms]
     return " and ".join(filter(None, [", ".join(words[:-1]), words[-1]])) if words else "none"
+
+
+def names(arms: list[ArmSummary]) -> str:
+    """The arms' names, listed."""
+    return listed([arm.arm for arm in arms])
 
 
 def answer(sel: Selection) -> list[str]:
@@ -100,6 +109,8 @@ def _certainty(sel: Selection, valued: list[ArmSummary]) -> str:
     if sel.ranked_by != "confirm mean":
         partly = [arm for arm in sel.arms if arm.confirm]
         note = f" Confirm runs exist for {names(partly)} only, so they do not rank." if partly else ""
+        if len(valued) == 1:
+            return f"It is a single run, so no interval can be given.{note}"
         if all(arm.best and arm.ended == 1 for arm in valued):
             return f"Each arm was run once, so no interval can be given: another seed could change the order.{note}"
         return (
@@ -127,17 +138,17 @@ def _certainty(sel: Selection, valued: list[ArmSummary]) -> str:
 
 def _against_baselines(sel: Selection, valued: list[ArmSummary]) -> list[str]:
     sign = 1 if sel.sweep.mode == "min" else -1
-    out = []
+    beaten, out = [], []
     for name, value in sel.baselines.items():
-        short = [arm for arm in valued if sign * (arm.score - value) >= 0]
-        label = f"the {baseline_name(name)} baseline ({value_text(value)})"
-        if not short:
-            everyone = len(valued) == len(sel.arms) > 1
-            who = f"All {len(valued)} arms" if everyone else names(valued)
-            whole = f"{who} {'are' if len(valued) > 1 else 'is'}"
-            out.append(f"{whole} better than {label}.")
+        label = f"{baseline_name(name)} ({value_text(value)})"
+        if short := [arm for arm in valued if sign * (arm.score - value) >= 0]:
+            out.append(f"Not better than the baseline {label}: {names(short)}.")
         else:
-            out.append(f"Not better than {label}: {names(short)}.")
+            beaten.append(label)
+    if beaten:
+        who = f"All {len(valued)} arms" if len(valued) == len(sel.arms) > 1 else listed([arm.arm for arm in valued])
+        verb, kind = "are" if len(valued) > 1 else "is", "baseline" if len(beaten) == 1 else "baselines"
+        out.insert(0, f"{who} {verb} better than the {kind} {listed(beaten)}.")
     return out
 
 
@@ -161,7 +172,8 @@ def caveats(sel: Selection) -> list[str]:
         out.append("Trials ran on different devices, so seconds and tokens per second do not compare between them.")
     if empty := [arm for arm in sel.declared if arm.score is None]:
         out.append(f"Without a value of {sel.metric}: {names(empty)}.")
-    if pruned := [arm for arm in sel.declared if arm.best and arm.best.state == "pruned"]:
+    pruned = [arm for arm in sel.declared if arm.best and arm.best.state == "pruned"]
+    if pruned and sel.ranked_by != "confirm mean":
         steps = ", ".join(f"{arm.arm} at step {count_text(arm.best.results['steps'])}" for arm in pruned)
         out.append(f"The best trial was pruned before its last step, so more steps may improve it: {steps}.")
     for arm in sel.declared:

@@ -131,7 +131,7 @@ def sweep_problems(sweep: Sweep) -> Iterator[str]:
         yield from _batch_problems(trial, arm, sweep.resources.workers)
         known = tasks.metrics_of(trial.task)
         if sweep.metric not in known:
-            yield f"search.metric: arm {arm}, task {trial.task.name}, has no {sweep.metric!r}; it gives {', '.join(known)}"
+            yield f"search.metric: arm {arm}, task {trial.task.name}, gives {', '.join(known)}, not {sweep.metric!r}"
         if sweep.search:
             yield from _search_problems(sweep, sweep.search, arm, trial)
 

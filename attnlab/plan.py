@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import torch
 import yaml
-from attnlab.models import build_model, count_params
-from attnlab.tasks import build_task
 from rich.console import Console
 
 from attnlab.config import Sweep
+from attnlab.models import build_model, count_params
+from attnlab.tasks import build_task
 
 
 def show(sweep: Sweep) -> None:
@@ -25,7 +25,7 @@ def show(sweep: Sweep) -> None:
         with torch.device("meta"):
             sizes = count_params(build_model(trial.model, task.vocab_size))
         console.print(
-            f"\n[bold]{arm}[/]: {sizes['n_params']:,} parameters ({sizes['n_params_non_embedding']:,} without embeddings); "
+            f"\n[bold]{arm}[/]: {sizes['n_params']:,} parameters ({sizes['n_params_non_embedding']:,} non-embedding); "
             f"{trial.train.max_steps:,} steps x {trial.tokens_per_step:,} tokens"
         )
         for part, tree in trial.model_dump(mode="json", exclude_none=True).items():

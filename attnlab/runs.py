@@ -216,18 +216,16 @@ class MetricsWriter:
         kept = [row for row in trial.metrics() if row["step"] <= resumed_step]
         self.rows = kept
         write_text(trial.metrics_file, "".join(json.dumps(row) + "\n" for row in kept))
-        self._file = trial.metrics_file.open("a", buffering=1)
+        self._path = trial.metrics_file
 
     def write(self, row: dict[str, Any]) -> dict[str, Any]:
         """Append one report; returns it as written."""
         row = strict(row)
         assert not self.rows or row["step"] > self.rows[-1]["step"], f"step {row['step']} reported twice"
+        with self._path.open("a") as file:
+            file.write(json.dumps(row, allow_nan=False) + "\n")
         self.rows.append(row)
-        self._file.write(json.dumps(row, allow_nan=False) + "\n")
         return row
-
-    def close(self) -> None:
-        self._file.close()
 
 
 def best_row(rows: list[dict[str, Any]], metric: str, mode: str) -> dict[str, Any] | None:

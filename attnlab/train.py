@@ -11,23 +11,24 @@ import math
 import os
 import time
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import torch
 import torch.distributed as dist
-from attnlab.models import build_model, count_params
-from attnlab.tasks import IGNORE, build_task
 from torch import nn
 
 from attnlab import checkpoint
 from attnlab.config import Trial
 from attnlab.environment import describe
 from attnlab.evaluate import evaluate
-from attnlab.optim import make_optimizer
-from attnlab.runs import Job, MetricsWriter, Results, State, TrialDir, best_row, write_json
-from attnlab.tensorboard import Board
+from attnlab.models import build_model, count_params
+from attnlab.optim import Optimizer, make_optimizer
+from attnlab.records import Records
+from attnlab.runs import Job, Results, State, TrialDir, best_row
+from attnlab.tasks import IGNORE, Task, build_task
 
 Report = Callable[[dict[str, Any]], None]
 
@@ -55,87 +56,136 @@ def train(
     Returns:
         `results.json`, on every rank. Metrics, checkpoints and TensorBoard events are in `home`.
     """
-    trial, device, lead = job.trial, torch.device(device), rank == 0
-    every, last_step = trial.train.eval_every, trial.train.max_steps
-    autocast = partial(torch.autocast, device.type, torch.bfloat16) if _bf16(trial, device) else nullcontext
-    task = build_task(trial.task, batch_size=trial.train.batch_size, seed=trial.train.seed)
-    torch.manual_seed(trial.train.seed)
-    model = build_model(trial.model, task.vocab_size).to(device).train()
-    optimizer = make_optimizer(model, trial.optim, last_step, device)
-    loss_of = Loss(model)
-    if world > 1:
-        loss_of = nn.parallel.DistributedDataParallel(loss_of)
-    step_fn = partial(_step, loss_of, optimizer, task, trial, autocast, device, rank, world)
-
-    resumed = checkpoint.load(home, model, optimizer, device) or {"step": 0, "seconds": 0.0}
-    first, before_s = resumed["step"] + 1, resumed["seconds"]
-    sink = MetricsWriter(home, resumed["step"]) if lead else None
-    board = Board(home, resumed["step"]) if lead else None
-    if sink and sink.rows:
-        report(sink.rows[-1])
+    if (done := home.results()) is not None:
+        return done
+    device, lead, trial = torch.device(device), rank == 0, job.trial
+    last_step, every = trial.train.max_steps, trial.train.eval_every
+    run = _set_up(trial, device, rank, world)
+    resumed = checkpoint.load(home, run.model, run.optimizer, device) or {"step": 0, "seconds": 0.0}
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
 
-    clock = {"pid": os.getpid(), "first_step_at": time.time()}  # Unix time: what a trial costs beside its training
-    state: State = "completed"
-    loss_sum, since, start = torch.zeros((), device=device), 0, time.perf_counter()
-    mark = start
-    step, row = resumed["step"], sink.rows[-1] if sink and sink.rows else None
-    for step in range(first, last_step + 1):
-        loss_sum += step_fn(step)
-        since += 1
-        if step % every and step != last_step:
-            continue
+    with Records(home, resumed["step"], lead) as records:
+        if records.rows:
+            report(records.rows[-1])
+        clock = {"pid": os.getpid(), "first_step_at": time.time()}  # Unix time: what a trial costs beside its training
+        state: State = "completed"
+        start = mark = time.perf_counter()
+        loss_sum, since = torch.zeros((), device=device), 0
+        for step in range(resumed["step"] + 1, last_step + 1):
+            loss_sum += run.step(step)
+            since += 1
+            if step % every and step != last_step:
+                continue
 
-        train_loss = _mean_over_ranks(loss_sum, world) / since  # the first wait for the device since the last report
-        now = time.perf_counter()
-        speed = since * trial.tokens_per_step / (now - mark)
-        finite = math.isfinite(train_loss)
-        scores = evaluate(model, task, device=device, batch_size=_eval_batch(trial), autocast=autocast, rank=rank,
-                          world=world) if finite else dict.fromkeys(task.metrics, math.nan)  # fmt: skip
-        mark = time.perf_counter()
-        if not finite or not math.isfinite(scores[job.metric]):
-            state = "diverged"
-        row = {
-            "step": step,
-            "tokens": step * trial.tokens_per_step,
-            "train_loss": train_loss,
-            **scores,
-            "lr": optimizer.lr(step),
-            "tokens_per_s": speed,
-            "seconds": before_s + mark - start,
-            "peak_mem_gib": torch.cuda.max_memory_allocated(device) / 2**30 if device.type == "cuda" else None,
-        }
-        loss_sum.zero_()
-        since = 0
-        if sink and board:
-            row = sink.write(row)
-            board.write(row)
-            if step % trial.train.save_every_steps == 0 and step != last_step and state != "diverged":
-                checkpoint.save(home, step, model, optimizer, {"seconds": row["seconds"]})
-            report(row)
-        if state == "diverged":
-            break
-        if step != last_step and should_stop():
-            state = "pruned"
-            break
+            train_loss = run.sum_over_ranks(loss_sum) / since  # the first wait for the device since the last report
+            now = time.perf_counter()
+            scores = run.scores() if math.isfinite(train_loss) else dict.fromkeys(run.task.metrics, math.nan)
+            row = {
+                "step": step,
+                "tokens": step * trial.tokens_per_step,
+                "train_loss": train_loss,
+                **scores,
+                "lr": run.optimizer.lr(step),
+                "tokens_per_s": since * trial.tokens_per_step / (now - mark),
+                "seconds": resumed["seconds"] + time.perf_counter() - start,
+                "peak_mem_gib": run.peak_mem_gib(),
+            }
+            records.write(row)
+            mark, since = time.perf_counter(), 0
+            loss_sum.zero_()
+            if not math.isfinite(scores[job.metric]):
+                state = "diverged"
+            elif lead and step != last_step and step % trial.train.save_every_steps == 0:
+                checkpoint.save(home, step, run.model, run.optimizer, {"seconds": row["seconds"]})
+            if lead:
+                report(row)
+            if state == "diverged":
+                break
+            if step != last_step and should_stop():
+                state = "pruned"
+                break
 
-    clock["last_report_at"] = time.time()
-    seconds = before_s + time.perf_counter() - start
-    if lead and state == "pruned":
-        checkpoint.save(home, step, model, optimizer, {"seconds": seconds})
-    if lead and state == "completed":
-        checkpoint.export(home, model, task.tokenizer_json())
-        checkpoint.tidy(home)
-    results = _results(job, home, state, step, seconds, model, sink.rows if sink else [], device, world)
-    results["environment"] |= clock
-    if sink and board:
-        sink.close()
-        write_json(home.results_file, results)
-        board.close(job, results)
+        clock["last_report_at"] = time.time()
+        seconds = resumed["seconds"] + time.perf_counter() - start
+        if lead and state == "pruned":
+            checkpoint.save(home, step, run.model, run.optimizer, {"seconds": seconds})
+        if lead and state == "completed":
+            checkpoint.export(home, run.model, run.task.tokenizer_json())
+            checkpoint.tidy(home)
+        results = _results(job, home, state, step, seconds, run, records.rows)
+        results["environment"] |= clock
+        records.finish(job, results)
     if world > 1:
         dist.barrier()  # nobody leaves, and is handed another trial, before the records are whole
     return results
+
+
+@dataclass(frozen=True)
+class Run:
+    """One trial's moving parts on one rank."""
+
+    trial: Trial
+    task: Task
+    model: Any  # BackboneForCausalLM
+    loss_of: nn.Module  # the model's loss, under DistributedDataParallel where there are several ranks
+    optimizer: Optimizer
+    autocast: Callable[[], AbstractContextManager[Any]]
+    device: torch.device
+    rank: int
+    world: int
+
+    def step(self, step: int) -> torch.Tensor:
+        """One optimizer step (1-based); returns this rank's part of the global batch's mean loss, a 0-dim tensor on the
+        device: summed over the ranks it is the loss. Nothing here waits for the device."""
+        train = self.trial.train
+        # Dropout, the step's only randomness, as a function of (seed, step, rank).
+        torch.manual_seed((train.seed * 1_000_003 + step) * 4096 + self.rank)
+        inputs, targets = (_to(a, self.device) for a in self.task.batch(step - 1, self.rank, self.world))
+        count = (targets != IGNORE).sum()
+        if self.world > 1:
+            dist.all_reduce(count)
+        total = torch.zeros((), device=self.device)
+        for i, (x, y) in enumerate(zip(inputs.chunk(train.grad_accum), targets.chunk(train.grad_accum), strict=True)):
+            last = i == train.grad_accum - 1
+            with nullcontext() if self.world == 1 or last else self.loss_of.no_sync():  # gradients travel once a step
+                with self.autocast():
+                    loss = self.loss_of(x, y) / count
+                (loss * self.world).backward()  # DistributedDataParallel divides the gradients by `world`
+            total += loss.detach()
+        if self.trial.optim.clip:
+            self.optimizer.clip(self.trial.optim.clip)
+        self.optimizer.set_lr(step)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        return total
+
+    def scores(self) -> dict[str, float]:
+        """Validation, in batches of a training micro-batch's size, so that it needs no more memory than training."""
+        size = max(1, self.trial.train.batch_size // self.trial.train.grad_accum)
+        where = {"device": self.device, "rank": self.rank, "world": self.world}
+        return evaluate(self.model, self.task, batch_size=size, autocast=self.autocast, **where)
+
+    def sum_over_ranks(self, value: torch.Tensor) -> float:
+        """A 0-dim tensor's sum over the ranks, as a number: waits for the device."""
+        if self.world > 1:
+            dist.all_reduce(value)
+        return value.item()
+
+    def peak_mem_gib(self) -> float | None:
+        """Largest GPU memory allocated in this trial so far; None on CPU."""
+        return torch.cuda.max_memory_allocated(self.device) / 2**30 if self.device.type == "cuda" else None
+
+
+def _set_up(trial: Trial, device: torch.device, rank: int, world: int) -> Run:
+    bf16 = trial.train.precision == "bf16" or (trial.train.precision == "auto" and device.type == "cuda")
+    autocast = partial(torch.autocast, device.type, torch.bfloat16) if bf16 else nullcontext
+    task = build_task(trial.task, batch_size=trial.train.batch_size, seed=trial.train.seed)
+    torch.manual_seed(trial.train.seed)
+    model = build_model(trial.model, task.vocab_size).to(device).train()
+    optimizer = make_optimizer(model, trial.optim, trial.train.max_steps, device)
+    loss_of = Loss(model) if world == 1 else nn.parallel.DistributedDataParallel(Loss(model))
+    return Run(trial, task, model, loss_of, optimizer, autocast, device, rank, world)
 
 
 class Loss(nn.Module):
@@ -150,74 +200,17 @@ class Loss(nn.Module):
         return self.model.loss_sum(inputs, targets)
 
 
-def _step(
-    loss_of: nn.Module,
-    optimizer: Any,
-    task: Any,
-    trial: Trial,
-    autocast: Any,
-    device: torch.device,
-    rank: int,
-    world: int,
-    step: int,
-) -> torch.Tensor:
-    """One optimizer step; returns this rank's part of the global batch's mean loss (summed over ranks: the loss)."""
-    torch.manual_seed((trial.train.seed * 1_000_003 + step) * 4096 + rank)  # dropout: a function of (seed, step, rank)
-    inputs, targets = (_to(a, device) for a in task.batch(step - 1, rank, world))
-    count = (targets != IGNORE).sum()
-    if world > 1:
-        dist.all_reduce(count)
-    parts = trial.train.grad_accum
-    total = torch.zeros((), device=device)
-    for i, (x, y) in enumerate(zip(inputs.chunk(parts), targets.chunk(parts), strict=True)):
-        last = i == parts - 1
-        with nullcontext() if world == 1 or last else loss_of.no_sync():  # gradients cross the network once a step
-            with autocast():
-                loss = loss_of(x, y) / count
-            (loss * world).backward()  # DistributedDataParallel divides the gradients by `world`
-        total += loss.detach()
-    if trial.optim.clip:
-        optimizer.clip(trial.optim.clip)
-    optimizer.set_lr(step)
-    optimizer.step()
-    optimizer.zero_grad()
-    return total
-
-
 def _to(array: Any, device: torch.device) -> torch.Tensor:
     tensor = torch.from_numpy(array)
     return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor
 
 
-def _bf16(trial: Trial, device: torch.device) -> bool:
-    precision = trial.train.precision
-    return precision == "bf16" or (precision == "auto" and device.type == "cuda")
-
-
-def _eval_batch(trial: Trial) -> int:
-    """Sequences per evaluation batch: a training micro-batch's, so evaluation needs no more memory than training."""
-    return max(1, trial.train.batch_size // trial.train.grad_accum)
-
-
-def _mean_over_ranks(value: torch.Tensor, world: int) -> float:
-    if world > 1:
-        dist.all_reduce(value)
-    return value.item()
-
-
 def _results(
-    job: Job,
-    home: TrialDir,
-    state: State,
-    step: int,
-    seconds: float,
-    model: Any,
-    rows: list[dict[str, Any]],
-    device: torch.device,
-    world: int,
+    job: Job, home: TrialDir, state: State, step: int, seconds: float, run: Run, rows: list[dict[str, Any]]
 ) -> Results:
-    where = home.final if state == "completed" else next(iter(reversed(checkpoint.steps(home))), None)
-    sizes = count_params(model)
+    steps = checkpoint.steps(home)
+    where = home.final if state == "completed" else steps[-1] if steps else None
+    sizes = count_params(run.model)
     return Results(
         trial_id=job.trial_id,
         arm=job.arm,
@@ -230,10 +223,10 @@ def _results(
         best=best_row(rows, job.metric, job.mode),
         last=rows[-1] if rows else None,
         seconds=seconds,
-        device_seconds=seconds * world,
+        device_seconds=seconds * run.world,
         n_params=sizes["n_params"],
         n_params_non_embedding=sizes["n_params_non_embedding"],
         checkpoint=str(where.relative_to(home.path)) if where else None,
         error=None,
-        environment=describe(device, world),
+        environment=describe(run.device, run.world),
     )

@@ -5,3 +5,43 @@ import os
 os.environ.setdefault("RAY_memory_monitor_refresh_ms", "0")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+import pytest
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    """Tests share two cores with ray's processes; more threads would only change sums' order."""
+    import torch
+
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def cache(tmp_path_factory):
+    """A token cache of this session's own, also for the processes it starts."""
+    folder = tmp_path_factory.mktemp("cache")
+    before = os.environ.get("ATTNLAB_CACHE")
+    os.environ["ATTNLAB_CACHE"] = str(folder)
+    yield folder
+    if before is None:
+        del os.environ["ATTNLAB_CACHE"]
+    else:
+        os.environ["ATTNLAB_CACHE"] = before
+
+
+@pytest.fixture(scope="session")
+def tiny(cache, tmp_path_factory):
+    """The smallest real trial: a page of real text, bytes, one layer. As the raw tree of a sweep file's `trial`."""
+    import lzma
+    from importlib.resources import files
+
+    text = lzma.decompress(files("attnlab.data").joinpath("corpus/emma.txt.xz").read_bytes()).decode()[5000:45000]
+    path = tmp_path_factory.mktemp("text") / "page.txt"
+    path.write_text(text)
+    return {
+        "model": {"d_model": 16, "n_layers": 1, "n_heads": 2, "dropout": 0.1, "mixer": "gla"},
+        "task": {"name": "text", "dataset": str(path), "seq_len": 32, "tokenizer": "bytes", "eval_tokens": 512},
+        "optim": {"name": "muon", "lr": 0.01},
+        "train": {"max_steps": 12, "batch_size": 4, "eval_every": 2, "seed": 3},
+    }

@@ -182,7 +182,7 @@ def test_the_digest_is_the_trial_and_nothing_else():
 
 @pytest.mark.parametrize("arguments", [["--list"], ["sweeps/quickstart.yaml", "trial.train.max_step=3", "--dry-run"]])
 def test_list_and_mistakes_need_neither_torch_nor_ray(arguments):
-    code = "import sys, launch; code = launch.main(sys.argv[1:]); print(code, [m for m in ('torch', 'ray') if m in sys.modules])"
+    code = "import sys, launch; code = launch.main(sys.argv[1:]); print(code, [*{'torch', 'ray'} & {*sys.modules}])"
     done = subprocess.run(
         [sys.executable, "-c", code, *arguments], cwd=ROOT, capture_output=True, text=True, check=True
     )

@@ -38,10 +38,8 @@ def test_resuming_keeps_the_rows_of_the_checkpoint_and_drops_later_ones(tmp_path
     writer = runs.MetricsWriter(trial, 0)
     for step in (10, 20, 30):
         writer.write({"step": step, "val_loss": math.nan if step == 20 else 1.0})
-    writer.close()
     again = runs.MetricsWriter(trial, 20)
     again.write({"step": 30, "val_loss": 2.0})
-    again.close()
     assert [(r["step"], r["val_loss"]) for r in trial.metrics()] == [(10, 1.0), (20, None), (30, 2.0)]
 
 

@@ -8,7 +8,7 @@ import gzip
 import hashlib
 import json
 import lzma
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
@@ -16,7 +16,7 @@ from attnlab.config import did_you_mean
 from attnlab.data.hub import text_of
 
 SUFFIXES = (".txt", ".jsonl", ".json", ".parquet")
-PACKED = {".xz": lzma.open, ".gz": gzip.open}
+PACKED: dict[str, Callable[..., Any]] = {".xz": lzma.open, ".gz": gzip.open}
 
 
 def kind_of(path: Path) -> str | None:

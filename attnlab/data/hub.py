@@ -46,7 +46,9 @@ def pinned_revision(name: str, revision: str | None, cache: Path) -> str:
         from huggingface_hub import HfApi
 
         try:
-            write_once(kept, HfApi().dataset_info(name, revision=revision).sha)
+            commit = HfApi().dataset_info(name, revision=revision).sha
+            assert commit, "the hub told no commit"
+            write_once(kept, commit)
         except Exception as error:  # offline, no such dataset, no such revision, gated, ...
             raise unreachable(name, error) from None
     return kept.read_text().strip()

@@ -16,7 +16,7 @@ import os
 import shutil
 import socket
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -145,7 +145,7 @@ def _build(scratch: Path, source: Source, spec: Spec, tokenizer: Tokenizer | Non
             raise ValueError(
                 f"dataset {source.name}: the {name} split has no text (duplicates of training documents do not count)"
             )
-    meta = {
+    meta: dict[str, Any] = {
         "version": VERSION,
         "source": {"name": source.name, **source.identity},
         "tokenizer": spec.name,
@@ -191,7 +191,7 @@ class _Writer:
         return {"tokens": tokens, "bytes": size, "documents": count}
 
 
-def _batches(documents: Iterable[str]) -> Iterator[list[tuple[str, bool]]]:
+def _batches(documents: Iterable[str]) -> Generator[list[tuple[str, bool]], None, None]:
     """Lists of (piece, whether it ends its document), about BATCH_CHARS of text each."""
     batch, chars = [], 0
     for document in documents:

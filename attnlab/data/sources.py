@@ -81,7 +81,8 @@ def check_dataset(dataset: Dataset) -> list[str]:
             if train and dataset.field != "text" and {formats.kind_of(path) for path in train} == {".txt"}:
                 problems.append(f"field: {name} is plain text and has no columns")
         except ValueError as error:
-            problems.append(f"dataset: {str(error).removeprefix('dataset ')}")
+            keyed = str(error).startswith(("split:", "validation:"))  # these name their key already
+            problems.append(str(error) if keyed else f"dataset: {str(error).removeprefix('dataset ')}")
         return problems
     looks_local = name.startswith((".", "/", "~")) or formats.kind_of(Path(name)) or not hub.HUB_ID.fullmatch(name)
     near = did_you_mean(name, BUILT_IN)

@@ -104,7 +104,9 @@ class Tokenizer:
             raise ValueError(
                 f"tokenizer {name}: no end-of-document token; it has none of {', '.join([eos] if eos else EOS_NAMES)}"
             )
-        self.eos, self.eos_id = found[0], self._backend.token_to_id(found[0])
+        self.eos, eos_id = found[0], self._backend.token_to_id(found[0])
+        assert eos_id is not None  # found has only tokens it knows
+        self.eos_id = eos_id
 
     @cached_property
     def vocab_size(self) -> int:

@@ -122,12 +122,12 @@ class BackbonePreTrainedModel(PreTrainedModel):
     def _init_weights(self, module: nn.Module) -> None:
         """Nothing: the constructors initialise, so that a mixer keeps what its own does."""
 
-    # transformers builds a model to be loaded on the meta device and leaves the buffers that no checkpoint holds (rotary
-    # frequencies) uninitialised, to be filled by `_init_weights`, which would have to know every mixer's. Instead:
+    # transformers builds a model to be loaded on the meta device and leaves the buffers that no checkpoint holds
+    # (rotary frequencies) uninitialised, to be filled by `_init_weights`, which would have to know every mixer's.
 
     @classmethod
     def get_init_context(cls, *args: Any, **kwargs: Any) -> list[Any]:
-        """Build on a real device, so that the constructors fill them, ..."""
+        """Build on a real device instead, so that the constructors fill them, ..."""
         contexts = super().get_init_context(*args, **kwargs)
         return [context for context in contexts if context != torch.device("meta")]
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
+import logging
 import os
 import sys
+import warnings
 from typing import TYPE_CHECKING
 
 from torch import nn
@@ -15,6 +18,8 @@ from attnlab.models.rules import Shape
 
 if TYPE_CHECKING:
     from attnlab.config import MixerConfig, ModelConfig
+
+logger = logging.getLogger(__name__)
 
 
 def build_mixer(mixer: MixerConfig, model: ModelConfig, layer: int) -> nn.Module:
@@ -28,11 +33,21 @@ def build_mixer(mixer: MixerConfig, model: ModelConfig, layer: int) -> nn.Module
     kernels.install()
     spec = spec_of(mixer.name)
     shape = Shape(model.d_model, model.n_heads, layer, model.n_layers)
-    built = _load(spec.path)(**arguments(spec, mixer.args, shape))
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        built = _load(spec.path)(**arguments(spec, mixer.args, shape))
+    for warning in said:
+        _tell(f"{mixer.name}: {warning.message}")
     for name, option in spec.options.items():
         if mixer.args.get(name, option.default) != option.default:
             _load(option.apply)(built)
     return built
+
+
+@functools.cache
+def _tell(advice: str) -> None:
+    """What a layer's authors warn of when it is built, logged once per process and not once per layer."""
+    logger.warning(advice)
 
 
 def _load(path: str):

@@ -23,6 +23,7 @@ from attnlab.models.rules import (
     even_head,
     expanded_evenly,
     grouped,
+    head_width,
     layer,
     mamba2_head,
     mamba2_heads,
@@ -129,6 +130,45 @@ MIXERS: dict[str, MixerSpec] = {
         "fla.layers.hgrn:HGRNAttention",
         "Qin et al. 2023, arXiv 2311.04823",
         sets={"hidden_size": d_model, "layer_idx": layer},
+    ),
+    "linear": MixerSpec(
+        "fla.layers.linear_attn:LinearAttention",
+        "Katharopoulos et al. 2020, arXiv 2006.16236",
+        sets=BASIC,
+        rules=(expanded_evenly("expand_k", "expand_v"), grouped("num_kv_heads")),
+    ),
+    "simple_gla": MixerSpec(
+        "fla.layers.simple_gla:SimpleGatedLinearAttention",
+        "Yang et al. 2023, arXiv 2312.06635, with one decay per head",
+        sets=BASIC,
+        rules=(expanded_evenly("expand_k", "expand_v"), grouped("num_kv_heads")),
+    ),
+    "hgrn2": MixerSpec(
+        "fla.layers.hgrn2:HGRN2Attention",
+        "Qin et al. 2024, arXiv 2404.07904",
+        sets={**BASIC, "expand_ratio": head_width},
+        rules=(split_evenly,),
+    ),
+    "rwkv6": MixerSpec(
+        "fla.layers.rwkv6:RWKV6Attention",
+        "Peng et al. 2024, arXiv 2404.05892",
+        sets=BASIC,
+        rules=(expanded_evenly("expand_k", "expand_v"),),
+        own_init=True,
+    ),
+    "kda": MixerSpec(
+        "fla.layers.kda:KimiDeltaAttention",
+        "Kimi Team 2025, arXiv 2510.26692",
+        sets=BASIC,
+        defaults={"head_dim": head_width},
+        rules=(whole_values, value_groups, at_most(256, "head_dim", lambda s, a: a["head_dim"])),
+    ),
+    "comba": MixerSpec(
+        "fla.layers.comba:Comba",
+        "Hu et al. 2025, arXiv 2506.02475",
+        sets=BASIC,
+        defaults={"head_dim": three_quarter_head},
+        rules=(whole_values, value_groups, at_most(256, "head_dim", lambda s, a: a["head_dim"])),
     ),
 }
 

@@ -9,12 +9,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from attnlab.tasks import build_task
-
 from attnlab import __version__, runs
 from attnlab.config import Sweep
 from attnlab.runs import SweepDir
 from attnlab.sweepfile import dump, normal, parse
+from attnlab.tasks import build_task
 
 # Set before ray is imported. Ray's own out-of-memory killer judges the whole node, not us; reports are seen at once;
 # Tune keeps to itself: no CSV, TensorBoard or snapshots of its own, and Ctrl-C is ours.

@@ -6,8 +6,8 @@ from typing import Any
 
 
 class Transient:
-    """Pickles as nothing. Tune snapshots its searcher, scheduler and callbacks; ours hold open files and terminals, and a
-    sweep resumes from its own records, so a snapshot has nothing to say."""
+    """Pickles as nothing. Tune snapshots its searcher, scheduler and callbacks; ours hold open files and terminals, and
+    a sweep resumes from its own records, so a snapshot has nothing to say."""
 
     def __getstate__(self) -> dict[str, Any]:
         return {}

@@ -109,6 +109,7 @@ class Task(base.Task):
     @cached_property
     def _pool(self) -> Batch:
         """The fixed training set, the same for every seed, which only orders it; int32 to halve its memory."""
+        assert self.n_train is not None
         rng = np.random.default_rng([POOL])
         sizes = [min(4096, self.n_train - start) for start in range(0, self.n_train, 4096)]
         parts = [self._draw(rng, size) for size in sizes]
@@ -116,6 +117,7 @@ class Task(base.Task):
 
     @cached_property
     def _order(self) -> EpochOrder:
+        assert self.n_train is not None
         return EpochOrder(self.n_train, self.seed)
 
     def _draw(self, rng: np.random.Generator, n: int) -> Batch:

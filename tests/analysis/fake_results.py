@@ -58,7 +58,6 @@ class Fake:
             loss = None if value is None else value + 2.0 * (10 / step - 10 / steps)
             sink.write({"step": step, "tokens": step * 512, "train_loss": loss, "val_loss": loss, "val_loss_se": 0.01,
                         "lr": lr, "tokens_per_s": 5000.0, "seconds": step * 0.11})  # fmt: skip
-        sink.close()
         if state:
             best = best_row(sink.rows, self.sweep.metric, self.sweep.mode)
             write_json(home.results_file, {

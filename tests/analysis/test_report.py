@@ -8,14 +8,18 @@ import subprocess
 import sys
 from html.parser import HTMLParser
 from pathlib import Path
+from types import SimpleNamespace
 from xml.etree import ElementTree
 
 import pytest
 from fake_results import SWEEP, Fake, fill
+from rich.console import Console
 
 from analysis.__main__ import main
+from analysis.leaderboard import show
 from analysis.load import load
-from analysis.report import write_report
+from analysis.report import environment, write_report
+from analysis.select import select
 
 ROOT = Path(__file__).parents[2]
 VOID = {"meta", "br", "link", "img", "hr", "input"}
@@ -183,6 +187,17 @@ def test_no_damage_stops_the_report(fake):
     assert "baselines are not shown" in Page(write_report(fake.path).read_text()).text
 
 
+def test_environments_that_differ_are_counted():
+    def found(*devices):
+        trials = [{"environment": {"device": d, "pid": i, "first_step_at": 0.5, "versions": {"torch": "2"}}}
+                  for i, d in enumerate(devices)]  # fmt: skip
+        return environment(SimpleNamespace(results=trials))
+
+    assert found("a", "a") == {"device": "a", "versions.torch": "2"}
+    assert found("a", "b", "b")["device"] == "b (2 trials); a (1 trial)"
+    assert found(*"abcde")["device"] == "5 values"
+
+
 def test_an_arm_the_sweep_no_longer_has_is_left_out_and_told(fake):
     home = fake.trial("standard", 3.0)
     gone = fake.folder.trial("gone", "t0")
@@ -199,6 +214,13 @@ def test_the_command_prints_the_leaderboard(full, capsys):
     assert [line.split()[1] for line in lines[2:5]] == ["gla", "hybrid", "standard"]
     assert lines[-1] == f"wrote {full.path}/analysis/report.html"
     assert out.err.count("\n") == 1 and out.err.startswith("warning: gla/")
+
+
+def test_on_a_terminal_the_table_is_whole_at_its_width(full):
+    out = io.StringIO()
+    show(select(load(full.path)), Console(file=out, force_terminal=True, width=120, no_color=True))
+    assert "5 completed" in out.getvalue() and "3.1100 ± 0.0100 (3)" in out.getvalue() and "…" not in out.getvalue()
+    assert "[unigram loss]" in out.getvalue()
 
 
 def test_mistakes_are_one_line_and_exit_code_2(fake, tmp_path, capsys):

@@ -3,6 +3,7 @@
 import math
 
 import pytest
+from fake_results import SWEEP, Fake
 
 from analysis import words
 from analysis.load import load
@@ -67,7 +68,33 @@ def test_arms_that_learnt_nothing_are_held_against_the_baseline(fake):
     for arm, value in (("standard", 4.0), ("gla", 4.6), ("hybrid", 4.1)):
         fake.trial(arm, value)
     fake.baselines(unigram_loss=4.5, unigram_accuracy=0.2)
-    assert words.answer(chosen(fake))[2:] == ["Not better than the unigram loss baseline (4.5000): gla."]
+    assert words.answer(chosen(fake))[2:] == ["Not better than the baseline unigram loss (4.5000): gla."]
+
+
+def test_a_metric_that_grows_is_ranked_the_other_way(tmp_path):
+    tree = {**SWEEP, "search": {**SWEEP["search"], "mode": "max"}}
+    fake = Fake(tmp_path, tree)
+    for arm, value in (("standard", 3.0), ("gla", 3.5), ("hybrid", 2.0)):
+        fake.trial(arm, value, steps=10)
+    fake.baselines(unigram_loss=2.5)
+    told = words.answer(chosen(fake))
+    assert "gla is best" in told[0] and "0.5000 above the second, standard" in told[0]
+    assert told[2] == "Not better than the baseline unigram loss (2.5000): hybrid."
+
+
+def test_a_best_trial_that_was_pruned_is_told(fake):
+    fake.trial("standard", 3.0)
+    fake.trial("gla", 2.9, state="pruned", steps=30)
+    assert any(line.endswith("more steps may improve it: gla at step 30.") for line in words.caveats(chosen(fake)))
+
+
+def test_baselines_that_every_arm_beats_are_one_sentence(fake):
+    for arm in fake.sweep.arms:
+        fake.trial(arm, 3.0)
+    fake.baselines(unigram_loss=4.5, uniform_loss=7.6)
+    assert words.answer(chosen(fake))[2:] == [
+        "All 3 arms are better than the baselines unigram loss (4.5000) and uniform loss (7.6000)."
+    ]
 
 
 def test_without_a_value_there_is_no_answer(fake):

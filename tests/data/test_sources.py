@@ -163,7 +163,7 @@ MISTAKES = {
     "parquet": (Dataset("{}/bad.parquet"), "dataset: {}/bad.parquet: not a Parquet file"),
     "local": (Dataset("{}/a.jsonl", config="en"), "config: {}/a.jsonl is local; only a hub dataset has one"),
     "plain": (Dataset("{}/a.txt", field="body"), "field: {}/a.txt is plain text and has no columns"),
-    "second": (Dataset("{}/a.jsonl", validation="v.jsonl"), "dataset: validation: no file v.jsonl"),
+    "second": (Dataset("{}/a.jsonl", validation="v.jsonl"), "validation: no file v.jsonl"),
 }
 
 

@@ -5,6 +5,7 @@
 Relative errors (norm of the difference over norm) of the output, the input's gradient and each parameter's gradient.
 """
 
+import functools
 import json
 import sys
 from pathlib import Path
@@ -20,10 +21,15 @@ import torch  # noqa: E402
 
 from attnlab import kernels  # noqa: E402
 from attnlab.config import ModelConfig  # noqa: E402
+from attnlab.kernels import classes  # noqa: E402
 from attnlab.models.build import build_mixer  # noqa: E402
 
 WIDTH, HEADS, STEPS = 64, 2, 100  # more than FLA's chunk of 64, and no multiple of it
-CASES = {"gla_value_short": ("gla", {"use_short_conv": True}), "mamba2_groups": ("mamba2", {"n_groups": 2})}
+CASES = {
+    "gla_short_conv": ("gla", {"use_short_conv": True}),
+    "mamba2_groups": ("mamba2", {"n_groups": 2}),  # against FLA's own PyTorch path
+    "mamba2_kernels": ("mamba2", {"n_groups": 2}),  # our forward, with FLA's Triton kernels under it as on CUDA
+}
 
 
 def error(ours: torch.Tensor, theirs: torch.Tensor) -> float:
@@ -50,6 +56,8 @@ def compare(case: str) -> dict[str, float]:
             parameter.add_(torch.randn_like(parameter) * 0.05)
     x, weight = torch.randn(2, STEPS, WIDTH), torch.randn(2, STEPS, WIDTH)
     ours = run(mixer, x, weight)
+    if case == "mamba2_kernels":
+        mixer.torch_forward = functools.partial(classes._mamba2_forward, mixer)
     with kernels.bypass():
         theirs = run(mixer, x, weight)
     return {key: error(ours[key], theirs[key]) for key in theirs}

@@ -7,7 +7,10 @@ from pathlib import Path
 
 import pytest
 
-MIXERS = ["gla", "gla_value_short", "retnet", "deltanet", "gated_deltanet", "hgrn", "mamba2_groups", "standard"]
+MIXERS = [
+    *("gla", "gla_short_conv", "retnet", "deltanet", "gated_deltanet", "hgrn", "mamba2_groups", "mamba2_kernels"),
+    *("linear", "simple_gla", "hgrn2", "rwkv6", "kda", "comba", "standard"),
+]
 TOLERANCE = 2e-5  # fp32, relative
 
 

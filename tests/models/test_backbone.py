@@ -38,7 +38,7 @@ def test_saved_and_loaded_again_it_is_the_same(tmp_path, model, mixer):
 
 
 def test_import_attnlab_is_light_and_enough(tmp_path):
-    """In a fresh process: nothing heavy comes with it, yet FLA's layers run on the CPU and transformers loads a model."""
+    """In a fresh process: nothing heavy comes with it, yet FLA runs on the CPU and transformers loads a model."""
     build(mixer="gla").save_pretrained(tmp_path)
     script = (
         "import sys, attnlab; assert not {'torch', 'ray', 'fla', 'transformers'} & set(sys.modules)\n"

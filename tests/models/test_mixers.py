@@ -33,6 +33,9 @@ def out(result):
 @pytest.mark.parametrize("name", NAMES)
 def test_shape_causality_and_gradients(name):
     mixer, x = build(name), torch.randn(2, T, D)
+    with torch.no_grad():
+        for parameter in mixer.parameters():  # away from zeros that some initialisations start at
+            parameter.add_(0.02 * torch.randn_like(parameter))
     y = out(mixer(x))
     assert y.shape == x.shape
     other = x.clone()
@@ -46,6 +49,7 @@ def test_shape_causality_and_gradients(name):
         assert parameter.grad.any(), f"{key} has no influence"
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning:fla")
 @pytest.mark.parametrize("name", NAMES)
 def test_state_dict_is_flas_own_and_the_constructor_gets_the_layers_index(name):
     spec = MIXERS[name]
@@ -139,7 +143,11 @@ def problems(name, model=None, **args):
         ("gla", {"use_gk": 0}, "use_gk is 0, but should be true or false"),
         ("standard", {"num_kv_heads": 3}, "n_heads 4 is not divisible by num_kv_heads 3; 1, 2, 4 divide it"),
         ("gla", {"expand_k": 0.3}, "d_model 128 x expand_k 0.3 = 38.4 is no whole number"),
-        ("mamba2", {"head_dim": 60}, "expand x d_model = 256 is not divisible by head_dim 60; 4, 8, 16, 32, 64 divide it"),
+        (
+            "mamba2",
+            {"head_dim": 60},
+            "d_model = 256 is not divisible by head_dim 60; 4, 8, 16, 32, 64 divide it",
+        ),
         ("no_such_package.file:Mixer", {}, "there is no module no_such_package"),
         ("fla.layers.gla:Gla", {}, "module fla.layers.gla defines no class Gla"),
     ],
@@ -192,6 +200,15 @@ def test_arguments_reach_the_layer_and_it_still_trains_and_decodes(name, args):
         for t in range(15, 20):
             part = model(tokens[:, t : t + 1], past_key_values=part.past_key_values, use_cache=True)
     assert torch.allclose(part.logits[:, 0], full[:, -1], atol=2e-5)
+
+
+def test_what_a_layers_authors_warn_of_is_logged_once(caplog):
+    from attnlab.models import build as module
+
+    module._tell.cache_clear()
+    for layer in (0, 1):
+        build("deltanet", layer, use_short_conv=False)
+    assert [r.message.split(":")[0] for r in caplog.records] == ["deltanet"]
 
 
 def test_gla_without_its_gate_forgets_nothing():

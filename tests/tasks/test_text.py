@@ -35,7 +35,7 @@ def test_windows_of_the_two_splits_share_no_position(book):
     steps = (len(train) - 1) // 32 // 8 + 1
     trained = {int(n) for step in range(steps) for row in task.batch(step).targets for n in numbers(row)}
     asked = {int(n) for row in task.eval_examples().targets for n in numbers(row)}
-    assert len(asked) > 80 and max(trained) < min(asked)  # line numbers only grow
+    assert len(asked) > 50 and max(trained) < min(asked)  # line numbers only grow
 
 
 def numbers(row):
