@@ -148,7 +148,7 @@ class SearchConfig(Config):
     metric: str = "val_loss"
     mode: Literal["min", "max"] = "min"
     sampler: Literal["tpe", "random", "grid"] = "tpe"
-    seed: int = Field(0, ge=0, description="of the sampler; arms draw independent streams from it")
+    seed: int = Field(0, ge=0, description="of the sampler; arms with one space begin alike")
     asha: AshaConfig | None = None
 
     @field_validator("space")

@@ -9,6 +9,8 @@ from typing import Any
 
 import torch
 
+from attnlab import kernels
+
 PACKAGES = ("attnlab", "torch", "triton", "flash-linear-attention", "transformers", "ray", "optuna")
 
 
@@ -19,7 +21,7 @@ def describe(device: torch.device, world: int) -> dict[str, Any]:
         if device.type == "cuda"
         else platform.processor() or platform.machine(),
         "device_type": device.type,
-        "kernels": "fla triton" if device.type == "cuda" else "pytorch",
+        "kernels": "pytorch" if kernels.calls else "fla",  # whether a PyTorch substitute ran in this trial
         "workers": world,
         "threads": torch.get_num_threads(),
         "host": socket.gethostname(),

@@ -20,7 +20,7 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from attnlab import checkpoint
+from attnlab import checkpoint, kernels
 from attnlab.config import Trial
 from attnlab.environment import describe
 from attnlab.evaluate import evaluate
@@ -60,6 +60,7 @@ def train(
         return done
     device, lead, trial = torch.device(device), rank == 0, job.trial
     last_step, every = trial.train.max_steps, trial.train.eval_every
+    kernels.calls.clear()
     run = _set_up(trial, device, rank, world)
     resumed = checkpoint.load(home, run.model, run.optimizer, device) or {"step": 0, "seconds": 0.0}
     if device.type == "cuda":

@@ -2,9 +2,8 @@
 
     python -m bench.loop [--device cuda] [--mixer gla] [--rounds 7]
 
-The two loops share the model, the data and the optimizer's arithmetic, and run in turn in one process; the ratio of each
-pair is printed, and its median. Evaluation, checkpoints and reports happen outside both timed stretches' steps, except
-that attnlab's loop is timed as it is, through one report without evaluation batches.
+The two loops share the model, the data and the optimizer, and run in turn in one process; the ratio of each pair is
+printed, and their median. Both are timed from their second step to their last, without validation and checkpoints.
 """
 
 from __future__ import annotations

@@ -2,10 +2,10 @@
 
     python -m bench.turnaround [--trials 24]
 
-The same tiny trial (a real model on real text, a few steps) every time. Printed per way: from one trial's last report to
-the next one's first step on the same worker (median, 99th percentile; slots only, since the others end their process),
-wall seconds and CPU-seconds per trial, the first start counted apart for slots. CPU-seconds are those of every process of
-the run, from the operating system.
+The same tiny trial every time: a real model on real text, a few steps. Printed per way: the time from one trial's last
+report to the next one's first step on the same worker (slots only: the others end their process), wall seconds and
+CPU-seconds per trial; for slots the start of the first trial stands apart. CPU-seconds are the operating system's, of
+every process of the run.
 """
 
 from __future__ import annotations

@@ -40,20 +40,24 @@ def launch(tmp_path):
 
     def start(*arguments, wait=True, **environment):
         command = [*LAUNCH, *map(str, arguments), "--results", str(tmp_path / "results")]
-        process = subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, **environment}, cwd=tmp_path
-        )
+        logs = [tmp_path / f"launch-{len(started)}.{kind}" for kind in ("out", "err")]
+        with logs[0].open("w") as out, logs[1].open("w") as err:
+            process = subprocess.Popen(command, stdout=out, stderr=err, env={**os.environ, **environment}, cwd=tmp_path)
+        process.logs = logs
         started.append(process)
-        if not wait:
-            return process
-        out, err = process.communicate(timeout=280)
-        return subprocess.CompletedProcess(command, process.returncode, out, err)
+        return finish(process) if wait else process
 
     yield start
     for process in started:
         if process.poll() is None:
             process.kill()
             process.wait()
+
+
+def finish(process, timeout_s=280):
+    """Wait for a launch; its exit code and what it said."""
+    code = process.wait(timeout_s)
+    return subprocess.CompletedProcess(process.args, code, *(log.read_text() for log in process.logs))
 
 
 @pytest.fixture

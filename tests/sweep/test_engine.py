@@ -6,13 +6,12 @@ import signal
 import time
 from collections import Counter
 
-import psutil
 import pytest
 
 from attnlab.runs import Job, SweepDir, TrialDir
 from attnlab.train import train
 from tests.contract import check_folder
-from tests.sweep.conftest import ray_processes_of, rows_of
+from tests.sweep.conftest import finish, ray_processes_of, rows_of
 
 pytestmark = pytest.mark.timeout(400)
 
@@ -31,7 +30,7 @@ def nothing_left(marker):
     wait_until(lambda: not ray_processes_of(marker), 30)
 
 
-def test_many_stops_no_hang_nothing_left_and_no_trial_can_tell_what_ran_before_it(write_sweep, launch, folder, tmp_path):
+def test_many_stops_leave_nothing_and_no_trial_knows_what_ran_before_it(write_sweep, launch, folder, tmp_path):
     asha = {"grace_steps": 2, "reduction_factor": 4}
     space = {"optim.lr": {"loguniform": [1e-5, 1e-1]}}
     path = write_sweep(search={"space": space, "trials": 16, "asha": asha, "sampler": "random"})
@@ -48,7 +47,8 @@ def test_many_stops_no_hang_nothing_left_and_no_trial_can_tell_what_ran_before_i
     for result in sorted(suite, key=lambda r: r["environment"]["first_step_at"]):
         by_process.setdefault(result["environment"]["pid"], []).append(result)
     assert len(by_process) <= 2, "a slot's workers train one trial after another"
-    after_another_arm = [b for seen in by_process.values() for a, b in zip(seen, seen[1:], strict=False) if a["arm"] != b["arm"]]
+    pairs = [pair for seen in by_process.values() for pair in zip(seen, seen[1:], strict=False)]
+    after_another_arm = [b for a, b in pairs if a["arm"] != b["arm"]]
     for result in [next(iter(by_process.values()))[0], after_another_arm[0], after_another_arm[-1]]:
         ran = SweepDir(folder).trial(result["arm"], result["trial_id"])
         fresh = TrialDir(tmp_path / "fresh" / result["trial_id"])
@@ -94,12 +94,10 @@ def test_a_killed_worker_resumes_its_trial_to_the_same_losses(write_sweep, launc
         return files and not list(folder.glob("*/*/results.json"))
 
     wait_until(in_the_middle)
-    workers = [p for p in psutil.process_iter(["cmdline", "environ"]) if "RayTrainWorker" in " ".join(p.info["cmdline"] or [])]
-    victims = [p for p in workers if (p.info["environ"] or {}).get("ATTNLAB_TEST") == str(tmp_path)]
+    victims = [p for p in ray_processes_of(str(tmp_path)) if "RayTrainWorker" in " ".join(p.info["cmdline"])]
     assert victims
     victims[0].kill()
-    process.communicate(timeout=280)
-    assert process.returncode == 0
+    assert finish(process).returncode == 0
     suite = check_folder(folder)
     assert [r["state"] for r in suite] == ["completed", "completed"]
     for result in suite:
@@ -112,7 +110,8 @@ def test_a_killed_worker_resumes_its_trial_to_the_same_losses(write_sweep, launc
 def test_a_trial_that_fails_is_recorded_and_the_rest_goes_on(write_sweep, launch, folder, tmp_path):
     (tmp_path / "broken.py").write_text(
         "import torch\n\n\nclass Broken(torch.nn.Module):\n"
-        "    def __init__(self, d_model: int):\n        super().__init__()\n        self.w = torch.nn.Linear(d_model, d_model)\n\n"
+        "    def __init__(self, d_model: int):\n        super().__init__()\n"
+        "        self.w = torch.nn.Linear(d_model, d_model)\n\n"
         "    def forward(self, hidden_states, **extra):\n        raise ArithmeticError('no such luck')\n"
     )
     path = write_sweep(
@@ -148,7 +147,7 @@ def test_ctrl_c_stops_cleanly_and_says_how_to_resume(write_sweep, launch, folder
     process = launch(write_sweep(trial=trial), wait=False, ATTNLAB_TEST=str(tmp_path))
     wait_until(lambda: list(folder.glob("*/*/metrics.jsonl")))
     process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=60)
-    assert process.returncode == 130
-    assert "--resume" in err and "Traceback" not in err
+    done = finish(process, 60)
+    assert done.returncode == 130
+    assert "--resume" in done.stderr and "Traceback" not in done.stderr
     nothing_left(str(tmp_path))

@@ -1,0 +1,67 @@
+"""On CUDA: FLA's own kernels compute what the PyTorch ones do on CPU, and training uses them."""
+
+import copy
+
+import pytest
+import torch
+
+from attnlab import kernels
+from attnlab.config import Trial, merge
+from attnlab.models import MIXERS, build_model
+from attnlab.runs import Job, TrialDir
+from attnlab.train import train
+
+pytestmark = [pytest.mark.gpu, pytest.mark.timeout(600)]
+FIRST = ("standard", "gla", "retnet", "mamba2", "deltanet", "gated_deltanet", "hgrn")
+
+
+@pytest.fixture(autouse=True)
+def first_valid_config(monkeypatch):
+    """Take the autotuner's first config that compiles: right answers need no timing, and timing takes minutes."""
+    from triton.runtime.autotuner import Autotuner
+
+    bench = Autotuner._bench
+
+    def once(self, *args, config, **meta):
+        if getattr(self, "_found", False):
+            return [float("inf")] * 3
+        timing = bench(self, *args, config=config, **meta)
+        self._found = timing[0] != float("inf")
+        return timing
+
+    monkeypatch.setattr(Autotuner, "_bench", once)
+
+
+@pytest.mark.parametrize("name", [n for n in FIRST if n in MIXERS])
+def test_cuda_computes_what_the_cpu_does(name):
+    torch.manual_seed(0)
+    model = build_model({"d_model": 128, "n_layers": 2, "n_heads": 4, "mixer": name}, 256)
+    twin = copy.deepcopy(model).cuda()
+    tokens = torch.randint(0, 256, (2, 257))
+    x, y = tokens[:, :-1], tokens[:, 1:].contiguous()
+    loss = model.loss_sum(x, y) / y.numel()
+    loss.backward()
+    kernels.calls.clear()
+    with torch.autocast("cuda", torch.bfloat16):
+        other = twin.loss_sum(x.cuda(), y.cuda()) / y.numel()
+    other.backward()
+    assert not kernels.calls, "a PyTorch substitute ran on CUDA"
+    assert other.item() == pytest.approx(loss.item(), abs=2e-2)
+    worst = max(
+        ((b.grad.cpu().float() - a.grad).norm() / (a.grad.norm() + 1e-6), n)
+        for (n, a), b in zip(model.named_parameters(), twin.parameters(), strict=True)
+    )
+    print(f"{name}: loss {loss.item():.5f} {other.item():.5f}, worst gradient {worst[1]} {worst[0]:.1e}")
+    assert worst[0] < 0.08, worst
+
+
+def test_training_on_cuda_learns_resumes_and_says_what_it_ran_on(tiny, tmp_path):
+    tree = merge(tiny, {"model": {"d_model": 64, "dropout": 0.0}, "train": {"max_steps": 40, "eval_every": 10}})
+    job = Job.make("gla", 0, Trial.model_validate(tree))
+    results = train(job, TrialDir(tmp_path), device="cuda")
+    assert results["state"] == "completed"
+    rows = TrialDir(tmp_path).metrics()
+    assert rows[-1]["val_loss"] < rows[0]["val_loss"]
+    assert rows[-1]["peak_mem_gib"] > 0
+    assert results["environment"]["device_type"] == "cuda"
+    assert results["environment"]["kernels"] == "fla"
