@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
 import torch.distributed as dist
 from torch import nn
@@ -140,26 +141,36 @@ class Run:
         """One optimizer step (1-based); returns this rank's part of the global batch's mean loss, a 0-dim tensor on the
         device: summed over the ranks it is the loss. Nothing here waits for the device."""
         train = self.trial.train
-        # Dropout, the step's only randomness, as a function of (seed, step, rank).
-        torch.manual_seed((train.seed * 1_000_003 + step) * 4096 + self.rank)
-        inputs, targets = (_to(a, self.device) for a in self.task.batch(step - 1, self.rank, self.world))
-        count = (targets != IGNORE).sum()
+        self._seed((train.seed * 1_000_003 + step) * 4096 + self.rank)
+        batch = self.task.batch(step - 1, self.rank, self.world)
+        count: Any = int((batch.targets != IGNORE).sum())  # counted on the host, where the batch still is
         if self.world > 1:
+            count = torch.tensor(count, device=self.device)
             dist.all_reduce(count)
-        total = torch.zeros((), device=self.device)
+        inputs, targets = _to(np.stack(batch), self.device)
+        total = None
         for i, (x, y) in enumerate(zip(inputs.chunk(train.grad_accum), targets.chunk(train.grad_accum), strict=True)):
             last = i == train.grad_accum - 1
             with nullcontext() if self.world == 1 or last else self.loss_of.no_sync():  # gradients travel once a step
                 with self.autocast():
                     loss = self.loss_of(x, y) / count
-                (loss * self.world).backward()  # DistributedDataParallel divides the gradients by `world`
-            total += loss.detach()
+                # DistributedDataParallel divides the gradients by `world`
+                (loss if self.world == 1 else loss * self.world).backward()
+            total = loss.detach() if total is None else total + loss.detach()
         if self.trial.optim.clip:
             self.optimizer.clip(self.trial.optim.clip)
         self.optimizer.set_lr(step)
         self.optimizer.step()
         self.optimizer.zero_grad()
+        assert total is not None
         return total
+
+    def _seed(self, seed: int) -> None:
+        """Dropout, the step's only randomness, as a function of (seed, step, rank). torch.manual_seed would do the
+        same after asking every backend there is."""
+        torch.default_generator.manual_seed(seed)
+        if self.device.type == "cuda":
+            torch.cuda.default_generators[self.device.index or 0].manual_seed(seed)
 
     def scores(self) -> dict[str, float]:
         """Validation, in batches of a training micro-batch's size, so that it needs no more memory than training."""
@@ -201,7 +212,8 @@ class Loss(nn.Module):
         return self.model.loss_sum(inputs, targets)
 
 
-def _to(array: Any, device: torch.device) -> torch.Tensor:
+def _to(array: np.ndarray, device: torch.device) -> torch.Tensor:
+    """A host array on the device, without waiting for the copy."""
     tensor = torch.from_numpy(array)
     return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor
 

@@ -75,15 +75,15 @@ def bare(trial: Trial, device: torch.device) -> float:
 def ours(trial: Trial, device: torch.device) -> float:
     """Seconds per step of attnlab's loop: its own step function, between the second step and the report."""
     seen: list[float] = []
-    step_fn = loop._step
+    step_fn = loop.Run.step
 
-    def timed(*args: object) -> torch.Tensor:
-        if args[-1] == 2:
+    def timed(run: loop.Run, step: int) -> torch.Tensor:
+        if step == 2:
             _wait(device)
             seen.append(time.perf_counter())
-        return step_fn(*args)
+        return step_fn(run, step)
 
-    loop._step = timed
+    loop.Run.step = timed
     try:
         with tempfile.TemporaryDirectory() as folder:
             job = Job.make("bench", 0, trial)
@@ -91,7 +91,7 @@ def ours(trial: Trial, device: torch.device) -> float:
             loop.train(job, TrialDir(Path(folder)), lambda row: seen.append(time.perf_counter()), device=device)
             loop.checkpoint.export = export
     finally:
-        loop._step = step_fn
+        loop.Run.step = step_fn
     return (seen[1] - seen[0]) / (trial.train.max_steps - 1)
 
 
