@@ -25,6 +25,7 @@ ENVIRONMENT = {
     "RAY_worker_maximum_startup_concurrency": "16",  # its warnings count actors that only wait
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
+    "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",  # the last word of a failed trial has no metric
     "TUNE_GLOBAL_CHECKPOINT_S": "86400",
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
 }
@@ -198,6 +199,9 @@ def _search(sweep: Sweep, folder: SweepDir, shape: Any, count: int) -> dict[str,
                 run_config=tune.RunConfig(name="tune", storage_path=str(folder.ray), verbose=0, callbacks=[watch]),
             ).fit()
         slots.close()
+    except BaseException:
+        slots.abandon()
+        raise
     finally:
         watch.write()
     return watch.board()

@@ -80,6 +80,24 @@ class Slots:
             thread.join(timeout_s)
 
 
+    def abandon(self, timeout_s: float = 10.0) -> None:
+        """End every slot at once, whatever it is at.
+
+        The threads wait inside ray for their trainers' controllers, and ray.shutdown would pull it from under them (the
+        process then dies of a segmentation fault), so the controllers go first. Ray hands out no handle of them before
+        their workers are up; the cluster's table of actors knows them all.
+        """
+        from ray._private import state, worker
+        from ray._raylet import ActorID
+
+        job = ray.get_runtime_context().get_job_id()
+        for actor_id, row in state.actors().items():
+            if row["ActorClassName"] == "TrainController" and row["JobID"] == job:
+                worker.global_worker.core_worker.kill_actor(ActorID.from_hex(actor_id), True)
+        for thread in self._threads:
+            thread.join(timeout_s)
+
+
 def work(config: dict[str, Any]) -> None:
     """The training function of a slot's TorchTrainer, on every rank: take a trial, train it, again."""
     import torch
