@@ -51,7 +51,14 @@ class Slots:
         trainers = [
             TorchTrainer(
                 work,
-                train_loop_config={"slot": i, "box": box, "pool": pool, "folder": str(folder.path), "cpus": shape.cpus},
+                train_loop_config={
+                    "slot": i,
+                    "box": box,
+                    "pool": pool,
+                    "folder": str(folder.path),
+                    "cpus": shape.cpus,
+                    "cwd": os.getcwd(),
+                },
                 scaling_config=ScalingConfig(
                     num_workers=shape.workers,
                     use_gpu=shape.gpus > 0,
@@ -78,7 +85,8 @@ class Slots:
         ray.get([box.close.remote() for box in self.boxes])
         for thread in self._threads:
             thread.join(timeout_s)
-
+        if any(thread.is_alive() for thread in self._threads):
+            self.abandon()
 
     def abandon(self, timeout_s: float = 10.0) -> None:
         """End every slot at once, whatever it is at.
@@ -104,6 +112,8 @@ def work(config: dict[str, Any]) -> None:
 
     import attnlab.train  # noqa: F401 (slow to import: done before the slot is offered)
 
+    if os.path.isdir(config["cwd"]):  # the launcher's: a sweep file's relative paths mean the same here
+        os.chdir(config["cwd"])
     context = ray_train.get_context()
     rank, world = context.get_world_rank(), context.get_world_size()
     torch.set_num_threads(config["cpus"])
