@@ -7,7 +7,7 @@ at the machine and is asked only when a sweep is about to run.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ValidationError
 
@@ -23,6 +23,9 @@ from attnlab.config import (
     merge,
     nest,
 )
+
+if TYPE_CHECKING:
+    from attnlab.tasks import Task
 
 # pydantic's words for the commonest mistakes, in ours
 SAY = {
@@ -56,15 +59,18 @@ def checked(raw: Mapping[str, Any]) -> Sweep:
         sweep = Sweep.model_validate(raw)
     except ValidationError as error:
         problems += lines(error, Sweep)
-    base = raw.get("trial") if isinstance(raw.get("trial"), dict) else {}
-    arms = raw.get("arms") if isinstance(raw.get("arms"), dict) else {}
+    base, arms = (tree if isinstance(tree := raw.get(key), dict) else {} for key in ("trial", "arms"))
     shared = list(trial_problems(base, "trial", complete=not arms))
     problems += shared
-    told = {line.partition(".")[2] for line in shared}
-    for arm, tree in arms.items():
-        if isinstance(tree, dict):
-            own = trial_problems(merge(base, tree), f"arms.{arm}")
-            problems += [line for line in own if line.removeprefix(f"arms.{arm}.") not in told]
+    trees = {arm: merge(base, tree) for arm, tree in arms.items() if isinstance(tree, dict)}
+    found = {arm: [line.removeprefix(f"arms.{arm}.") for line in trial_problems(tree, f"arms.{arm}")]
+             for arm, tree in trees.items()}  # fmt: skip
+    told = {line.removeprefix("trial.") for line in shared}
+    for arm, own in found.items():
+        for line in own:
+            everywhere = len(found) > 1 and all(line in other for other in found.values())  # the shared trial's mistake
+            if line not in told:
+                problems.append(f"trial.{line}" if everywhere else f"arms.{arm}.{line}")
     if sweep and not problems:
         problems += list(sweep_problems(sweep))
     if problems:
@@ -117,11 +123,22 @@ def trial_problems(tree: Mapping[str, Any], where: str, complete: bool = True) -
         yield from (f"{where}.task {task.name}: {p}" for p in tasks.check_task(task))
 
 
+def _at_corner(line: str, arm: str, settings: Mapping[str, Any]) -> str:
+    """A corner's mistake, under the searched key it names if it names one."""
+    line = line.removeprefix(".")
+    if any(line.startswith(f"{key}:") for key in settings):
+        return f"search.space.{line}"
+    return f"search.space at {settings}, arm {arm}: {line}"
+
+
 def _part(kind: type[BaseModel], tree: Any) -> Any:
+    """As much of a node as is sound, so that what is wrong elsewhere in it hides nothing; None if nothing is."""
     try:
         return kind.model_validate(tree)
-    except ValidationError:
-        return None
+    except ValidationError as error:
+        wrong = {e["loc"][0] for e in error.errors() if e["loc"]}
+        sound = {key: value for key, value in tree.items() if key not in wrong} if isinstance(tree, Mapping) else {}
+        return kind.model_validate(sound) if wrong and len(sound) < len(tree) else None
 
 
 def sweep_problems(sweep: Sweep) -> Iterator[str]:
@@ -134,6 +151,28 @@ def sweep_problems(sweep: Sweep) -> Iterator[str]:
             yield f"search.metric: arm {arm}, task {trial.task.name}, gives {', '.join(known)}, not {sweep.metric!r}"
         if sweep.search:
             yield from _search_problems(sweep, sweep.search, arm, trial)
+
+
+def prepared(sweep: Sweep) -> dict[str, Task]:
+    """Each arm's task with its data at hand (read, tokenised and cached; equal ones once), on this machine.
+
+    Raises:
+        SweepError: data that cannot be had or does not suffice, one line each.
+    """
+    ready: dict[str, Task] = {}
+    problems = []
+    for arm in sweep.arms:
+        trial = sweep.trial_of(arm)
+        key = trial.task.model_dump_json()
+        try:
+            if key not in ready:
+                ready[key] = tasks.build_task(trial.task, batch_size=trial.train.batch_size, seed=trial.train.seed)
+                ready[key].prepare()
+        except (ValueError, OSError) as error:
+            problems.append(f"arms.{arm}.task: {' '.join(str(error).split())}")
+    if problems:
+        raise SweepError(problems[:1] if len(problems) == len(sweep.arms) > 1 else problems)
+    return {arm: ready[sweep.trial_of(arm).task.model_dump_json()] for arm in sweep.arms}
 
 
 def _batch_problems(trial: Trial, arm: str, workers: int) -> Iterator[str]:
@@ -168,7 +207,7 @@ def _search_problems(sweep: Sweep, search: SearchConfig, arm: str, trial: Trial)
         tree = merge(sweep.trial, sweep.arms[arm])
         for key, value in settings.items():
             tree = merge(tree, nest(key, value))
-        found = list(trial_problems(tree, f"search.space at {settings}, arm {arm}"))
+        found = [_at_corner(line, arm, settings) for line in trial_problems(tree, "")]
         if not found:
             found = list(_batch_problems(Trial.model_validate(tree), arm, sweep.resources.workers))
         if found:

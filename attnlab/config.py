@@ -20,7 +20,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, field_validator
 
-from attnlab import space
+from attnlab.space import Dimension, parse
 
 
 class Config(BaseModel):
@@ -157,7 +157,7 @@ class SearchConfig(Config):
         problems = []
         for key, form in value.items():
             try:
-                space.parse(form)
+                parse(form)
             except ValueError as error:
                 problems.append(f"{key}: {error}")
         if problems:
@@ -165,9 +165,9 @@ class SearchConfig(Config):
         return value
 
     @property
-    def dimensions(self) -> dict[str, space.Dimension]:
+    def dimensions(self) -> dict[str, Dimension]:
         """The space, parsed: dotted trial key -> dimension."""
-        return {key: space.parse(form) for key, form in self.space.items()}
+        return {key: parse(form) for key, form in self.space.items()}
 
     @property
     def trials_per_arm(self) -> int:

@@ -6,9 +6,9 @@ import torch
 import yaml
 from rich.console import Console
 
+from attnlab.check import prepared
 from attnlab.config import Sweep
 from attnlab.models import build_model, count_params
-from attnlab.tasks import build_task
 
 
 def show(sweep: Sweep) -> None:
@@ -19,9 +19,8 @@ def show(sweep: Sweep) -> None:
         *([f"hypothesis: {sweep.hypothesis}"] if sweep.hypothesis else []),
         sep="\n",
     )
-    for arm in sweep.arms:
+    for arm, task in prepared(sweep).items():
         trial = sweep.trial_of(arm)
-        task = build_task(trial.task, batch_size=trial.train.batch_size, seed=trial.train.seed)
         with torch.device("meta"):
             sizes = count_params(build_model(trial.model, task.vocab_size))
         console.print(

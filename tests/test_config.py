@@ -75,13 +75,12 @@ def test_the_good_file_is_read_as_it_says(tmp_path):
         ("n_heads: 2", "n_heads: 3", ["n_heads", "32"]),
         ("[1e-4, 1e-1]", "[1e-1, 1e-4]", ["search.space", "optim.lr", "reversed"]),
         ("[1e-4, 1e-1]", "[1e-2, 1e-2]", ["search.space", "optim.lr", "empty"]),
-        ("optim.lr: {log", "optim.rl: {log", ["optim.rl", "unknown key", "did you mean 'lr'"]),
+        ("optim.lr: {log", "optim.lrr: {log", ["search.space.optim.lrr", "unknown key", "did you mean 'lr'"]),
         ("dataset: austen", "dataset: asten", ["dataset", "asten", "austen"]),
         ("dataset: austen", "datast: austen", ["trial.task", "datast", "did you mean 'dataset'"]),
         ("batch_size: 4", "batch_size: 4, grad_accum: 3", ["batch_size", "multiple of 3"]),
         ("grace_steps: 10", "grace_steps: 15", ["grace_steps", "multiple"]),
         ("grace_steps: 10", "grace_steps: 40", ["grace_steps", "max_steps"]),
-        ("seq_len: 64", "seq_len: 9000000", ["seq_len"]),
         ("name: text,", "name: txt,", ["txt", "did you mean 'text'"]),
         ("name: study", "name: a/b", ["name"]),
     ],
@@ -98,6 +97,21 @@ def test_all_mistakes_are_told_at_once(tmp_path):
     found = "\n".join(problems(tmp_path, text))
     for key in ("d_modle", "expnad_k", "search.trials"):
         assert key in found
+
+
+def test_a_mistake_of_all_arms_is_told_once(tmp_path):
+    (line,) = problems(tmp_path, GOOD.replace("dataset: austen", "dataset: /nowhere/x.txt"))
+    assert line.startswith("trial.task") and "/nowhere/x.txt" in line
+
+
+def test_a_corpus_shorter_than_one_block_is_one_line(tmp_path):
+    from attnlab.check import prepared
+
+    (tmp_path / "short.txt").write_text("It is a truth.\nUniversally\n")
+    sweep = load_sweep(write(tmp_path, GOOD.replace("dataset: austen", f"dataset: {tmp_path}/short.txt")))
+    with pytest.raises(SweepError, match="seq_len") as error:
+        prepared(sweep)
+    assert len(error.value.problems) == 1
 
 
 @pytest.mark.parametrize(

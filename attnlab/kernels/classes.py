@@ -1,35 +1,31 @@
 """Layers and modules of FLA whose own `forward` would refuse a device or be slow on it, mended in place.
 
-Mamba2 without the `mamba_ssm` package falls back to a loop that takes 1 to 2 s and 57 GiB per training step on an H100
-(d_model 384, 6 layers, 32 x 512 tokens). Its recurrence is `simple_gla`'s, state-space duality (Dao and Gu 2024,
-arXiv 2405.21060, section 5: C is the query, B the key, dt x the value, dt A the log decay), so here it calls FLA's
-`chunk_simple_gla`: Triton's on CUDA, ours on the CPU. Attention without `flash_attn` goes to PyTorch's SDPA.
+Mamba and Mamba2 have their forwards in `mamba`. Attention without `flash_attn` goes to PyTorch's SDPA.
 """
 
 from __future__ import annotations
 
 import functools
+import inspect
 import logging
 import sys
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from attnlab.kernels import attention
-from attnlab.kernels.routing import bypassed, calls, takes_substitute
+from attnlab.kernels import attention, linear_ops, mamba
+from attnlab.kernels.routing import bypassed, takes_substitute
 
 
 def patch() -> None:
     """Apply every mend of this module; called once by `routing.install`, with FLA imported."""
-    from fla.layers import mamba2
-    from fla.layers.mamba2 import Mamba2
     from fla.modules.fused_cross_entropy.ops import FusedCrossEntropyLoss
 
     _patch_flash_attention()
-    mamba2.logger.setLevel(logging.ERROR)  # it warns of the slow fallback and the conv backend that are replaced here
-    Mamba2.torch_forward = _mamba2(Mamba2.torch_forward)
+    mamba.patch()
+    _patch_abc()
+    _patch_guards()
     FusedCrossEntropyLoss.forward = _cross_entropy(FusedCrossEntropyLoss.forward)
 
 
@@ -51,6 +47,96 @@ def _patch_flash_attention() -> None:
                 setattr(module, key, mine if theirs is None else either(theirs, mine))
 
 
+def _patch_abc() -> None:
+    """ABC with a state goes through `linear_ops.abc` on every device, as FLA's own loses the weights' sum; and padding,
+    of which FLA zeroes the values only, weighs nothing."""
+    from fla.layers import abc
+
+    stateless, forward = abc.chunk_abc, abc.ABCAttention.forward
+
+    def chunk_abc(q, k, v, s, initial_state=None, output_final_state=False):
+        if bypassed() or not (output_final_state or initial_state is not None):
+            return stateless(q=q, k=k, v=v, s=s)
+        return linear_ops.abc(q, k, v, s, initial_state, output_final_state)
+
+    @functools.wraps(forward)
+    def masked(self, hidden_states, attention_mask=None, *args: Any, **kwargs: Any):
+        if attention_mask is None:
+            return forward(self, hidden_states, attention_mask, *args, **kwargs)
+        padding = attention_mask[:, -hidden_states.shape[1] :, None] == 0
+        # the layer clamps the logits to -32 from below
+        hook = self.s_proj.register_forward_hook(lambda module, inputs, logits: logits.masked_fill(padding, -torch.inf))
+        try:
+            return forward(self, hidden_states, attention_mask, *args, **kwargs)
+        finally:
+            hook.remove()
+
+    abc.chunk_abc, abc.ABCAttention.forward = chunk_abc, masked
+
+
+def _patch_guards() -> None:
+    """Layers whose forward asks for a GPU, a half precision or a compiler where its operations no longer do."""
+    from fla.layers import log_linear_mamba2
+    from fla.layers.log_linear_mamba2 import LogLinearMamba2
+    from fla.layers.mla import MultiheadLatentAttention
+    from fla.layers.path_attn import PaTHAttention
+    from fla.layers.stickbreaking_attn import StickBreakingAttention
+
+    log_linear_mamba2.logger.setLevel(logging.ERROR)  # as for Mamba2: its convolution is routed
+    StickBreakingAttention.forward = _on_cpu(StickBreakingAttention.forward, _stick_breaking)
+    LogLinearMamba2.forward = _on_cpu(LogLinearMamba2.forward, _log_linear_mamba2)
+    PaTHAttention.forward = _on_cpu(PaTHAttention.forward, _uncompiled(PaTHAttention.forward))
+    latent = MultiheadLatentAttention.forward  # every other layer's mask is optional
+    if inspect.signature(latent).parameters["attention_mask"].default is inspect.Parameter.empty:
+        latent.__defaults__ = (None, *latent.__defaults__)
+
+
+def _on_cpu(original: Any, ours: Any) -> Any:
+    @functools.wraps(original)
+    def forward(self, hidden_states: Tensor, *args: Any, **kwargs: Any) -> Any:
+        return (ours if hidden_states.device.type == "cpu" else original)(self, hidden_states, *args, **kwargs)
+
+    return forward
+
+
+def _uncompiled(forward: Any) -> Any:
+    """PaTH compiles a function anew at each decoded token."""
+
+    def run(*args: Any, **kwargs: Any) -> Any:
+        with torch.compiler.set_stance("force_eager"):
+            return forward(*args, **kwargs)
+
+    return run
+
+
+def _stick_breaking(layer, hidden_states, attention_mask=None, past_key_values=None, use_cache=False, **kwargs: Any):
+    """`StickBreakingAttention.forward` in any precision; it keeps no cache."""
+    from fla.layers.utils import repad_hidden_states, unpad_hidden_states
+    from fla.ops.stickbreaking_attn import parallel_stickbreaking_attn
+
+    if use_cache or past_key_values is not None:
+        raise NotImplementedError("stick-breaking attention keeps no cache; use_cache=False")
+    batch, steps, _ = hidden_states.shape
+    x, indices, cu_seqlens = unpad_hidden_states(hidden_states, kwargs.get("cu_seqlens"), attention_mask, steps)
+    q, k, v = (proj(x).unflatten(-1, (-1, layer.head_dim)) for proj in (layer.q_proj, layer.k_proj, layer.v_proj))
+    if layer.qk_norm:
+        q, k = layer.q_norm(q), layer.k_norm(k)
+    o, _ = parallel_stickbreaking_attn(q=q, k=k, v=v, attend_current=layer.attend_current, cu_seqlens=cu_seqlens)
+    return repad_hidden_states(layer.o_proj(o.flatten(-2)), indices, batch, steps), None, None
+
+
+def _log_linear_mamba2(layer, hidden_states, attention_mask=None, past_key_values=None, use_cache=False, **kwargs: Any):
+    """`LogLinearMamba2.forward` without its demand for a GPU."""
+    from fla.layers.utils import get_layer_cache, update_layer_cache
+
+    last = get_layer_cache(layer, past_key_values)
+    out, conv_state, state = layer.cuda_kernels_forward(hidden_states, last, use_cache, attention_mask)
+    update_layer_cache(
+        layer, past_key_values, recurrent_state=state, conv_state=conv_state, offset=hidden_states.shape[1]
+    )
+    return out, None, past_key_values
+
+
 def _cross_entropy(original: Any) -> Any:
     """FusedCrossEntropyLoss asserts CUDA tensors; the function below it does not care."""
 
@@ -70,64 +156,3 @@ def _cross_entropy(original: Any) -> Any:
         return (loss, z_loss) if self.return_z_loss else loss
 
     return forward
-
-
-def _mamba2(original: Any) -> Any:
-    @functools.wraps(original)
-    def torch_forward(
-        self, x: Tensor, last_state: dict | None = None, use_cache: bool = False, attention_mask: Tensor | None = None
-    ) -> tuple[Tensor, Tensor | None, Tensor | None]:
-        """x: [B, T, D] -> out [B, T, D], convolution state [B, channels, W], recurrent state [B, H, P, N]."""
-        if bypassed():
-            return original(self, x, last_state, use_cache, attention_mask)
-        calls.add("mamba2")
-        return _mamba2_forward(self, x, last_state, use_cache, attention_mask)
-
-    return torch_forward
-
-
-def _mamba2_forward(layer, x: Tensor, last_state: dict | None, use_cache: bool, attention_mask: Tensor | None):
-    from fla.layers.mamba2 import apply_mask_to_padding_states
-    from fla.modules.convolution import causal_conv1d
-    from fla.ops.simple_gla import chunk_simple_gla, fused_recurrent_simple_gla
-
-    (batch, steps, _), heads, groups, state_size = x.shape, layer.num_heads, layer.n_groups, layer.ssm_state_size
-    width = layer.intermediate_size
-    gate, mixed, dt = layer.in_proj(x).split([width, layer.conv_dim, heads], -1)
-
-    mask = attention_mask if attention_mask is not None and attention_mask.shape == x.shape[:2] else None
-    conv_state = None if last_state is None else last_state["conv_state"]
-    mixed, conv_state = causal_conv1d(
-        x=apply_mask_to_padding_states(mixed, mask),
-        weight=layer.conv1d.weight.squeeze(1),
-        bias=layer.conv1d.bias,
-        initial_state=conv_state,
-        output_final_state=use_cache or last_state is not None,
-        activation=layer.activation if layer.activation in ("silu", "swish") else None,
-    )
-    if layer.activation not in ("silu", "swish"):
-        mixed = layer.act(mixed)
-    values, B, C = apply_mask_to_padding_states(mixed, mask).split(
-        [width, groups * state_size, groups * state_size], -1
-    )
-    # head h reads group h // (H / G), as mamba_ssm's kernels do
-    B, C = (t.reshape(batch, steps, groups, state_size).repeat_interleave(heads // groups, 2) for t in (B, C))
-    values = values.reshape(batch, steps, heads, layer.head_dim)
-    dt = F.softplus(dt.float() + layer.dt_bias.float())
-    if layer.dt_limit != (0.0, float("inf")):
-        dt = dt.clamp(*layer.dt_limit)
-
-    recurrent = steps <= 64 and not torch.is_grad_enabled()
-    y, state = (fused_recurrent_simple_gla if recurrent else chunk_simple_gla)(
-        q=C,
-        k=B,
-        v=(values * dt.unsqueeze(-1)).to(values.dtype),
-        g=-layer.A_log.float().exp() * dt,
-        scale=1.0,
-        initial_state=None if last_state is None else last_state["recurrent_state"],
-        output_final_state=use_cache or last_state is not None,
-        state_v_first=True,
-    )
-    y = (y + values * layer._get_D(expand_to_head_dim=True)).reshape(batch, steps, width)
-    y = layer.norm(y, gate) if layer.rmsnorm else y * layer.act(gate)
-    return layer.out_proj(y.to(x.dtype)), conv_state, state

@@ -68,7 +68,7 @@ def _linear_rnn(q, k, v, log_decay, value_log_decay, erase, write, bonus, scale,
     size = _safe_chunk(clamped[0] if clamped[1] is None else clamped[1], size)
 
     is_delta_rule = write is k
-    qc, kc, vc = _fold(q.to(exact) * scale, size), _fold(k.to(exact), size), _fold(v.to(exact), size)
+    qc, kc, vc = fold(q.to(exact) * scale, size), fold(k.to(exact), size), fold(v.to(exact), size)
     state = kc.new_zeros(*kc.shape[:2], kc.shape[-1], width) if initial_state is None else initial_state.to(exact)
     decay = _decay_of(clamped[0], size)
 
@@ -78,8 +78,8 @@ def _linear_rnn(q, k, v, log_decay, value_log_decay, erase, write, bonus, scale,
         u = None if bonus is None else bonus.to(exact)
         out, state = _additive(qc, kc, vc, decay, u, state)
     else:
-        wc = kc if is_delta_rule else _fold(write.to(exact), size)
-        out, state = _delta(qc, kc, vc, _fold(erase.to(exact), size), wc, decay, state)
+        wc = kc if is_delta_rule else fold(write.to(exact), size)
+        out, state = _delta(qc, kc, vc, fold(erase.to(exact), size), wc, decay, state)
     out = out.movedim(1, 3).reshape(v.shape[0], -1, heads, width)[:, :steps]
     return out.to(v.dtype), state
 
@@ -138,10 +138,10 @@ class _NoDecay(_Decay):
 def _decay_of(log_decay: Tensor | None, size: int) -> _Decay:
     if log_decay is None:
         return _NoDecay()
-    return _Decay(_fold(log_decay if log_decay.dim() == 4 else log_decay.unsqueeze(-1), size))
+    return _Decay(fold(log_decay if log_decay.dim() == 4 else log_decay.unsqueeze(-1), size))
 
 
-def _fold(x: Tensor, size: int) -> Tensor:
+def fold(x: Tensor, size: int) -> Tensor:
     """[B, T, H, D] -> [B, H, N, C, D], padded with zeros: a padded step neither decays, writes nor erases."""
     short = -x.shape[1] % size
     if short:
@@ -159,14 +159,14 @@ def _safe_chunk(log_decay: Tensor | None, size: int) -> int:
         return size
     with torch.no_grad():
         while size > SMALLEST_CHUNK:
-            first, second = _fold(log_decay.detach(), size).split(size // 2, -2)
+            first, second = fold(log_decay.detach(), size).split(size // 2, -2)
             if torch.minimum(first.sum(-2), second.sum(-2)).min() >= -LARGEST_EXPONENT:
                 break
             size //= 2
     return size
 
 
-def _masks(x: Tensor) -> tuple[Tensor, Tensor]:
+def causal_masks(x: Tensor) -> tuple[Tensor, Tensor]:
     """(j <= i, j < i) as boolean [C, C]."""
     full = torch.ones(x.shape[-2], x.shape[-2], dtype=torch.bool, device=x.device)
     return full.tril(), full.tril(-1)
@@ -174,7 +174,7 @@ def _masks(x: Tensor) -> tuple[Tensor, Tensor]:
 
 def _additive(q: Tensor, k: Tensor, v: Tensor, decay: _Decay, bonus: Tensor | None, state: Tensor):
     """Writes only: S_t = diag(e^g) S_{t-1} + k v^T."""
-    upto, below = _masks(q)
+    upto, below = causal_masks(q)
     early = bonus is not None  # reads the state before this step's decay and write
     scores = decay.scores(q, k, below if early else upto, before=early)
     if early:
@@ -189,7 +189,7 @@ def _additive(q: Tensor, k: Tensor, v: Tensor, decay: _Decay, bonus: Tensor | No
 
 def _value_decayed(q: Tensor, k: Tensor, v: Tensor, decay: _Decay, state: Tensor):
     """S_t = S_{t-1} diag(e^g) + k v^T, the decay on value channels."""
-    scores = (q @ k.mT).masked_fill(~_masks(q)[0], 0.0)
+    scores = (q @ k.mT).masked_fill(~causal_masks(q)[0], 0.0)
     written = k.mT @ decay.to_end(v)
     starts = []
     for n in range(q.shape[2]):
@@ -206,7 +206,7 @@ def _delta(q: Tensor, k: Tensor, v: Tensor, erase: Tensor, write: Tensor, decay:
     are strictly lower triangular scores of e against w and k. For the delta rule (w = k) the unknown is y = v + x, the
     value actually written, with (I - L) y = v + e S.
     """
-    upto, below = _masks(q)
+    upto, below = causal_masks(q)
     same = write is k
     eye = torch.eye(q.shape[-2], dtype=q.dtype, device=q.device)
     system = eye - decay.scores(erase, write, below, before=True)

@@ -191,3 +191,22 @@ def fused_linear_cross_entropy_loss(
     logits = F.linear(x, weight, bias)
     loss, _ = cross_entropy_loss(logits, target, label_smoothing, logit_scale, 0.0, logit_softcapping, ignore_index)
     return loss.sum() / (target != ignore_index).sum() if reduction == "mean" else loss.sum()
+
+
+@substitute("fla.ops.rwkv7.fused_addcmul:fused_addcmul_rwkv7")
+def fused_addcmul_rwkv7(hidden_states, delta, xr, xw, xk, xv, xa, xg=None):
+    """RWKV7's six interpolations with the previous token (arXiv 2503.14456): h + delta * x."""
+    return tuple(None if x is None else torch.addcmul(hidden_states, delta, x) for x in (xr, xw, xk, xv, xa, xg))
+
+
+@substitute("fla.ops.rwkv7.fused_k_update:fused_k_rwkv7")
+def fused_k_rwkv7(k: Tensor, a: Tensor, ka: Tensor, cu_seqlens: Tensor | None = None) -> Tensor:
+    """k (1 + (a - 1) ka), RWKV7's replacement key; elementwise, so sequences do not matter. k, a: [B, T, D]."""
+    return k.addcmul(k * (a - 1), ka)
+
+
+@substitute("fla.ops.rwkv7.gate_output_correction:gate_output_correction")
+def gate_output_correction(o: Tensor, r: Tensor, k: Tensor, r_k: Tensor, v: Tensor, g: Tensor) -> Tensor:
+    """(o + (r . r_k k) v) g: the bonus for the current token, then the gate. o, g: [B, T, H V]; r, k, v per head."""
+    bonus = (r * k * r_k).sum(-1, keepdim=True) * v
+    return (o + bonus.reshape(o.shape)) * g

@@ -8,7 +8,9 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from attnlab.models.mixers import MIXERS, MixerSpec, check_mixer
+from attnlab.models.checks import check_mixer
+from attnlab.models.mixers import MIXERS
+from attnlab.models.spec import MixerSpec
 
 if TYPE_CHECKING:
     from torch import nn

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from attnlab import kernels
 from attnlab.config import ModelConfig
 from attnlab.models.build import build_mixer
-from attnlab.models.mixers import spec_of
+from attnlab.models.checks import spec_of
 
 kernels.install()  # before the imports below: it imports FLA, and through it transformers, without their warnings
 
@@ -29,6 +29,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutpu
 
 INIT_STD = 0.02  # GPT-2's, and that of FLA's own language models
 NORM_EPS = 1e-6
+RESIDUAL_WRITERS = ("o_proj", "out_proj", "down_proj", "down")  # a mixer's or MLP's last matrix
 IGNORED = -100  # targets that do not count
 
 
@@ -97,19 +98,42 @@ class Block(nn.Module):
         super().__init__()
         self.mixer_norm = nn.RMSNorm(model.d_model, eps=NORM_EPS)
         self.mixer = build_mixer(model.mixer_at(layer), model, layer)
+        spec = spec_of(model.mixer_at(layer).name)
+        self.shares, self.padded, self.mask_to_cache = spec.shares, spec.padded, spec.mask_to_cache
         self.mlp_norm = self.mlp = None
         if model.mlp != "none":
             self.mlp_norm = nn.RMSNorm(model.d_model, eps=NORM_EPS)
             self.mlp = MLP(model.d_model, model.d_ff or mlp_width(model.d_model, model.mlp), model.mlp)
         self.dropout = nn.Dropout(model.dropout)
 
-    def forward(self, x: Tensor, cache: Cache | None, **extra: Any) -> Tensor:
-        """x: [B, T, D] -> [B, T, D]; the mixer's state in `cache` moves on by T."""
-        mixed = self.mixer(self.mixer_norm(x), past_key_values=cache, use_cache=cache is not None, **extra)
-        x = x + self.dropout(mixed[0] if isinstance(mixed, tuple) else mixed)
+    def forward(self, x: Tensor, cache: Cache | None, shared: dict[str, Tensor], **extra: Any) -> Tensor:
+        """x: [B, T, D] -> [B, T, D]; the mixer's state in `cache` moves on by T, and what mixers of its kind hand to
+        later layers (`MixerSpec.shares`) is read from `shared` and left there."""
+        if self.padded or cache is not None or "attention_mask" not in extra:
+            if self.mask_to_cache and cache is not None and "attention_mask" not in extra:
+                seen = cache.get_seq_length(self.mixer.layer_idx) + x.shape[1]
+                extra["attention_mask"] = torch.ones(x.shape[0], seen, dtype=torch.long, device=x.device)
+            extra |= {name: shared.get(name) for name in self.shares}
+            mixed = self.mixer(self.mixer_norm(x), past_key_values=cache, use_cache=cache is not None, **extra)
+            shared.update({name: mixed[position] for name, position in self.shares.items()})
+            mixed = mixed[0] if isinstance(mixed, tuple) else mixed
+        else:
+            mixed = self._each_alone(self.mixer_norm(x), extra["attention_mask"])
+        x = x + self.dropout(mixed)
         if self.mlp is not None:
             x = x + self.dropout(self.mlp(self.mlp_norm(x)))
         return x
+
+    def _each_alone(self, x: Tensor, mask: Tensor) -> Tensor:
+        """The mixer without a cache, run on each sequence without its padding.
+
+        x: [B, T, D]; mask: [B, T].
+        """
+        out = torch.zeros_like(x)
+        for row, kept in enumerate(mask.bool()):
+            mixed = self.mixer(x[row : row + 1, kept])
+            out[row, kept] = (mixed[0] if isinstance(mixed, tuple) else mixed)[0]
+        return out
 
 
 class BackbonePreTrainedModel(PreTrainedModel):
@@ -161,15 +185,16 @@ class Backbone(BackbonePreTrainedModel):
         """Matrices N(0, 0.02), those that write to the residual stream divided by sqrt(number of residual branches)
         (GPT-2, Radford et al. 2019, section 2.3). In a mixer this reaches its `nn.Linear` weights, as in FLA's own
         language models; decay rates, time steps, convolutions, biases and norms stay as its constructor made them, and
-        so does everything in a mixer whose row says `own_init`."""
+        so does what its row names in `own_init`."""
         branches = model.n_layers * (1 if model.mlp == "none" else 2)
         nn.init.normal_(self.embed.weight, std=INIT_STD)
         for layer, block in enumerate(self.blocks):
-            parts = [block.mlp, None if spec_of(model.mixer_at(layer).name).own_init else block.mixer]
-            for part in filter(None, parts):
-                for name, module in part.named_modules():
-                    if isinstance(module, nn.Linear):
-                        writes = name in ("o_proj", "out_proj", "down")
+            own = spec_of(model.mixer_at(layer).name).own_init
+            parts = [(block.mlp, ())] if own is True else [(block.mlp, ()), (block.mixer, own or ())]
+            for part, kept in parts:
+                for name, module in part.named_modules() if part is not None else ():
+                    if isinstance(module, nn.Linear) and name not in kept:
+                        writes = name in RESIDUAL_WRITERS
                         nn.init.normal_(module.weight, std=INIT_STD / math.sqrt(branches) if writes else INIT_STD)
 
     def forward(
@@ -191,8 +216,9 @@ class Backbone(BackbonePreTrainedModel):
     def hidden(self, input_ids: Tensor, cache: Cache | None = None, **extra: Any) -> Tensor:
         """input_ids [B, T] -> the last norm's output [B, T, D]."""
         x = self.dropout(self.embed(input_ids))
+        shared: dict[str, Tensor] = {}
         for block in self.blocks:
-            x = block(x, cache, **extra)
+            x = block(x, cache, shared, **extra)
         return self.norm(x)
 
     def _cache(self, given: Cache | None, wanted: bool | None) -> Cache | None:
@@ -266,6 +292,16 @@ class BackboneForCausalLM(BackbonePreTrainedModel, FLAGenerationMixin):
             scores, wanted = logits[:, :-1].float().flatten(0, 1), labels[:, 1:].flatten()
             loss = F.cross_entropy(scores, wanted, ignore_index=IGNORED)
         return CausalLMOutputWithPast(loss=loss, logits=logits, past_key_values=out.past_key_values)
+
+    def prepare_inputs_for_generation(
+        self, input_ids: Tensor, next_sequence_length: int | None = None, use_cache: bool = True, **kwargs: Any
+    ) -> dict[str, Any]:
+        """A model with a mixer that keeps no state reads the whole sequence for each new token."""
+        if not self.backbone.cached:
+            next_sequence_length, use_cache = None, False
+        return super().prepare_inputs_for_generation(
+            input_ids, next_sequence_length=next_sequence_length, use_cache=use_cache, **kwargs
+        )
 
     def get_input_embeddings(self) -> nn.Embedding:
         return self.backbone.embed

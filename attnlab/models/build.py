@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from torch import nn
 
 from attnlab import kernels
-from attnlab.models.mixers import arguments, check_mixer, spec_of
+from attnlab.models.checks import arguments, check_mixer, spec_of
 from attnlab.models.rules import Shape
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 
 
 def build_mixer(mixer: MixerConfig, model: ModelConfig, layer: int) -> nn.Module:
-    """The layer at depth `layer` (0-based), on the default device, as its constructor initialises it.
+    """The layer at depth `layer` (0-based), on the default device, as its constructor and its row's `init` leave it.
 
     Raises:
         ValueError: what `check_mixer` says, one line each.
@@ -38,6 +38,8 @@ def build_mixer(mixer: MixerConfig, model: ModelConfig, layer: int) -> nn.Module
         built = _load(spec.path)(**arguments(spec, mixer.args, shape))
     for warning in said:
         _tell(f"{mixer.name}: {warning.message}")
+    if spec.init:
+        _load(spec.init)(built)
     for name, option in spec.options.items():
         if mixer.args.get(name, option.default) != option.default:
             _load(option.apply)(built)

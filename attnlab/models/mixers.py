@@ -1,79 +1,41 @@
-"""The table of sequence mixers: one row per layer, and what a sweep file may say about it.
+"""The table of sequence mixers: one row per layer.
 
-A row names a class, how `d_model` and `n_heads` become its arguments, and which widths it refuses. Everything else a
-sweep file gives passes through to the class, checked against the class's own signature as read from its source, so this
-module imports neither torch nor FLA and a typo is answered in milliseconds. To add an FLA layer, add a row to MIXERS;
-to use a layer of your own, add a row or write `my_package.my_file:MyMixer` as the mixer's name.
+A row names a class, how `d_model` and `n_heads` become its arguments, which widths it refuses and what it needs; `spec`
+explains the fields. Everything else that a sweep file gives passes through to the class (`checks`). This module imports
+neither torch nor FLA. To add an FLA layer, add a row to MIXERS; to use a layer of your own, add a row or write
+`my_package.my_file:MyMixer` as the mixer's name.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple
 
-from attnlab import signature
-from attnlab.config import did_you_mean
 from attnlab.models.rules import (
-    Rule,
-    Shape,
     Value,
     at_most,
     d_model,
+    depth,
+    eighth_width,
     even_head,
     expanded_evenly,
+    fixed,
     grouped,
     head_width,
+    head_width_in,
     layer,
     mamba2_head,
     mamba2_heads,
     mamba2_state,
     n_heads,
+    quarter_width,
+    rotary_width,
     split_evenly,
     three_quarter_head,
+    twice_d_model,
     value_groups,
     whole_values,
 )
-from attnlab.signature import OPAQUE, REQUIRED, Parameter
-
-if TYPE_CHECKING:
-    from attnlab.config import MixerConfig, ModelConfig
-
-
-class Option(NamedTuple):
-    """A switch of ours that FLA's class lacks: its default, and `module:function` that changes the built layer."""
-
-    default: bool
-    apply: str
-
-
-@dataclass(frozen=True)
-class MixerSpec:
-    """One row.
-
-    Attributes:
-        path: `module:Class`.
-        source: the paper.
-        sets: arguments that the row decides and a sweep file may not give; values, or functions of (shape, the
-            arguments given in the sweep file).
-        defaults: arguments with our default instead of the class's, for small widths; same forms. The file's win.
-        aliases: another name of an argument -> the class's name.
-        options: switches of ours.
-        rules: what the resolved arguments must fulfil; each returns one line or None.
-        cached: whether it keeps a state, so that generation costs one step per token.
-        own_init: the constructor's initialisation is part of the method; nothing is drawn anew.
-    """
-
-    path: str
-    source: str = ""
-    sets: Mapping[str, Value] = field(default_factory=dict)
-    defaults: Mapping[str, Value] = field(default_factory=dict)
-    aliases: Mapping[str, str] = field(default_factory=dict)
-    options: Mapping[str, Option] = field(default_factory=dict)
-    rules: tuple[Rule, ...] = ()
-    cached: bool = True
-    own_init: bool = False
-
+from attnlab.models.spec import MixerSpec, Option
 
 BASIC: Mapping[str, Value] = {"hidden_size": d_model, "num_heads": n_heads, "layer_idx": layer}
 
@@ -102,6 +64,13 @@ MIXERS: dict[str, MixerSpec] = {
             at_most(256, "the key head width", lambda s, a: s.d_model * a["expand_k"] / s.n_heads),
             grouped("num_kv_heads"),
         ),
+    ),
+    "mamba": MixerSpec(
+        "fla.layers.mamba:Mamba",
+        "Gu and Dao 2023, arXiv 2312.00752",
+        sets={"hidden_size": d_model, "layer_idx": layer},
+        defaults={"intermediate_size": twice_d_model},
+        own_init=("dt_proj",),
     ),
     "mamba2": MixerSpec(
         "fla.layers.mamba2:Mamba2",
@@ -156,6 +125,20 @@ MIXERS: dict[str, MixerSpec] = {
         rules=(expanded_evenly("expand_k", "expand_v"),),
         own_init=True,
     ),
+    "rwkv7": MixerSpec(
+        "fla.layers.rwkv7:RWKV7Attention",
+        "Peng et al. 2025, arXiv 2503.14456",
+        sets={
+            "hidden_size": d_model,
+            "layer_idx": layer,
+            "head_dim": head_width,
+            "num_heads": None,
+            "num_hidden_layers": depth,
+        },
+        rules=(split_evenly,),
+        shares={"v_first": 3},
+        own_init=True,
+    ),
     "kda": MixerSpec(
         "fla.layers.kda:KimiDeltaAttention",
         "Kimi Team 2025, arXiv 2510.26692",
@@ -170,73 +153,122 @@ MIXERS: dict[str, MixerSpec] = {
         defaults={"head_dim": three_quarter_head},
         rules=(whole_values, value_groups, at_most(256, "head_dim", lambda s, a: a["head_dim"])),
     ),
+    "based": MixerSpec(
+        "fla.layers.based:BasedLinearAttention",
+        "Arora et al. 2024, arXiv 2402.18668",
+        sets={"hidden_size": d_model, "num_heads": n_heads, "num_key_value_heads": n_heads},
+        rules=(split_evenly, at_most(128, "feature_dim", lambda s, a: a["feature_dim"])),
+        cached=False,
+        padded=False,
+    ),
+    "rebased": MixerSpec(
+        "fla.layers.rebased:ReBasedLinearAttention",
+        "Aksenov et al. 2024, arXiv 2402.10644",
+        sets={**BASIC, "num_key_value_heads": n_heads},
+        rules=(split_evenly, at_most(128, "feature_dim", lambda s, a: a["feature_dim"])),
+        cached=False,
+        padded=False,
+    ),
+    "gsa": MixerSpec(
+        "fla.layers.gsa:GatedSlotAttention",
+        "Zhang et al. 2024, arXiv 2409.07146",
+        sets=BASIC,
+        rules=(
+            expanded_evenly("expand_k", "expand_v"),
+            fixed("expand_v", 1, "the layer's norm has d_model weights"),
+            grouped("num_kv_heads"),
+        ),
+    ),
+    "abc": MixerSpec(
+        "fla.layers.abc:ABCAttention",
+        "Peng et al. 2021, arXiv 2110.02488",
+        sets=BASIC,
+        rules=(expanded_evenly("expand_k", "expand_v"), even_head("expand_k")),
+    ),
+    "lightnet": MixerSpec(
+        "fla.layers.lightnet:LightNetAttention",
+        "Qin et al. 2024, arXiv 2405.21022",
+        sets=BASIC,
+        defaults={"expand_ratio": head_width, "gate_low_rank_dim": eighth_width},
+        rules=(split_evenly,),
+    ),
+    "gated_deltaproduct": MixerSpec(
+        "fla.layers.gated_deltaproduct:GatedDeltaProduct",
+        "Siems et al. 2025, arXiv 2502.10297",
+        sets=BASIC,
+        defaults={"head_dim": three_quarter_head},
+        rules=(whole_values, value_groups, at_most(256, "head_dim", lambda s, a: a["head_dim"])),
+    ),
+    "forgetting": MixerSpec(
+        "fla.layers.forgetting_attn:ForgettingAttention",
+        "Lin et al. 2025, arXiv 2503.02130",
+        sets=BASIC,
+        rules=(
+            split_evenly,
+            grouped("num_kv_heads"),
+            fixed("window_size", None, "FLA's layer trains without a window and would decode with one"),
+        ),
+        mask_to_cache=True,
+    ),
+    "path": MixerSpec(
+        "fla.layers.path_attn:PaTHAttention",
+        "Yang et al. 2025, arXiv 2505.16381",
+        sets=BASIC,
+        rules=(
+            head_width_in(16, 32, 64, 128),
+            grouped("num_kv_heads"),
+            fixed("use_qk_norm", False, "FLA's layer leaves the norm out when it keeps a cache"),
+        ),
+        mask_to_cache=True,
+        padded=False,
+    ),
+    "mla": MixerSpec(
+        "fla.layers.mla:MultiheadLatentAttention",
+        "DeepSeek-AI 2024, arXiv 2405.04434",
+        sets={**BASIC, "qk_head_dim": None},
+        defaults={
+            "q_lora_rank": None,
+            "kv_lora_rank": quarter_width,
+            "qk_nope_head_dim": head_width,
+            "qk_rope_head_dim": rotary_width,
+            "v_head_dim": head_width,
+        },
+        rules=(split_evenly,),
+    ),
+    "stickbreaking": MixerSpec(
+        "fla.layers.stickbreaking_attn:StickBreakingAttention",
+        "Tan et al. 2024, arXiv 2410.17980",
+        sets=BASIC,
+        rules=(
+            split_evenly,
+            grouped("num_kv_heads"),
+            at_most(256, "the head width", lambda s, a: s.d_model / s.n_heads),
+        ),
+        cached=False,
+    ),
+    "mesa": MixerSpec(
+        "fla.layers.mesa_net:MesaNet",
+        "von Oswald et al. 2025, arXiv 2506.05233",
+        sets=BASIC,
+        defaults={"head_dim": head_width},
+        rules=(at_most(128, "head_dim", lambda s, a: a["head_dim"]),),
+    ),
+    "rodimus": MixerSpec(
+        "fla.layers.rodimus:RodimusAttention",
+        "He et al. 2024, arXiv 2410.06577",
+        sets={"hidden_size": d_model, "layer_idx": layer, "block_type": "rodimus"},
+        init="attnlab.models.variants:initialise_rodimus",
+        own_init=("g_gate_proj", "tau_gate_proj", "i_gate_proj.0", "i_gate_proj.1"),
+    ),
+    "log_linear_mamba2": MixerSpec(
+        "fla.layers.log_linear_mamba2:LogLinearMamba2",
+        "Guo et al. 2025, arXiv 2506.04761",
+        sets=BASIC,
+        defaults={"head_dim": mamba2_head, "state_size": mamba2_state},
+        rules=(
+            mamba2_heads,
+            fixed("chunk_size", 64, "FLA's kernel is written for it"),
+            fixed("dt_limit", None, "FLA's kernel has no limits"),
+        ),
+    ),
 }
-
-# Arguments that a user's own class may ask for, and what they get.
-BY_NAME: Mapping[str, Value] = {
-    "d_model": d_model,
-    "hidden_size": d_model,
-    "n_heads": n_heads,
-    "num_heads": n_heads,
-    "layer_idx": layer,
-}
-# How a refused argument is meant to be said.
-INSTEAD = {"hidden_size": "model.d_model", "d_model": "model.d_model", "num_heads": "model.n_heads"}
-
-
-def spec_of(name: str) -> MixerSpec:
-    """The row of a mixer, or one made for `module:Class`.
-
-    Raises:
-        ValueError: an unknown name, or no such module or class; one line.
-    """
-    if name in MIXERS:
-        return MIXERS[name]
-    if ":" not in name:
-        raise ValueError(f"no mixer {name!r}{did_you_mean(name, MIXERS)} (or write package.module:Class)")
-    takes = signature.constructor(name)
-    given = {argument: value for argument, value in BY_NAME.items() if argument in takes}
-    return MixerSpec(name, "yours", sets=given, cached="layer_idx" in takes, own_init=True)
-
-
-def check_mixer(mixer: MixerConfig, model: ModelConfig) -> list[str]:
-    """What is wrong with one mixer of a model, one line each; empty if it can be built. Imports no torch."""
-    try:
-        spec = spec_of(mixer.name)
-        takes = signature.constructor(spec.path)
-    except ValueError as error:
-        return [str(error)]
-    problems = [p for name, value in mixer.args.items() if (p := _argument_problem(spec, takes, name, value))]
-    if problems:
-        return problems
-    shape = Shape(model.d_model, model.n_heads, 0, model.n_layers)
-    known = {name: p.default for name, p in takes.items() if p.default not in (REQUIRED, OPAQUE)}
-    given = arguments(spec, mixer.args, shape)
-    if missing := [name for name, p in takes.items() if p.default is REQUIRED and name not in given]:
-        return [f"needs {', '.join(missing)}"]
-    return [problem for rule in spec.rules if (problem := rule(shape, {**known, **given}))]
-
-
-def _argument_problem(spec: MixerSpec, takes: Mapping[str, Parameter], name: str, value: Any) -> str | None:
-    """What is wrong with one argument of the sweep file."""
-    if name in spec.options:
-        return None if isinstance(value, bool) else f"{name} is {value!r}, but should be true or false"
-    target = spec.aliases.get(name, name)
-    if target in spec.sets:
-        return f"{name} follows from the model; set {INSTEAD.get(target, 'nothing')} instead"
-    if target not in takes:
-        open_names = [n for n in [*takes, *spec.aliases, *spec.options] if n not in spec.sets]
-        return f"takes no argument {name}{did_you_mean(name, open_names)}"
-    problem = signature.type_problem(takes[target], value)
-    return f"{name} {problem}" if problem else None
-
-
-def arguments(spec: MixerSpec, given: Mapping[str, Any], shape: Shape) -> dict[str, Any]:
-    """The class's keyword arguments: the row's defaults, the sweep file's over them, what the row sets over all."""
-    given = {spec.aliases.get(name, name): value for name, value in given.items() if name not in spec.options}
-
-    def settle(value: Value) -> Any:
-        return value(shape, given) if callable(value) else value
-
-    defaults = {name: settle(value) for name, value in spec.defaults.items() if name not in given}
-    return {**defaults, **given, **{name: settle(value) for name, value in spec.sets.items()}}

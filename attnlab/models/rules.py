@@ -43,10 +43,35 @@ def head_width(shape: Shape, given: Mapping[str, Any]) -> int:
     return shape.d_model // shape.n_heads
 
 
+def depth(shape: Shape, given: Mapping[str, Any]) -> int:
+    """The model's layers; at least 2, as RWKV7's initialisation divides by the layers after the first."""
+    return max(2, shape.n_layers)
+
+
+def twice_d_model(shape: Shape, given: Mapping[str, Any]) -> int:
+    """Mamba's expansion of 2 (arXiv 2312.00752)."""
+    return 2 * shape.d_model
+
+
 def three_quarter_head(shape: Shape, given: Mapping[str, Any]) -> int:
     """Head width with n_heads * head_dim = 3/4 d_model, where FLA's gated layers have 6 d_model^2 parameters; in
     multiples of 8, at least 16, which suits the kernels' tiles."""
     return max(16, round(0.75 * shape.d_model / shape.n_heads / 8) * 8)
+
+
+def eighth_width(shape: Shape, given: Mapping[str, Any]) -> int:
+    """A low rank that grows with the model: an eighth of d_model, at least 16 (FLA's 128 at its default width 1024)."""
+    return max(16, shape.d_model // 8)
+
+
+def quarter_width(shape: Shape, given: Mapping[str, Any]) -> int:
+    """Latent attention's rank: d_model / 4, at least 16 (FLA's 512 at its default width 2048)."""
+    return max(16, shape.d_model // 4)
+
+
+def rotary_width(shape: Shape, given: Mapping[str, Any]) -> int:
+    """Latent attention's rotary channels: half a head, an even number (DeepSeek-V2's 64 of 128)."""
+    return max(2, shape.d_model // shape.n_heads // 4 * 2)
 
 
 def mamba2_head(shape: Shape, given: Mapping[str, Any]) -> int:
@@ -107,6 +132,31 @@ def at_most(largest: int, what: str, value: Callable[[Shape, Mapping[str, Any]],
     def rule(shape: Shape, args: Mapping[str, Any]) -> str | None:
         found = value(shape, args)
         return f"{what} is {found:g}, at most {largest} works; use more heads" if found > largest else None
+
+    return rule
+
+
+def fixed(name: str, value: Any, why: str) -> Rule:
+    """An argument of FLA's that works at one value only."""
+
+    def rule(shape: Shape, args: Mapping[str, Any]) -> str | None:
+        return None if args.get(name, value) == value else f"{name} is {args[name]!r}, but {value!r} alone works: {why}"
+
+    return rule
+
+
+def head_width_in(*widths: int) -> Rule:
+    """FLA's kernels are written for some head widths only."""
+
+    def rule(shape: Shape, args: Mapping[str, Any]) -> str | None:
+        if problem := split_evenly(shape, args):
+            return problem
+        width = shape.d_model // shape.n_heads
+        if width in widths:
+            return None
+        right = [str(shape.d_model // w) for w in sorted(widths, reverse=True) if shape.d_model % w == 0]
+        heads = f"n_heads {' or '.join(right)}" if right else "another d_model"
+        return f"head width {width} is none of {', '.join(map(str, widths))}; {heads} would be right"
 
     return rule
 

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from attnlab import __version__, runs
+from attnlab.check import prepared
 from attnlab.config import Sweep
 from attnlab.runs import SweepDir
 from attnlab.sweepfile import dump, normal, parse
-from attnlab.tasks import build_task
 
 # Set before ray is imported. Ray's own out-of-memory killer judges the whole node, not us; reports are seen at once;
 # Tune keeps to itself: no CSV, TensorBoard or snapshots of its own, and Ctrl-C is ours.
@@ -53,16 +53,18 @@ def run(sweep: Sweep, results: Path, *, address: str | None = None, resume: bool
 
     Raises:
         EngineError: the folder, the cluster or the resources do not fit; nothing was written.
+        SweepError: data that cannot be had; nothing was written.
         KeyboardInterrupt: Ctrl-C; everything finished is kept, and `resume` goes on.
     """
     folder = SweepDir(Path(results).resolve() / sweep.name)
     check_folder(sweep, folder, resume)
     for key, value in ENVIRONMENT.items():
         os.environ.setdefault(key, value)
+    baselines = next(iter(prepared(sweep).values())).baselines()
     with cluster(address, sweep) as (shape, slots):
         folder.path.mkdir(parents=True, exist_ok=True)
         runs.write_text(folder.sweep_file, dump(sweep))
-        board = _search(sweep, folder, shape, slots)
+        board = _search(sweep, folder, shape, slots, baselines)
     return board
 
 
@@ -163,7 +165,7 @@ def _knock(address: str) -> None:
         ) from None
 
 
-def _search(sweep: Sweep, folder: SweepDir, shape: Any, count: int) -> dict[str, Any]:
+def _search(sweep: Sweep, folder: SweepDir, shape: Any, count: int, baselines: dict[str, float]) -> dict[str, Any]:
     """Slots up, Tune through them, slots down."""
     from ray import tune
 
@@ -175,9 +177,6 @@ def _search(sweep: Sweep, folder: SweepDir, shape: Any, count: int) -> dict[str,
     from attnlab.sweep.slots import Slots
     from attnlab.sweep.watch import Watch
 
-    first = build_task_of(sweep)
-    first.prepare()
-    baselines = first.baselines()
     search = ArmSearch(sweep, folder)
     pool = Pool.remote()  # type: ignore[attr-defined]
     asha = ArmAsha(sweep, mark=pool.mark.remote)
@@ -208,9 +207,3 @@ def _search(sweep: Sweep, folder: SweepDir, shape: Any, count: int) -> dict[str,
     finally:
         watch.write()
     return watch.board()
-
-
-def build_task_of(sweep: Sweep) -> Any:
-    """The first arm's task: what it prepares (a corpus, tokenised) the workers then find ready."""
-    trial = sweep.trial_of(next(iter(sweep.arms)))
-    return build_task(trial.task, batch_size=trial.train.batch_size, seed=trial.train.seed)

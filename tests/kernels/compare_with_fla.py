@@ -21,7 +21,7 @@ import torch  # noqa: E402
 
 from attnlab import kernels  # noqa: E402
 from attnlab.config import ModelConfig  # noqa: E402
-from attnlab.kernels import classes  # noqa: E402
+from attnlab.kernels import mamba  # noqa: E402
 from attnlab.models.build import build_mixer  # noqa: E402
 
 WIDTH, HEADS, STEPS = 64, 2, 100  # more than FLA's chunk of 64, and no multiple of it
@@ -30,6 +30,7 @@ CASES = {
     "mamba2_groups": ("mamba2", {"n_groups": 2}),  # against FLA's own PyTorch path
     "mamba2_kernels": ("mamba2", {"n_groups": 2}),  # our forward, with FLA's Triton kernels under it as on CUDA
 }
+HALF = {"stickbreaking"}  # FLA's kernel takes nothing but half precision
 
 
 def error(ours: torch.Tensor, theirs: torch.Tensor) -> float:
@@ -55,9 +56,14 @@ def compare(case: str) -> dict[str, float]:
         for parameter in mixer.parameters():  # off the symmetric points where a wrong gradient would not show
             parameter.add_(torch.randn_like(parameter) * 0.05)
     x, weight = torch.randn(2, STEPS, WIDTH), torch.randn(2, STEPS, WIDTH)
+    with torch.autocast("cpu", torch.bfloat16, enabled=name in HALF):
+        return _compare(case, mixer, x, weight)
+
+
+def _compare(case: str, mixer: torch.nn.Module, x: torch.Tensor, weight: torch.Tensor) -> dict[str, float]:
     ours = run(mixer, x, weight)
     if case == "mamba2_kernels":
-        mixer.torch_forward = functools.partial(classes._mamba2_forward, mixer)
+        mixer.torch_forward = functools.partial(mamba.mamba2_forward, mixer)
     with kernels.bypass():
         theirs = run(mixer, x, weight)
     return {key: error(ours[key], theirs[key]) for key in theirs}

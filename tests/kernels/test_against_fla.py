@@ -9,9 +9,20 @@ import pytest
 
 MIXERS = [
     *("gla", "gla_short_conv", "retnet", "deltanet", "gated_deltanet", "hgrn", "mamba2_groups", "mamba2_kernels"),
-    *("linear", "simple_gla", "hgrn2", "rwkv6", "kda", "comba", "standard"),
+    *("linear", "simple_gla", "hgrn2", "rwkv6", "kda", "comba", "standard", "mamba", "rwkv7", "based", "rebased"),
+    *("gsa", "abc", "lightnet", "gated_deltaproduct", "forgetting", "path", "mla", "stickbreaking", "mesa", "rodimus"),
+    *("log_linear_mamba2",),
 ]
 TOLERANCE = 2e-5  # fp32, relative
+LOOSER = {
+    # FLA's kernels round to half precision inside
+    "stickbreaking": 2e-2,
+    "mesa": 2e-2,
+    # against the same in fp64 ours is off by 2e-7 and the forward of FLA's by 2e-5
+    "path": 1e-4,
+    # against the same in fp64 ours is off by 7e-7 and FLA's, whose kernel inverts with less precision, by 6e-5
+    "rwkv7": 1e-4,
+}
 
 
 @pytest.mark.slow
@@ -23,4 +34,4 @@ def test_output_and_every_gradient_equal_flas_kernels(mixer):
     errors = json.loads(done.stdout.splitlines()[-1])
     errors.pop("case")
     assert {"output", "input"} < set(errors)
-    assert max(errors.values()) <= TOLERANCE, errors
+    assert max(errors.values()) <= LOOSER.get(mixer, TOLERANCE), errors

@@ -1,0 +1,104 @@
+"""What the stand-ins for FLA's operations share: sequences laid end to end, scales, grouped heads, states."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+# Per-channel decays halve the chunk to start with: in layers as trained, 64 steps would mostly be split anyway.
+CHANNEL_CHUNK = 32
+
+
+def by_sequence(*along_time: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Decorator: gives a function `cu_seqlens` (sequences laid end to end, B = 1) by running it once per sequence.
+
+    Args:
+        along_time: the arguments that are cut; their second dimension is a multiple of the total length.
+    """
+
+    def wrap(function: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(function)
+        def run(*, cu_seqlens: Tensor | None = None, **given: Any) -> Any:
+            if cu_seqlens is None:
+                return function(**given)
+            bounds, state = cu_seqlens.tolist(), given.pop("initial_state", None)
+            cut = {name: given.pop(name) for name in along_time if given.get(name) is not None}
+            outs, finals = [], []
+            for i, (start, end) in enumerate(zip(bounds, bounds[1:], strict=False)):
+                stretch = {name: x.shape[1] // bounds[-1] for name, x in cut.items()}
+                part = {name: x[:, start * stretch[name] : end * stretch[name]] for name, x in cut.items()}
+                out, final = function(**given, **part, initial_state=map_state(lambda s, i=i: s[i : i + 1], state))
+                outs.append(out)
+                finals.append(final)
+            return torch.cat(outs, 1), join_states(finals)
+
+        # `routing` reads the names that the function takes
+        run.__signature__ = _with_cu_seqlens(function)  # type: ignore[attr-defined]
+        return run
+
+    return wrap
+
+
+def packed(*along_time: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """`by_sequence` for a function without states: its results, [1, T, ...] or None, are laid end to end again."""
+
+    def wrap(function: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(function)
+        def run(*, cu_seqlens: Tensor | None = None, **given: Any) -> Any:
+            if cu_seqlens is None:
+                return function(**given)
+            bounds = cu_seqlens.tolist()
+            cut = {name: given.pop(name) for name in along_time if given.get(name) is not None}
+            outs = [
+                function(**given, **{name: x[:, start:end] for name, x in cut.items()})
+                for start, end in zip(bounds, bounds[1:], strict=False)
+            ]
+            if isinstance(outs[0], Tensor):
+                return torch.cat(outs, 1)
+            return tuple(None if part[0] is None else torch.cat(part, 1) for part in zip(*outs, strict=True))
+
+        run.__signature__ = _with_cu_seqlens(function)  # type: ignore[attr-defined]
+        return run
+
+    return wrap
+
+
+def _with_cu_seqlens(function: Callable[..., Any]) -> inspect.Signature:
+    signature = inspect.signature(function)
+    extra = inspect.Parameter("cu_seqlens", inspect.Parameter.KEYWORD_ONLY, default=None)
+    return signature.replace(parameters=[*signature.parameters.values(), extra])
+
+
+def map_state(function: Callable[[Tensor], Tensor], state: Any) -> Any:
+    if state is None or isinstance(state, Tensor):
+        return None if state is None else function(state)
+    return type(state)(map_state(function, part) for part in state)
+
+
+def join_states(finals: list[Any]) -> Any:
+    if finals[0] is None or isinstance(finals[0], Tensor):
+        return None if finals[0] is None else torch.cat(finals)
+    return type(finals[0])(join_states(list(parts)) for parts in zip(*finals, strict=True))
+
+
+def scale_of(scale: float | None, q: Tensor) -> float:
+    return q.shape[-1] ** -0.5 if scale is None else scale
+
+
+def expand_heads(x: Tensor | None, heads: int, dim: int = 2) -> Tensor | None:
+    """Repeat grouped heads: head h of the result is head h // (heads / groups)."""
+    return x if x is None or x.shape[dim] == heads else x.repeat_interleave(heads // x.shape[dim], dim)
+
+
+def swap_state(state: Tensor | None, v_first: bool) -> Tensor | None:
+    """Between FLA's two state layouts, contiguous as its kernels leave it."""
+    return state.mT.contiguous() if v_first and state is not None else state
+
+
+def if_wanted(final: Any, wanted: bool) -> Any:
+    return final if wanted else None

@@ -1,0 +1,91 @@
+"""From a mixer's name to its row, and what a sweep file may say about it: checked without torch or FLA.
+
+Everything that a row does not decide passes through to the class, checked against the class's own signature as read
+from its source, so a typo is answered in milliseconds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from attnlab import signature
+from attnlab.config import did_you_mean
+from attnlab.models.mixers import MIXERS
+from attnlab.models.rules import Shape, Value, d_model, layer, n_heads
+from attnlab.models.spec import MixerSpec
+from attnlab.signature import OPAQUE, REQUIRED, Parameter
+
+if TYPE_CHECKING:
+    from attnlab.config import MixerConfig, ModelConfig
+
+# Arguments that a user's own class may ask for, and what they get.
+BY_NAME: Mapping[str, Value] = {
+    "d_model": d_model,
+    "hidden_size": d_model,
+    "n_heads": n_heads,
+    "num_heads": n_heads,
+    "layer_idx": layer,
+}
+# How a refused argument is meant to be said.
+INSTEAD = {"hidden_size": "model.d_model", "d_model": "model.d_model", "num_heads": "model.n_heads"}
+
+
+def spec_of(name: str) -> MixerSpec:
+    """The row of a mixer, or one made for `module:Class`.
+
+    Raises:
+        ValueError: an unknown name, or no such module or class; one line.
+    """
+    if name in MIXERS:
+        return MIXERS[name]
+    if ":" not in name:
+        raise ValueError(f"no mixer {name!r}{did_you_mean(name, MIXERS)} (or write package.module:Class)")
+    takes = signature.constructor(name)
+    given = {argument: value for argument, value in BY_NAME.items() if argument in takes}
+    return MixerSpec(name, "yours", sets=given, cached="layer_idx" in takes, own_init=True)
+
+
+def check_mixer(mixer: MixerConfig, model: ModelConfig) -> list[str]:
+    """What is wrong with one mixer of a model, one line each; empty if it can be built. Imports no torch."""
+    try:
+        spec = spec_of(mixer.name)
+        takes = signature.constructor(spec.path)
+    except ValueError as error:
+        return [str(error)]
+    problems = [p for name, value in mixer.args.items() if (p := _argument_problem(spec, takes, name, value))]
+    if problems:
+        return problems
+    shape = Shape(model.d_model, model.n_heads, 0, model.n_layers)
+    known = {name: p.default for name, p in takes.items() if p.default not in (REQUIRED, OPAQUE)}
+    given = arguments(spec, mixer.args, shape)
+    if missing := [name for name, p in takes.items() if p.default is REQUIRED and name not in given]:
+        return [f"needs {', '.join(missing)}"]
+    if spec.shares and model.mixer_at(0).name != mixer.name:
+        return [f"hands {', '.join(spec.shares)} from the model's first layer on; begin the pattern with {mixer.name}"]
+    return [problem for rule in spec.rules if (problem := rule(shape, {**known, **given}))]
+
+
+def _argument_problem(spec: MixerSpec, takes: Mapping[str, Parameter], name: str, value: Any) -> str | None:
+    """What is wrong with one argument of the sweep file."""
+    if name in spec.options:
+        return None if isinstance(value, bool) else f"{name} is {value!r}, but should be true or false"
+    target = spec.aliases.get(name, name)
+    if target in spec.sets:
+        return f"{name} follows from the model; set {INSTEAD.get(target, 'nothing')} instead"
+    if target not in takes:
+        open_names = [n for n in [*takes, *spec.aliases, *spec.options] if n not in spec.sets]
+        return f"takes no argument {name}{did_you_mean(name, open_names)}"
+    problem = signature.type_problem(takes[target], value)
+    return f"{name} {problem}" if problem else None
+
+
+def arguments(spec: MixerSpec, given: Mapping[str, Any], shape: Shape) -> dict[str, Any]:
+    """The class's keyword arguments: the row's defaults, the sweep file's over them, what the row sets over all."""
+    given = {spec.aliases.get(name, name): value for name, value in given.items() if name not in spec.options}
+
+    def settle(value: Value) -> Any:
+        return value(shape, given) if callable(value) else value
+
+    defaults = {name: settle(value) for name, value in spec.defaults.items() if name not in given}
+    return {**defaults, **given, **{name: settle(value) for name, value in spec.sets.items()}}

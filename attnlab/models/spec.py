@@ -1,0 +1,55 @@
+"""What a row of the table of mixers says."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from attnlab.models.rules import Rule, Value
+
+
+class Option(NamedTuple):
+    """A switch of ours that FLA's class lacks: its default, and `module:function` that changes the built layer."""
+
+    default: bool
+    apply: str
+
+
+@dataclass(frozen=True)
+class MixerSpec:
+    """One row.
+
+    Attributes:
+        path: `module:Class`.
+        source: the paper.
+        sets: arguments that the row decides and a sweep file may not give; values, or functions of (shape, the
+            arguments given in the sweep file).
+        defaults: arguments with our default instead of the class's, for small widths; same forms. The file's win.
+        aliases: another name of an argument -> the class's name.
+        options: switches of ours.
+        rules: what the resolved arguments must fulfil; each returns one line or None.
+        shares: what its layers hand on to later ones: a keyword of `forward` (None until a layer has given it) -> where
+            its new value stands in the tuple that `forward` returns. The first layer of the model must then be one.
+        cached: whether it keeps a state, so that generation costs one step per token.
+        mask_to_cache: whether it keeps a state only under an attention mask; the model then gives it one of ones.
+        padded: whether, without a cache, its `forward` leaves out what an attention mask marks as padding; if not, the
+            model runs it on each sequence by itself.
+        init: `module:function` that initialises the built layer, where FLA leaves that to its own language model.
+        own_init: what keeps its constructor's initialisation because that is part of the method: everything (True), or
+            the submodules named. The matrices of the rest are drawn anew by the model around it.
+    """
+
+    path: str
+    source: str = ""
+    sets: Mapping[str, Value] = field(default_factory=dict)
+    defaults: Mapping[str, Value] = field(default_factory=dict)
+    aliases: Mapping[str, str] = field(default_factory=dict)
+    options: Mapping[str, Option] = field(default_factory=dict)
+    rules: tuple[Rule, ...] = ()
+    shares: Mapping[str, int] = field(default_factory=dict)
+    cached: bool = True
+    mask_to_cache: bool = False
+    padded: bool = True
+    init: str | None = None
+    own_init: bool | tuple[str, ...] = False
