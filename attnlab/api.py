@@ -1,0 +1,77 @@
+"""From Python: `run_experiment` trains one trial here and now, `run_sweep` runs a whole sweep as launch.py does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from attnlab.check import checked
+from attnlab.config import Sweep, Trial, load_sweep
+from attnlab.runs import Job, Results, TrialDir, write_json
+
+
+def run_experiment(
+    trial: Trial | Mapping[str, Any],
+    results_dir: str | Path = "results",
+    *,
+    name: str = "experiment",
+    device: str | None = None,
+    report: Callable[[dict[str, Any]], None] = lambda row: None,
+) -> Results:
+    """Train one trial in this process, without Ray; resumes from its checkpoint; a no-op if it has ended.
+
+    Args:
+        trial: a `Trial`, or `{"model": ..., "task": ..., "optim": ..., "train": ...}`.
+        results_dir: the trial's folder becomes `<results_dir>/<name>/<trial_id>/`.
+        device: `cpu`, `cuda`, ...; default: CUDA where there is any.
+        report: called with every row of metrics.jsonl.
+
+    Returns:
+        What `results.json` holds.
+
+    Raises:
+        SweepError (a ValueError): everything wrong with the trial, one line each.
+    """
+    import torch
+
+    from attnlab.train import train
+
+    tree = trial.model_dump(mode="json", exclude_none=True) if isinstance(trial, Trial) else dict(trial)
+    sweep = checked({"name": name, "trial": tree, "arms": {name: {}}})
+    job = Job.make(name, 0, sweep.trial_of(name))
+    home = TrialDir(Path(results_dir) / name / job.trial_id)
+    write_json(home.config_file, job.model_dump(mode="json"))
+    return train(job, home, report, device=device or ("cuda" if torch.cuda.is_available() else "cpu"))
+
+
+def run_sweep(
+    sweep: Sweep | Mapping[str, Any] | str | Path,
+    results_dir: str | Path = "results",
+    *,
+    overrides: Sequence[str] = (),
+    address: str | None = None,
+    resume: bool = False,
+) -> dict[str, Any]:
+    """Run a sweep to its end.
+
+    Args:
+        sweep: a `Sweep`, a sweep file's tree, or its path (`overrides` go with a path).
+        results_dir: holds the sweep's folder; on a cluster every node must see it.
+        address: None: Ray on this machine; `auto` or an URL: a cluster that is up.
+        resume: go on with what the folder holds.
+
+    Returns:
+        What `leaderboard.json` holds.
+
+    Raises:
+        SweepError, EngineError: as on the command line; nothing was written.
+    """
+    from attnlab.sweep.engine import run
+    from attnlab.sweepfile import normal
+
+    if isinstance(sweep, (str, Path)):
+        sweep = load_sweep(sweep, overrides)
+    elif not isinstance(sweep, Sweep):
+        sweep = checked(normal(dict(sweep)))
+    return run(sweep, Path(results_dir), address=address, resume=resume)
