@@ -2,11 +2,11 @@
 
 `install()` once, and every layer of flash-linear-attention runs, forward and backward, on tensors of either device.
 The primitives (`linear_rnn`, `scan`, `attention`) know nothing of FLA and run on any device; `linear_ops`, `delta_ops`,
-`softmax_ops`, `mesa`, `log_linear`, `norms` and `modules` give FLA's call signatures; `routing` puts them in place;
+`softmax_ops`, `mesa`, `momentum`, `log_linear`, `norms` and `modules` give FLA's call signatures; `routing` puts them in place;
 `mamba` and `classes` mend the few layers whose own forward refuses a device.
 """
 
-from attnlab.kernels import delta_ops, linear_ops, log_linear, mesa, modules, norms, softmax_ops  # noqa: F401  (they register their substitutes)
+from attnlab.kernels import delta_ops, linear_ops, log_linear, mesa, modules, momentum, norms, softmax_ops  # noqa: F401  (they register their substitutes)
 from attnlab.kernels.routing import SUBSTITUTES, bypass, calls, install
 
 __all__ = ["SUBSTITUTES", "bypass", "calls", "install"]

@@ -7,6 +7,9 @@ logarithms, scale K^-0.5 unless said otherwise. A final state of None is returne
 
 from __future__ import annotations
 
+import math
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -15,17 +18,21 @@ from attnlab.kernels.adapting import CHANNEL_CHUNK, by_sequence, expand_heads, i
 from attnlab.kernels.linear_rnn import linear_rnn
 from attnlab.kernels.norms import l2norm
 from attnlab.kernels.routing import substitute
+from attnlab.kernels.scan import gated_scan
 
 
 def _delta(q, k, v, beta, g, scale, initial_state, erase_key=None, erase_undecayed=False):
-    """S_t = e^g S + beta k (v - p^T S')^T with p = k unless `erase_key`; S' is e^g S, or S with `erase_undecayed`."""
+    """S_t = e^g S + beta k (v - p^T S')^T with p = k unless `erase_key`; S' is e^g S, or S with `erase_undecayed`.
+
+    q, k, p may have fewer heads than v; beta [B, T, H] or None for 1; g [B, T, H], [B, T, H, K] or None.
+    """
     heads = v.shape[2]
     erase_key = k if erase_key is None else erase_key
     q, k, erase_key = (expand_heads(x, heads) for x in (q, k, erase_key))
     erase = -erase_key.float()
     if g is not None and not erase_undecayed:
         erase = erase * (g if g.dim() == 4 else g.unsqueeze(-1)).float().exp()
-    written = beta.float().unsqueeze(-1) * k.float()
+    written = k.float() if beta is None else beta.float().unsqueeze(-1) * k.float()
     return linear_rnn(
         q, written, v, g, erase=erase, write=written, scale=scale, initial_state=initial_state, chunk=CHANNEL_CHUNK
     )
@@ -47,6 +54,19 @@ def delta_rule(q, k, v, scale, initial_state, output_final_state, use_qk_l2norm_
     return o, if_wanted(final, output_final_state)
 
 
+@substitute("fla.ops.kda.gate:fused_kda_gate")
+def kda_gate(g: Tensor, A_log=None, dt_bias=None, lower_bound=None, output_dtype=torch.float32) -> Tensor:
+    """Log decay from a raw gate g [B, T, H] or [B, T, H, K]: -exp(A_log) softplus(g + dt_bias), A_log [H]; with
+    `lower_bound` lower_bound * sigmoid(exp(A_log) (g + dt_bias))."""
+    g = g.float()
+    if dt_bias is not None:
+        g = g + dt_bias.float().view(g.shape[2:])
+    rate = torch.ones((), device=g.device) if A_log is None else A_log.float().exp().view(-1)
+    rate = rate.unsqueeze(-1) if g.dim() == 4 and rate.dim() else rate
+    g = -rate * F.softplus(g) if lower_bound is None else lower_bound * torch.sigmoid(rate * g)
+    return g.to(output_dtype)
+
+
 @substitute(
     "fla.ops.gated_delta_rule.chunk:chunk_gated_delta_rule",
     "fla.ops.gated_delta_rule.fused_recurrent:fused_recurrent_gated_delta_rule",
@@ -62,20 +82,13 @@ def gated_delta_rule(
     """Gated DeltaNet (Yang et al. 2024, arXiv 2412.06464, equation 10), and KDA with a decay per key channel.
 
     Args:
-        g: log decay [B, T, H] or [B, T, H, K]. With `use_gate_in_kernel` it is the raw gate instead, and the decay is
-            -exp(A_log) softplus(g + dt_bias), or lower_bound * sigmoid(exp(A_log) (g + dt_bias)); A_log [H].
+        g: log decay [B, T, H] or [B, T, H, K]; with `use_gate_in_kernel` the raw gate, of which `kda_gate` makes it.
         beta: [B, T, H], or its logit with `use_beta_sigmoid_in_kernel` (doubled after with `allow_neg_eigval`).
     """
     q, k = _unit(use_qk_l2norm_in_kernel, q, k)
     g = gk if g is None else g
     if use_gate_in_kernel:
-        g = g.float()
-        per_channel = g.dim() == 4
-        if dt_bias is not None:
-            g = g + dt_bias.float().view(g.shape[2:])
-        rate = torch.ones((), device=g.device) if A_log is None else A_log.float().exp().view(-1)
-        rate = rate.unsqueeze(-1) if per_channel and rate.dim() else rate
-        g = -rate * F.softplus(g) if lower_bound is None else lower_bound * torch.sigmoid(rate * g)
+        g = kda_gate(g, A_log, dt_bias, lower_bound)
     if use_beta_sigmoid_in_kernel:
         beta = beta.float().sigmoid() * (2.0 if allow_neg_eigval else 1.0)
     o, final = _delta(q, k, v, beta, g, scale_of(scale, q), swap_state(initial_state, state_v_first))
@@ -115,6 +128,69 @@ def comba(q, k, v, p, g, scale, initial_state, output_final_state, use_qk_l2norm
     beta = torch.ones_like(g) if beta is None else beta
     o, final = _delta(q, k, v, beta, g, scale_of(scale, q), initial_state, erase_key=p, erase_undecayed=True)
     return o, if_wanted(final, output_final_state)
+
+
+@substitute("fla.ops.gdn2.chunk:chunk_gdn2", "fla.ops.gdn2.fused_recurrent:fused_recurrent_gdn2")
+@by_sequence("q", "k", "v", "g", "b", "w")
+def gdn2(
+    q, k, v, g, b, w, scale, initial_state, output_final_state, use_qk_l2norm_in_kernel, state_v_first
+):  # fmt: skip
+    """Gated DeltaNet-2 (arXiv 2605.22791): S_t = e^g S + k (w v - (b k)^T e^g S)^T; gates b [B, T, H, K] on what is
+    erased, w [B, T, H, V] on what is written."""
+    q, k = _unit(use_qk_l2norm_in_kernel, q, k)
+    start, scale = swap_state(initial_state, state_v_first), scale_of(scale, q)
+    o, final = _delta(q, k, (w.float() * v.float()).to(v.dtype), None, g, scale, start, erase_key=b * k)
+    return o, if_wanted(swap_state(final, state_v_first), output_final_state)
+
+
+def _preconditioned(k: Tensor, g: Tensor, beta: Tensor, center: Any, start: Tensor | None, x: float, eps: float):
+    """k scaled per channel by the running second moment of keys (arXiv 2604.21100), and that moment at the end.
+
+    A_t = e^g A_{t-1} + beta k^2 is squashed to s in (-1, 1) about `center` in logarithm, and k times x^{-s} returned.
+    k: [B, T, H, K]; g, beta: [B, T, H]; center: [H] or a number; start: [B, H, K].
+    """
+    added = beta.float().unsqueeze(-1) * k.float().square()
+    decay = g.float().unsqueeze(-1).expand_as(k)
+    moment, last = gated_scan(added.flatten(2), decay.flatten(2), None if start is None else start.flatten(1))
+    center = -0.2 if center is None else center  # FLA's
+    if isinstance(center, Tensor):
+        center = center.float().view(-1, 1)
+    distance = torch.log(moment.view_as(k) + eps) - center
+    factor = torch.exp(-math.log(x) * distance / (1.0 + distance.abs()))
+    return k.float() * factor, last.view_as(k[:, -1])
+
+
+@by_sequence("q", "k", "v", "g", "g_atk", "beta", "beta_atk")
+def _preconditioned_delta(q, k, v, g, g_atk, beta, beta_atk, scale, initial_state, x, eps, log_atk_scale):
+    start, moment = initial_state if initial_state is not None else (None, None)
+    scaled, moment = _preconditioned(k, g_atk, beta_atk, log_atk_scale, moment, x, eps)
+    o, final = _delta(q, scaled, v, beta, g, scale_of(scale, q), start, erase_key=k)
+    return o, (final, moment)
+
+
+@substitute(
+    "fla.ops.precond_gated_delta_rule.chunk:chunk_precond_gated_delta_rule",
+    "fla.ops.precond_gated_delta_rule.fused_recurrent:fused_recurrent_precond_gated_delta_rule",
+    "fla.ops.precond_kda.chunk:chunk_precond_kda",
+    "fla.ops.precond_kda.fused_recurrent:fused_recurrent_precond_kda",
+)
+def preconditioned_delta_rule(
+    q, k, v, g, g_atk, beta, beta_atk, scale, initial_state, initial_A_state, output_final_state, x, eps,
+    log_atk_scale, use_qk_l2norm_in_kernel=True, cu_seqlens=None, lower_bound=None,
+):  # fmt: skip
+    """Preconditioned gated DeltaNet (g [B, T, H]) and KDA (g [B, T, H, K]), arXiv 2604.21100: erases along k and writes
+    along the preconditioned k. `lower_bound` only tells FLA's kernel how strong g can be.
+
+    Returns:
+        o, the state [B, H, K, V] and the keys' second moment [B, H, K].
+    """
+    q, k = _unit(use_qk_l2norm_in_kernel, q, k)
+    start = None if initial_state is None and initial_A_state is None else (initial_state, initial_A_state)
+    o, (final, moment) = _preconditioned_delta(
+        q=q, k=k, v=v, g=g, g_atk=g_atk, beta=beta, beta_atk=beta_atk, scale=scale, initial_state=start, x=x, eps=eps,
+        log_atk_scale=log_atk_scale, cu_seqlens=cu_seqlens,
+    )  # fmt: skip
+    return o, if_wanted(final, output_final_state), if_wanted(moment, output_final_state)
 
 
 @substitute(
