@@ -65,15 +65,15 @@ def _linear_rnn(q, k, v, log_decay, value_log_decay, erase, write, bonus, scale,
     exact = torch.float64 if v.dtype == torch.float64 else torch.float32
     clamped = [None if g is None else g.to(exact).clamp(min=STRONGEST_LOG_DECAY) for g in (log_decay, value_log_decay)]
     size = min(chunk, 1 << max(2, (steps - 1).bit_length()))
-    size = _safe_chunk(clamped[0] if clamped[1] is None else clamped[1], size)
+    size = safe_chunk(clamped[0] if clamped[1] is None else clamped[1], size)
 
     is_delta_rule = write is k
     qc, kc, vc = fold(q.to(exact) * scale, size), fold(k.to(exact), size), fold(v.to(exact), size)
     state = kc.new_zeros(*kc.shape[:2], kc.shape[-1], width) if initial_state is None else initial_state.to(exact)
-    decay = _decay_of(clamped[0], size)
+    decay = decay_of(clamped[0], size)
 
     if value_log_decay is not None:
-        out, state = _value_decayed(qc, kc, vc, _decay_of(clamped[1], size), state)
+        out, state = _value_decayed(qc, kc, vc, decay_of(clamped[1], size), state)
     elif erase is None:
         u = None if bonus is None else bonus.to(exact)
         out, state = _additive(qc, kc, vc, decay, u, state)
@@ -135,7 +135,7 @@ class _NoDecay(_Decay):
         return 1.0
 
 
-def _decay_of(log_decay: Tensor | None, size: int) -> _Decay:
+def decay_of(log_decay: Tensor | None, size: int) -> _Decay:
     if log_decay is None:
         return _NoDecay()
     return _Decay(fold(log_decay if log_decay.dim() == 4 else log_decay.unsqueeze(-1), size))
@@ -149,7 +149,7 @@ def fold(x: Tensor, size: int) -> Tensor:
     return x.reshape(x.shape[0], -1, size, *x.shape[2:]).movedim(3, 1)
 
 
-def _safe_chunk(log_decay: Tensor | None, size: int) -> int:
+def safe_chunk(log_decay: Tensor | None, size: int) -> int:
     """The largest chunk, at most `size`, whose halves' summed per-channel decay stays above -LARGEST_EXPONENT.
 
     Halves are judged one by one, because a burst of strong decay (or the padding of the last chunk) makes them uneven.

@@ -152,6 +152,28 @@ def layernorm_fn(x, weight, bias, z, eps, group_size, norm_before_gate, is_rms_n
     return _mamba_norm(x, weight, bias, z, eps, group_size, norm_before_gate, is_rms_norm)
 
 
+@substitute("fla.modules.fused_bitlinear:layer_norm_linear_quant")
+def layer_norm_linear_quant(
+    x, norm_weight, norm_bias, linear_weight, linear_bias, residual, eps, prenorm, residual_in_fp32, is_rms_norm
+):  # fmt: skip
+    """A norm, its output rounded to 8 bits per token, through a matrix rounded to {-1, 0, 1} times its mean magnitude.
+
+    As in FLA the gradients pass the roundings unchanged, except that the input's meets the rounded matrix.
+    """
+    normed = normalize(x.float(), norm_weight, norm_bias, residual, eps, prenorm, residual_in_fp32, is_rms_norm)
+
+    def project(y: Tensor) -> Tensor:
+        step = y.detach().abs().amax(-1, keepdim=True).clamp(min=1e-5) / 127.0
+        away = torch.sign(y.detach()) * torch.floor(y.detach().abs() / step + 0.5)  # halves away from zero
+        y = y + (away.clamp(-128, 127) * step - y).detach()
+        size = linear_weight.detach().float().abs().mean().clamp(min=1e-5)
+        ternary = (linear_weight.detach().float() / size).round().clamp(-1, 1) * size
+        weight = linear_weight + (ternary - linear_weight).detach()
+        return F.linear(y.to(x.dtype), weight.to(x.dtype), linear_bias)
+
+    return then(normed, project)
+
+
 @substitute("fla.modules.norm.l2norm:l2norm")
 def l2norm(x: Tensor, eps: float = 1e-6, output_dtype: torch.dtype | None = None) -> Tensor:
     """x / sqrt(|x|^2 + eps) over the last dimension."""

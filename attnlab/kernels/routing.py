@@ -19,6 +19,7 @@ from typing import Any
 import torch
 
 SUBSTITUTES: dict[str, Callable[..., Any]] = {}  # "module:function" of FLA -> what runs on CPU tensors
+EVERY_DEVICE: set[str] = set()  # those that run on other devices' tensors too
 calls: set[str] = set()  # the names of the functions whose substitute has run, for tests
 
 # Arguments of FLA's that choose how its kernels compute and not what; a substitute need not know them.
@@ -32,8 +33,8 @@ _lock = threading.Lock()
 _installed = False
 
 
-def substitute(*paths: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Decorator: the function stands in for FLA's functions at `module:name`, on CPU tensors.
+def substitute(*paths: str, every_device: bool = False) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Decorator: the function stands in for FLA's functions at `module:name`, on CPU tensors or on all.
 
     It is called by keyword with FLA's argument names and FLA's defaults, so it need name only what it implements; an
     argument that it does not name and that asks for something (not None or False, not a hint) raises
@@ -42,6 +43,7 @@ def substitute(*paths: str) -> Callable[[Callable[..., Any]], Callable[..., Any]
 
     def register(function: Callable[..., Any]) -> Callable[..., Any]:
         SUBSTITUTES.update(dict.fromkeys(paths, function))
+        EVERY_DEVICE.update(paths if every_device else ())
         return function
 
     return register
@@ -110,7 +112,7 @@ def _routes() -> dict[int, tuple[Any, Callable[..., Any]]]:
         except (ImportError, AttributeError):
             missing.append(path)
             continue
-        routes[id(original)] = (original, _router(original, function, name))
+        routes[id(original)] = (original, _router(original, function, name, path in EVERY_DEVICE))
     if missing:
         version = getattr(sys.modules.get("fla"), "__version__", "?")
         raise RuntimeError(
@@ -120,8 +122,10 @@ def _routes() -> dict[int, tuple[Any, Callable[..., Any]]]:
     return routes
 
 
-def _router(original: Callable[..., Any], function: Callable[..., Any], name: str) -> Callable[..., Any]:
-    """A function with `original`'s signature that runs `function` on CPU tensors and `original` on others."""
+def _router(
+    original: Callable[..., Any], function: Callable[..., Any], name: str, every_device: bool
+) -> Callable[..., Any]:
+    """A function with `original`'s signature that runs `function` on CPU tensors, or on all, and else `original`."""
     theirs = inspect.signature(original).parameters.values()
     ours = inspect.signature(function).parameters
     named = [p for p in theirs if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
@@ -132,7 +136,7 @@ def _router(original: Callable[..., Any], function: Callable[..., Any], name: st
 
     @functools.wraps(original if inspect.isfunction(original) else function)
     def route(*args: Any, **kwargs: Any) -> Any:
-        if not takes_substitute(*args, *kwargs.values()):
+        if bypassed() or not (every_device or takes_substitute(*args, *kwargs.values())):
             return original(*args, **kwargs)
         given = dict(zip(order, args, strict=False), **kwargs)
         for key in given.keys() - ours.keys():

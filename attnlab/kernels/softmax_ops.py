@@ -16,7 +16,7 @@ from attnlab.kernels.routing import substitute
 PATH_CHUNK = 64
 
 
-def _softmax(scores: Tensor, v: Tensor, window: int | None = None, sink: Tensor | None = None) -> Tensor:
+def causal_softmax(scores: Tensor, v: Tensor, window: int | None = None, sink: Tensor | None = None) -> Tensor:
     """Causal softmax of scores [B, H, Tq, Tk], the last query at the last key, over v [B, Tk, H, V] -> [B, Tq, H, V].
 
     window: how many keys a query sees, its own included. sink: [H], a score without a value.
@@ -39,7 +39,7 @@ def _forgetting(q, k, v, g, scale, gate_scale, window_size, sink_bias):
     if g is not None:
         total = g.float().cumsum(1).transpose(1, 2) * gate_scale
         scores = scores + total[..., -queries:].unsqueeze(-1) - total.unsqueeze(-2)
-    return _softmax(scores, v, window_size, sink_bias).to(v.dtype)
+    return causal_softmax(scores, v, window_size, sink_bias).to(v.dtype)
 
 
 @substitute("fla.ops.attn.parallel:parallel_attn")
@@ -137,5 +137,5 @@ def parallel_path_attn(q, k, v, w, beta, scale, use_cache, g=None):
     if g is not None:
         total = g.float().cumsum(1).transpose(1, 2)
         scores = scores + total.unsqueeze(-1) - total.unsqueeze(-2)
-    o = _softmax(scores * scale_of(scale, k), expand_heads(v, heads)).to(q.dtype)
+    o = causal_softmax(scores * scale_of(scale, k), expand_heads(v, heads)).to(q.dtype)
     return o, carried[:, :, :: heads // groups].to(k.dtype) if use_cache else None

@@ -10,6 +10,7 @@ import sys
 import warnings
 from typing import TYPE_CHECKING
 
+import torch
 from torch import nn
 
 from attnlab import kernels
@@ -26,12 +27,14 @@ def build_mixer(mixer: MixerConfig, model: ModelConfig, layer: int) -> nn.Module
     """The layer at depth `layer` (0-based), on the default device, as its constructor and its row's `init` leave it.
 
     Raises:
-        ValueError: what `check_mixer` says, one line each.
+        ValueError: what `check_mixer` says, one line each; or it needs CUDA and there is none.
     """
     if problems := check_mixer(mixer, model):
         raise ValueError("\n".join(f"mixer {mixer.name}: {problem}" for problem in problems))
-    kernels.install()
     spec = spec_of(mixer.name)
+    if "cuda" in spec.needs and not torch.cuda.is_available():
+        raise ValueError(f"mixer {mixer.name}: needs CUDA; it has no CPU implementation")
+    kernels.install()
     shape = Shape(model.d_model, model.n_heads, layer, model.n_layers)
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")

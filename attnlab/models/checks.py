@@ -6,6 +6,7 @@ from its source, so a typo is answered in milliseconds.
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -47,12 +48,18 @@ def spec_of(name: str) -> MixerSpec:
 
 
 def check_mixer(mixer: MixerConfig, model: ModelConfig) -> list[str]:
-    """What is wrong with one mixer of a model, one line each; empty if it can be built. Imports no torch."""
+    """What is wrong with one mixer of a model, one line each; empty if it can be built. Imports no torch, so that a GPU
+    is missed by `build_mixer` only: the machine that checks a sweep need not be the one that runs it."""
     try:
         spec = spec_of(mixer.name)
         takes = signature.constructor(spec.path)
     except ValueError as error:
         return [str(error)]
+    if spec.refused:
+        return [spec.refused]
+    packages = [name for name in spec.needs if name != "cuda"]
+    if missing := [name for name in packages if importlib.util.find_spec(name) is None]:
+        return [f"needs the package {', '.join(missing)}, which is not installed"]
     problems = [p for name, value in mixer.args.items() if (p := _argument_problem(spec, takes, name, value))]
     if problems:
         return problems

@@ -1,17 +1,15 @@
-"""The table of sequence mixers: one row per layer.
+"""The table of sequence mixers: one row per layer. Here those that carry a state; `attention_mixers` has the others.
 
 A row names a class, how `d_model` and `n_heads` become its arguments, which widths it refuses and what it needs; `spec`
 explains the fields. Everything else that a sweep file gives passes through to the class (`checks`). This module imports
-neither torch nor FLA. To add an FLA layer, add a row to MIXERS; to use a layer of your own, add a row or write
+neither torch nor FLA. To add an FLA layer, add a row; to use a layer of your own, add a row or write
 `my_package.my_file:MyMixer` as the mixer's name.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
+from attnlab.models.attention_mixers import ATTENTION
 from attnlab.models.rules import (
-    Value,
     at_most,
     d_model,
     depth,
@@ -21,32 +19,20 @@ from attnlab.models.rules import (
     fixed,
     grouped,
     head_width,
-    head_width_in,
     layer,
     mamba2_head,
     mamba2_heads,
     mamba2_state,
     n_heads,
-    quarter_width,
-    rotary_width,
     split_evenly,
     three_quarter_head,
     twice_d_model,
     value_groups,
     whole_values,
 )
-from attnlab.models.spec import MixerSpec, Option
+from attnlab.models.spec import BASIC, MixerSpec, Option
 
-BASIC: Mapping[str, Value] = {"hidden_size": d_model, "num_heads": n_heads, "layer_idx": layer}
-
-MIXERS: dict[str, MixerSpec] = {
-    "standard": MixerSpec(
-        "fla.layers.attn:Attention",
-        "Vaswani et al. 2017, arXiv 1706.03762; rotary positions, Su et al. 2021, arXiv 2104.09864",
-        sets=BASIC,
-        aliases={"window": "window_size"},
-        rules=(split_evenly, even_head(), grouped("num_kv_heads")),
-    ),
+RECURRENT: dict[str, MixerSpec] = {
     "gla": MixerSpec(
         "fla.layers.gla:GatedLinearAttention",
         "Yang et al. 2023, arXiv 2312.06635",
@@ -199,53 +185,6 @@ MIXERS: dict[str, MixerSpec] = {
         defaults={"head_dim": three_quarter_head},
         rules=(whole_values, value_groups, at_most(256, "head_dim", lambda s, a: a["head_dim"])),
     ),
-    "forgetting": MixerSpec(
-        "fla.layers.forgetting_attn:ForgettingAttention",
-        "Lin et al. 2025, arXiv 2503.02130",
-        sets=BASIC,
-        rules=(
-            split_evenly,
-            grouped("num_kv_heads"),
-            fixed("window_size", None, "FLA's layer trains without a window and would decode with one"),
-        ),
-        mask_to_cache=True,
-    ),
-    "path": MixerSpec(
-        "fla.layers.path_attn:PaTHAttention",
-        "Yang et al. 2025, arXiv 2505.16381",
-        sets=BASIC,
-        rules=(
-            head_width_in(16, 32, 64, 128),
-            grouped("num_kv_heads"),
-            fixed("use_qk_norm", False, "FLA's layer leaves the norm out when it keeps a cache"),
-        ),
-        mask_to_cache=True,
-        padded=False,
-    ),
-    "mla": MixerSpec(
-        "fla.layers.mla:MultiheadLatentAttention",
-        "DeepSeek-AI 2024, arXiv 2405.04434",
-        sets={**BASIC, "qk_head_dim": None},
-        defaults={
-            "q_lora_rank": None,
-            "kv_lora_rank": quarter_width,
-            "qk_nope_head_dim": head_width,
-            "qk_rope_head_dim": rotary_width,
-            "v_head_dim": head_width,
-        },
-        rules=(split_evenly,),
-    ),
-    "stickbreaking": MixerSpec(
-        "fla.layers.stickbreaking_attn:StickBreakingAttention",
-        "Tan et al. 2024, arXiv 2410.17980",
-        sets=BASIC,
-        rules=(
-            split_evenly,
-            grouped("num_kv_heads"),
-            at_most(256, "the head width", lambda s, a: s.d_model / s.n_heads),
-        ),
-        cached=False,
-    ),
     "mesa": MixerSpec(
         "fla.layers.mesa_net:MesaNet",
         "von Oswald et al. 2025, arXiv 2506.05233",
@@ -298,6 +237,7 @@ MIXERS: dict[str, MixerSpec] = {
         sets={**BASIC, "d_model": None},
         defaults={"head_dim": three_quarter_head},
         rules=(whole_values, value_groups, at_most(256, "head_dim", lambda s, a: a["head_dim"])),
+        padded=False,
     ),
     "raven": MixerSpec(
         "fla.layers.raven:Raven",
@@ -305,15 +245,27 @@ MIXERS: dict[str, MixerSpec] = {
         sets=BASIC,
         rules=(expanded_evenly("expand_k", "expand_v"), grouped("num_kv_heads")),
     ),
+    "cyfa": MixerSpec(
+        "fla.layers.cyfa:CyclicFlowAttention",
+        "arXiv 2609.36259",
+        sets=BASIC,
+        defaults={"head_dim": head_width},
+        rules=(split_evenly,),
+        needs=("cuda",),
+    ),
+    "mamba3": MixerSpec(
+        "fla.layers.mamba3:Mamba3",
+        "arXiv 2603.15569",
+        sets={"hidden_size": d_model, "layer_idx": layer, "device": None, "dtype": None},
+        defaults={"head_dim": mamba2_head, "state_size": mamba2_state},
+        needs=("mamba_ssm", "cuda"),
+    ),
     "mom": MixerSpec(
         "fla.layers.mom:MomAttention",
         "arXiv 2502.13685",
-        sets=BASIC,
-        defaults={"head_dim": three_quarter_head, "num_memories": 4, "use_short_conv": False},
-        rules=(
-            whole_values,
-            fixed("use_short_conv", False, "in training FLA's layer convolves across memories, into the future"),
-        ),
-        cached=False,
+        refused="FLA 0.6's layer lets a token see later ones in training: its short convolution runs over all "
+        "memories' tokens laid end to end",
     ),
 }
+
+MIXERS: dict[str, MixerSpec] = {**ATTENTION, **RECURRENT}

@@ -170,6 +170,18 @@ def grouped(name: str) -> Rule:
     return rule
 
 
+def groups_of(size: int) -> Rule:
+    """Each key/value head serves a multiple of `size` heads."""
+
+    def rule(shape: Shape, args: Mapping[str, Any]) -> str | None:
+        heads = args["num_kv_heads"] or shape.n_heads
+        if shape.n_heads % (heads * size) == 0:
+            return None
+        return f"n_heads {shape.n_heads} / num_kv_heads {heads} is no multiple of {size}, as FLA's kernel needs"
+
+    return rule
+
+
 def whole_values(shape: Shape, args: Mapping[str, Any]) -> str | None:
     """head_dim * expand_v is a whole number."""
     width, ratio = args["head_dim"], args["expand_v"]

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from attnlab.models.rules import Rule, Value
+from attnlab.models.rules import Rule, Value, d_model, layer, n_heads
 
 
 class Option(NamedTuple):
@@ -36,6 +36,8 @@ class MixerSpec:
         padded: whether, without a cache, its `forward` leaves out what an attention mask marks as padding; if not, the
             model runs it on each sequence by itself.
         init: `module:function` that initialises the built layer, where FLA leaves that to its own language model.
+        needs: what must be there: the names of packages to import, or "cuda" where no CPU implementation exists.
+        refused: why it cannot be used at all; "" if it can.
         own_init: what keeps its constructor's initialisation because that is part of the method: everything (True), or
             the submodules named. The matrices of the rest are drawn anew by the model around it.
     """
@@ -52,4 +54,10 @@ class MixerSpec:
     mask_to_cache: bool = False
     padded: bool = True
     init: str | None = None
+    needs: tuple[str, ...] = ()
+    refused: str = ""
     own_init: bool | tuple[str, ...] = False
+
+
+# What most of FLA's constructors call the model's width, its heads and the layer's index.
+BASIC: Mapping[str, Value] = {"hidden_size": d_model, "num_heads": n_heads, "layer_idx": layer}

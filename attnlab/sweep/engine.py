@@ -188,7 +188,7 @@ def _search(sweep: Sweep, folder: SweepDir, shape: Any, count: int, baselines: d
     )
     slots = Slots(count, shape, pool, folder, sweep.resources.max_failures)
     try:
-        with board:
+        with board, watch.listening():
             tune.Tuner(
                 tune.with_resources(tune.with_parameters(relay, pool=pool), {"memory": 1}),
                 tune_config=tune.TuneConfig(

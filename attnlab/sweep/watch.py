@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import signal
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 from ray import tune
@@ -24,6 +27,7 @@ class Watch(Transient, tune.Callback):
     def __init__(self, sweep: Sweep, folder: SweepDir, search: ArmSearch, board: Board, baselines: Mapping[str, float]):
         self._sweep, self._folder, self._search, self._board = sweep, folder, search, board
         self._baselines = dict(baselines)
+        self._interrupted = False
         board.resumed(self.results())
 
     def results(self) -> list[Results]:
@@ -55,7 +59,26 @@ class Watch(Transient, tune.Callback):
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         self.on_trial_complete(iteration, trials, trial)
 
+    @contextmanager
+    def listening(self) -> Iterator[None]:
+        """While open, Ctrl-C is taken up between two steps of Tune's, where nothing is half done; a second at once."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+
+        def note(signum: int, frame: Any) -> None:
+            self._interrupted = True
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+
+        before = signal.signal(signal.SIGINT, note)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGINT, before)
+
     def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
+        if self._interrupted:
+            raise KeyboardInterrupt
         self._board.update(self.results)
 
 

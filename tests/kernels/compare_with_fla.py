@@ -30,7 +30,7 @@ CASES = {
     "mamba2_groups": ("mamba2", {"n_groups": 2}),  # against FLA's own PyTorch path
     "mamba2_kernels": ("mamba2", {"n_groups": 2}),  # our forward, with FLA's Triton kernels under it as on CUDA
 }
-HALF = {"stickbreaking"}  # FLA's kernel takes nothing but half precision
+HALF = {"stickbreaking", "parallax"}  # FLA's kernels take nothing but half precision
 
 
 def error(ours: torch.Tensor, theirs: torch.Tensor) -> float:

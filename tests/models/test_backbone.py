@@ -8,7 +8,8 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from attnlab import models
-from attnlab.models.backbone import BackboneForCausalLM, mlp_width
+from attnlab.models.backbone import BackboneForCausalLM
+from attnlab.models.block import mlp_width
 
 torch.set_num_threads(1)
 SMALL = {"d_model": 32, "n_layers": 2, "n_heads": 2}
@@ -136,6 +137,32 @@ def test_beam_search_reorders_the_recurrent_state():
     model = build(mixer="gla").eval()
     out = model.generate(torch.randint(0, 40, (2, 4)), max_new_tokens=5, num_beams=3, do_sample=False)
     assert out.shape == (2, 9)
+
+
+def test_what_a_layer_hands_on_reaches_the_later_ones():
+    """RWKV7's later layers mix their values with the first one's, across layers of other kinds too."""
+    model = build(mixer=["rwkv7", "gla", "rwkv7"], n_layers=3)
+    seen = []
+    for layer in (0, 2):
+        mixer = model.backbone.blocks[layer].mixer
+        mixer.register_forward_hook(
+            lambda module, args, kwargs, result: seen.append((kwargs["v_first"], result[3])), with_kwargs=True
+        )
+    tokens = torch.randint(0, 40, (1, 9))
+    for _ in range(2):  # nothing stays from one call to the next
+        seen.clear()
+        model.loss_sum(tokens, tokens)
+        (before, first), (handed, last) = seen
+        assert before is None and handed is first and last is first
+
+
+def test_a_state_of_padded_sequences_that_a_mixer_does_not_keep():
+    model = build(mixer="momentum_deltanet").eval()
+    tokens, mask = torch.randint(0, 40, (2, 9)), torch.ones(2, 9, dtype=torch.long)
+    mask[0, :3] = 0
+    model(tokens, attention_mask=mask)
+    with pytest.raises(ValueError, match="no cache of padded sequences; pass use_cache=False"):
+        model(tokens, attention_mask=mask, use_cache=True)
 
 
 def test_the_auto_classes_know_it():

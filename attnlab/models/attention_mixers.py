@@ -1,0 +1,117 @@
+"""The rows of `mixers.MIXERS` that score every earlier token, or a choice of them: softmax attention and its kin."""
+
+from __future__ import annotations
+
+from attnlab.models.rules import (
+    at_most,
+    even_head,
+    fixed,
+    grouped,
+    groups_of,
+    head_width,
+    head_width_in,
+    quarter_width,
+    rotary_width,
+    split_evenly,
+)
+from attnlab.models.spec import BASIC, MixerSpec
+
+ATTENTION: dict[str, MixerSpec] = {
+    "standard": MixerSpec(
+        "fla.layers.attn:Attention",
+        "Vaswani et al. 2017, arXiv 1706.03762; rotary positions, Su et al. 2021, arXiv 2104.09864",
+        sets=BASIC,
+        aliases={"window": "window_size"},
+        rules=(split_evenly, even_head(), grouped("num_kv_heads")),
+    ),
+    "forgetting": MixerSpec(
+        "fla.layers.forgetting_attn:ForgettingAttention",
+        "Lin et al. 2025, arXiv 2503.02130",
+        sets=BASIC,
+        rules=(
+            split_evenly,
+            grouped("num_kv_heads"),
+            fixed("window_size", None, "FLA's layer trains without a window and would decode with one"),
+        ),
+        mask_to_cache=True,
+    ),
+    "path": MixerSpec(
+        "fla.layers.path_attn:PaTHAttention",
+        "Yang et al. 2025, arXiv 2505.16381",
+        sets=BASIC,
+        rules=(
+            head_width_in(16, 32, 64, 128),
+            grouped("num_kv_heads"),
+            fixed("use_qk_norm", False, "FLA's layer leaves the norm out when it keeps a cache"),
+        ),
+        mask_to_cache=True,
+        padded=False,
+    ),
+    "mla": MixerSpec(
+        "fla.layers.mla:MultiheadLatentAttention",
+        "DeepSeek-AI 2024, arXiv 2405.04434",
+        sets={**BASIC, "qk_head_dim": None},
+        defaults={
+            "q_lora_rank": None,
+            "kv_lora_rank": quarter_width,
+            "qk_nope_head_dim": head_width,
+            "qk_rope_head_dim": rotary_width,
+            "v_head_dim": head_width,
+        },
+        rules=(split_evenly,),
+    ),
+    "stickbreaking": MixerSpec(
+        "fla.layers.stickbreaking_attn:StickBreakingAttention",
+        "Tan et al. 2024, arXiv 2410.17980",
+        sets=BASIC,
+        rules=(
+            split_evenly,
+            grouped("num_kv_heads"),
+            at_most(256, "the head width", lambda s, a: s.d_model / s.n_heads),
+        ),
+        cached=False,
+    ),
+    "wall": MixerSpec(
+        "fla.layers.wall_attn:WallAttention",
+        "blog.tilderesearch.com/blog/wall-attn",
+        sets=BASIC,
+        rules=(split_evenly, grouped("num_kv_heads")),
+        cached=False,  # its cache is bf16
+    ),
+    "parallax": MixerSpec(
+        "fla.layers.parallax:Parallax",
+        "Zuo et al. 2026, arXiv 2605.29157",
+        sets=BASIC,
+        aliases={"window": "window_size"},
+        rules=(split_evenly, even_head(), grouped("num_kv_heads")),
+    ),
+    "deltaformer": MixerSpec(
+        "fla.layers.deltaformer:DeltaFormerAttention",
+        "arXiv 2505.19488",
+        sets=BASIC,
+        rules=(split_evenly, even_head(), fixed("num_kv_heads", None, "FLA's kernel has no grouped heads")),
+        cached=False,
+        padded=False,
+    ),
+    "bitattn": MixerSpec(
+        "fla.layers.bitattn:BitAttention",
+        "softmax attention through matrices of -1, 0 and 1",
+        sets=BASIC,
+        aliases={"window": "window_size"},
+        rules=(split_evenly, even_head(), grouped("num_kv_heads")),
+    ),
+    "moba": MixerSpec(
+        "fla.layers.moba:MoBA",
+        "arXiv 2502.13189",
+        sets=BASIC,
+        rules=(split_evenly, even_head(), fixed("num_kv_heads", None, "FLA's kernel has no grouped heads")),
+    ),
+    "nsa": MixerSpec(
+        "fla.layers.nsa:NativeSparseAttention",
+        "arXiv 2502.11089",
+        sets=BASIC,
+        defaults={"head_dim": head_width, "num_kv_heads": 1},
+        rules=(split_evenly, groups_of(16)),
+        needs=("cuda",),
+    ),
+}

@@ -1,0 +1,85 @@
+"""One layer of the decoder: a mixer and an MLP, each behind a norm and on a residual branch."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from attnlab.config import ModelConfig
+from attnlab.models.build import build_mixer
+from attnlab.models.checks import spec_of
+
+if TYPE_CHECKING:
+    from fla.models.utils import Cache
+
+NORM_EPS = 1e-6
+
+
+def mlp_width(d_model: int, kind: str) -> int:
+    """Default MLP width: 4 d_model for gelu; for swiglu 8/3 d_model, equal in parameters as it has three matrices
+    (Shazeer 2020, arXiv 2002.05202, section 3), rounded up to a multiple of 64 for the tensor cores' tiles."""
+    return 4 * d_model if kind == "gelu" else math.ceil(8 * d_model / 3 / 64) * 64
+
+
+class MLP(nn.Module):
+    """The position-wise part. swiglu: down(silu(gate(x)) * up(x)); gelu: down(gelu(up(x))). x: [B, T, D]."""
+
+    def __init__(self, d_model: int, width: int, kind: str):
+        super().__init__()
+        self.gate = nn.Linear(d_model, width, bias=False) if kind == "swiglu" else None
+        self.up = nn.Linear(d_model, width, bias=False)
+        self.down = nn.Linear(width, d_model, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.gate is None:
+            return self.down(F.gelu(self.up(x)))
+        return self.down(F.silu(self.gate(x)) * self.up(x))
+
+
+class Block(nn.Module):
+    """One layer; `mlp: none` leaves out the second half."""
+
+    def __init__(self, model: ModelConfig, layer: int):
+        super().__init__()
+        self.mixer_norm = nn.RMSNorm(model.d_model, eps=NORM_EPS)
+        self.mixer = build_mixer(model.mixer_at(layer), model, layer)
+        spec = spec_of(model.mixer_at(layer).name)
+        self.shares, self.padded, self.mask_to_cache = spec.shares, spec.padded, spec.mask_to_cache
+        self.mlp_norm = self.mlp = None
+        if model.mlp != "none":
+            self.mlp_norm = nn.RMSNorm(model.d_model, eps=NORM_EPS)
+            self.mlp = MLP(model.d_model, model.d_ff or mlp_width(model.d_model, model.mlp), model.mlp)
+        self.dropout = nn.Dropout(model.dropout)
+
+    def forward(self, x: Tensor, cache: Cache | None, shared: dict[str, Tensor], **extra: Any) -> Tensor:
+        """x: [B, T, D] -> [B, T, D]; the mixer's state in `cache` moves on by T, and what mixers of its kind hand to
+        later layers (`MixerSpec.shares`) is read from `shared` and left there."""
+        if self.padded or cache is not None or "attention_mask" not in extra:
+            if self.mask_to_cache and cache is not None and "attention_mask" not in extra:
+                seen = cache.get_seq_length(self.mixer.layer_idx) + x.shape[1]
+                extra["attention_mask"] = torch.ones(x.shape[0], seen, dtype=torch.long, device=x.device)
+            extra |= {name: shared.get(name) for name in self.shares}
+            mixed = self.mixer(self.mixer_norm(x), past_key_values=cache, use_cache=cache is not None, **extra)
+            shared.update({name: mixed[position] for name, position in self.shares.items()})
+            mixed = mixed[0] if isinstance(mixed, tuple) else mixed
+        else:
+            mixed = self._each_alone(self.mixer_norm(x), extra["attention_mask"])
+        x = x + self.dropout(mixed)
+        if self.mlp is not None:
+            x = x + self.dropout(self.mlp(self.mlp_norm(x)))
+        return x
+
+    def _each_alone(self, x: Tensor, mask: Tensor) -> Tensor:
+        """The mixer without a cache, run on each sequence without its padding.
+
+        x: [B, T, D]; mask: [B, T].
+        """
+        out = torch.zeros_like(x)
+        for row, kept in enumerate(mask.bool()):
+            mixed = self.mixer(x[row : row + 1, kept])
+            out[row, kept] = (mixed[0] if isinstance(mixed, tuple) else mixed)[0]
+        return out
