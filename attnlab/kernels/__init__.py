@@ -6,7 +6,18 @@ The primitives (`linear_rnn`, `scan`, `attention`) know nothing of FLA and run o
 `routing` puts them in place; `mamba` and `classes` mend the few layers whose own forward refuses a device.
 """
 
-from attnlab.kernels import delta_ops, linear_ops, log_linear, mesa, modules, momentum, norms, softmax_ops, variant_ops  # noqa: F401  (they register their substitutes)
+# Importing these registers their substitutes.
+from attnlab.kernels import (  # noqa: F401
+    delta_ops,
+    linear_ops,
+    log_linear,
+    mesa,
+    modules,
+    momentum,
+    norms,
+    softmax_ops,
+    variant_ops,
+)
 from attnlab.kernels.routing import SUBSTITUTES, bypass, calls, install
 
 __all__ = ["SUBSTITUTES", "bypass", "calls", "install"]

@@ -1,9 +1,10 @@
 """Mamba and Mamba2 where the `mamba_ssm` package is missing, on either device.
 
 FLA's own fallbacks take 1 to 2 s and 57 GiB per training step of Mamba2 on an H100 (d_model 384, 6 layers, 32 x 512
-tokens), and refuse more than one new token after a prefix. Here Mamba calls `selective_scan`. Mamba2's recurrence is
-`simple_gla`'s, state-space duality (Dao and Gu 2024, arXiv 2405.21060, section 5: C is the query, B the key, dt x the
-value, dt A the log decay), so it calls FLA's `chunk_simple_gla`: Triton's on CUDA, ours on the CPU.
+tokens), and refuse more than one new token after a prefix. Here Mamba calls `selective_scan`, which has a Triton kernel
+of ours on CUDA. Mamba2's recurrence is `simple_gla`'s, state-space duality (Dao and Gu 2024, arXiv 2405.21060, section
+5: C is the query, B the key, dt x the value, dt A the log decay), so it calls FLA's `chunk_simple_gla`: Triton's on
+CUDA, ours on the CPU.
 
 Both forwards take x [B, T, D], the layer's state from the cache or None, and a mask [B, T], 1 at tokens and 0 at the
 padding to the left; they return the output [B, T, D], the convolution's state [B, channels, W] and the recurrent state.

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from attnlab.kernels.adapting import scale_of
+from attnlab.kernels.adapting import if_wanted, scale_of
 from attnlab.kernels.linear_rnn import causal_masks, fold
 from attnlab.kernels.norms import l2norm
 from attnlab.kernels.routing import substitute
@@ -83,7 +83,7 @@ def momentum(
     p=None, beta=None, eta=None,
 ):  # fmt: skip
     """FLA's call: p is k unless given, beta and eta 1; `use_p_times_alpha` has x read alpha_t S_{t-1}. The state is
-    (S, M) stacked, [2, B, H, K, V]."""
+    (S, M), each [B, H, K, V]; FLA stacks them, which beam search then takes for two sequences."""
     p = k if p is None else p
     if use_qk_l2norm_in_kernel:
         q, k, p = l2norm(q), l2norm(k), l2norm(p)
@@ -91,6 +91,6 @@ def momentum(
         p = p.float() * log_alpha.float().exp().unsqueeze(-1)
     beta = torch.ones_like(log_alpha) if beta is None else beta
     k = k.float() if eta is None else k.float() * eta.float().unsqueeze(-1)
-    start = None if initial_state is None else tuple(initial_state.float())
+    start = None if initial_state is None else tuple(part.float() for part in initial_state)
     o, final = momentum_delta_rule(q.float() * scale_of(scale, q), k, v, p, log_alpha, log_mu, beta, start)
-    return o.to(v.dtype), torch.stack(final) if output_final_state else None
+    return o.to(v.dtype), if_wanted(final, output_final_state)

@@ -79,11 +79,15 @@ def selective_scan(
         B, C: [B, T, N].
         D: [E] or None.
         initial_state: [B, E, N] or None for zeros.
-        chunk: steps at a time, so that the [chunk, B, E, N] temporaries stay in cache.
+        chunk: steps at a time on the CPU, so that the [chunk, B, E, N] temporaries stay in cache.
 
     Returns:
         y [B, T, E] and the last state [B, E, N], both fp32.
     """
+    if x.is_cuda:
+        from attnlab.kernels.selective_scan_triton import selective_scan_triton  # needs Triton
+
+        return selective_scan_triton(x, delta, A, B, C, D, initial_state)
     x, delta, B, C = (t.float().transpose(0, 1) for t in (x, delta, B, C))
     state = None if initial_state is None else initial_state.float()
     out = []

@@ -133,8 +133,9 @@ def test_bf16_autocast_trains_with_fp32_loss():
     assert all(p.grad.isfinite().all() for p in model.parameters())
 
 
-def test_beam_search_reorders_the_recurrent_state():
-    model = build(mixer="gla").eval()
+@pytest.mark.parametrize("mixer", ["gla", "momentum_deltanet", "abc", "mesa", "log_linear_mamba2", "path"])
+def test_beam_search_reorders_the_recurrent_state(mixer):
+    model = build(mixer=mixer).eval()
     out = model.generate(torch.randint(0, 40, (2, 4)), max_new_tokens=5, num_beams=3, do_sample=False)
     assert out.shape == (2, 9)
 
