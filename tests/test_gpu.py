@@ -49,7 +49,7 @@ def cases():
             yield pytest.param(name, marks=open_)
 
 
-@pytest.mark.parametrize("name", cases())
+@pytest.mark.parametrize("name", list(cases()))
 def test_cuda_computes_what_the_cpu_does(name):
     torch.manual_seed(0)
     model = build_model({"d_model": 128, "n_layers": 2, "n_heads": 4, "mixer": name}, 256)
