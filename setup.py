@@ -24,7 +24,7 @@ CORE = [
     "jinja2>=3.1",
     "matplotlib>=3.9",
 ]
-TEST = ["pytest>=8", "pytest-timeout>=2.3", "hypothesis>=6.100", "jsonschema>=4.20"]
+TEST = ["pytest>=8", "pytest-timeout>=2.3", "hypothesis>=6.100", "jsonschema>=4.20", "psutil>=5.9"]
 
 setup(
     name="attnlab",
