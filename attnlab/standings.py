@@ -59,14 +59,7 @@ def best_result(results: Iterable[Results], metric: str, mode: str) -> Results |
 def _row(sweep: Sweep, results: Sequence[Results]) -> dict[str, Any]:
     search = [r for r in results if r["phase"] == "search"]
     top = best_result(search or results, sweep.metric, sweep.mode)
-    finals = [
-        r["last"][sweep.metric]
-        for r in results
-        if r["phase"] == "confirm"
-        and r["state"] == "completed"
-        and r["last"]
-        and r["last"].get(sweep.metric) is not None
-    ]
+    finals = _confirmed(results, top, sweep.metric)
     return {
         "counts": {state: sum(r["state"] == state for r in results) for state in STATES},
         "best": top
@@ -88,3 +81,12 @@ def _row(sweep: Sweep, results: Sequence[Results]) -> dict[str, Any]:
         **{key: sum(r[key] for r in results) for key in ("steps", "tokens", "seconds", "device_seconds")},  # type: ignore[literal-required]
         **{key: top[key] if top else None for key in ("n_params", "n_params_non_embedding")},  # type: ignore[literal-required]
     }
+
+
+def _confirmed(results: Sequence[Results], top: Results | None, metric: str) -> list[float]:
+    """Last values of the completed confirm runs of one setting: the best trial's, or else the one confirmed latest (a
+    search that was extended leaves runs of a former best)."""
+    runs = [r for r in results if r["phase"] == "confirm" and r["state"] == "completed"]
+    of_best = [r for r in runs if top is not None and r["settings"] == top["settings"]]
+    chosen = of_best or [r for r in runs if r["settings"] == runs[-1]["settings"]]
+    return [r["last"][metric] for r in chosen if r["last"] and r["last"].get(metric) is not None]

@@ -13,6 +13,7 @@ from attnlab import __version__, runs
 from attnlab.check import prepared
 from attnlab.config import Sweep
 from attnlab.runs import SweepDir
+from attnlab.standings import standings
 from attnlab.sweepfile import dump, normal, parse
 
 # Set before ray is imported. Ray's own out-of-memory killer judges the whole node, not us; reports are seen at once;
@@ -58,6 +59,9 @@ def run(sweep: Sweep, results: Path, *, address: str | None = None, resume: bool
     """
     folder = SweepDir(Path(results).resolve() / sweep.name)
     check_folder(sweep, folder, resume)
+    ended = [r for r in folder.results() if r["arm"] in sweep.arms]
+    if len(ended) >= sweep.total_trials and folder.leaderboard_file.exists():  # finished work is a no-op
+        return standings(sweep, ended, runs.read_json(folder.leaderboard_file)["baselines"])
     for key, value in ENVIRONMENT.items():
         os.environ.setdefault(key, value)
     baselines = next(iter(prepared(sweep).values())).baselines()

@@ -124,7 +124,3 @@ class Pool:
         """Ask a trial to stop, wherever it runs."""
         if trial_id in self._at:
             await self._boxes[self._at[trial_id]].mark.remote(trial_id)
-
-    async def slots(self) -> int:
-        """How many slots have come up so far."""
-        return len(self._boxes)

@@ -68,11 +68,6 @@ class Arm:
             self._tell(job, results)
 
     @property
-    def done(self) -> bool:
-        """Whether every job has been handed out and none is to come."""
-        return not self.unfinished and self.count("search") >= self._quota and not self._seeds_left()
-
-    @property
     def _quota(self) -> int:
         return self.search.trials_per_arm if self.search else 0
 
@@ -90,26 +85,28 @@ class Arm:
     def _make(self, number: int, trial: Any, **rest: Any) -> Job:
         return Job.make(self.name, number, trial, metric=self._sweep.metric, mode=self._sweep.mode, **rest)
 
-    def _seeds_left(self) -> list[int]:
-        """Seeds of the unstopped runs not begun yet."""
-        own = () if self.search else (self._sweep.trial_of(self.name).train.seed,)
-        begun = {job.trial.train.seed for job in self.jobs.values() if job.phase == "confirm"}
-        return [seed for seed in self._sweep.seeds or own if seed not in begun]
-
     def _seed_run(self) -> Job | None:
-        """The arm's best setting (or, without a search, the arm as it is) under the next seed."""
-        left = self._seeds_left()
-        searched = [r for r in self.ended.values() if r["phase"] == "search"]
-        if not left or len(searched) < self._quota:
+        """The arm's best setting (or, without a search, the arm as it is) under the next seed; None while the search
+        goes on, when every seed has had its run, or if no trial gave a value.
+
+        A search that was extended may have another best setting: it is confirmed anew.
+        """
+        seeds, settings = self._sweep.seeds, {}
+        if self.search:
+            searched = [r for r in self.ended.values() if r["phase"] == "search"]
+            best = best_result(searched, self._sweep.metric, self._sweep.mode)
+            if len(searched) < self._quota or best is None:
+                return None
+            settings = best["settings"]
+        else:
+            seeds = seeds or (self._sweep.trial_of(self.name).train.seed,)
+        runs = [job for job in self.jobs.values() if job.phase == "confirm" and job.settings == settings]
+        left = [seed for seed in seeds if seed not in {job.trial.train.seed for job in runs}]
+        if not left:
             return None
-        best = best_result(searched, self._sweep.metric, self._sweep.mode)
-        if self.search and best is None:
-            return None  # no trial of this arm gave a value: there is nothing to confirm
-        settings = best["settings"] if best else {}
         number = self._quota + self.count("confirm")
-        return self._make(
-            number, self._sweep.trial_of(self.name, settings, left[0]), settings=settings, phase="confirm"
-        )
+        trial = self._sweep.trial_of(self.name, settings, left[0])
+        return self._make(number, trial, settings=settings, phase="confirm")
 
     def _adopt(self) -> None:
         """Bring journal and folders together after a crash: a study's open trial that has ended is told; one that was
@@ -189,7 +186,9 @@ class ArmSearch(Transient, Searcher):
             if (job := arm.next()) is not None:
                 self._live[trial_id] = job
                 return {"job": job.model_dump(mode="json")}
-        return None if self._live or not all(arm.done for arm in self.arms.values()) else Searcher.FINISHED
+        return (
+            None if self._live else Searcher.FINISHED
+        )  # what runs may yet call for more; if nothing does, nothing will
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """Told by Tune; what is told to the study is read from the trial's own records."""

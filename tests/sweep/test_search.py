@@ -1,0 +1,150 @@
+"""What runs next, and what the studies are told: without Ray's processes, on a made-up folder."""
+
+import json
+
+import optuna
+import pytest
+from optuna.trial import TrialState
+from ray.tune.search import Searcher
+
+from attnlab.check import checked
+from attnlab.runs import Job, SweepDir, write_json
+from attnlab.standings import standings
+from attnlab.sweep.scheduler import ArmAsha
+from attnlab.sweep.search import ArmSearch
+
+
+def sweep_of(**changes):
+    return checked(
+        {
+            "name": "study",
+            "trial": {"train": {"max_steps": 8, "eval_every": 2}},
+            "arms": {"a": {"model": {"mixer": "gla"}}, "b": {"model": {"mixer": "standard"}}},
+            "search": {"space": {"optim.lr": {"loguniform": [1e-4, 1e-1]}}, "trials": 3, **changes.pop("search", {})},
+            **changes,
+        }
+    )
+
+
+def end(folder, search, tune_id, config, state="completed", value=1.0):
+    """Write what training would have left, and tell the searcher."""
+    job = Job.model_validate(config["job"])
+    home = folder.trial(job.arm, job.trial_id)
+    rows = [
+        {"step": s, "tokens": s, "seconds": s, "val_loss": None if state == "diverged" else value + 1 / s}
+        for s in (2, 4)
+    ]
+    home.metrics_file.write_text("".join(json.dumps(r) + "\n" for r in rows))
+    results = {
+        **dict.fromkeys(("steps", "tokens", "seconds", "device_seconds", "seed"), 1),
+        **{"trial_id": job.trial_id, "arm": job.arm, "state": state, "phase": job.phase, "settings": job.settings},
+        **{"best": None if state == "diverged" else rows[-1], "last": rows[-1], "error": None, "environment": {}},
+        **{"n_params": 1, "n_params_non_embedding": 1, "checkpoint": None},
+    }
+    if state != "dead":
+        write_json(home.results_file, results)
+    search.on_trial_complete(tune_id, {}, error=state == "dead")
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return SweepDir(tmp_path / "study")
+
+
+def start(sweep, folder):
+    folder.path.mkdir(parents=True, exist_ok=True)
+    return ArmSearch(sweep, folder)
+
+
+def run_out(folder, search, state="completed", limit=50):
+    """Run whatever it suggests, one at a time; the arms and phases in order."""
+    seen = []
+    for i in range(limit):
+        config = search.suggest(str(i))
+        if config == Searcher.FINISHED:
+            return seen
+        assert config is not None, "it waits for nothing"
+        seen.append((config["job"]["arm"], config["job"]["phase"]))
+        end(folder, search, str(i), config, state, value=float(i))
+    raise AssertionError("it never ends")
+
+
+def test_arms_are_admitted_in_turn_with_equal_quotas_and_then_confirmed(folder):
+    seen = run_out(folder, start(sweep_of(confirm={"seeds": [5, 6]}), folder))
+    assert seen[:6] == [("a", "search"), ("b", "search")] * 3
+    assert sorted(seen[6:]) == [("a", "confirm")] * 2 + [("b", "confirm")] * 2
+
+
+@pytest.mark.parametrize("state", ["diverged", "dead"])
+def test_a_sweep_whose_trials_all_fail_ends_and_says_so(folder, state):
+    search = start(sweep_of(confirm={"seeds": [5]}), folder)
+    assert len(run_out(folder, search, state)) == 6, "there is nothing to confirm"
+    for arm in search.arms.values():
+        assert {t.state for t in arm.study.get_trials()} == {TrialState.FAIL}
+
+
+def test_studies_are_told_the_truth(folder):
+    search = start(sweep_of(), folder)
+    for i, state in enumerate(["completed", "completed", "pruned", "diverged", "dead", "pruned"]):
+        end(folder, search, str(i), search.suggest(str(i)), state)
+    a, b = (search.arms[name].study.get_trials() for name in "ab")
+    assert [t.state.name for t in a] == ["COMPLETE", "PRUNED", "FAIL"]
+    assert [t.state.name for t in b] == ["COMPLETE", "FAIL", "PRUNED"]
+    assert a[0].value == 1.25 and a[1].intermediate_values == {2: 1.5, 4: 1.25}
+    assert all(t.user_attrs["trial_id"].startswith(f"t00{t.number}-") for t in a + b)
+    backend = optuna.storages.journal.JournalFileBackend(str(folder.journal_file))
+    assert len(optuna.storages.JournalStorage(backend).get_all_studies()) == 2
+
+
+def test_a_resumed_search_suggests_what_it_would_have(folder, tmp_path):
+    def lrs(search, count):
+        out = []
+        for i in range(count):
+            config = search.suggest(str(i))
+            out.append(config["job"]["settings"]["optim.lr"])
+            end(search._folder, search, str(i), config, value=abs(out[-1] - 0.01))
+        return out
+
+    sweep = sweep_of(search={"trials": 6})
+    whole = lrs(start(sweep, SweepDir(tmp_path / "whole")), 12)
+    parts = lrs(start(sweep, folder), 5)
+    assert parts + lrs(start(sweep, folder), 7) == whole
+    assert whole[0] == whole[1], "arms with one space begin alike"
+
+
+def test_unfinished_trials_come_first_and_under_their_own_ids(folder):
+    search = start(sweep_of(), folder)
+    begun = [search.suggest(str(i))["job"]["trial_id"] for i in range(3)]
+    again = start(sweep_of(), folder)
+    taken = [again.suggest(str(i))["job"]["trial_id"] for i in range(3)]
+    assert sorted(taken) == sorted(begun)
+    assert again.suggest("3")["job"]["trial_id"] not in begun
+
+
+def test_a_trial_asked_for_but_never_written_is_taken_up(folder):
+    search = start(sweep_of(), folder)
+    job = search.suggest("0")["job"]
+    folder.trial(job["arm"], job["trial_id"]).config_file.unlink()
+    assert start(sweep_of(), folder).suggest("0")["job"]["trial_id"] == job["trial_id"]
+
+
+def test_more_trials_may_change_what_is_confirmed(folder):
+    confirm = {"seeds": [5, 6]}
+    run_out(folder, start(sweep_of(confirm=confirm), folder))
+    more = sweep_of(search={"trials": 4}, confirm=confirm)
+    search = start(more, folder)
+    for i in range(2):  # the fourth trial of each arm is its best
+        end(folder, search, str(i), search.suggest(str(i)), value=-1.0)
+    assert len(run_out(folder, search)) == 4
+    board = standings(more, [r for arm in search.arms.values() for r in arm.ended.values()])
+    assert [row["confirm"]["n"] for row in board["arms"].values()] == [2, 2]
+
+
+def test_brackets_are_rebuilt_from_what_was_reported(folder):
+    sweep = sweep_of(search={"asha": {"grace_steps": 2, "reduction_factor": 2}})
+    search = start(sweep, folder)
+    for i in range(4):
+        end(folder, search, str(i), search.suggest(str(i)), value=float(i))
+    asha = ArmAsha(sweep, mark=print)
+    start(sweep, folder).replay(asha)
+    assert [len(rung) for rung in asha.brackets["a"].rungs.values()] == [2, 2]
