@@ -14,6 +14,8 @@ Shapes inside a chunked tensor: [B, H, N, C, D], N chunks of C steps.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -111,9 +113,9 @@ class _Decay:
         """x_j as it remains at the chunk's end."""
         return x * (self.after[..., -1:, :] - self.after).exp()
 
-    def whole(self, n: int) -> Tensor:
-        """The factor of chunk n on the state's key rows: [B, H, 1 or K, 1]."""
-        return self.after[:, :, n, -1, :].exp().unsqueeze(-1)
+    def wholes(self, chunks: int) -> Sequence[Tensor | float]:
+        """Each chunk's factor on the state's key rows: N times [B, H, 1 or K, 1]."""
+        return self.after[..., -1, :].exp().unsqueeze(-1).unbind(2)
 
 
 class _NoDecay(_Decay):
@@ -131,8 +133,8 @@ class _NoDecay(_Decay):
     def to_end(self, x: Tensor) -> Tensor:
         return x
 
-    def whole(self, n: int) -> float:
-        return 1.0
+    def wholes(self, chunks: int) -> Sequence[Tensor | float]:
+        return [1.0] * chunks
 
 
 def decay_of(log_decay: Tensor | None, size: int) -> _Decay:
@@ -181,9 +183,10 @@ def _additive(q: Tensor, k: Tensor, v: Tensor, decay: _Decay, bonus: Tensor | No
         scores = scores + torch.diag_embed((q * bonus[None, :, None, None] * k).sum(-1))
     written = decay.to_end(k).mT @ v
     starts = []
-    for n in range(q.shape[2]):
+    # unbind, here and below: indexing chunk by chunk would cost a full-size gradient per chunk, quadratic in T
+    for whole, wrote in zip(decay.wholes(q.shape[2]), written.unbind(2), strict=True):
         starts.append(state)
-        state = decay.whole(n) * state + written[:, :, n]
+        state = whole * state + wrote
     return scores @ v + decay.from_start(q, before=early) @ torch.stack(starts, 2), state
 
 
@@ -192,9 +195,9 @@ def _value_decayed(q: Tensor, k: Tensor, v: Tensor, decay: _Decay, state: Tensor
     scores = (q @ k.mT).masked_fill(~causal_masks(q)[0], 0.0)
     written = k.mT @ decay.to_end(v)
     starts = []
-    for n in range(q.shape[2]):
+    for whole, wrote in zip(decay.wholes(q.shape[2]), written.unbind(2), strict=True):
         starts.append(state)
-        state = decay.whole(n).mT * state + written[:, :, n]
+        state = whole.mT * state + wrote
     within = (decay.after - decay.middle).exp() * (scores @ (v * (decay.middle - decay.after).exp()))
     return within + decay.after.exp() * (q @ torch.stack(starts, 2)), state
 
@@ -218,13 +221,16 @@ def _delta(q: Tensor, k: Tensor, v: Tensor, erase: Tensor, write: Tensor, decay:
     remaining_write = decay.to_end(write).mT
     written = None if same else decay.to_end(k).mT @ v
     starts, unknowns = [], []
-    for n in range(q.shape[2]):
+    chunks = q.shape[2]
+    wrote = [None] * chunks if written is None else written.unbind(2)
+    parts = (decay.wholes(chunks), from_values.unbind(2), from_state.unbind(2), remaining_write.unbind(2), wrote)
+    for whole, value, of_state, remaining, more in zip(*parts, strict=True):
         starts.append(state)
-        unknown = from_values[:, :, n] + from_state[:, :, n] @ state
+        unknown = value + of_state @ state
         unknowns.append(unknown)
-        state = decay.whole(n) * state + remaining_write[:, :, n] @ unknown
-        if written is not None:
-            state = state + written[:, :, n]
+        state = whole * state + remaining @ unknown
+        if more is not None:
+            state = state + more
     out = decay.from_start(q, before=False) @ torch.stack(starts, 2)
     out = out + decay.scores(q, write, upto, before=False) @ torch.stack(unknowns, 2)
     if not same:
