@@ -192,7 +192,7 @@ def _search(sweep: Sweep, folder: SweepDir, shape: Any, count: int, baselines: d
     )
     slots = Slots(count, shape, pool, folder, sweep.resources.max_failures)
     try:
-        with board, watch.listening():
+        with board, watch.listening(slots.errors):
             tune.Tuner(
                 tune.with_resources(tune.with_parameters(relay, pool=pool), {"memory": 1}),
                 tune_config=tune.TuneConfig(

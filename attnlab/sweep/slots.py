@@ -77,7 +77,7 @@ class Slots:
     def _fit(self, trainer: TorchTrainer) -> None:
         try:
             trainer.fit()
-        except BaseException as error:  # noqa: BLE001 (a thread's exception is only seen if it is kept)
+        except BaseException as error:  # a thread's exception is only seen if it is kept
             self.errors.append(error)
 
     def close(self, timeout_s: float = 30.0) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -28,6 +28,7 @@ class Watch(Transient, tune.Callback):
         self._sweep, self._folder, self._search, self._board = sweep, folder, search, board
         self._baselines = dict(baselines)
         self._interrupted = False
+        self._slot_errors: Sequence[BaseException] = ()
         board.resumed(self.results())
 
     def results(self) -> list[Results]:
@@ -60,8 +61,9 @@ class Watch(Transient, tune.Callback):
         self.on_trial_complete(iteration, trials, trial)
 
     @contextmanager
-    def listening(self) -> Iterator[None]:
+    def listening(self, slot_errors: Sequence[BaseException]) -> Iterator[None]:
         """While open, Ctrl-C is taken up between two steps of Tune's, where nothing is half done; a second at once."""
+        self._slot_errors = slot_errors
         if threading.current_thread() is not threading.main_thread():
             yield
             return
@@ -79,6 +81,8 @@ class Watch(Transient, tune.Callback):
     def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
         if self._interrupted:
             raise KeyboardInterrupt
+        if self._slot_errors:  # its trial would be waited for in vain
+            raise RuntimeError("a slot's TorchTrainer failed; --resume goes on") from self._slot_errors[0]
         self._board.update(self.results)
 
 
