@@ -89,6 +89,7 @@ def render(sel: Selection, figures: Figures) -> str:
         declared=_yaml(sel.sweep.trial),
         plan=_yaml(sel.sweep.model_dump(mode="json", include={"search", "confirm", "resources"}, exclude_none=True)),
         differences={arm: _flat(tree) for arm, tree in sel.sweep.arms.items()},
+        places=words.places(sel),
         environment=environment(sel.data),
         totals=_totals(sel),
         reproduce=shlex.join(again),

@@ -11,7 +11,7 @@ from statistics import median
 from typing import Any
 
 from analysis.load import ALL_STATES, SweepData, TrialRecord, number
-from attnlab.config import MixerConfig, Sweep
+from attnlab.config import Sweep
 from attnlab.standings import standings
 
 
@@ -136,17 +136,12 @@ def _arm(
 
 
 def mixer_text(sweep: Sweep, arm: str, settings: Mapping[str, Any]) -> str:
-    """`gla x4`, or `gla, gla, standard[window 256] repeated over 6 layers`; "-" if the arm's trial does not parse."""
+    """`gla x4`, or `gla, gla, standard (window 256) repeated over 6 layers`; "-" if the arm's trial does not parse."""
     try:
         model = sweep.trial_of(arm, settings).model
     except ValueError:
         return "-"
     if len(model.mixer) == 1:
-        return f"{_one(model.mixer[0])} x{model.n_layers}"
-    pattern = ", ".join(_one(mixer) for mixer in model.mixer)
+        return f"{model.mixer[0]} x{model.n_layers}"
+    pattern = ", ".join(map(str, model.mixer))
     return pattern if len(model.mixer) >= model.n_layers else f"{pattern} repeated over {model.n_layers} layers"
-
-
-def _one(mixer: MixerConfig) -> str:
-    args = ", ".join(f"{key} {value}" for key, value in mixer.args.items())
-    return f"{mixer.name}[{args}]" if args else mixer.name

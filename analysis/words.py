@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Mapping
 from typing import Any
@@ -78,6 +79,15 @@ def listed(words: list[str]) -> str:
 def names(arms: list[ArmSummary]) -> str:
     """The arms' names, listed."""
     return listed([arm.arm for arm in arms])
+
+
+def places(sel: Selection) -> dict[str, str]:
+    """Which layers have which mixer, by arm, as declared; arms whose layers are all alike are left out."""
+    found = {}
+    for arm in sel.sweep.arms:
+        with contextlib.suppress(ValueError):  # another version's sweep, whose trial does not parse
+            found[arm] = sel.sweep.trial_of(arm).model.places
+    return {arm: text for arm, text in found.items() if text}
 
 
 def answer(sel: Selection) -> list[str]:

@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from attnlab.check import checked
-from attnlab.config import Sweep, Trial, load_sweep
+from attnlab.check import checked, precision_problems, try_own_mixers
+from attnlab.config import Sweep, SweepError, Trial, load_sweep
 from attnlab.runs import Job, Results, TrialDir, write_json
 
 
@@ -39,10 +39,15 @@ def run_experiment(
 
     tree = trial.model_dump(mode="json", exclude_none=True) if isinstance(trial, Trial) else dict(trial)
     sweep = checked({"name": name, "trial": tree, "arms": {name: {}}})
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    if torch.device(device).type == "cuda" and (problems := precision_problems(sweep.trial_of(name), name)):
+        raise SweepError(problems)
     job = Job.make(name, 0, sweep.trial_of(name))
     home = TrialDir(Path(results_dir) / name / job.trial_id)
+    if home.results() is None:  # finished work is a no-op
+        try_own_mixers(sweep)
     write_json(home.config_file, job.model_dump(mode="json"))
-    return train(job, home, report, device=device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    return train(job, home, report, device=device)
 
 
 def run_sweep(

@@ -1,7 +1,7 @@
 """Everything that can be wrong with a sweep, found in one pass, before torch or ray is imported.
 
-Structure and types come from `config` (pydantic); mixers' and tasks' own arguments from their tables. `afford` looks
-at the machine and is asked only when a sweep is about to run.
+Structure and types come from `config` (pydantic); mixers' and tasks' own arguments from their tables. What takes time
+is asked only when a sweep is about to run: `prepared` reads the data, `try_own_mixers` runs the mixers users wrote.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from pydantic import BaseModel, ValidationError
 from attnlab import models, space, tasks
 from attnlab.config import (
     ModelConfig,
+    ResourcesConfig,
     SearchConfig,
     Sweep,
     SweepError,
@@ -145,7 +146,7 @@ def sweep_problems(sweep: Sweep) -> Iterator[str]:
     """Mistakes that take a well-formed sweep to be seen: the space's corners, rungs, batches and workers."""
     for arm in sweep.arms:
         trial = sweep.trial_of(arm)
-        yield from _batch_problems(trial, arm, sweep.resources.workers)
+        yield from _run_problems(trial, arm, sweep.resources)
         known = tasks.metrics_of(trial.task)
         if sweep.metric not in known:
             yield f"search.metric: arm {arm}, task {trial.task.name}, gives {', '.join(known)}, not {sweep.metric!r}"
@@ -153,12 +154,39 @@ def sweep_problems(sweep: Sweep) -> Iterator[str]:
             yield from _search_problems(sweep, sweep.search, arm, trial)
 
 
-def prepared(sweep: Sweep) -> dict[str, Task]:
-    """Each arm's task with its data at hand (read, tokenised and cached; equal ones once), on this machine.
+def try_own_mixers(sweep: Sweep) -> None:
+    """Run the mixers that users wrote (`module:Class`) on a small input, at every corner of the space that reaches the
+    model; torch is imported only if there are any.
 
     Raises:
-        SweepError: data that cannot be had or does not suffice, one line each.
+        SweepError: what is wrong with them, one line each.
     """
+    reaching = {k: d for k, d in (sweep.search.dimensions if sweep.search else {}).items() if k.startswith("model")}
+    problems, seen = [], set()
+    for arm in sweep.arms:
+        for settings in space.corners(reaching):
+            model = sweep.trial_of(arm, settings).model
+            for layer in range(model.n_layers):
+                mixer = model.mixer_at(layer)
+                key = f"{mixer!r} {model.d_model} {model.n_heads} {model.n_layers}"
+                if ":" not in mixer.name or key in seen:
+                    continue
+                seen.add(key)
+                if problem := models.try_mixer(mixer, model, layer):
+                    line = f"model.mixer {mixer.name}: {problem}"
+                    problems.append(_at_corner(line, arm, settings) if settings else f"arms.{arm}.{line}")
+    if problems:
+        raise SweepError(problems)
+
+
+def prepared(sweep: Sweep) -> dict[str, Task]:
+    """Each arm's task with its data at hand (read, tokenised and cached; equal ones once), on this machine; users' own
+    mixers are tried first.
+
+    Raises:
+        SweepError: what `try_own_mixers` finds; data that cannot be had or does not suffice, one line each.
+    """
+    try_own_mixers(sweep)
     ready: dict[str, Task] = {}
     problems = []
     for arm in sweep.arms:
@@ -173,6 +201,17 @@ def prepared(sweep: Sweep) -> dict[str, Task]:
     if problems:
         raise SweepError(problems[:1] if len(problems) == len(sweep.arms) > 1 else problems)
     return {arm: ready[sweep.trial_of(arm).task.model_dump_json()] for arm in sweep.arms}
+
+
+def precision_problems(trial: Trial, arm: str) -> list[str]:
+    """Mixers whose kernels refuse the trial's precision on CUDA, one line each."""
+    return [f"arms.{arm}.model.mixer {p}" for p in models.precision_problems(trial.model, trial.train.precision)]
+
+
+def _run_problems(trial: Trial, arm: str, resources: ResourcesConfig) -> Iterator[str]:
+    yield from _batch_problems(trial, arm, resources.workers)
+    if resources.gpus_per_worker != "auto" and resources.gpus_per_worker > 0:  # auto: known to the worker alone
+        yield from precision_problems(trial, arm)
 
 
 def _batch_problems(trial: Trial, arm: str, workers: int) -> Iterator[str]:
@@ -209,7 +248,7 @@ def _search_problems(sweep: Sweep, search: SearchConfig, arm: str, trial: Trial)
             tree = merge(tree, nest(key, value))
         found = [_at_corner(line, arm, settings) for line in trial_problems(tree, "")]
         if not found:
-            found = list(_batch_problems(Trial.model_validate(tree), arm, sweep.resources.workers))
+            found = list(_run_problems(Trial.model_validate(tree), arm, sweep.resources))
         if found:
             yield from found
             return  # one corner shows the mistake; the others would repeat it

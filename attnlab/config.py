@@ -40,6 +40,11 @@ class MixerConfig(BaseModel):
         """Everything beside the name, as given."""
         return dict(self.model_extra or {})
 
+    def __str__(self) -> str:
+        """`gla`, or `standard (window 256)`."""
+        args = ", ".join(f"{key} {value}" for key, value in self.args.items())
+        return f"{self.name} ({args})" if args else self.name
+
 
 class ModelConfig(Config):
     """A pre-norm decoder; only `mixer` differs between arms that compare mixers."""
@@ -65,6 +70,15 @@ class ModelConfig(Config):
     def mixer_at(self, layer: int) -> MixerConfig:
         """The mixer of layer `layer` (0-based): the pattern repeats over the layers."""
         return self.mixer[layer % len(self.mixer)]
+
+    @property
+    def places(self) -> str:
+        """Where each mixer of a pattern stands: `layers 0, 1, 3: gla; layer 2: standard (window 256)`; "" for one."""
+        layers: dict[str, list[str]] = {}
+        for layer in range(self.n_layers):
+            layers.setdefault(str(self.mixer_at(layer)), []).append(str(layer))
+        each = (f"layer{'s' * (len(at) > 1)} {', '.join(at)}: {mixer}" for mixer, at in layers.items())
+        return "; ".join(each) if len(layers) > 1 else ""
 
 
 class TaskConfig(BaseModel):
@@ -105,6 +119,7 @@ class TrainConfig(Config):
     eval_every: PositiveInt = Field(100, description="steps between validations; every validation is a report")
     save_every: PositiveInt | None = Field(None, description="steps between checkpoints; absent: at every report")
     precision: Literal["auto", "bf16", "fp32"] = "auto"
+    step: Literal["auto", "captured", "compiled", "eager"] = Field("auto", description="how a step is run; see step.py")
     seed: int = Field(0, ge=0)
 
     @property
@@ -123,8 +138,10 @@ class Trial(Config):
 
     @property
     def digest(self) -> str:
-        """10 hexadecimal digits of SHA-256 over the canonical JSON of the trial."""
-        text = json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+        """10 hexadecimal digits of SHA-256 over the canonical JSON of the trial, but for `train.step`, which says how
+        and not what is computed."""
+        tree = self.model_dump(mode="json", exclude={"train": {"step"}})
+        text = json.dumps(tree, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()[:10]
 
     @property

@@ -21,12 +21,15 @@ def show(sweep: Sweep) -> None:
     )
     for arm, task in prepared(sweep).items():
         trial = sweep.trial_of(arm)
-        with torch.device("meta"):
+        own = any(":" in mixer.name for mixer in trial.model.mixer)  # whose constructors may compute with values
+        with torch.device("cpu" if own else "meta"):
             sizes = count_params(build_model(trial.model, task.vocab_size))
         console.print(
             f"\n[bold]{arm}[/]: {sizes['n_params']:,} parameters ({sizes['n_params_non_embedding']:,} non-embedding); "
             f"{trial.train.max_steps:,} steps x {trial.tokens_per_step:,} tokens"
         )
+        if trial.model.places:
+            console.print(f"  {trial.model.places}", markup=False)
         for part, tree in trial.model_dump(mode="json", exclude_none=True).items():
             text = yaml.safe_dump(tree, default_flow_style=True, sort_keys=False, width=1000).strip()
             console.print(f"  {part + ':':<7}{text}", markup=False)

@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-import numpy as np
 import torch
 import torch.distributed as dist
 from torch import nn
@@ -25,11 +24,14 @@ from attnlab import checkpoint, kernels
 from attnlab.config import Trial
 from attnlab.environment import describe
 from attnlab.evaluate import evaluate
-from attnlab.models import build_model, count_params
+from attnlab.kernels import tuning
+from attnlab.models import build_model, count_params, refuse_precision
+from attnlab.models.parts import compiled_parts
 from attnlab.optim import Optimizer, make_optimizer
 from attnlab.records import Records
 from attnlab.runs import Job, Results, State, TrialDir, best_row
-from attnlab.tasks import IGNORE, Task, build_task
+from attnlab.step import Step, choose
+from attnlab.tasks import Task, build_task
 
 Report = Callable[[dict[str, Any]], None]
 
@@ -130,7 +132,7 @@ class Run:
     trial: Trial
     task: Task
     model: Any  # BackboneForCausalLM
-    loss_of: nn.Module  # the model's loss, under DistributedDataParallel where there are several ranks
+    run_step: Step
     optimizer: Optimizer
     autocast: Callable[[], AbstractContextManager[Any]]
     device: torch.device
@@ -138,32 +140,9 @@ class Run:
     world: int
 
     def step(self, step: int) -> torch.Tensor:
-        """One optimizer step (1-based); returns this rank's part of the global batch's mean loss, a 0-dim tensor on the
-        device: summed over the ranks it is the loss. Nothing here waits for the device."""
-        train = self.trial.train
-        self._seed((train.seed * 1_000_003 + step) * 4096 + self.rank)
-        batch = self.task.batch(step - 1, self.rank, self.world)
-        count: Any = int((batch.targets != IGNORE).sum())  # counted on the host, where the batch still is
-        if self.world > 1:
-            count = torch.tensor(count, device=self.device)
-            dist.all_reduce(count)
-        inputs, targets = _to(np.stack(batch), self.device)
-        total = None
-        for i, (x, y) in enumerate(zip(inputs.chunk(train.grad_accum), targets.chunk(train.grad_accum), strict=True)):
-            last = i == train.grad_accum - 1
-            with nullcontext() if self.world == 1 or last else self.loss_of.no_sync():  # gradients travel once a step
-                with self.autocast():
-                    loss = self.loss_of(x, y) / count
-                # DistributedDataParallel divides the gradients by `world`
-                (loss if self.world == 1 else loss * self.world).backward()
-            total = loss.detach() if total is None else total + loss.detach()
-        if self.trial.optim.clip:
-            self.optimizer.clip(self.trial.optim.clip)
-        self.optimizer.set_lr(step)
-        self.optimizer.step()
-        self.optimizer.zero_grad()
-        assert total is not None
-        return total
+        """One optimizer step (1-based); returns this rank's part of the global batch's mean loss (see `Step`)."""
+        self._seed((self.trial.train.seed * 1_000_003 + step) * 4096 + self.rank)
+        return self.run_step(step, self.task.batch(step - 1, self.rank, self.world))
 
     def _seed(self, seed: int) -> None:
         """Dropout, the step's only randomness, as a function of (seed, step, rank). torch.manual_seed would do the
@@ -194,10 +173,17 @@ def _set_up(trial: Trial, device: torch.device, rank: int, world: int) -> Run:
     autocast = partial(torch.autocast, device.type, torch.bfloat16) if bf16 else nullcontext
     task = build_task(trial.task, batch_size=trial.train.batch_size, seed=trial.train.seed)
     torch.manual_seed(trial.train.seed)
+    refuse_precision(trial.model, trial.train.precision, device.type)
+    if device.type == "cuda":
+        tuning.install()
     model = build_model(trial.model, task.vocab_size).to(device).train()
-    optimizer = make_optimizer(model, trial.optim, trial.train.max_steps, device)
+    kind, why = choose(trial.train.step, device, world)
+    if kind != "eager":
+        model.backbone.parts = compiled_parts()
+    optimizer = make_optimizer(model, trial.optim, trial.train.max_steps, device, capturable=kind == "captured")
     loss_of = Loss(model) if world == 1 else nn.parallel.DistributedDataParallel(Loss(model))
-    return Run(trial, task, model, loss_of, optimizer, autocast, device, rank, world)
+    step = Step(loss_of, optimizer, autocast, device, trial.train, trial.optim.clip, world, kind, why)
+    return Run(trial, task, model, step, optimizer, autocast, device, rank, world)
 
 
 class Loss(nn.Module):
@@ -207,15 +193,11 @@ class Loss(nn.Module):
         super().__init__()
         self.model = model
 
-    def forward(self, inputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        """[b, T] int64 twice -> the sum of the cross-entropy over the targets, fp32 scalar."""
-        return self.model.loss_sum(inputs, targets)
-
-
-def _to(array: np.ndarray, device: torch.device) -> torch.Tensor:
-    """A host array on the device, without waiting for the copy."""
-    tensor = torch.from_numpy(array)
-    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor
+    def forward(
+        self, inputs: torch.Tensor, targets: torch.Tensor, positions: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """The sum of the cross-entropy over the targets, fp32 scalar; arguments as `loss_sum`'s."""
+        return self.model.loss_sum(inputs, targets, positions)
 
 
 def _results(
@@ -241,5 +223,5 @@ def _results(
         n_params_non_embedding=sizes["n_params_non_embedding"],
         checkpoint=str(where.relative_to(home.path)) if where else None,
         error=None,
-        environment=describe(run.device, run.world),
+        environment=describe(run.device, run.world) | run.run_step.describe(),
     )

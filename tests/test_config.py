@@ -6,11 +6,13 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+import launch
 from attnlab import sweepfile
-from attnlab.config import SweepError, Trial, expand, load_sweep, merge
+from attnlab.config import ModelConfig, SweepError, Trial, expand, load_sweep, merge
 
 ROOT = Path(__file__).parents[1]
 GOOD = """
@@ -186,6 +188,23 @@ def test_a_mixer_that_names_itself_replaces_the_other_whole():
     assert merge(base, expand({"model.mixer": {"name": "hgrn"}}))["model"]["mixer"] == {"name": "hgrn"}
     assert merge(base, expand({"model.mixer.expand_k": 2}))["model"]["mixer"] == {"name": "gla", "expand_k": 2}
     assert merge(base, expand({"model.mixer": "hgrn"}))["model"]["mixer"] == "hgrn"
+
+
+def test_where_a_patterns_mixers_stand():
+    hybrid = ModelConfig(n_layers=6, mixer=["gla", "gla", {"name": "standard", "window": 256}])
+    assert hybrid.places == "layers 0, 1, 3, 4: gla; layers 2, 5: standard (window 256)"
+    assert ModelConfig(n_layers=3, mixer=["gla", "gla", {"name": "gla", "expand_k": 1.0, "use_gk": False}]).places == (
+        "layers 0, 1: gla; layer 2: gla (expand_k 1.0, use_gk False)"
+    )
+    assert ModelConfig(n_layers=2, mixer=["gla", "gla", "hgrn"]).places == ModelConfig(n_layers=9).places == ""
+
+
+def test_the_dry_run_lists_a_hybrids_layers(tmp_path, cache, tiny, capsys):
+    arms = "arms: {mixed: {model.mixer: [gla, {name: standard, window: 8}]}, alone: {}}"
+    path = write(tmp_path, yaml.safe_dump({"name": "s", "trial": merge(tiny, {"model": {"n_layers": 3}})}) + arms)
+    assert launch.main([str(path), "--dry-run"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line for line in lines if "layers 0" in line] == ["  layers 0, 2: gla; layer 1: standard (window 8)"]
 
 
 def test_the_digest_is_the_trial_and_nothing_else():

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from attnlab.kernels import attention, linear_ops, mamba
+from attnlab.kernels import attention, linear_ops, mamba, on_cuda
 from attnlab.kernels.routing import bypassed, takes_substitute
 
 
@@ -26,6 +26,7 @@ def patch() -> None:
     mamba.patch()
     _patch_abc()
     _patch_guards()
+    on_cuda.patch()
     FusedCrossEntropyLoss.forward = _cross_entropy(FusedCrossEntropyLoss.forward)
 
 

@@ -67,9 +67,10 @@ def solve(apply: Apply, q: Tensor, iterations: int) -> Tensor:
 def _chunk_starts(written: Tensor, decay: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
     """States at the chunks' starts [B, H, N, K, V] and at the end; written [B, H, N, K, V], decay [B, H, N, 1, 1]."""
     starts = []
-    for n in range(written.shape[2]):
+    # unbind: indexing chunk by chunk would cost a full-size gradient per chunk, quadratic in T
+    for kept, wrote in zip(decay.unbind(2), written.unbind(2), strict=True):
         starts.append(state)
-        state = decay[:, :, n] * state + written[:, :, n]
+        state = kept * state + wrote
     return torch.stack(starts, 2), state
 
 
@@ -118,7 +119,9 @@ def _with_states(q, k, v, g, beta, lamb, initial_state, iterations):
     return mesa(q, k, v, g, beta, lamb, initial_state, iterations)
 
 
-@substitute("fla.ops.mesa_net.chunk:chunk_mesa_net")
+# On every device: on an H100 with Triton 3.7.1 FLA's backward gives b_proj a gradient several times its size, and with
+# bf16 inputs reads memory that is not its own.
+@substitute("fla.ops.mesa_net.chunk:chunk_mesa_net", every_device=True)
 def chunk_mesa_net(
     q, k, v, g, beta, lamb, h_kk_init, h_kv_init, output_final_state, max_CG_iteration, use_qk_l2norm_in_kernel,
     cu_seqlens=None,

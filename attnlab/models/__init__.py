@@ -8,17 +8,27 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from attnlab.models.checks import check_mixer
+from attnlab.models.checks import check_mixer, precision_problems, refuse_precision
 from attnlab.models.mixers import MIXERS
 from attnlab.models.spec import MixerSpec
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from attnlab.config import ModelConfig
+    from attnlab.config import MixerConfig, ModelConfig
     from attnlab.models.backbone import BackboneForCausalLM
 
-__all__ = ["MIXERS", "MixerSpec", "build_model", "check_mixer", "count_params", "register"]
+__all__ = [
+    "MIXERS",
+    "MixerSpec",
+    "build_model",
+    "check_mixer",
+    "count_params",
+    "precision_problems",
+    "refuse_precision",
+    "register",
+    "try_mixer",
+]
 
 
 def build_model(model: ModelConfig | dict[str, Any], vocab_size: int) -> BackboneForCausalLM:
@@ -36,6 +46,13 @@ def build_model(model: ModelConfig | dict[str, Any], vocab_size: int) -> Backbon
 
     checked = model if isinstance(model, ModelConfig) else ModelConfig.model_validate(model)
     return BackboneForCausalLM(BackboneConfig.of(checked, vocab_size))
+
+
+def try_mixer(mixer: MixerConfig, model: ModelConfig, layer: int) -> str | None:
+    """What is wrong with a user's own mixer, found by running it on a small input (`tryout`); None if nothing is."""
+    from attnlab.models import tryout
+
+    return tryout.try_mixer(mixer, model, layer)
 
 
 def count_params(model: nn.Module) -> dict[str, int]:

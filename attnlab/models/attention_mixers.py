@@ -23,6 +23,7 @@ ATTENTION: dict[str, MixerSpec] = {
         sets=BASIC,
         aliases={"window": "window_size"},
         rules=(split_evenly, even_head(), grouped("num_kv_heads")),
+        half_only="flash_attn",
     ),
     "forgetting": MixerSpec(
         "fla.layers.forgetting_attn:ForgettingAttention",
@@ -46,6 +47,7 @@ ATTENTION: dict[str, MixerSpec] = {
         ),
         mask_to_cache=True,
         padded=False,
+        half_only=True,  # its fp32 kernels want more shared memory than an H100 has
     ),
     "mla": MixerSpec(
         "fla.layers.mla:MultiheadLatentAttention",
@@ -59,6 +61,7 @@ ATTENTION: dict[str, MixerSpec] = {
             "v_head_dim": head_width,
         },
         rules=(split_evenly,),
+        half_only="flash_attn",
     ),
     "stickbreaking": MixerSpec(
         "fla.layers.stickbreaking_attn:StickBreakingAttention",
@@ -70,6 +73,7 @@ ATTENTION: dict[str, MixerSpec] = {
             at_most(256, "the head width", lambda s, a: s.d_model / s.n_heads),
         ),
         cached=False,
+        half_only=True,
     ),
     "wall": MixerSpec(
         "fla.layers.wall_attn:WallAttention",
@@ -84,14 +88,16 @@ ATTENTION: dict[str, MixerSpec] = {
         sets=BASIC,
         aliases={"window": "window_size"},
         rules=(split_evenly, even_head(), grouped("num_kv_heads")),
+        half_only=True,
     ),
     "deltaformer": MixerSpec(
         "fla.layers.deltaformer:DeltaFormerAttention",
         "arXiv 2505.19488",
         sets=BASIC,
-        rules=(split_evenly, even_head(), fixed("num_kv_heads", None, "FLA's kernel has no grouped heads")),
+        rules=(head_width_in(16, 32, 64, 128), fixed("num_kv_heads", None, "FLA's kernel has no grouped heads")),
         cached=False,
         padded=False,
+        half_only="flash_attn",
     ),
     "bitattn": MixerSpec(
         "fla.layers.bitattn:BitAttention",
@@ -99,19 +105,22 @@ ATTENTION: dict[str, MixerSpec] = {
         sets=BASIC,
         aliases={"window": "window_size"},
         rules=(split_evenly, even_head(), grouped("num_kv_heads")),
+        half_only="flash_attn",
     ),
     "moba": MixerSpec(
         "fla.layers.moba:MoBA",
         "arXiv 2502.13189",
         sets=BASIC,
         rules=(split_evenly, even_head(), fixed("num_kv_heads", None, "FLA's kernel has no grouped heads")),
+        half_only="flash_attn",
     ),
     "nsa": MixerSpec(
         "fla.layers.nsa:NativeSparseAttention",
         "arXiv 2502.11089",
         sets=BASIC,
         defaults={"head_dim": head_width, "num_kv_heads": 1},
-        rules=(split_evenly, groups_of(16)),
+        rules=(head_width_in(16, 32, 64, 128), groups_of(16)),
         needs=("cuda",),
+        half_only="flash_attn",
     ),
 }

@@ -2,8 +2,8 @@
 
     x = embed(tokens);  n_layers x [ x += mixer(norm(x));  x += mlp(norm(x)) ];  logits = head(norm(x))
 
-Only the mixer differs between the arms of a sweep. Norms, MLP and head are plain PyTorch of static shape without a
-synchronisation with the host, so that a training step can be compiled and captured as a CUDA graph.
+Only the mixer differs between the arms of a sweep. What lies between the mixers is in `parts`, of static shape and
+without a synchronisation with the host, so that a training step can be compiled and captured as a CUDA graph.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from attnlab import kernels
 from attnlab.config import ModelConfig
 from attnlab.models.block import NORM_EPS, Block
 from attnlab.models.checks import spec_of
+from attnlab.models.parts import IGNORED, PLAIN
 
 kernels.install()  # before the imports below: it imports FLA, and through it transformers, without their warnings
 
@@ -29,7 +30,6 @@ from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutpu
 
 INIT_STD = 0.02  # GPT-2's, and that of FLA's own language models
 RESIDUAL_WRITERS = ("o_proj", "out_proj", "down_proj", "down")  # a mixer's or MLP's last matrix
-IGNORED = -100  # targets that do not count
 
 
 class BackboneConfig(PreTrainedConfig):
@@ -113,6 +113,7 @@ class Backbone(BackbonePreTrainedModel):
         rows = [spec_of(mixer.name) for mixer in model.mixer]
         self.cached = all(row.cached for row in rows)
         self.caches_padded = all(row.padded or row.mask_to_cache for row in rows)
+        self.parts = PLAIN
         self._initialize(model)
         self.post_init()
 
@@ -154,11 +155,12 @@ class Backbone(BackbonePreTrainedModel):
 
     def hidden(self, input_ids: Tensor, cache: Cache | None = None, **extra: Any) -> Tensor:
         """input_ids [B, T] -> the last norm's output [B, T, D]."""
-        x = self.dropout(self.embed(input_ids))
+        norms = [block.mixer_norm for block in self.blocks] + [self.norm]
+        x, normed = self.parts.stem(self.embed, self.dropout, norms[0], input_ids)
         shared: dict[str, Tensor] = {}
-        for block in self.blocks:
-            x = block(x, cache, shared, **extra)
-        return self.norm(x)
+        for block, norm in zip(self.blocks, norms[1:], strict=True):
+            x, normed = self.parts.seam(block, norm, x, block.mix(normed, cache, shared, **extra))
+        return normed
 
     def _cache(self, given: Cache | None, wanted: bool | None) -> Cache | None:
         wanted = (self.config.use_cache and not self.training) if wanted is None else wanted
@@ -189,15 +191,18 @@ class BackboneForCausalLM(BackbonePreTrainedModel, FLAGenerationMixin):
         """input_ids [B, T] -> the hidden states that the head reads, [B, T, D]."""
         return self.backbone.hidden(input_ids)
 
-    def loss_sum(self, input_ids: Tensor, targets: Tensor) -> Tensor:
+    def loss_sum(self, input_ids: Tensor, targets: Tensor, positions: Tensor | None = None) -> Tensor:
         """Cross entropy in nats, summed over the targets that count; a scalar fp32 tensor. Host and device stay async.
 
         Args:
             input_ids: [B, T].
-            targets: [B, T], aligned: targets[:, t] is what position t predicts; -100 does not count.
+            targets: [B, T], aligned: targets[:, t] is what position t predicts; -100 does not count. With `positions`
+                [N], those at these positions.
+            positions: [N], b T + t for position t of sequence b: the head reads these alone. None: all of them.
         """
-        logits = self.head(self.hidden(input_ids)).flatten(0, 1)
-        return F.cross_entropy(logits.float(), targets.flatten(), ignore_index=IGNORED, reduction="sum")
+        hidden = self.hidden(input_ids).flatten(0, 1)
+        hidden = hidden if positions is None else hidden[positions]
+        return self.backbone.parts.loss(hidden, self.head.weight, targets.flatten())
 
     def forward(
         self,

@@ -56,18 +56,24 @@ class Block(nn.Module):
         self.dropout = nn.Dropout(model.dropout)
 
     def forward(self, x: Tensor, cache: Cache | None, shared: dict[str, Tensor], **extra: Any) -> Tensor:
-        """x: [B, T, D] -> [B, T, D]; the mixer's state in `cache` moves on by T, and what mixers of its kind hand to
-        later layers (`MixerSpec.shares`) is read from `shared` and left there."""
-        if self.padded or cache is not None or "attention_mask" not in extra:
-            if self.mask_to_cache and cache is not None and "attention_mask" not in extra:
-                seen = cache.get_seq_length(self.mixer.layer_idx) + x.shape[1]
-                extra["attention_mask"] = torch.ones(x.shape[0], seen, dtype=torch.long, device=x.device)
-            extra |= {name: shared.get(name) for name in self.shares}
-            mixed = self.mixer(self.mixer_norm(x), past_key_values=cache, use_cache=cache is not None, **extra)
-            shared.update({name: mixed[position] for name, position in self.shares.items()})
-            mixed = mixed[0] if isinstance(mixed, tuple) else mixed
-        else:
-            mixed = self._each_alone(self.mixer_norm(x), extra["attention_mask"])
+        """x: [B, T, D] -> [B, T, D]."""
+        return self.after(x, self.mix(self.mixer_norm(x), cache, shared, **extra))
+
+    def mix(self, normed: Tensor, cache: Cache | None, shared: dict[str, Tensor], **extra: Any) -> Tensor:
+        """The mixer alone: normed [B, T, D] -> [B, T, D]. Its state in `cache` moves on by T, and what mixers of its
+        kind hand to later layers (`MixerSpec.shares`) is read from `shared` and left there."""
+        if not (self.padded or cache is not None or "attention_mask" not in extra):
+            return self._each_alone(normed, extra["attention_mask"])
+        if self.mask_to_cache and cache is not None and "attention_mask" not in extra:
+            seen = cache.get_seq_length(self.mixer.layer_idx) + normed.shape[1]
+            extra["attention_mask"] = torch.ones(normed.shape[0], seen, dtype=torch.long, device=normed.device)
+        extra |= {name: shared.get(name) for name in self.shares}
+        mixed = self.mixer(normed, past_key_values=cache, use_cache=cache is not None, **extra)
+        shared.update({name: mixed[position] for name, position in self.shares.items()})
+        return mixed[0] if isinstance(mixed, tuple) else mixed
+
+    def after(self, x: Tensor, mixed: Tensor) -> Tensor:
+        """What follows the mixer: x [B, T, D] and the mixer's output -> the next layer's x."""
         x = x + self.dropout(mixed)
         if self.mlp is not None:
             x = x + self.dropout(self.mlp(self.mlp_norm(x)))

@@ -8,7 +8,7 @@ import logging
 import os
 import sys
 import warnings
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -38,14 +38,14 @@ def build_mixer(mixer: MixerConfig, model: ModelConfig, layer: int) -> nn.Module
     shape = Shape(model.d_model, model.n_heads, layer, model.n_layers)
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
-        built = _load(spec.path)(**arguments(spec, mixer.args, shape))
+        built = load(spec.path)(**arguments(spec, mixer.args, shape))
     for warning in said:
         _tell(f"{mixer.name}: {warning.message}")
     if spec.init:
-        _load(spec.init)(built)
+        load(spec.init)(built)
     for name, option in spec.options.items():
         if mixer.args.get(name, option.default) != option.default:
-            _load(option.apply)(built)
+            load(option.apply)(built)
     return built
 
 
@@ -55,7 +55,7 @@ def _tell(advice: str) -> None:
     logger.warning(advice)
 
 
-def _load(path: str):
+def load(path: str) -> Any:
     """The object at `module:name`; a module of the user's may lie in the working directory."""
     module, _, name = path.partition(":")
     if os.getcwd() not in sys.path and "" not in sys.path:

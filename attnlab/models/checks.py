@@ -33,7 +33,8 @@ INSTEAD = {"hidden_size": "model.d_model", "d_model": "model.d_model", "num_head
 
 
 def spec_of(name: str) -> MixerSpec:
-    """The row of a mixer, or one made for `module:Class`.
+    """The row of a mixer, or one made for `module:Class`: a class that asks for its layer's index keeps a state in the
+    cache and heeds an attention mask; any other needs neither, as the model reads each sequence anew and by itself.
 
     Raises:
         ValueError: an unknown name, or no such module or class; one line.
@@ -44,7 +45,8 @@ def spec_of(name: str) -> MixerSpec:
         raise ValueError(f"no mixer {name!r}{did_you_mean(name, MIXERS)} (or write package.module:Class)")
     takes = signature.constructor(name)
     given = {argument: value for argument, value in BY_NAME.items() if argument in takes}
-    return MixerSpec(name, "yours", sets=given, cached="layer_idx" in takes, own_init=True)
+    cached = "layer_idx" in takes
+    return MixerSpec(name, "yours", sets=given, cached=cached, padded=cached, own_init=True)
 
 
 def check_mixer(mixer: MixerConfig, model: ModelConfig) -> list[str]:
@@ -71,6 +73,29 @@ def check_mixer(mixer: MixerConfig, model: ModelConfig) -> list[str]:
     if spec.shares and model.mixer_at(0).name != mixer.name:
         return [f"hands {', '.join(spec.shares)} from the model's first layer on; begin the pattern with {mixer.name}"]
     return [problem for rule in spec.rules if (problem := rule(shape, {**known, **given}))]
+
+
+def precision_problems(model: ModelConfig, precision: str) -> list[str]:
+    """What is wrong with training a model on CUDA in `precision`, one line per mixer, which it begins with."""
+    if precision != "fp32":
+        return []
+    out = []
+    for name in dict.fromkeys(model.mixer_at(i).name for i in range(model.n_layers)):
+        half = spec_of(name).half_only
+        if half is True or (half and importlib.util.find_spec(half)):
+            whose = "FLA" if half is True else half
+            out.append(f"{name}: {whose}'s kernel takes no fp32 on CUDA; use train.precision bf16")
+    return out
+
+
+def refuse_precision(model: ModelConfig, precision: str, device: str) -> None:
+    """Before a model is trained on a device of the type `device`.
+
+    Raises:
+        ValueError: what `precision_problems` says.
+    """
+    if device == "cuda" and (problems := precision_problems(model, precision)):
+        raise ValueError("\n".join(f"mixer {problem}" for problem in problems))
 
 
 def _argument_problem(spec: MixerSpec, takes: Mapping[str, Parameter], name: str, value: Any) -> str | None:

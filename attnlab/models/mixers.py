@@ -18,12 +18,14 @@ from attnlab.models.rules import (
     expanded_evenly,
     fixed,
     grouped,
+    head_power_of_two,
     head_width,
     layer,
     mamba2_head,
     mamba2_heads,
     mamba2_state,
     n_heads,
+    power_of_two,
     split_evenly,
     three_quarter_head,
     twice_d_model,
@@ -73,6 +75,7 @@ RECURRENT: dict[str, MixerSpec] = {
             expanded_evenly("expand_k", "expand_v"),
             at_most(256, "the key head width", lambda s, a: s.d_model * a["expand_k"] / s.n_heads),
         ),
+        half_only=True,
     ),
     "gated_deltanet": MixerSpec(
         "fla.layers.gated_deltanet:GatedDeltaNet",
@@ -83,7 +86,7 @@ RECURRENT: dict[str, MixerSpec] = {
     ),
     "hgrn": MixerSpec(
         "fla.layers.hgrn:HGRNAttention",
-        "Qin et al. 2023, arXiv 2311.04823",
+        "Qin et al. 2023, arXiv 2311.04823, without the lower bounds that FLA's model learns for deeper layers' gates",
         sets={"hidden_size": d_model, "layer_idx": layer},
     ),
     "linear": MixerSpec(
@@ -100,7 +103,7 @@ RECURRENT: dict[str, MixerSpec] = {
     ),
     "hgrn2": MixerSpec(
         "fla.layers.hgrn2:HGRN2Attention",
-        "Qin et al. 2024, arXiv 2404.07904",
+        "Qin et al. 2024, arXiv 2404.07904, without the lower bounds that FLA's model learns for deeper layers' gates",
         sets={**BASIC, "expand_ratio": head_width},
         rules=(split_evenly,),
     ),
@@ -169,7 +172,8 @@ RECURRENT: dict[str, MixerSpec] = {
         "fla.layers.abc:ABCAttention",
         "Peng et al. 2021, arXiv 2110.02488",
         sets=BASIC,
-        rules=(expanded_evenly("expand_k", "expand_v"), even_head("expand_k")),
+        defaults={"num_slots": head_power_of_two},
+        rules=(expanded_evenly("expand_k", "expand_v"), even_head("expand_k"), power_of_two("num_slots")),
     ),
     "lightnet": MixerSpec(
         "fla.layers.lightnet:LightNetAttention",
@@ -184,6 +188,7 @@ RECURRENT: dict[str, MixerSpec] = {
         sets=BASIC,
         defaults={"head_dim": three_quarter_head},
         rules=(whole_values, value_groups, at_most(256, "head_dim", lambda s, a: a["head_dim"])),
+        half_only=True,
     ),
     "mesa": MixerSpec(
         "fla.layers.mesa_net:MesaNet",

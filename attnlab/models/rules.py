@@ -6,6 +6,7 @@ given in the sweep file); a rule is a function of (the shape, the resolved argum
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -41,6 +42,11 @@ def layer(shape: Shape, given: Mapping[str, Any]) -> int:
 def head_width(shape: Shape, given: Mapping[str, Any]) -> int:
     """d_model / n_heads."""
     return shape.d_model // shape.n_heads
+
+
+def head_power_of_two(shape: Shape, given: Mapping[str, Any]) -> int:
+    """The power of two nearest to d_model / n_heads, at least 16."""
+    return max(16, 1 << round(math.log2(shape.d_model / shape.n_heads)))
 
 
 def depth(shape: Shape, given: Mapping[str, Any]) -> int:
@@ -141,6 +147,20 @@ def fixed(name: str, value: Any, why: str) -> Rule:
 
     def rule(shape: Shape, args: Mapping[str, Any]) -> str | None:
         return None if args.get(name, value) == value else f"{name} is {args[name]!r}, but {value!r} alone works: {why}"
+
+    return rule
+
+
+def power_of_two(name: str) -> Rule:
+    """FLA's kernels read whole blocks of it."""
+
+    def rule(shape: Shape, args: Mapping[str, Any]) -> str | None:
+        value = args[name]
+        if value & (value - 1) == 0:
+            return None
+        below = 1 << (value.bit_length() - 1)
+        right = f"{below} or {2 * below} would be right"
+        return f"{name} is {value}, but must be a power of two, as FLA's kernel needs; {right}"
 
     return rule
 

@@ -37,6 +37,8 @@ class MixerSpec:
             model runs it on each sequence by itself.
         init: `module:function` that initialises the built layer, where FLA leaves that to its own language model.
         needs: what must be there: the names of packages to import, or "cuda" where no CPU implementation exists.
+        half_only: whether its kernels on CUDA refuse fp32 in training: always (True), or where the package named is
+            installed, whose kernels it then runs. Its CPU implementation takes fp32.
         refused: why it cannot be used at all; "" if it can.
         own_init: what keeps its constructor's initialisation because that is part of the method: everything (True), or
             the submodules named. The matrices of the rest are drawn anew by the model around it.
@@ -55,6 +57,7 @@ class MixerSpec:
     padded: bool = True
     init: str | None = None
     needs: tuple[str, ...] = ()
+    half_only: bool | str = False
     refused: str = ""
     own_init: bool | tuple[str, ...] = False
 

@@ -91,6 +91,11 @@ def test_every_arm_is_in_the_table_with_its_counts(made):
     assert board["baseline:"] == {"arm": "baseline: unigram loss", "val_loss": "4.5000"}
 
 
+def test_a_hybrids_layers_are_listed_with_their_mixers(made):
+    assert "layers 0, 2: gla; layers 1, 3: standard (window 32)" in made[1].text
+    assert made[1].text.count("layers 0") == 1, "the other arms have one mixer"
+
+
 def test_it_refers_to_nothing_outside_itself(made):
     page = made[1]
     assert page.references and all(reference.startswith("#") for reference in page.references)

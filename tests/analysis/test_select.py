@@ -119,8 +119,8 @@ def test_position_is_on_the_scale_searched():
 
 def test_mixers_are_described_as_built(fake):
     assert mixer_text(fake.sweep, "standard", {}) == "standard x4"
-    assert mixer_text(fake.sweep, "gla", {}) == "gla[expand_k 0.5] x4"
-    assert mixer_text(fake.sweep, "hybrid", {}) == "gla, standard[window 32] repeated over 4 layers"
+    assert mixer_text(fake.sweep, "gla", {}) == "gla (expand_k 0.5) x4"
+    assert mixer_text(fake.sweep, "hybrid", {}) == "gla, standard (window 32) repeated over 4 layers"
 
 
 def test_welch_agrees_with_a_worked_example():

@@ -266,14 +266,6 @@ def test_what_a_layers_authors_warn_of_is_logged_once(caplog):
     assert [r.message.split(":")[0] for r in caplog.records] == ["deltanet"]
 
 
-def test_gla_without_its_gate_forgets_nothing():
-    layer = build("gla", use_gk=False)
-    assert not any("gk_proj" in key for key in layer.state_dict())
-    with torch.no_grad():
-        assert not torch.nn.functional.logsigmoid(layer.gk_proj(torch.randn(1, T, D))).any()
-        assert not torch.nn.functional.logsigmoid(layer.gk_proj(torch.randn(1, T, D, dtype=torch.bfloat16))).any()
-
-
 def test_mamba2_heads_read_the_group_they_belong_to():
     """Head h reads group h // (H / G), as mamba_ssm's kernels do (FLA's PyTorch path tiles groups instead)."""
     layer, x, seen = build("mamba2", n_groups=2, head_dim=16), torch.randn(1, T, D), []
