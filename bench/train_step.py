@@ -96,7 +96,9 @@ def profile(run: Callable[[], Any]) -> None:
             run()
         torch.cuda.synchronize()
     kernels = [e for e in record.key_averages() if e.self_device_time_total]
-    print(f"busy {sum(e.self_device_time_total for e in kernels) / 5e3:.2f} ms/step, {sum(e.count for e in kernels) // 5}")
+    print(
+        f"busy {sum(e.self_device_time_total for e in kernels) / 5e3:.2f} ms/step, {sum(e.count for e in kernels) // 5}"
+    )
     for event in sorted(kernels, key=lambda e: -e.self_device_time_total)[:14]:
         print(f"  {event.self_device_time_total / 5e3:7.3f} ms {event.count // 5:4d} x  {event.key[:90]}")
 
