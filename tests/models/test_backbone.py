@@ -75,8 +75,10 @@ def test_only_the_asked_positions_reach_the_head():
     model = build().eval()
     tokens = torch.randint(0, 40, (1, 9))
     full = model(tokens).logits
-    assert torch.equal(model(tokens, logits_to_keep=2).logits, full[:, -2:])
-    assert torch.equal(model(tokens, logits_to_keep=torch.tensor([1, 4])).logits, full[:, [1, 4]])
+    for keep, where in ((2, slice(-2, None)), (torch.tensor([1, 4]), [1, 4])):
+        some = model(tokens, logits_to_keep=keep).logits
+        assert some.shape == full[:, where].shape
+        assert torch.allclose(some, full[:, where], atol=1e-6)  # fewer rows may be multiplied in another order
 
 
 def test_the_same_seed_gives_the_same_model_and_another_another():

@@ -112,7 +112,10 @@ def test_a_trial_that_fails_is_recorded_and_the_rest_goes_on(write_sweep, launch
         "import torch\n\n\nclass Broken(torch.nn.Module):\n"
         "    def __init__(self, d_model: int):\n        super().__init__()\n"
         "        self.w = torch.nn.Linear(d_model, d_model)\n\n"
-        "    def forward(self, hidden_states, **extra):\n        raise ArithmeticError('no such luck')\n"
+        "    def forward(self, hidden_states, **extra):\n"
+        "        if hidden_states.shape[1] > 8:  # beyond what it is tried on before the sweep\n"
+        "            raise ArithmeticError('no such luck')\n"
+        "        return self.w(hidden_states), None, None\n"
     )
     path = write_sweep(
         arms={"broken": {"model.mixer": "broken:Broken"}, "diverging": {"optim.name": "adamw"}, "gla": {}},
