@@ -17,6 +17,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 # e^-30 = 1e-13 is below fp32's resolution beside anything it is added to, so a stronger decay changes nothing.
@@ -91,7 +92,9 @@ class _Decay:
 
     def __init__(self, log_decay: Tensor):
         self.after = log_decay.cumsum(-2)  # log of the decay from the chunk's start to after step i
-        self.before = self.after - log_decay  # ... to before step i
+        # ... to before step i. Shifted and not subtracted: the step before then counts undecayed to the bit, where a
+        # subtraction beside a sum of -1000 would be off by 6e-5.
+        self.before = F.pad(self.after[..., :-1, :], (0, 0, 1, 0))
         self.per_channel = log_decay.shape[-1] > 1
         # Per channel, e^{a_i - b_j} is split into e^{a_i - mid} e^{mid - b_j}: measured from the middle of the chunk,
         # neither factor's exponent exceeds half a chunk's decay. The split cancels, so no gradient need pass.
@@ -100,10 +103,10 @@ class _Decay:
     def scores(self, x: Tensor, y: Tensor, keep: Tensor, before: bool) -> Tensor:
         """sum_d x_i[d] y_j[d] e^{a_i[d] - after_j[d]} where `keep`, else 0: [B, H, N, C, C]."""
         until = self.before if before else self.after
-        if self.per_channel:
+        if self.per_channel:  # without `pairwise_decay`'s constant: a decay of e^-10 a step gets its gradient to 1e-3
             product = (x * (until - self.middle).exp()) @ (y * (self.middle - self.after).exp()).mT
             return product.masked_fill(~keep, 0.0)
-        return (x @ y.mT) * (until - self.after.mT).masked_fill(~keep, -torch.inf).exp()
+        return (x @ y.mT) * pairwise_decay(until, self.after, keep, before)
 
     def from_start(self, x: Tensor, before: bool) -> Tensor:
         """x_i as it meets the state at the chunk's start."""
@@ -111,7 +114,8 @@ class _Decay:
 
     def to_end(self, x: Tensor) -> Tensor:
         """x_j as it remains at the chunk's end."""
-        return x * (self.after[..., -1:, :] - self.after).exp()
+        remaining = self.after[..., -1:, :] - self.after[..., :-1, :]
+        return x * F.pad(remaining, (0, 0, 0, 1)).exp()  # a constant for the last step, as in `pairwise_decay`
 
     def wholes(self, chunks: int) -> Sequence[Tensor | float]:
         """Each chunk's factor on the state's key rows: N times [B, H, 1 or K, 1]."""
@@ -135,6 +139,17 @@ class _NoDecay(_Decay):
 
     def wholes(self, chunks: int) -> Sequence[Tensor | float]:
         return [1.0] * chunks
+
+
+def pairwise_decay(until: Tensor, after: Tensor, keep: Tensor, before: bool) -> Tensor:
+    """e^{until_i - after_j} where `keep`, else 0: [..., C, C], of [..., C, 1]; `until` is `after` or, with `before`, it
+    shifted by a step, and `keep` goes up to j where the two are equal.
+
+    There it is 1, written as a constant: its gradients in `until` and `after` cancel, but what their rounding leaves is
+    more than strong decay lets through from all other steps.
+    """
+    nearest = until.new_zeros(keep.shape).masked_fill(~keep, -torch.inf)
+    return torch.where(keep.tril(-2 if before else -1), until - after.mT, nearest).exp()
 
 
 def decay_of(log_decay: Tensor | None, size: int) -> _Decay:

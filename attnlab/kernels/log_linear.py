@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from attnlab.kernels.adapting import expand_heads, packed
-from attnlab.kernels.linear_rnn import causal_masks, fold
+from attnlab.kernels.linear_rnn import causal_masks, fold, pairwise_decay
 from attnlab.kernels.routing import substitute
 
 CHUNK = 64
@@ -46,7 +46,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor, g: Tensor, level_scales: Tensor) -> 
     keep, _ = causal_masks(qc)
     level = level_of(CHUNK, q.device).clamp(max=weights.shape[-1] - 1)
     here = weights.gather(-1, level.expand(*weights.shape[:-1], -1))
-    scores = (qc @ kc.mT) * (after - after.mT).masked_fill(~keep, -torch.inf).exp() * here
+    scores = (qc @ kc.mT) * pairwise_decay(after, after, keep, before=False) * here
     out = scores @ vc
 
     chunks = qc.shape[2]

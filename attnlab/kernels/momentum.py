@@ -62,12 +62,14 @@ def momentum_delta_rule(q, k, v, p, log_alpha, log_mu, beta, initial_state):
     reads, read_S, read_M = (q @ k.mT) * from_x, q * alphas, q * from_M
     into_S = (k * from_x[..., -1:, :].mT).mT
     into_M = (k * U[..., -1:, :].mT).mT
+    ends = (x[..., -1:, :] for x in (alphas, from_M, mus))
+    parts = (x_v, x_S, x_M, reads, read_S, read_M, into_S, into_M, *ends)
     outs = []
-    for n in range(q.shape[2]):
-        x = x_v[:, :, n] - x_S[:, :, n] @ S + x_M[:, :, n] @ M
-        outs.append(reads[:, :, n] @ x + read_S[:, :, n] @ S - read_M[:, :, n] @ M)
-        kept, moved, faded = alphas[:, :, n, -1:], from_M[:, :, n, -1:], mus[:, :, n, -1:]
-        S, M = kept * S - moved * M + into_S[:, :, n] @ x, faded * M - into_M[:, :, n] @ x
+    # unbind: indexing chunk by chunk would cost a full-size gradient per chunk, quadratic in T
+    for xv, xS, xM, read, rS, rM, iS, iM, kept, moved, faded in zip(*(part.unbind(2) for part in parts), strict=True):
+        x = xv - xS @ S + xM @ M
+        outs.append(read @ x + rS @ S - rM @ M)
+        S, M = kept * S - moved * M + iS @ x, faded * M - iM @ x
     return torch.stack(outs, 2).movedim(1, 3).flatten(1, 2)[:, :steps], (S, M)
 
 

@@ -1,13 +1,18 @@
 """Elementwise linear recurrences: the gated scan (HGRN) and Mamba's selective scan.
 
 A loop over T of one fused multiply-add on contiguous time-major memory is the fastest form on a CPU; its gradient is
-the same loop backwards, written out here so that autograd keeps one tensor instead of T.
+the same loop backwards, written out here so that autograd keeps one tensor instead of T. Mamba's states, N times the
+size of its input, are not kept: each chunk of steps is run again in the backward pass.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 
 class _Scan(torch.autograd.Function):
@@ -59,6 +64,19 @@ def gated_scan(x: Tensor, log_decay: Tensor, initial_state: Tensor | None = None
     return h.transpose(0, 1).to(x.dtype), h[-1]
 
 
+def _selective(x: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, state: Tensor | None):
+    """`selective_scan` without D of time-major x, delta [T, B, E] and B, C [T, B, N]: y [T, B, E], the last state."""
+    h = _Scan.apply((delta * x).unsqueeze(-1) * B.unsqueeze(2), (delta.unsqueeze(-1) * A).exp(), state)
+    return (h @ C.unsqueeze(-1)).squeeze(-1), h[-1].clone()  # a view would keep all of h
+
+
+def _recomputed(function: Callable[..., Any], *inputs: Any) -> Any:
+    """function(*inputs), whose intermediate results are computed anew in backward instead of being kept."""
+    if not torch.is_grad_enabled():  # where checkpoint would cost 60 us for nothing, at each decoded token
+        return function(*inputs)
+    return checkpoint(function, *inputs, use_reentrant=False, preserve_rng_state=False)
+
+
 def selective_scan(
     x: Tensor,
     delta: Tensor,
@@ -89,13 +107,12 @@ def selective_scan(
 
         return selective_scan_triton(x, delta, A, B, C, D, initial_state)
     x, delta, B, C = (t.float().transpose(0, 1) for t in (x, delta, B, C))
-    state = None if initial_state is None else initial_state.float()
+    A, state = A.float(), None if initial_state is None else initial_state.float()
     out = []
-    for s in range(0, x.shape[0], chunk):
-        xs, ds, bs, cs = (t[s : s + chunk] for t in (x, delta, B, C))
-        h = _Scan.apply((ds * xs).unsqueeze(-1) * bs.unsqueeze(2), (ds.unsqueeze(-1) * A.float()).exp(), state)
-        out.append((h @ cs.unsqueeze(-1)).squeeze(-1))
-        state = h[-1]
+    # split: slicing chunk by chunk would cost a full-size gradient per chunk, quadratic in T
+    for xs, ds, bs, cs in zip(*(t.split(chunk) for t in (x, delta, B, C)), strict=True):
+        y, state = _recomputed(_selective, xs, ds, A, bs, cs, state)
+        out.append(y)
     y = torch.cat(out)
     if D is not None:
         y = y + x * D.float()

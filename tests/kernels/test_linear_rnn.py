@@ -122,6 +122,32 @@ def test_strong_decay_neither_overflows_nor_loses_precision(kind, burst):
     assert all(x.grad.isfinite().all() for x in own.values())
 
 
+@pytest.mark.parametrize("kind", ["bonus", "gated_delta"])
+def test_what_the_step_before_wrote_is_met_undecayed_to_the_bit(kind):
+    """In fp32, however far the decays have summed up: under strong decay nearly all that a step reads is this."""
+    args = inputs(kind, 70, 60.0, 1, dtype=torch.float32)
+    own = {n: x.clone().requires_grad_() for n, x in args.items()}
+    exact = {n: x.double().requires_grad_() for n, x in args.items()}
+    out, _ = chunked(own)
+    want, _ = stepwise(**exact)
+    out.sum().backward()
+    want.sum().backward()
+    assert close(out.double(), want, 1e-6)
+    assert all(close(own[n].grad.double(), exact[n].grad, 5e-6) for n in own if n != "g")
+
+
+@pytest.mark.parametrize("kind", ["head", "gated_delta"])
+def test_the_gradient_of_a_decay_that_leaves_nothing_keeps_its_digits(kind):
+    """In fp32. It is of the size of e^-10, and a difference of sums that hold each step's own, undecayed term."""
+    args = inputs(kind, 70, 1.0, 1, dtype=torch.float32)
+    args["g"] = args["g"] * 4 - 8
+    own = {n: x.clone().requires_grad_() for n, x in args.items()}
+    exact = {n: x.double().requires_grad_() for n, x in args.items()}
+    chunked(own)[0].sum().backward()
+    stepwise(**exact)[0].sum().backward()
+    assert close(own["g"].grad.double(), exact["g"].grad, 1e-4)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_two_halves_that_hand_on_the_state_equal_the_whole(kind):
     args = inputs(kind, 50, 1.0, 2)
