@@ -26,7 +26,7 @@ def main(argv: list[str] | None = None) -> int:
             raise SweepError(["which sweep? launch.py sweeps/quickstart.yaml, or --list"])
         sweep = load_sweep(args.sweep, args.overrides)
         sweep = sweep.only(args.only) if args.only else sweep
-        return plan(sweep) if args.dry_run else launch(sweep, args)
+        return plan(sweep) if args.dry_run else warm(sweep, args) if args.warm else launch(sweep, args)
     except SweepError as error:
         print("\n".join(f"error: {problem}" for problem in error.problems), file=sys.stderr)
         return 2
@@ -41,9 +41,13 @@ def arguments() -> argparse.ArgumentParser:
     )
     parser.add_argument("--list", action="store_true", help="list the sweeps that come with attnlab, and stop")
     parser.add_argument("--dry-run", action="store_true", help="check everything and print the plan, and stop")
+    parser.add_argument("--warm", action="store_true", help="tune the GPU kernels of all arms, and stop")
     parser.add_argument("--resume", action="store_true", help="go on with what the sweep's results folder holds")
     parser.add_argument("--only", nargs="+", metavar="ARM", help="these arms alone")
     parser.add_argument("--results", type=Path, default=Path("results"), metavar="DIR", help="default: results")
+    parser.add_argument(
+        "--kernel-cache", type=Path, metavar="DIR", help="tuned GPU kernels; default: .attnlab-kernels beside --results"
+    )
     parser.add_argument("--address", metavar="auto|URL", help="a Ray cluster that is up; default: Ray on this machine")
     return parser
 
@@ -65,13 +69,27 @@ def plan(sweep: Sweep) -> int:
     return 0
 
 
+def warm(sweep: Sweep, args: argparse.Namespace) -> int:
+    """Tune the kernels of all arms; a table of arm, type of GPU and seconds."""
+    from attnlab.sweep.engine import EngineError
+    from attnlab.sweep.warmup import alone
+
+    try:
+        outcomes = alone(sweep, args.results, address=args.address, kernel_cache=args.kernel_cache)
+    except EngineError as error:
+        raise SweepError([str(error)]) from None
+    print("\n".join(map(str, outcomes)))
+    return 1 if any(outcome.error for outcome in outcomes) else 0
+
+
 def launch(sweep: Sweep, args: argparse.Namespace) -> int:
     """Run, analyse, say where everything is."""
     from attnlab.sweep.engine import EngineError, run
 
     where = args.results / sweep.name
     try:
-        board = run(sweep, args.results, address=args.address, resume=args.resume)
+        how = {"address": args.address, "resume": args.resume, "kernel_cache": args.kernel_cache}
+        board = run(sweep, args.results, **how)
     except EngineError as error:
         raise SweepError([str(error)]) from None
     except KeyboardInterrupt:

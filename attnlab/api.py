@@ -17,6 +17,7 @@ def run_experiment(
     *,
     name: str = "experiment",
     device: str | None = None,
+    kernel_cache: str | Path | None = None,
     report: Callable[[dict[str, Any]], None] = lambda row: None,
 ) -> Results:
     """Train one trial in this process, without Ray; resumes from its checkpoint; a no-op if it has ended.
@@ -25,6 +26,8 @@ def run_experiment(
         trial: a `Trial`, or `{"model": ..., "task": ..., "optim": ..., "train": ...}`.
         results_dir: the trial's folder becomes `<results_dir>/<name>/<trial_id>/`.
         device: `cpu`, `cuda`, ...; default: CUDA where there is any.
+        kernel_cache: where tuned kernels are kept; default: $ATTNLAB_KERNEL_CACHE, or `.attnlab-kernels` beside
+            `results_dir`. A process keeps to its first.
         report: called with every row of metrics.jsonl.
 
     Returns:
@@ -35,6 +38,7 @@ def run_experiment(
     """
     import torch
 
+    from attnlab.kernels import warm
     from attnlab.train import train
 
     tree = trial.model_dump(mode="json", exclude_none=True) if isinstance(trial, Trial) else dict(trial)
@@ -47,7 +51,8 @@ def run_experiment(
     if home.results() is None:  # finished work is a no-op
         try_own_mixers(sweep)
     write_json(home.config_file, job.model_dump(mode="json"))
-    return train(job, home, report, device=device)
+    cache = warm.use(warm.directory(kernel_cache, results_dir), device)
+    return train(job, home, report, device=device, cache=cache)
 
 
 def run_sweep(
@@ -57,6 +62,7 @@ def run_sweep(
     overrides: Sequence[str] = (),
     address: str | None = None,
     resume: bool = False,
+    kernel_cache: str | Path | None = None,
 ) -> dict[str, Any]:
     """Run a sweep to its end.
 
@@ -65,6 +71,7 @@ def run_sweep(
         results_dir: holds the sweep's folder; on a cluster every node must see it.
         address: None: Ray on this machine; `auto` or an URL: a cluster that is up.
         resume: go on with what the folder holds.
+        kernel_cache: as `run_experiment`'s; on a cluster every node must see it.
 
     Returns:
         What `leaderboard.json` holds.
@@ -79,4 +86,4 @@ def run_sweep(
         sweep = load_sweep(sweep, overrides)
     elif not isinstance(sweep, Sweep):
         sweep = checked(normal(dict(sweep)))
-    return run(sweep, Path(results_dir), address=address, resume=resume)
+    return run(sweep, Path(results_dir), address=address, resume=resume, kernel_cache=kernel_cache)

@@ -199,7 +199,8 @@ class ConfirmConfig(Config):
 
 
 class ResourcesConfig(Config):
-    """What one trial takes. `auto` GPUs: one per worker where the cluster has any, else none."""
+    """What one trial takes. `auto` GPUs: none where the cluster has none; one per worker; a part of one where small
+    trials of one worker share it (see sweep/sharing.py)."""
 
     workers: PositiveInt = 1
     cpus_per_worker: PositiveInt = 1

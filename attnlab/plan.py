@@ -9,6 +9,7 @@ from rich.console import Console
 from attnlab.check import prepared
 from attnlab.config import Sweep
 from attnlab.models import build_model, count_params
+from attnlab.sweep import sharing
 
 
 def show(sweep: Sweep) -> None:
@@ -19,7 +20,8 @@ def show(sweep: Sweep) -> None:
         *([f"hypothesis: {sweep.hypothesis}"] if sweep.hypothesis else []),
         sep="\n",
     )
-    for arm, task in prepared(sweep).items():
+    tasks = prepared(sweep)
+    for arm, task in tasks.items():
         trial = sweep.trial_of(arm)
         own = any(":" in mixer.name for mixer in trial.model.mixer)  # whose constructors may compute with values
         with torch.device("cpu" if own else "meta"):
@@ -44,7 +46,8 @@ def show(sweep: Sweep) -> None:
             f"\nsearch: {space}\n        {sweep.search.sampler}, {sweep.search.mode} {sweep.metric}, {asha}",
             markup=False,
         )
+    console.print(f"\nGPUs: {sharing.said(sweep.resources, sharing.largest(sweep, tasks))}")
     console.print(
-        f"\ntotal: {len(sweep.arms)} arms x {sweep.trials_per_arm} trials = {sweep.total_trials} trials, at most "
+        f"total: {len(sweep.arms)} arms x {sweep.trials_per_arm} trials = {sweep.total_trials} trials, at most "
         f"{sweep.total_steps:,} steps and {sweep.total_tokens:,} tokens"
     )

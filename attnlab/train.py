@@ -7,6 +7,7 @@ until they are reported, the learning rate is a value, shapes never change.
 
 from __future__ import annotations
 
+import gc
 import math
 import os
 import time
@@ -24,7 +25,7 @@ from attnlab import checkpoint, kernels
 from attnlab.config import Trial
 from attnlab.environment import describe
 from attnlab.evaluate import evaluate
-from attnlab.kernels import tuning
+from attnlab.kernels import tuning, warm
 from attnlab.models import build_model, count_params, refuse_precision
 from attnlab.models.parts import compiled_parts
 from attnlab.optim import Optimizer, make_optimizer
@@ -45,6 +46,7 @@ def train(
     device: str | torch.device = "cpu",
     rank: int = 0,
     world: int = 1,
+    cache: warm.KernelCache | None = None,
 ) -> Results:
     """Train one trial to its end, its pruning or its divergence, resuming from its last checkpoint if it has one.
 
@@ -55,6 +57,7 @@ def train(
             comes again, since a crash may have come between writing it and reporting it.
         should_stop: called on every rank after each report; all ranks must get the same answer.
         device: where to train. With `world` > 1 a torch.distributed process group must be up.
+        cache: the cluster's kernels, which are made sure of before the first step; None: each process tunes its own.
 
     Returns:
         `results.json`, on every rank. Metrics, checkpoints and TensorBoard events are in `home`.
@@ -64,6 +67,7 @@ def train(
     device, lead, trial = torch.device(device), rank == 0, job.trial
     last_step, every = trial.train.max_steps, trial.train.eval_every
     kernels.calls.clear()
+    warm_s = warm_up(trial, device, world, cache) if cache else 0.0
     run = _set_up(trial, device, rank, world)
     resumed = checkpoint.load(home, run.model, run.optimizer, device) or {"step": 0, "seconds": 0.0}
     if device.type == "cuda":
@@ -72,7 +76,8 @@ def train(
     with Records(home, resumed["step"], lead) as records:
         if records.rows:
             report(records.rows[-1])
-        clock = {"pid": os.getpid(), "first_step_at": time.time()}  # Unix time: what a trial costs beside its training
+        # what a trial costs beside its training; `_at` in Unix time
+        clock = {"pid": os.getpid(), "kernels_warm_s": warm_s, "first_step_at": time.time()}
         state: State = "completed"
         start = mark = time.perf_counter()
         loss_sum, since = torch.zeros((), device=device), 0
@@ -123,6 +128,31 @@ def train(
     if world > 1:
         dist.barrier()  # nobody leaves, and is handed another trial, before the records are whole
     return results
+
+
+def warm_up(trial: Trial, device: torch.device, world: int, cache: warm.KernelCache) -> float:
+    """Have the kernels of a trial of `world` workers in `cache`, rehearsed here if need be; the seconds it took."""
+    trial = warm.share_of(trial, world)
+    task = build_task(trial.task, batch_size=trial.train.batch_size, seed=trial.train.seed)
+    kind, _ = choose(trial.train.step, device, 1)
+    seconds = cache.ensure(warm.key_of(trial, task, kind, device.type), partial(_rehearse, trial, device))
+    if seconds and device.type == "cuda":  # the rehearsal's memory
+        gc.collect()
+        torch.cuda.empty_cache()
+    return seconds
+
+
+def _rehearse(trial: Trial, device: torch.device) -> None:
+    """A first step, and the forward of a first validation, of a twin of the trial's model that is then forgotten: the
+    trial's own, not yet built, cannot be touched by it."""
+    run = _set_up(trial, device, rank=0, world=1)
+    run.step(1)
+    inputs = torch.from_numpy(run.task.batch(0).inputs[: trial.train.batch_size // trial.train.grad_accum])
+    run.model.eval()
+    with torch.no_grad(), run.autocast():
+        run.model.hidden(inputs.to(device))
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
 
 
 @dataclass(frozen=True)

@@ -85,7 +85,8 @@ def stages(configs: list[Any], timings: dict[Any, Any]) -> Iterator[list[Any]]:
     First every tile, with the number of warps nearest to 4 and of pipeline stages nearest to 3; then all numbers of
     warps of the `KEPT` fastest tiles; then all numbers of pipeline stages of the `KEPT` fastest of these. Over 236
     kernels of FLA 0.6 tuned in full on an H100 this times 46 % of the candidates, and the kernel it takes is 0.26 %
-    slower at the mean, 1.7 % at the 97th percentile (`bench/tuning.py` computes this from Triton's own records).
+    slower at the mean, 1.8 % at the 97th percentile, 20 % at worst (`bench/tuning.py` computes this from Triton's own
+    records).
 
     Args:
         configs: all candidates.

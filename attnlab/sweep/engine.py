@@ -14,6 +14,7 @@ from attnlab.check import prepared
 from attnlab.config import Sweep
 from attnlab.runs import SweepDir
 from attnlab.standings import standings
+from attnlab.sweep import sharing
 from attnlab.sweepfile import dump, normal, parse
 
 # Set before ray is imported. Ray's own out-of-memory killer judges the whole node, not us; reports are seen at once;
@@ -40,7 +41,14 @@ class EngineError(RuntimeError):
     """The sweep cannot be run here; one line says why and what would help. Nothing has been written."""
 
 
-def run(sweep: Sweep, results: Path, *, address: str | None = None, resume: bool = False) -> dict[str, Any]:
+def run(
+    sweep: Sweep,
+    results: Path,
+    *,
+    address: str | None = None,
+    resume: bool = False,
+    kernel_cache: str | Path | None = None,
+) -> dict[str, Any]:
     """Run a sweep to its end and write its report.
 
     Args:
@@ -48,6 +56,7 @@ def run(sweep: Sweep, results: Path, *, address: str | None = None, resume: bool
         results: the folder that holds sweeps' folders; on a cluster, one that every node sees.
         address: None: a Ray of our own on this machine; `auto` or an URL: a cluster that is up.
         resume: go on with what the sweep's folder holds.
+        kernel_cache: the cluster's tuned kernels; see `attnlab.kernels.warm.directory`.
 
     Returns:
         `leaderboard.json`.
@@ -62,13 +71,18 @@ def run(sweep: Sweep, results: Path, *, address: str | None = None, resume: bool
     ended = [r for r in folder.results() if r["arm"] in sweep.arms]
     if len(ended) >= sweep.total_trials and folder.leaderboard_file.exists():  # finished work is a no-op
         return standings(sweep, ended, runs.read_json(folder.leaderboard_file)["baselines"])
-    for key, value in ENVIRONMENT.items():
-        os.environ.setdefault(key, value)
-    baselines = next(iter(prepared(sweep).values())).baselines()
-    with cluster(address, sweep) as (shape, slots):
+    tasks = prepared(sweep)
+    need, baselines = sharing.largest(sweep, tasks), next(iter(tasks.values())).baselines()
+    with cluster(address, sweep, need) as (shape, slots):
+        from attnlab.kernels import warm
+        from attnlab.sweep import warmup
+
+        cache = warm.directory(kernel_cache, results)
+        if shape.gpus:
+            warmup.before_slots(sweep, cache)
         folder.path.mkdir(parents=True, exist_ok=True)
         runs.write_text(folder.sweep_file, dump(sweep))
-        board = _search(sweep, folder, shape, slots, baselines)
+        board = _search(sweep, folder, shape, slots, baselines, need, cache)
     return board
 
 
@@ -119,14 +133,18 @@ def _differences(a: Any, b: Any, path: str = "") -> Iterator[tuple[str, Any, Any
 
 
 @contextmanager
-def cluster(address: str | None, sweep: Sweep) -> Iterator[tuple[Any, int]]:
+def cluster(address: str | None, sweep: Sweep, need: sharing.Need) -> Iterator[tuple[Any, int]]:
     """Ray, up: one of our own, which ends with us, or a cluster's. Yields a slot's shape and how many slots to start.
+
+    `need`: the largest trial's, which says how many of them share a GPU.
 
     Raises:
         EngineError: nobody answers, or not one slot fits.
     """
     if address and address != "auto":
         _knock(address)
+    for key, value in ENVIRONMENT.items():
+        os.environ.setdefault(key, value)
     import ray
 
     from attnlab.sweep.slots import Shape
@@ -142,7 +160,7 @@ def cluster(address: str | None, sweep: Sweep) -> Iterator[tuple[Any, int]]:
     try:
         have = ray.cluster_resources()
         r = sweep.resources
-        gpus = (1.0 if have.get("GPU") else 0.0) if r.gpus_per_worker == "auto" else float(r.gpus_per_worker)
+        gpus = sharing.gpus_per_worker(r, need, have, sweep.total_trials)
         shape = Shape(r.workers, r.cpus_per_worker, gpus)
         fit = shape.fits(have.get("CPU", 0), have.get("GPU", 0))
         if not fit:
@@ -169,7 +187,15 @@ def _knock(address: str) -> None:
         ) from None
 
 
-def _search(sweep: Sweep, folder: SweepDir, shape: Any, count: int, baselines: dict[str, float]) -> dict[str, Any]:
+def _search(
+    sweep: Sweep,
+    folder: SweepDir,
+    shape: Any,
+    count: int,
+    baselines: dict[str, float],
+    need: sharing.Need,
+    kernel_cache: Path,
+) -> dict[str, Any]:
     """Slots up, Tune through them, slots down."""
     from ray import tune
 
@@ -189,8 +215,9 @@ def _search(sweep: Sweep, folder: SweepDir, shape: Any, count: int, baselines: d
     watch = Watch(sweep, folder, search, board, baselines)
     board.say(
         f"attnlab {__version__}: {sweep.name}, {len(sweep.arms)} arms, {sweep.total_trials} trials, {count} at a time"
+        + (f", up to {int(1 / shape.gpus)} on a GPU: {need}" if 0 < shape.gpus < 1 else "")
     )
-    slots = Slots(count, shape, pool, folder, sweep.resources.max_failures)
+    slots = Slots(count, shape, pool, folder, sweep.resources.max_failures, kernel_cache)
     try:
         with board, watch.listening(slots.errors):
             tune.Tuner(

@@ -22,6 +22,7 @@ from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
 
 from attnlab.runs import Job, SweepDir
+from attnlab.sweep import sharing
 from attnlab.sweep.mailbox import Mailbox
 
 
@@ -42,21 +43,34 @@ class Shape:
         return min(by_cpu, workers // self.workers)
 
 
+class SlotTrainer(TorchTrainer):
+    """A TorchTrainer without two helpers that a slot has no use for, each a process that takes 2 CPU-seconds to start:
+    one serves Ray Data's datasets, one removes the placement group of a controller that was killed (a slot's goes with
+    the launcher's job)."""
+
+    UNUSED = ("DatasetsCallback", "PlacementGroupCleanerCallback")
+
+    def _create_default_callbacks(self) -> list[Any]:
+        return [c for c in super()._create_default_callbacks() if type(c).__name__ not in self.UNUSED]
+
+
 class Slots:
     """The launcher's slots: one thread each sits in `TorchTrainer.fit()` until its mailbox is closed."""
 
-    def __init__(self, count: int, shape: Shape, pool: Any, folder: SweepDir, max_failures: int):
+    def __init__(self, count: int, shape: Shape, pool: Any, folder: SweepDir, max_failures: int, kernel_cache: Path):
         self.boxes = [Mailbox.remote(max_failures) for _ in range(count)]  # type: ignore[attr-defined]
         self.errors: list[BaseException] = []
         trainers = [
-            TorchTrainer(
+            SlotTrainer(
                 work,
                 train_loop_config={
                     "slot": i,
                     "box": box,
                     "pool": pool,
                     "folder": str(folder.path),
+                    "kernel_cache": str(kernel_cache),
                     "cpus": shape.cpus,
+                    "gpus": shape.gpus,
                     "cwd": os.getcwd(),
                 },
                 scaling_config=ScalingConfig(
@@ -111,21 +125,25 @@ def work(config: dict[str, Any]) -> None:
     import torch
 
     import attnlab.train  # noqa: F401 (slow to import: done before the slot is offered)
+    from attnlab.kernels import warm
 
     if os.path.isdir(config["cwd"]):  # the launcher's: a sweep file's relative paths mean the same here
         os.chdir(config["cwd"])
     context = ray_train.get_context()
     rank, world = context.get_world_rank(), context.get_world_size()
     torch.set_num_threads(config["cpus"])
+    cap_memory(config["gpus"], ray_train.torch.get_device())
+    os.environ[warm.VARIABLE] = config["kernel_cache"]
+    cache = warm.use(Path(config["kernel_cache"]), ray_train.torch.get_device())
     clean = Clean()
     if rank == 0:
         ray.get(config["pool"].offer.remote(config["slot"], config["box"]))
     while (job := _share(ray.get(config["box"].take.remote()) if rank == 0 else None, world)) is not None:
-        _run(Job.model_validate(job), config, rank, world)
+        _run(Job.model_validate(job), config, rank, world, cache)
         clean()
 
 
-def _run(job: Job, config: dict[str, Any], rank: int, world: int) -> None:
+def _run(job: Job, config: dict[str, Any], rank: int, world: int, cache: Any) -> None:
     """Train one trial and tell the mailbox how it ended."""
     from attnlab.train import train
 
@@ -143,17 +161,37 @@ def _run(job: Job, config: dict[str, Any], rank: int, world: int) -> None:
             device=ray_train.torch.get_device(),
             rank=rank,
             world=world,
+            cache=cache,
         )
-    except Exception:
+    except Exception as error:
         # The trial's own mistake: it would make it again, so it is not retried. Other ranks may hang in a collective
         # and a CUDA context may be broken: then the whole group starts afresh.
-        ray.get(box.end.remote({"state": "failed", "error": traceback.format_exc()}))
+        ray.get(box.end.remote({"state": "failed", "error": reason(error, config["gpus"])}))
         if world > 1 or ray_train.torch.get_device().type == "cuda":
             raise
         return
     if rank == 0:
         row = {**(results["last"] or {}), "best": results["best"], "state": results["state"]}
         ray.get(box.end.remote(row))
+
+
+def cap_memory(gpus: float, device: Any) -> None:
+    """Keep a worker that shares its GPU to its part of the memory, so that its trial cannot take the others'."""
+    import torch
+
+    if 0 < gpus < 1:
+        whole = torch.cuda.get_device_properties(device).total_memory / 2**30
+        torch.cuda.set_per_process_memory_fraction(sharing.memory_fraction(gpus, whole), device)
+
+
+def reason(error: BaseException, gpus: float) -> str:
+    """Why a trial failed: the traceback, and where its part of a GPU's memory did not suffice, what gives it more."""
+    import torch
+
+    told = "".join(traceback.format_exception(error))
+    if isinstance(error, torch.OutOfMemoryError) and 0 < gpus < 1:
+        told += f"it had {gpus:g} of a GPU; a larger resources.gpus_per_worker lets fewer trials share one\n"
+    return told
 
 
 def _share(value: Any, world: int) -> Any:
@@ -178,6 +216,7 @@ class Clean:
         self._threads = torch.get_num_threads()
         self._matmul = torch.get_float32_matmul_precision()
         self()
+        gc.freeze()  # what the process is made of: looking through it again after each trial would take 0.3 s
 
     def __call__(self) -> None:
         import numpy as np

@@ -1,0 +1,238 @@
+"""One kernel cache per cluster: what the first process tunes and compiles, every other one finds.
+
+    DIR/<GPU>-torch<version>-triton<version>-fla<version>/
+        triton/      TRITON_CACHE_DIR: compiled kernels, and what the autotuner chose
+        inductor/    TORCHINDUCTOR_CACHE_DIR: the compiled parts between the mixers
+        warm/        <digest>.json: the kernels of this key are there; <digest>.lock: held by who makes them
+
+A mixer's first step tunes its kernels for minutes. `KernelCache.ensure` lets one process do that for all: it rehearses
+the step under a file lock and leaves a marker, for which the others wait; other keys are rehearsed meanwhile.
+
+Triton and Inductor rename files into place, so any number of processes may write to one folder. Triton's records hold
+absolute paths: every node must see DIR under the same path. To start afresh, remove DIR.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import logging
+import os
+import random
+import re
+import socket
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from filelock import FileLock, Timeout
+
+from attnlab import __version__
+from attnlab.config import Trial
+from attnlab.runs import write_json, write_text
+
+VARIABLE = "ATTNLAB_KERNEL_CACHE"  # names DIR where no argument does; set for the workers of a sweep
+DEFAULT = ".attnlab-kernels"  # beside the results root
+WAIT_S = 1200.0  # at most for another process's rehearsal; KDA took 251 s with Triton's own tuner, four side by side
+POLL_S = 0.5
+
+logger = logging.getLogger(__name__)
+_used: KernelCache | None = None  # of this process
+
+
+def directory(given: str | Path | None, results: str | Path) -> Path:
+    """DIR, absolute: as given, or as ATTNLAB_KERNEL_CACHE says, or beside the folder of results."""
+    chosen = given or os.environ.get(VARIABLE)
+    return Path(chosen).resolve() if chosen else Path(results).resolve().parent / DEFAULT
+
+
+def prepare(root: Path) -> None:
+    """Make DIR, unseen by git. Raises OSError if it cannot be made or written to."""
+    root.mkdir(parents=True, exist_ok=True)
+    if not (root / ".gitignore").exists():
+        write_text(root / ".gitignore", "*\n")
+
+
+def folder_name(gpu: str) -> str:
+    """The folder within DIR for a GPU of this name (`torch.cuda.get_device_name`) and the installed versions."""
+    packages = {"torch": "torch", "triton": "triton", "fla": "flash-linear-attention"}
+    parts = [gpu, *(f"{short}{_version(name)}" for short, name in packages.items())]
+    return re.sub(r"[^A-Za-z0-9.+-]+", "_", "-".join(parts))
+
+
+def _version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "none"
+
+
+def use(root: Path, device: str | torch.device) -> KernelCache | None:
+    """Make this process keep its kernels under `root` (DIR), by TRITON_CACHE_DIR and TORCHINDUCTOR_CACHE_DIR, which
+    Triton and Inductor read at each use; to be called before the first kernel runs.
+
+    Returns:
+        None, and nothing was done, on CPU. None too where `root` cannot be written to (told in the log), and for
+        another `root` than the first of this process: kernels that are in its memory would not be written there.
+    """
+    global _used
+    device = torch.device(device)
+    if device.type != "cuda":
+        return None
+    cache = KernelCache(root.resolve() / folder_name(torch.cuda.get_device_name(device)))
+    if _used not in (None, cache):
+        logger.warning("kernel cache %s: this process keeps to the one it began with, %s", cache.folder, _used)
+        return None
+    parts = {"TRITON_CACHE_DIR": "triton", "TORCHINDUCTOR_CACHE_DIR": "inductor"}
+    try:
+        prepare(root)
+        for part in (*parts.values(), "warm"):
+            (cache.folder / part).mkdir(parents=True, exist_ok=True)
+            if not os.access(cache.folder / part, os.W_OK):
+                raise PermissionError(f"{cache.folder / part} cannot be written to")
+    except OSError as error:
+        logger.warning("kernel cache %s is not used, and kernels are kept where Triton keeps them: %s", root, error)
+        return None
+    os.environ.update({name: str(cache.folder / part) for name, part in parts.items()})
+    _used = cache
+    return cache
+
+
+def share_of(trial: Trial, world: int) -> Trial:
+    """What one of `world` workers computes of each step, as a trial for one worker."""
+    train = trial.train.model_copy(update={"batch_size": trial.train.batch_size // world})
+    return trial.model_copy(update={"train": train})
+
+
+def key_of(trial: Trial, task: Any, kind: str, device: str) -> dict[str, Any]:
+    """What the kernels of a one-worker trial depend on, as JSON.
+
+    Left out is what reaches them as a value (seed, rates, lengths of the run) or at most makes Inductor compile the
+    parts between the mixers again, which takes seconds (dropout).
+
+    Args:
+        task: of the trial (an `attnlab.tasks.Task`); its first batch and vocabulary are asked for.
+        kind: how its step is run, see `attnlab.step.choose`.
+        device: `cuda` or `cpu`.
+    """
+    batch, parts = task.batch(0), trial.train.grad_accum
+    targets = int((batch.targets >= 0).reshape(parts, -1).sum(1).max())
+    precision = trial.train.precision
+    model = trial.model.model_dump(mode="json", exclude={"dropout", "tie_embeddings", "n_layers", "mixer"})
+    return {
+        "model": model | {"mixer": [trial.model.mixer_at(i).model_dump() for i in range(trial.model.n_layers)]},
+        "vocab_size": task.vocab_size,
+        "micro_batch": [len(batch.inputs) // parts, batch.inputs.shape[1]],
+        "targets": -(-targets // 64) * 64,  # as `attnlab.step` rounds the head's rows
+        "precision": precision if precision != "auto" else "bf16" if device == "cuda" else "fp32",
+        "optimizer": trial.optim.name,
+        "step": kind,
+        "attnlab": __version__,
+    }
+
+
+def digest(key: Mapping[str, Any]) -> str:
+    """16 hexadecimal digits of SHA-256 over the key's canonical JSON."""
+    return hashlib.sha256(json.dumps(key, sort_keys=True, separators=(",", ":")).encode()).hexdigest()[:16]
+
+
+def mixers_in(key: Mapping[str, Any]) -> str:
+    """Their names, each once: `gla + standard`."""
+    return " + ".join(dict.fromkeys(mixer["name"] for mixer in key["model"]["mixer"]))
+
+
+def words(key: Mapping[str, Any]) -> str:
+    """`gla (d_model 384, 32 x 512, bf16)`."""
+    rows, steps = key["micro_batch"]
+    return f"{mixers_in(key)} (d_model {key['model']['d_model']}, {rows} x {steps}, {key['precision']})"
+
+
+@dataclass(frozen=True)
+class KernelCache:
+    """The folder of one GPU's name and the versions at hand."""
+
+    folder: Path
+
+    def __str__(self) -> str:
+        return str(self.folder)
+
+    def marker(self, key: Mapping[str, Any]) -> Path:
+        """The file that says that the kernels of `key` are here."""
+        return self.folder / "warm" / f"{digest(key)}.json"
+
+    def ensure(self, key: Mapping[str, Any], rehearse: Callable[[], None], wait_s: float = WAIT_S) -> float:
+        """Have the kernels of `key` in the cache: found, made here by `rehearse()`, or made elsewhere and waited for.
+
+        What `rehearse` raises is raised, and no marker left.
+
+        Returns:
+            The seconds it took, 0 when they were there.
+        """
+        marker = self.marker(key)
+        if marker.exists():
+            return 0.0
+        start = time.perf_counter()
+        marker.parent.mkdir(parents=True, exist_ok=True)
+        with _alone(marker.with_suffix(".lock"), words(key), wait_s):
+            if not marker.exists():
+                logger.warning("kernels of %s are being tuned, once per cluster; into %s", words(key), self)
+                self._make(key, rehearse)
+        return time.perf_counter() - start
+
+    def _make(self, key: Mapping[str, Any], rehearse: Callable[[], None]) -> None:
+        start = time.perf_counter()
+        with untouched_randomness():
+            rehearse()
+        seconds = round(time.perf_counter() - start, 3)
+        record = {"mixer": mixers_in(key), "seconds": seconds, "host": socket.gethostname(), "shapes": key}
+        try:
+            write_json(self.marker(key), record)
+        except OSError as error:  # a full disk: the next process tunes again
+            logger.warning("kernels of %s are tuned, but that cannot be noted: %s", words(key), error)
+        logger.warning("kernels of %s are tuned, in %.1f s", words(key), seconds)
+
+
+@contextlib.contextmanager
+def _alone(lock_file: Path, what: str, wait_s: float) -> Iterator[None]:
+    """Hold the lock, or after `wait_s` go on without: then kernels are tuned twice, which costs time and harms nothing.
+
+    The lock is the operating system's (flock): it ends with its process, however that ends. On NFS the host of a killed
+    process tells the server; of a host that is gone, an NFSv4 server frees the locks after their lease (90 s by
+    default), an NFSv3 server does not, and `wait_s` bounds the wait. So it does where there is no flock, and `filelock`
+    falls back to a file's existence, which a killed process leaves behind.
+    """
+    lock = FileLock(lock_file)
+    try:
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            logger.warning("kernels of %s are being tuned by another process; waiting for it (%s)", what, lock_file)
+            lock.acquire(timeout=wait_s, poll_interval=POLL_S)
+    except Timeout:
+        logger.warning("waited %.0f s in vain for the kernels of %s; tuning them here too", wait_s, what)
+    except (OSError, NotImplementedError) as error:
+        logger.warning("%s cannot be locked (%s); other processes may tune the same kernels", lock_file, error)
+    try:
+        yield
+    finally:
+        if lock.is_locked:
+            lock.release()
+
+
+@contextlib.contextmanager
+def untouched_randomness() -> Iterator[None]:
+    """Every generator's state afterwards is that before."""
+    devices = [torch.cuda.current_device()] if torch.cuda.is_initialized() else []
+    python, numpy = random.getstate(), np.random.get_state()
+    with torch.random.fork_rng(devices):
+        try:
+            yield
+        finally:
+            random.setstate(python)
+            np.random.set_state(numpy)
