@@ -210,7 +210,7 @@ def precision_problems(trial: Trial, arm: str) -> list[str]:
 
 def _run_problems(trial: Trial, arm: str, resources: ResourcesConfig) -> Iterator[str]:
     yield from _batch_problems(trial, arm, resources.workers)
-    if resources.gpus_per_worker != "auto" and resources.gpus_per_worker > 0:  # auto: known to the worker alone
+    if resources.gpus_per_worker != "auto" and resources.gpus_per_worker > 0:  # auto: known once the cluster is
         yield from precision_problems(trial, arm)
 
 

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from attnlab import __version__, runs
-from attnlab.check import prepared
-from attnlab.config import Sweep
+from attnlab.check import precision_problems, prepared
+from attnlab.config import Sweep, SweepError
 from attnlab.runs import SweepDir
 from attnlab.standings import standings
 from attnlab.sweep import sharing
@@ -63,7 +63,7 @@ def run(
 
     Raises:
         EngineError: the folder, the cluster or the resources do not fit; nothing was written.
-        SweepError: data that cannot be had; nothing was written.
+        SweepError: data that cannot be had, or a precision that the cluster's GPUs refuse; nothing was written.
         KeyboardInterrupt: Ctrl-C; everything finished is kept, and `resume` goes on.
     """
     folder = SweepDir(Path(results).resolve() / sweep.name)
@@ -78,7 +78,9 @@ def run(
         from attnlab.sweep import warmup
 
         cache = warm.directory(kernel_cache, results)
-        if shape.gpus:
+        if shape.gpus:  # with `auto` it is only known now
+            if problems := [p for arm in sweep.arms for p in precision_problems(sweep.trial_of(arm), arm)]:
+                raise SweepError(problems)
             warmup.before_slots(sweep, cache)
         folder.path.mkdir(parents=True, exist_ok=True)
         runs.write_text(folder.sweep_file, dump(sweep))

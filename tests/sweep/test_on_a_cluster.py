@@ -29,19 +29,19 @@ print(json.dumps([groups, alive, free]))
 
 
 @pytest.fixture
-def cluster():
-    """A head of two CPUs in processes of its own; yields its address."""
+def cluster(request):
+    """A head of two CPUs and as many GPUs as the test says, in processes of its own; yields its address."""
     code = """
         import sys
         from ray.cluster_utils import Cluster
-        cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "include_dashboard": False})
+        head = {"num_cpus": 2, "num_gpus": int(sys.argv[1]), "include_dashboard": False}
+        cluster = Cluster(initialize_head=True, head_node_args=head)
         print("address", cluster.address, flush=True)
         sys.stdin.read()
         cluster.shutdown()
     """
-    process = subprocess.Popen(
-        [sys.executable, "-c", textwrap.dedent(code)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    )
+    command = [sys.executable, "-c", textwrap.dedent(code), str(getattr(request, "param", 0))]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     with process:
         line = next(line for line in process.stdout if line.startswith("address"))
         yield line.split()[1]
@@ -57,3 +57,14 @@ def test_a_cluster_is_left_as_it_was(write_sweep, launch, folder, cluster, tmp_p
     assert len(check_folder(folder)) == 6
     left = subprocess.run([sys.executable, "-c", LEFT, cluster], capture_output=True, text=True, env={**os.environ})
     assert left.stdout.splitlines()[-1] == "[[], [], true]", left.stdout + left.stderr
+
+
+@pytest.mark.parametrize("cluster", [1], indirect=True)
+def test_a_precision_that_the_clusters_gpus_refuse_is_told_before_anything_is_written(
+    write_sweep, launch, folder, cluster
+):
+    path = write_sweep(arms={"deltanet": {"model.mixer": "deltanet"}}, search=None)
+    done = launch(path, "--address", cluster, "trial.train.precision=fp32")
+    assert done.returncode == 2
+    assert "arms.deltanet.model.mixer deltanet: FLA's kernel takes no fp32 on CUDA" in done.stderr
+    assert not folder.exists()
