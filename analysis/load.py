@@ -146,6 +146,7 @@ def _sound(home: TrialDir, raw: Any) -> Results:
     """`results.json` with every field the contract names, of the kind it names. Raises ValueError."""
     if not isinstance(raw, dict):
         raise ValueError("it is no mapping")
+    raw = {"flops_per_token": None, "state_bytes": None} | raw  # added later than the rest
     if missing := [key for key in Results.__annotations__ if key not in raw]:
         raise ValueError(f"it lacks {', '.join(missing)}")
     if raw["state"] not in STATES:
@@ -163,7 +164,7 @@ def _sound(home: TrialDir, raw: Any) -> Results:
     out = strict({**raw, "arm": home.arm, "trial_id": home.trial_id})
     for key in ("best", "last"):
         out[key] = out[key] and {k: number(v) for k, v in out[key].items()}
-    for key in ("n_params", "n_params_non_embedding"):
+    for key in ("n_params", "n_params_non_embedding", "flops_per_token", "state_bytes"):
         out[key] = number(out[key])
     out["environment"] = out["environment"] if isinstance(out["environment"], dict) else {}
     return out

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ValidationError
 
-from attnlab import models, space, tasks
+from attnlab import match, models, space, tasks
 from attnlab.config import (
     ModelConfig,
     ResourcesConfig,
@@ -73,6 +73,7 @@ def checked(raw: Mapping[str, Any]) -> Sweep:
             if line not in told:
                 problems.append(f"trial.{line}" if everywhere else f"arms.{arm}.{line}")
     if sweep and not problems:
+        sweep = match.solved(sweep)
         problems += list(sweep_problems(sweep))
     if problems:
         raise SweepError(list(dict.fromkeys(problems)))
@@ -210,6 +211,8 @@ def precision_problems(trial: Trial, arm: str) -> list[str]:
 
 def _run_problems(trial: Trial, arm: str, resources: ResourcesConfig) -> Iterator[str]:
     yield from _batch_problems(trial, arm, resources.workers)
+    if trial.train.seconds and resources.workers > 1:
+        yield f"arms.{arm}.train.seconds: the workers of a trial have no common clock; use resources.workers 1"
     if resources.gpus_per_worker != "auto" and resources.gpus_per_worker > 0:  # auto: known once the cluster is
         yield from precision_problems(trial, arm)
 

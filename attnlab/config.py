@@ -18,7 +18,7 @@ from math import prod
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, field_validator
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, field_validator, model_validator
 
 from attnlab.space import Dimension, parse
 
@@ -120,6 +120,9 @@ class TrainConfig(Config):
     save_every: PositiveInt | None = Field(None, description="steps between checkpoints; absent: at every report")
     precision: Literal["auto", "bf16", "fp32"] = "auto"
     step: Literal["auto", "captured", "compiled", "eager"] = Field("auto", description="how a step is run; see step.py")
+    seconds: float | None = Field(
+        None, gt=0.0, description="of training, validation apart, after which it ends, at max_steps at the latest"
+    )
     seed: int = Field(0, ge=0)
 
     @property
@@ -140,7 +143,8 @@ class Trial(Config):
     def digest(self) -> str:
         """10 hexadecimal digits of SHA-256 over the canonical JSON of the trial, but for `train.step`, which says how
         and not what is computed."""
-        tree = self.model_dump(mode="json", exclude={"train": {"step"}})
+        unsaid = {"step"} | ({"seconds"} if self.train.seconds is None else set())
+        tree = self.model_dump(mode="json", exclude={"train": unsaid})
         text = json.dumps(tree, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()[:10]
 
@@ -216,6 +220,30 @@ class ResourcesConfig(Config):
         return value
 
 
+class BudgetConfig(Config):
+    """What every trial of every arm may take, in place of `train.max_steps`; exactly one of the three."""
+
+    tokens: float | None = Field(None, gt=0.0, description="training tokens")
+    flops: float | None = Field(None, gt=0.0, description="training's operations without the head, see models/flops.py")
+    seconds: float | None = Field(None, gt=0.0, description="of training, validation apart; max_steps is then a limit")
+
+    @model_validator(mode="after")
+    def _one(self) -> BudgetConfig:
+        if sum(value is not None for value in (self.tokens, self.flops, self.seconds)) != 1:
+            raise ValueError("give one of tokens, flops, seconds")
+        return self
+
+    @property
+    def kind(self) -> str:
+        """Which of them is given."""
+        return next(name for name in ("tokens", "flops", "seconds") if getattr(self, name) is not None)
+
+    @property
+    def amount(self) -> float:
+        """How much of it."""
+        return getattr(self, self.kind)
+
+
 class Sweep(Config):
     """One question: arms trained and tuned alike. `arms` keeps what each arm declares beside the shared `trial`."""
 
@@ -224,6 +252,8 @@ class Sweep(Config):
     hypothesis: str = ""
     trial: dict[str, Any] = {}
     arms: dict[str, dict[str, Any]] = Field(min_length=1)
+    match: Literal["none", "params", "flops", "state"] = "none"
+    budget: BudgetConfig | None = None
     search: SearchConfig | None = None
     confirm: ConfirmConfig | None = None
     resources: ResourcesConfig = ResourcesConfig()

@@ -7,9 +7,21 @@ import yaml
 from rich.console import Console
 
 from attnlab.check import prepared
-from attnlab.config import Sweep
+from attnlab.config import Sweep, Trial
 from attnlab.models import build_model, count_params
+from attnlab.models.flops import flops_per_token
+from attnlab.models.state import state_bytes
 from attnlab.sweep import sharing
+
+
+def costs(trial: Trial, vocab_size: int) -> str:
+    """A model's operations and state in words."""
+    length = trial.task.seq_len
+    flops, state = flops_per_token(trial.model, length, vocab_size), state_bytes(trial.model, length)
+    work = f"{flops / 1e6:,.1f} MFLOP per trained token" if flops else "FLOPs of its mixer not known"
+    held = f"{state:,} bytes" if state is not None else "not known (no cache, or only on CUDA)"
+    limit = f"; ends after {trial.train.seconds:g} s of training" if trial.train.seconds else ""
+    return f"{work}; state after {length:,} tokens: {held}{limit}"
 
 
 def show(sweep: Sweep) -> None:
@@ -30,6 +42,7 @@ def show(sweep: Sweep) -> None:
             f"\n[bold]{arm}[/]: {sizes['n_params']:,} parameters ({sizes['n_params_non_embedding']:,} non-embedding); "
             f"{trial.train.max_steps:,} steps x {trial.tokens_per_step:,} tokens"
         )
+        console.print(f"  {costs(trial, task.vocab_size)}")
         if trial.model.places:
             console.print(f"  {trial.model.places}", markup=False)
         for part, tree in trial.model_dump(mode="json", exclude_none=True).items():

@@ -63,6 +63,8 @@ class Results(TypedDict):
     device_seconds: float  # the same times the number of workers
     n_params: int | None
     n_params_non_embedding: int | None
+    flops_per_token: float | None  # training's, of sequences of seq_len, the head's included (models/flops.py)
+    state_bytes: int | None  # that decoding keeps after seq_len tokens, fp32 (models/state.py)
     checkpoint: str | None  # relative to the trial's folder
     error: str | None  # the traceback of a failed trial
     environment: dict[str, Any]  # device, versions, host

@@ -9,6 +9,8 @@ from typing import Any
 from attnlab.config import Sweep
 from attnlab.runs import STATES, Results, better
 
+SIZES = ("n_params", "n_params_non_embedding", "flops_per_token", "state_bytes")
+
 
 def standings(sweep: Sweep, results: Sequence[Results], baselines: Mapping[str, float] | None = None) -> dict[str, Any]:
     """`leaderboard.json`.
@@ -16,7 +18,8 @@ def standings(sweep: Sweep, results: Sequence[Results], baselines: Mapping[str, 
     Returns:
         {sweep, metric, mode, baselines, ranking: [arm, ...], arms: {arm: row}} with, per arm, `counts` by state,
         `best` {trial_id, value, step, settings, state} or None, `confirm` {n, mean, std, values} or None, `steps`,
-        `tokens`, `seconds`, `device_seconds`, `n_params`, `n_params_non_embedding`. Arms are ranked by the mean of
+        `tokens`, `seconds`, `device_seconds`, and the best trial's `n_params`, `n_params_non_embedding`,
+        `flops_per_token`, `state_bytes`. Arms are ranked by the mean of
         their confirm runs where every arm has them, else by their best value in the search; arms without a value last.
     """
     rows = {arm: _row(sweep, [r for r in results if r["arm"] == arm]) for arm in sweep.arms}
@@ -79,7 +82,7 @@ def _row(sweep: Sweep, results: Sequence[Results]) -> dict[str, Any]:
         if finals
         else None,
         **{key: sum(r[key] for r in results) for key in ("steps", "tokens", "seconds", "device_seconds")},  # type: ignore[literal-required]
-        **{key: top[key] if top else None for key in ("n_params", "n_params_non_embedding")},  # type: ignore[literal-required]
+        **{key: top.get(key) if top else None for key in SIZES},
     }
 
 

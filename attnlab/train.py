@@ -27,8 +27,11 @@ from attnlab.environment import describe
 from attnlab.evaluate import evaluate
 from attnlab.kernels import tuning, warm
 from attnlab.models import build_model, count_params, refuse_precision
+from attnlab.models.flops import flops_per_token
 from attnlab.models.parts import compiled_parts
+from attnlab.models.state import state_bytes
 from attnlab.optim import Optimizer, make_optimizer
+from attnlab.pace import Pace
 from attnlab.records import Records
 from attnlab.runs import Job, Results, State, TrialDir, best_row
 from attnlab.step import Step, choose
@@ -79,23 +82,27 @@ def train(
         # what a trial costs beside its training; `_at` in Unix time
         clock = {"pid": os.getpid(), "kernels_warm_s": warm_s, "first_step_at": time.time()}
         state: State = "completed"
+        pace = Pace(trial.train, resumed.get("trained", 0.0))
         start = mark = time.perf_counter()
         loss_sum, since = torch.zeros((), device=device), 0
         for step in range(resumed["step"] + 1, last_step + 1):
-            loss_sum += run.step(step)
+            at = pace.at(step)
+            loss_sum += run.step(step, at)
             since += 1
-            if step % every and step != last_step:
+            last = step == last_step or pace.over()
+            if step % every and not last:
                 continue
 
             train_loss = run.sum_over_ranks(loss_sum) / since  # the first wait for the device since the last report
             now = time.perf_counter()
+            pace.pause()
             scores = run.scores() if math.isfinite(train_loss) else dict.fromkeys(run.task.metrics, math.nan)
             row = {
                 "step": step,
                 "tokens": step * trial.tokens_per_step,
                 "train_loss": train_loss,
                 **scores,
-                "lr": run.optimizer.lr(step),
+                "lr": run.optimizer.lr(at),
                 "tokens_per_s": since * trial.tokens_per_step / (now - mark),
                 "seconds": resumed["seconds"] + time.perf_counter() - start,
                 "peak_mem_gib": run.peak_mem_gib(),
@@ -105,20 +112,22 @@ def train(
             loss_sum.zero_()
             if not math.isfinite(scores[job.metric]):
                 state = "diverged"
-            elif lead and step != last_step and step % trial.train.save_every_steps == 0:
-                checkpoint.save(home, step, run.model, run.optimizer, {"seconds": row["seconds"]})
+            elif lead and not last and step % trial.train.save_every_steps == 0:
+                clocks = {"seconds": row["seconds"], "trained": pace.trained}
+                checkpoint.save(home, step, run.model, run.optimizer, clocks)
             if lead:
                 report(row)
-            if state == "diverged":
+            if state == "diverged" or last:
                 break
-            if step != last_step and should_stop():
+            if should_stop():
                 state = "pruned"
                 break
+            pace.go_on()
 
         clock["last_report_at"] = time.time()
         seconds = resumed["seconds"] + time.perf_counter() - start
         if lead and state == "pruned":
-            checkpoint.save(home, step, run.model, run.optimizer, {"seconds": seconds})
+            checkpoint.save(home, step, run.model, run.optimizer, {"seconds": seconds, "trained": pace.trained})
         if lead and state == "completed":
             checkpoint.export(home, run.model, run.task.tokenizer_json())
             checkpoint.tidy(home)
@@ -146,7 +155,7 @@ def _rehearse(trial: Trial, device: torch.device) -> None:
     """A first step, and the forward of a first validation, of a twin of the trial's model that is then forgotten: the
     trial's own, not yet built, cannot be touched by it."""
     run = _set_up(trial, device, rank=0, world=1)
-    run.step(1)
+    run.step(1, 1)
     inputs = torch.from_numpy(run.task.batch(0).inputs[: trial.train.batch_size // trial.train.grad_accum])
     run.model.eval()
     with torch.no_grad(), run.autocast():
@@ -169,10 +178,11 @@ class Run:
     rank: int
     world: int
 
-    def step(self, step: int) -> torch.Tensor:
-        """One optimizer step (1-based); returns this rank's part of the global batch's mean loss (see `Step`)."""
+    def step(self, step: int, at: int) -> torch.Tensor:
+        """Optimizer step `step` (1-based), at place `at` of the schedule; returns this rank's part of the global
+        batch's mean loss (see `Step`)."""
         self._seed((self.trial.train.seed * 1_000_003 + step) * 4096 + self.rank)
-        return self.run_step(step, self.task.batch(step - 1, self.rank, self.world))
+        return self.run_step(at, self.task.batch(step - 1, self.rank, self.world))
 
     def _seed(self, seed: int) -> None:
         """Dropout, the step's only randomness, as a function of (seed, step, rank). torch.manual_seed would do the
@@ -251,6 +261,8 @@ def _results(
         device_seconds=seconds * run.world,
         n_params=sizes["n_params"],
         n_params_non_embedding=sizes["n_params_non_embedding"],
+        flops_per_token=flops_per_token(job.trial.model, job.trial.task.seq_len, run.task.vocab_size),
+        state_bytes=state_bytes(job.trial.model, job.trial.task.seq_len),
         checkpoint=str(where.relative_to(home.path)) if where else None,
         error=None,
         environment=describe(run.device, run.world) | run.run_step.describe(),

@@ -81,8 +81,8 @@ def fed(task: dict[str, Any], size: int, mixer: str) -> str:
     run = _set_up(trial, torch.device("cuda:0"), 0, 1)
     steps, same = itertools.count(1), run.task.batch(0)
     for _ in range(8):  # until the step is captured
-        run.step(next(steps))
-    fresh = timed(lambda: run.step(next(steps)), torch.cuda.synchronize)
+        run.step(step := next(steps), step)
+    fresh = timed(lambda: run.step(step := next(steps), step), torch.cuda.synchronize)
     again = timed(lambda: run.run_step(next(steps), same), torch.cuda.synchronize)
     return f"; a {run.run_step.kind} step {fresh * 1e3:.2f} ms, with one batch {again * 1e3:.2f}"
 

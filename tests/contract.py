@@ -21,7 +21,8 @@ RESULTS = {
     "additionalProperties": False,
     "required": [
         *("trial_id", "arm", "state", "phase", "settings", "seed", "steps", "tokens", "best", "last", "seconds"),
-        *("device_seconds", "n_params", "n_params_non_embedding", "checkpoint", "error", "environment"),
+        *("device_seconds", "n_params", "n_params_non_embedding", "flops_per_token", "state_bytes"),
+        *("checkpoint", "error", "environment"),
     ],
     "properties": {
         "trial_id": {"type": "string", "pattern": r"^t[0-9]{3,}-[0-9a-f]{10}$"},
@@ -38,6 +39,8 @@ RESULTS = {
         "device_seconds": {"type": "number", "minimum": 0},
         "n_params": {"type": ["integer", "null"]},
         "n_params_non_embedding": {"type": ["integer", "null"]},
+        "flops_per_token": {"type": ["number", "null"]},
+        "state_bytes": {"type": ["integer", "null"]},
         "checkpoint": {"type": ["string", "null"]},
         "error": {"type": ["string", "null"]},
         "environment": {"type": "object"},

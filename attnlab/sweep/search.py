@@ -229,6 +229,8 @@ def close_records(folder: SweepDir, job: Job, last: dict[str, Any], error: bool)
         device_seconds=seconds,
         n_params=None,
         n_params_non_embedding=None,
+        flops_per_token=None,
+        state_bytes=None,
         checkpoint=None,
         error=last.get("error") or ("the relay of this trial died" if error else "the trial ended without results"),
         environment={},

@@ -1,0 +1,47 @@
+"""Where a trial stands in its schedule and when it ends: by steps, or by the seconds it may train."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+
+from attnlab.config import TrainConfig
+
+
+class Pace:
+    """The clock of one trial. It runs from its construction, and stands still between `pause` and `go_on`.
+
+    Without `train.seconds` a trial ends at `max_steps` and the schedule follows the step. With it, the trial ends when
+    so many seconds of training are over, or at `max_steps` if that is sooner, and the schedule follows whichever of the
+    two is further on, so that the rate has come down when training ends.
+    """
+
+    def __init__(self, train: TrainConfig, trained: float, now: Callable[[], float] = time.perf_counter):
+        """trained: seconds of earlier sessions."""
+        self._train, self._before, self._now = train, trained, now
+        self._since: float | None = now()
+
+    @property
+    def trained(self) -> float:
+        """Seconds of training so far, without validation."""
+        return self._before + (self._now() - self._since if self._since is not None else 0.0)
+
+    def pause(self) -> None:
+        """Training stops for a validation."""
+        self._before, self._since = self.trained, None
+
+    def go_on(self) -> None:
+        """Training goes on."""
+        self._since = self._now()
+
+    def at(self, step: int) -> int:
+        """The place of step `step` (1-based) in the schedule of 1 .. max_steps."""
+        if self._train.seconds is None:
+            return step
+        by_time = math.ceil(self.trained / self._train.seconds * self._train.max_steps)
+        return max(step, min(by_time, self._train.max_steps))
+
+    def over(self) -> bool:
+        """Whether the seconds are used up."""
+        return self._train.seconds is not None and self.trained >= self._train.seconds

@@ -1,0 +1,66 @@
+"""Trials that end by the clock."""
+
+from functools import partial
+
+import pytest
+
+from attnlab.config import TrainConfig, Trial, merge
+from attnlab.pace import Pace
+from attnlab.runs import Job, TrialDir
+from attnlab.train import train
+
+
+class Clock:
+    """Time that passes when told to."""
+
+    def __init__(self):
+        self.time = 100.0
+
+    def __call__(self):
+        return self.time
+
+
+def test_only_training_counts_and_earlier_sessions_do():
+    clock = Clock()
+    pace = Pace(TrainConfig(max_steps=100, seconds=10.0), trained=4.0, now=clock)
+    clock.time += 2.0
+    pace.pause()
+    clock.time += 50.0  # a validation
+    assert pace.trained == 6.0 and not pace.over()
+    pace.go_on()
+    clock.time += 4.0
+    assert pace.trained == 10.0 and pace.over()
+
+
+def test_the_schedule_follows_the_time_and_never_runs_behind_the_steps():
+    clock = Clock()
+    pace = Pace(TrainConfig(max_steps=100, seconds=10.0), trained=0.0, now=clock)
+    assert pace.at(1) == 1
+    clock.time += 5.0
+    assert pace.at(2) == 50 and pace.at(70) == 70
+    clock.time += 50.0
+    assert pace.at(71) == 100
+    assert Pace(TrainConfig(max_steps=100), trained=0.0).at(7) == 7
+
+
+@pytest.fixture
+def slow_steps(monkeypatch):
+    """A clock that moves by half a second whenever the loop looks at it."""
+    clock = Clock()
+
+    def now():
+        clock.time += 0.5
+        return clock.time
+
+    monkeypatch.setattr("attnlab.train.Pace", partial(Pace, now=now))
+
+
+def test_a_trial_ends_when_its_seconds_are_over_and_its_rate_has_come_down(tiny, tmp_path, slow_steps):
+    change = {"train": {"max_steps": 1000, "eval_every": 10, "seconds": 30.0}, "optim": {"schedule": "linear"}}
+    home = TrialDir(tmp_path / "t")
+    results = train(Job.make("a", 0, Trial.model_validate(merge(tiny, change))), home)
+    rates = [row["lr"] for row in home.metrics()]
+    assert results["state"] == "completed" and 5 < results["steps"] < 1000
+    assert home.metrics()[-1]["step"] == results["steps"]
+    assert rates == sorted(rates, reverse=True) and rates[-1] < 0.2 * rates[0]
+    assert (home.final / "model.safetensors").exists()
