@@ -45,6 +45,12 @@ def tidy(trial: TrialDir, keep: int = 1) -> None:
         shutil.rmtree(old, ignore_errors=True)
 
 
+def clear(trial: TrialDir) -> None:
+    """Remove what a process that was killed while it wrote has left; for the one process that writes here."""
+    for left in trial.checkpoints.glob(".*"):
+        shutil.rmtree(left, ignore_errors=True)
+
+
 def steps(trial: TrialDir) -> list[Path]:
     """Resumable checkpoints, oldest first."""
     return sorted(trial.checkpoints.glob("step_[0-9]*"))

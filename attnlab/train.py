@@ -70,6 +70,8 @@ def train(
     device, lead, trial = torch.device(device), rank == 0, job.trial
     last_step, every = trial.train.max_steps, trial.train.eval_every
     kernels.calls.clear()
+    if lead:
+        checkpoint.clear(home)
     warm_s = warm_up(trial, device, world, cache) if cache else 0.0
     run = _set_up(trial, device, rank, world)
     resumed = checkpoint.load(home, run.model, run.optimizer, device) or {"step": 0, "seconds": 0.0}

@@ -111,6 +111,15 @@ def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(tiny, tmp_path):
     assert rows_of(home) == rows_of(whole)
 
 
+def test_what_a_kill_left_half_written_is_removed(tiny, tmp_path):
+    home = TrialDir(tmp_path)
+    left = home.checkpoints / ".step_00000002.x1y2"
+    left.mkdir(parents=True)
+    (left / "model.safetensors").write_bytes(b"half")
+    train(job_of(tiny), home)
+    assert [path.name for path in home.checkpoints.iterdir() if path.name.startswith(".")] == []
+
+
 def test_a_full_disk_leaves_the_older_checkpoint_whole(tiny, tmp_path, monkeypatch):
     home = TrialDir(tmp_path)
     save, calls = checkpoint._save, []
