@@ -11,6 +11,7 @@ CORE = [
     "transformers>=5.17",
     "ray[tune,train]>=2.60,<2.61",
     "optuna>=5",
+    "cmaes>=0.12",
     "tensorboard>=2.20",
     "datasets>=5",
     "pyyaml>=6",

@@ -23,6 +23,7 @@ from attnlab.config import (
     did_you_mean,
     merge,
     nest,
+    trial_part,
 )
 
 if TYPE_CHECKING:
@@ -63,7 +64,7 @@ def checked(raw: Mapping[str, Any]) -> Sweep:
     base, arms = (tree if isinstance(tree := raw.get(key), dict) else {} for key in ("trial", "arms"))
     shared = list(trial_problems(base, "trial", complete=not arms))
     problems += shared
-    trees = {arm: merge(base, tree) for arm, tree in arms.items() if isinstance(tree, dict)}
+    trees = {arm: merge(base, trial_part(tree)) for arm, tree in arms.items() if isinstance(tree, dict)}
     found = {arm: [line.removeprefix(f"arms.{arm}.") for line in trial_problems(tree, f"arms.{arm}")]
              for arm, tree in trees.items()}  # fmt: skip
     told = {line.removeprefix("trial.") for line in shared}
@@ -72,6 +73,7 @@ def checked(raw: Mapping[str, Any]) -> Sweep:
             everywhere = len(found) > 1 and all(line in other for other in found.values())  # the shared trial's mistake
             if line not in told:
                 problems.append(f"trial.{line}" if everywhere else f"arms.{arm}.{line}")
+    problems += [line for arm, tree in arms.items() if isinstance(tree, dict) for line in _space_problems(arm, tree)]
     if sweep and not problems:
         sweep = match.solved(sweep)
         problems += list(sweep_problems(sweep))
@@ -79,6 +81,23 @@ def checked(raw: Mapping[str, Any]) -> Sweep:
         raise SweepError(list(dict.fromkeys(problems)))
     assert sweep is not None
     return sweep
+
+
+def _space_problems(arm: str, tree: Mapping[str, Any]) -> Iterator[str]:
+    """An arm's own `search.space`; nothing else of the search may be an arm's, or the arms would not be tuned alike."""
+    where, own = f"arms.{arm}.search", tree.get("search", {})
+    if not isinstance(own, dict) or (unknown := [key for key in own if key != "space"]):
+        yield (
+            f"{where}.{unknown[0]}: all arms share it; an arm has a `search.space` of its own at most"
+            if isinstance(own, dict)
+            else f"{where}: a mapping with the key `space`, not {own!r}"
+        )
+        return
+    for key, form in (own.get("space") or {}).items():
+        try:
+            space.parse(form)
+        except ValueError as error:
+            yield f"{where}.space.{key}: {error}"
 
 
 def lines(error: ValidationError, root: type[BaseModel], prefix: str = "") -> list[str]:
@@ -162,9 +181,9 @@ def try_own_mixers(sweep: Sweep) -> None:
     Raises:
         SweepError: what is wrong with them, one line each.
     """
-    reaching = {k: d for k, d in (sweep.search.dimensions if sweep.search else {}).items() if k.startswith("model")}
     problems, seen = [], set()
     for arm in sweep.arms:
+        reaching = {k: d for k, d in sweep.dimensions_of(arm).items() if k.startswith("model")}
         for settings in space.corners(reaching):
             model = sweep.trial_of(arm, settings).model
             for layer in range(model.n_layers):
@@ -239,14 +258,18 @@ def _search_problems(sweep: Sweep, search: SearchConfig, arm: str, trial: Trial)
     if asha and asha.grace_steps >= trial.train.max_steps:
         last = trial.train.max_steps
         yield f"search.asha.grace_steps: {asha.grace_steps} is not below arm {arm}'s max_steps {last}: nothing to prune"
-    if search.sampler == "grid" and (loose := [k for k, d in search.dimensions.items() if d.kind != "choice"]):
+    dimensions = sweep.dimensions_of(arm)
+    if search.sampler == "grid" and (loose := [k for k, d in dimensions.items() if d.kind != "choice"]):
         yield f"search.space.{loose[0]}: sampler grid takes `choice` only; list the values"
         return
-    for key in search.space:
+    if search.sampler == "cmaes" and (unordered := [k for k, d in dimensions.items() if d.kind == "choice"]):
+        yield f"search.space.{unordered[0]}: sampler cmaes takes ranges only; use tpe where there are choices"
+        return
+    for key in dimensions:
         if key.startswith("train.seed"):
             yield f"search.space.{key}: a seed is not a setting to be tuned; use confirm.seeds"
-    for settings in space.corners(search.dimensions):
-        tree = merge(sweep.trial, sweep.arms[arm])
+    for settings in space.corners(dimensions):
+        tree = merge(sweep.trial, trial_part(sweep.arms[arm]))
         for key, value in settings.items():
             tree = merge(tree, nest(key, value))
         found = [_at_corner(line, arm, settings) for line in trial_problems(tree, "")]

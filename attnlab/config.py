@@ -168,7 +168,10 @@ class SearchConfig(Config):
     trials: PositiveInt = 8
     metric: str = "val_loss"
     mode: Literal["min", "max"] = "min"
-    sampler: Literal["tpe", "random", "grid"] = "tpe"
+    sampler: Literal["tpe", "random", "grid", "cmaes"] = "tpe"
+    extend: int = Field(
+        0, ge=0, description="trials more for every arm, if any arm's best lies at the end of its range"
+    )
     seed: int = Field(0, ge=0, description="of the sampler; arms with one space begin alike")
     asha: AshaConfig | None = None
 
@@ -190,16 +193,17 @@ class SearchConfig(Config):
         """The space, parsed: dotted trial key -> dimension."""
         return {key: parse(form) for key, form in self.space.items()}
 
-    @property
-    def trials_per_arm(self) -> int:
-        """`trials`; a grid's is its number of points."""
-        return prod(len(d.choices) for d in self.dimensions.values()) if self.sampler == "grid" else self.trials
+    def trials_of(self, dimensions: Mapping[str, Dimension]) -> int:
+        """Trials in a space: `trials`, or as many as it has points if these are fewer; a grid's are its points."""
+        points = prod(d.points for d in dimensions.values())
+        return int(points if self.sampler == "grid" else min(self.trials, points))
 
 
 class ConfirmConfig(Config):
-    """Each arm's best setting trained again, unstopped, once per seed."""
+    """Each arm's best settings trained again, unstopped, once per seed."""
 
     seeds: tuple[int, ...] = Field(min_length=1)
+    top: PositiveInt = Field(1, description="how many of its best settings; the best mean over the seeds counts")
 
 
 class ResourcesConfig(Config):
@@ -260,7 +264,7 @@ class Sweep(Config):
 
     def trial_of(self, arm: str, settings: Mapping[str, Any] | None = None, seed: int | None = None) -> Trial:
         """The trial of `arm` with sampled `settings` (dotted keys) and, if given, another training seed."""
-        tree = merge(self.trial, self.arms[arm])
+        tree = merge(self.trial, trial_part(self.arms[arm]))
         for key, value in (settings or {}).items():
             tree = merge(tree, nest(key, value))
         if seed is not None:
@@ -282,26 +286,41 @@ class Sweep(Config):
         """Seeds of the unstopped runs: those of `confirm`, else none."""
         return self.confirm.seeds if self.confirm else ()
 
+    def dimensions_of(self, arm: str) -> dict[str, Dimension]:
+        """What is searched for an arm: the sweep's space, and over it the arm's own `search.space`; {} without a
+        search."""
+        if self.search is None:
+            return {}
+        own = (self.arms[arm].get("search") or {}).get("space") or {}
+        return {**self.search.dimensions, **{key: parse(form) for key, form in own.items()}}
+
+    def trials_of(self, arm: str) -> int:
+        """Trials an arm gets: those of the search, without an extension, and one per seed of its unstopped runs."""
+        if self.search is None or self.confirm is None:
+            return self.search.trials_of(self.dimensions_of(arm)) if self.search else max(1, len(self.seeds))
+        searched = self.search.trials_of(self.dimensions_of(arm))
+        return searched + len(self.seeds) * min(self.confirm.top, searched)
+
     @property
     def trials_per_arm(self) -> int:
-        """Trials each arm gets: those of the search and one per seed of the unstopped runs."""
-        return (self.search.trials_per_arm + len(self.seeds)) if self.search else max(1, len(self.seeds))
+        """The most trials that an arm gets; fewer only where its space has fewer points."""
+        return max(self.trials_of(arm) for arm in self.arms)
 
     @property
     def total_trials(self) -> int:
-        """Trials of the whole sweep."""
-        return self.trials_per_arm * len(self.arms)
+        """Trials of the whole sweep, without an extension of the search."""
+        return sum(self.trials_of(arm) for arm in self.arms)
 
     @property
     def total_steps(self) -> int:
         """Optimizer steps of the whole sweep if nothing were stopped early."""
-        return sum(self.trial_of(arm).train.max_steps for arm in self.arms) * self.trials_per_arm
+        return sum(self.trial_of(arm).train.max_steps * self.trials_of(arm) for arm in self.arms)
 
     @property
     def total_tokens(self) -> int:
         """Training tokens of the whole sweep if nothing were stopped early."""
-        trials = (self.trial_of(arm) for arm in self.arms)
-        return sum(t.train.max_steps * t.tokens_per_step for t in trials) * self.trials_per_arm
+        trials = ((self.trial_of(arm), self.trials_of(arm)) for arm in self.arms)
+        return sum(t.train.max_steps * t.tokens_per_step * n for t, n in trials)
 
     def only(self, arms: Sequence[str]) -> Sweep:
         """The same sweep with some of its arms."""
@@ -339,6 +358,11 @@ def expand(tree: Mapping[str, Any]) -> dict[str, Any]:
     for key, value in tree.items():
         out = merge(out, nest(str(key), value))
     return out
+
+
+def trial_part(arm: Mapping[str, Any]) -> dict[str, Any]:
+    """An arm's tree without what it says of its search."""
+    return {key: value for key, value in arm.items() if key != "search"}
 
 
 def merge(base: Any, change: Any, key: str = "") -> Any:

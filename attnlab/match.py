@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from attnlab import models, signature
-from attnlab.config import ModelConfig, Sweep, SweepError, Trial, merge
+from attnlab.config import ModelConfig, Sweep, SweepError, Trial, merge, trial_part
 from attnlab.models.checks import spec_of
 
 WITHIN = 0.01
@@ -69,7 +69,7 @@ def measure(kind: str, model: ModelConfig, seq_len: int) -> float | None:
 def _searched(sweep: Sweep) -> Iterator[str]:
     asked = ["match"] * (sweep.match != "none") + ([sweep.budget.kind] if sweep.budget else [])
     for what in asked:
-        for key in sweep.search.space if sweep.search else ():
+        for key in {key: None for arm in sweep.arms for key in sweep.dimensions_of(arm)}:
             if key.startswith(SEARCHED[what]):
                 name = f"match: {sweep.match}" if what == "match" else f"budget: {what}"
                 yield f"search.space.{key}: {name} is solved once per arm, so this cannot be searched; give it per arm"
@@ -102,7 +102,7 @@ def _steps(sweep: Sweep, arm: str) -> dict[str, Any]:
     if steps < trial.train.eval_every:
         every = trial.train.eval_every
         raise ValueError(f"budget: {budget.kind}: {budget.amount:g} are {steps} steps, fewer than eval_every {every}")
-    given = merge(sweep.trial, sweep.arms[arm]).get("train", {}).get("max_steps")
+    given = merge(sweep.trial, trial_part(sweep.arms[arm])).get("train", {}).get("max_steps")
     if given not in (None, steps):
         raise ValueError(f"train.max_steps: {given}, but budget: {budget.kind} gives {steps}; leave one of them out")
     return {"train": {"max_steps": steps}}

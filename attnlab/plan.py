@@ -48,6 +48,9 @@ def show(sweep: Sweep) -> None:
         for part, tree in trial.model_dump(mode="json", exclude_none=True).items():
             text = yaml.safe_dump(tree, default_flow_style=True, sort_keys=False, width=1000).strip()
             console.print(f"  {part + ':':<7}{text}", markup=False)
+        if own := (sweep.arms[arm].get("search") or {}).get("space"):
+            text = yaml.safe_dump(own, default_flow_style=True, sort_keys=False, width=1000).strip()
+            console.print(f"  search its own {text}", markup=False)
     if sweep.search:
         space = yaml.safe_dump(sweep.search.space, default_flow_style=True, sort_keys=False, width=1000).strip()
         asha = (
@@ -60,7 +63,9 @@ def show(sweep: Sweep) -> None:
             markup=False,
         )
     console.print(f"\nGPUs: {sharing.said(sweep.resources, sharing.largest(sweep, tasks))}")
+    if sweep.search and sweep.search.extend:
+        console.print(f"and {sweep.search.extend} trials more per arm, if any arm's best lies at the end of its range")
     console.print(
-        f"total: {len(sweep.arms)} arms x {sweep.trials_per_arm} trials = {sweep.total_trials} trials, at most "
+        f"total: {len(sweep.arms)} arms x up to {sweep.trials_per_arm} trials: {sweep.total_trials} trials, at most "
         f"{sweep.total_steps:,} steps and {sweep.total_tokens:,} tokens"
     )

@@ -6,7 +6,7 @@ Neither torch nor ray is imported, and optuna only when a distribution is asked 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice, product
 from typing import TYPE_CHECKING, Any
@@ -36,6 +36,50 @@ class Dimension:
     def corners(self) -> tuple[Any, ...]:
         """The extreme values, which must all be valid settings."""
         return self.choices or (self.low, self.high)
+
+    @property
+    def ends(self) -> tuple[float, float] | tuple[None, None]:
+        """The smallest and the largest value; (None, None) for a choice that is not among numbers."""
+        if not self.choices:
+            return self.low, self.high
+        numbers = [v for v in self.choices if isinstance(v, (int, float)) and not isinstance(v, bool)]
+        return (min(numbers), max(numbers)) if len(numbers) == len(self.choices) > 1 else (None, None)
+
+    @property
+    def points(self) -> float:
+        """How many values there are; infinite for a range of real numbers."""
+        if self.choices:
+            return len(self.choices)
+        return self.high - self.low + 1 if RANGES[self.kind] is int else math.inf
+
+    def place(self, value: Any) -> float | None:
+        """Where between its ends a value lies, 0 to 1, on the scale searched; by rank for a choice among numbers. None
+        where there is no order."""
+        low, high = self.ends
+        if low is None or high is None or isinstance(value, bool) or not isinstance(value, (int, float)):
+            return None
+        if self.choices:
+            return sorted(self.choices).index(value) / (len(self.choices) - 1) if value in self.choices else None
+        if self.log:
+            return math.log(value / low) / math.log(high / low) if value > 0 else None
+        return (value - low) / (high - low)
+
+    def widened(self, edge: str) -> Dimension:
+        """The range with half of its span (on a log scale: the square root of its ratio) more at the "lower" or "upper"
+        end; a choice, and a linear range whose lower end is 0 or would cross it, stays as it is at that end."""
+        if self.choices:
+            return self
+        low, high = self.low, self.high
+        if self.log:
+            factor = math.sqrt(high / low)
+            low, high = (low / factor, high) if edge == "lower" else (low, high * factor)
+        else:
+            half = (high - low) / 2
+            below = low - half if low < 0 or low >= half else 0.0
+            low, high = (below, high) if edge == "lower" else (low, high + half)
+        if RANGES[self.kind] is int:
+            low, high = max(math.floor(low), 1 if self.log else -math.inf), math.ceil(high)
+        return Dimension(self.kind, low, high)
 
     def distribution(self) -> BaseDistribution:
         """The same dimension for Optuna."""
@@ -102,3 +146,9 @@ def corners(dimensions: Mapping[str, Dimension], limit: int = 256) -> list[dict[
     first = {name: d.corners[0] for name, d in dimensions.items()}
     one_at_a_time = ({**first, name: value} for name, d in dimensions.items() for value in d.corners)
     return list(islice(one_at_a_time, limit))
+
+
+def grid(dimensions: Mapping[str, Dimension]) -> Iterator[dict[str, Any]]:
+    """Every point of a space of choices and whole numbers, the last setting varying fastest."""
+    each = (d.choices or range(int(d.low), int(d.high) + 1) for d in dimensions.values())
+    return (dict(zip(dimensions, values, strict=True)) for values in product(*each))

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from statistics import mean, stdev
 from typing import Any
 
+from attnlab.certificate import certificate
 from attnlab.config import Sweep
 from attnlab.runs import STATES, Results, better
 
@@ -17,12 +18,12 @@ def standings(sweep: Sweep, results: Sequence[Results], baselines: Mapping[str, 
 
     Returns:
         {sweep, metric, mode, baselines, ranking: [arm, ...], arms: {arm: row}} with, per arm, `counts` by state,
-        `best` {trial_id, value, step, settings, state} or None, `confirm` {n, mean, std, values} or None, `steps`,
-        `tokens`, `seconds`, `device_seconds`, and the best trial's `n_params`, `n_params_non_embedding`,
-        `flops_per_token`, `state_bytes`. Arms are ranked by the mean of
+        `best` {trial_id, value, step, settings, state} or None, `confirm` {n, mean, std, values, settings} or None,
+        `steps`, `tokens`, `seconds`, `device_seconds`, and the best trial's `n_params`, `n_params_non_embedding`,
+        `flops_per_token`, `state_bytes`, and `certificate` (see `certificate`). Arms are ranked by the mean of
         their confirm runs where every arm has them, else by their best value in the search; arms without a value last.
     """
-    rows = {arm: _row(sweep, [r for r in results if r["arm"] == arm]) for arm in sweep.arms}
+    rows = {arm: _row(sweep, arm, [r for r in results if r["arm"] == arm]) for arm in sweep.arms}
     confirmed = all(row["confirm"] for row in rows.values())
     sign = 1 if sweep.mode == "min" else -1
 
@@ -59,10 +60,10 @@ def best_result(results: Iterable[Results], metric: str, mode: str) -> Results |
     return best
 
 
-def _row(sweep: Sweep, results: Sequence[Results]) -> dict[str, Any]:
+def _row(sweep: Sweep, arm: str, results: Sequence[Results]) -> dict[str, Any]:
     search = [r for r in results if r["phase"] == "search"]
     top = best_result(search or results, sweep.metric, sweep.mode)
-    finals = _confirmed(results, top, sweep.metric)
+    confirmed, finals = _confirmed(sweep, results)
     return {
         "counts": {state: sum(r["state"] == state for r in results) for state in STATES},
         "best": top
@@ -78,18 +79,38 @@ def _row(sweep: Sweep, results: Sequence[Results]) -> dict[str, Any]:
             "mean": mean(finals),
             "std": stdev(finals) if len(finals) > 1 else None,
             "values": finals,
+            "settings": confirmed,
         }
         if finals
         else None,
         **{key: sum(r[key] for r in results) for key in ("steps", "tokens", "seconds", "device_seconds")},  # type: ignore[literal-required]
         **{key: top.get(key) if top else None for key in SIZES},
+        "certificate": certificate(sweep, arm, results),
     }
 
 
-def _confirmed(results: Sequence[Results], top: Results | None, metric: str) -> list[float]:
-    """Last values of the completed confirm runs of one setting: the best trial's, or else the one confirmed latest (a
-    search that was extended leaves runs of a former best)."""
+def best_settings(search: Iterable[Results], metric: str, mode: str, count: int) -> list[dict[str, Any]]:
+    """The settings of the `count` best search trials, best first, each once."""
+    left, found = list(search), list[dict[str, Any]]()
+    while len(found) < count and (top := best_result(left, metric, mode)):
+        found.append(top["settings"])
+        left = [r for r in left if r["settings"] != top["settings"]]
+    return found
+
+
+def _confirmed(sweep: Sweep, results: Sequence[Results]) -> tuple[dict[str, Any], list[float]]:
+    """A setting and the last values of its completed confirm runs: of the best settings that were confirmed, that with
+    the best mean among those with most runs; else the one confirmed latest (a search that was extended leaves runs of a
+    former best)."""
     runs = [r for r in results if r["phase"] == "confirm" and r["state"] == "completed"]
-    of_best = [r for r in runs if top is not None and r["settings"] == top["settings"]]
-    chosen = of_best or [r for r in runs if r["settings"] == runs[-1]["settings"]]
-    return [r["last"][metric] for r in chosen if r["last"] and r["last"].get(metric) is not None]
+    search = [r for r in results if r["phase"] == "search"] or runs
+    candidates = best_settings(search, sweep.metric, sweep.mode, sweep.confirm.top if sweep.confirm else 1)
+    groups: list[tuple[dict[str, Any], list[float]]] = []
+    for settings in candidates + ([runs[-1]["settings"]] if runs else []):
+        mine = [r["last"] for r in runs if r["settings"] == settings and r["last"]]
+        values = [row[sweep.metric] for row in mine if row.get(sweep.metric) is not None]
+        groups += [(settings, values)] if values and (settings in candidates or not groups) else []
+    if not groups:
+        return {}, []
+    sign = 1 if sweep.mode == "min" else -1
+    return min(groups, key=lambda group: (-len(group[1]), sign * mean(group[1])))

@@ -142,7 +142,7 @@ def sampled(kind: str) -> Callable[[Grid, int], Next]:
     def make(grid: Grid, seed: int) -> Next:
         import optuna
 
-        from attnlab.sweep.search import sampler
+        from attnlab.sweep.arm import sampler
 
         rates = np.array(sorted(grid.curves))
         space = {"loguniform": [rates[0].item(), rates[-1].item()]}

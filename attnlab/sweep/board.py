@@ -77,11 +77,13 @@ class Board:
 
     def __init__(self, sweep: Sweep, total: int, total_steps: int, baselines: Mapping[str, float]):
         self._sweep, self._total, self._steps, self._baselines = sweep, total, total_steps, baselines
+        self._planned = total
         self._console = Console(width=None if sys.stdout.isatty() else 110, highlight=False)
         self._live = Live(console=self._console, refresh_per_second=2, transient=True) if sys.stdout.isatty() else None
         self._start, self._said = time.monotonic(), 0.0
         self._running: dict[str, dict[str, Any]] = {}
         self._done_before = 0.0
+        self._per_trial = total_steps / max(1, total)
         self._first_report: float | None = None  # the estimate leaves out the start of ray and of the slots
 
     def __enter__(self) -> Board:
@@ -100,6 +102,10 @@ class Board:
     def resumed(self, results: list[Any]) -> None:
         """What earlier sessions finished, so that the estimate counts only this one's work."""
         self._done_before = self._share(results)
+
+    def extended(self, trials: int) -> None:
+        """The search goes on: so many trials more than planned, in all."""
+        self._total, self._steps = self._planned + trials, int((self._planned + trials) * self._per_trial)
 
     def began(self, job: Job) -> None:
         self._running[job.trial_id] = {"arm": job.arm, "step": 0, "max": job.trial.train.max_steps}
@@ -135,8 +141,7 @@ class Board:
 
     def _share(self, results: list[Any]) -> float:
         """Steps done, in steps of the plan: a pruned trial's remaining steps are done too."""
-        per_trial = self._steps / max(1, self._total)
-        return len(results) * per_trial + sum(r.get("step", 0) for r in self._running.values())
+        return len(results) * self._per_trial + sum(r.get("step", 0) for r in self._running.values())
 
     def _summary(self, results: list[Any]) -> Text:
         now = time.monotonic()

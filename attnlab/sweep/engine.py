@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from attnlab import __version__, runs
+from attnlab.certificate import edges
 from attnlab.check import precision_problems, prepared
 from attnlab.config import Sweep, SweepError
 from attnlab.runs import SweepDir
@@ -70,7 +71,10 @@ def run(
     check_folder(sweep, folder, resume)
     ended = [r for r in folder.results() if r["arm"] in sweep.arms]
     if len(ended) >= sweep.total_trials and folder.leaderboard_file.exists():  # finished work is a no-op
-        return standings(sweep, ended, runs.read_json(folder.leaderboard_file)["baselines"])
+        board = standings(sweep, ended, runs.read_json(folder.leaderboard_file)["baselines"])
+        more = sweep.search.extend * len(sweep.arms) if sweep.search and edges(board) else 0
+        if len(ended) >= sweep.total_trials + more:
+            return board
     tasks = prepared(sweep)
     need, baselines = sharing.largest(sweep, tasks), next(iter(tasks.values())).baselines()
     with cluster(address, sweep, need) as (shape, slots):
@@ -123,6 +127,10 @@ def changes(old: Sweep, new: Sweep) -> list[str]:
         a, b = (getattr(s.search, key, None) for s in (old, new))
         if a != b:
             out.append(f"search.{key}: {a!r} there, {b!r} here")
+    for arm in old.arms.keys() & new.arms.keys():
+        a, b = (s.arms[arm].get("search") for s in (old, new))
+        if a != b:
+            out.append(f"arms.{arm}.search: {a!r} there, {b!r} here")
     return list(dict.fromkeys(out))
 
 

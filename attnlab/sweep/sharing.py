@@ -88,9 +88,9 @@ def largest(sweep: Sweep, tasks: Mapping[str, Task]) -> Need:
     Args:
         tasks: each arm's, with its data at hand.
     """
-    sizes = {k: d for k, d in (sweep.search.dimensions if sweep.search else {}).items() if not k.startswith("optim")}
     found = []
     for arm, task in tasks.items():
+        sizes = {key: d for key, d in sweep.dimensions_of(arm).items() if not key.startswith("optim")}
         ratio = float((task.eval_examples(64).targets != IGNORE).mean())
         found += [need(sweep.trial_of(arm, settings), task.vocab_size, ratio) for settings in corners(sizes)]
     return Need(max(n.gib for n in found), max(n.tflop for n in found))

@@ -139,10 +139,9 @@ def wanted(sweep: Sweep) -> list[Wanted]:
 
     from attnlab.step import choose
 
-    searched = sweep.search.dimensions if sweep.search else {}
-    reaching = {name: dimension for name, dimension in searched.items() if name.startswith(REACH)}
     found: dict[str, Wanted] = {}
     for arm in sweep.arms:
+        reaching = {key: dimension for key, dimension in sweep.dimensions_of(arm).items() if key.startswith(REACH)}
         for settings in space.corners(reaching):
             trial = warm.share_of(sweep.trial_of(arm, settings), sweep.resources.workers)
             task = build_task(trial.task, batch_size=trial.train.batch_size, seed=trial.train.seed)

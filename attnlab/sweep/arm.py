@@ -1,0 +1,217 @@
+"""One arm's search: its Optuna study, its quota, the jobs that are still to run, and what the study is told."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import deque
+from collections.abc import Mapping
+from typing import Any
+
+import optuna
+from optuna.trial import TrialState
+
+from attnlab.certificate import certificate
+from attnlab.check import trial_problems
+from attnlab.config import SearchConfig, Sweep
+from attnlab.runs import Job, Results, SweepDir, best_row, write_json
+from attnlab.space import Dimension, grid
+from attnlab.standings import best_settings
+
+optuna.logging.set_verbosity(optuna.logging.WARNING)
+REPEATS = 20  # how often a sampler is asked again for settings that were not tried yet
+
+
+class Arm:
+    """One arm's study, its quota and the jobs that are still to run."""
+
+    def __init__(self, name: str, sweep: Sweep, folder: SweepDir, storage: optuna.storages.BaseStorage):
+        self.name, self._sweep, self._folder = name, sweep, folder
+        self.search = sweep.search
+        self.study = optuna.create_study(
+            storage=storage,
+            study_name=name,
+            direction="minimize" if sweep.mode == "min" else "maximize",
+            load_if_exists=True,
+        )
+        self.quota = self.search.trials_of(sweep.dimensions_of(name)) if self.search else 0
+        self.widened: dict[str, Dimension] | None = None  # the space of the search's extension, once it has begun
+        self.jobs = {t.trial_id: t.job() for t in folder.trials() if t.arm == name}
+        self.ended: dict[str, Results] = {i: r for i in self.jobs if (r := folder.trial(name, i).results())}
+        self._adopt()
+        self.unfinished = deque(job for job in self.jobs.values() if job.trial_id not in self.ended)
+        self.issued = len(self.jobs) - len(self.unfinished)
+
+    def next(self, settled: bool) -> Job | None:
+        """The next job: unfinished ones of an earlier session first. None: nothing to run now.
+
+        settled: whether it is known if the search is extended; nothing is confirmed before.
+        """
+        if self.unfinished:
+            job = self.unfinished.popleft()
+        elif self.search and self.count("search") < self._quota:
+            job = self._ask(self.search)
+        else:
+            job = self._seed_run() if settled else None
+        if job is None:
+            return None
+        self.issued += 1
+        self.jobs[job.trial_id] = job
+        write_json(self._folder.trial(self.name, job.trial_id).config_file, job.model_dump(mode="json"))
+        return job
+
+    def count(self, phase: str) -> int:
+        """Jobs of a phase begun so far, in this session or before."""
+        return sum(job.phase == phase for job in self.jobs.values())
+
+    def end(self, job: Job, results: Results) -> None:
+        """Take note of a trial's end and tell the study."""
+        self.ended[job.trial_id] = results
+        if job.phase == "search":
+            self._tell(job, results)
+
+    @property
+    def _quota(self) -> int:
+        if not (self.search and self.widened):
+            return self.quota
+        return int(min(self.quota + self.search.extend, math.prod(d.points for d in self.widened.values())))
+
+    @property
+    def searched(self) -> list[Results]:
+        """The search trials that have ended, by number."""
+        return [r for i, r in sorted(self.ended.items()) if r["phase"] == "search"]
+
+    def edges(self) -> dict[str, str]:
+        """The settings whose best value, after the quota, lies at an end of its range that can be widened."""
+        first = [r for r in self.searched if self.jobs[r["trial_id"]].number in self._first]
+        found = certificate(self._sweep, self.name, first)["settings"]
+        space = self._sweep.dimensions_of(self.name)
+        at = {key: place["edge"] for key, place in found.items() if place["edge"]}
+        return {key: edge for key, edge in at.items() if self._valid(key, space[key].widened(edge)) != space[key]}
+
+    @property
+    def _first(self) -> set[int]:
+        """The numbers of the trials within the quota."""
+        return set(sorted(job.number for job in self.jobs.values() if job.phase == "search")[: self.quota])
+
+    def extend(self) -> None:
+        """Search on, in ranges widened at the ends at which the best settings lie."""
+        space, edges = self._sweep.dimensions_of(self.name), self.edges()
+        self.widened = {k: self._valid(k, d.widened(edges[k])) if k in edges else d for k, d in space.items()}
+
+    def _valid(self, key: str, dimension: Dimension) -> Dimension:
+        """The range, or where the trial could not have the new ends (dropout above 1), the sweep's own."""
+        for value in dimension.corners:
+            try:
+                tree = self._sweep.trial_of(self.name, {key: value}).model_dump()
+            except ValueError:
+                return self._sweep.dimensions_of(self.name)[key]
+            if list(trial_problems(tree, "")):
+                return self._sweep.dimensions_of(self.name)[key]
+        return dimension
+
+    def _ask(self, search: SearchConfig) -> Job:
+        """A trial with settings that no other has; the study is told what became of those that come again."""
+        space = self.widened or self._sweep.dimensions_of(self.name)
+        distributions = {key: d.distribution() for key, d in space.items()}
+        finite = math.isfinite(math.prod(d.points for d in space.values()))
+        tried = {canonical(job.settings): job for job in self.jobs.values() if job.phase == "search"}
+        for attempt in range(REPEATS + 1):
+            number = len(self.study.get_trials(deepcopy=False))
+            self.study.sampler = sampler(search, number)
+            if finite and (search.sampler == "grid" or attempt == REPEATS):
+                fresh = (point for point in grid(space) if canonical(point) not in tried)
+                self.study.enqueue_trial(next(fresh))
+            trial = self.study.ask(distributions)
+            if (known := tried.get(canonical(trial.params))) is None:
+                break
+            self._tell_again(trial, known)
+        return self._job(trial)
+
+    def _tell_again(self, trial: optuna.trial.Trial, known: Job) -> None:
+        """Settings that were trained already are not trained again: the study gets the value they have, FAIL if they
+        have none (yet)."""
+        results = self.ended.get(known.trial_id)
+        value = best_row(self._folder.trial(self.name, known.trial_id).metrics(), known.metric, known.mode)
+        if results and results["state"] == "completed" and value:
+            self.study.tell(trial, value[known.metric])
+        else:
+            self.study.tell(trial, state=TrialState.FAIL)
+
+    def _job(self, trial: optuna.trial.Trial | optuna.trial.FrozenTrial) -> Job:
+        settings = dict(trial.params)
+        return self._make(trial.number, self._sweep.trial_of(self.name, settings), settings=settings)
+
+    def _make(self, number: int, trial: Any, **rest: Any) -> Job:
+        return Job.make(self.name, number, trial, metric=self._sweep.metric, mode=self._sweep.mode, **rest)
+
+    def _seed_run(self) -> Job | None:
+        """One of the arm's best settings (or, without a search, the arm as it is) under the next seed; None while the
+        search goes on, when every seed has had its run, or if no trial gave a value.
+
+        A search that went on may have another best setting: it is confirmed anew.
+        """
+        seeds, chosen = self._sweep.seeds, [{}]
+        if self.search:
+            if len(self.searched) < self._quota or not seeds:
+                return None
+            top = self._sweep.confirm.top if self._sweep.confirm else 1
+            chosen = best_settings(self.searched, self._sweep.metric, self._sweep.mode, top)
+        else:
+            seeds = seeds or (self._sweep.trial_of(self.name).train.seed,)
+        runs = [(job.settings, job.trial.train.seed) for job in self.jobs.values() if job.phase == "confirm"]
+        left = [(settings, seed) for seed in seeds for settings in chosen if (settings, seed) not in runs]
+        if not left:
+            return None
+        settings, seed = left[0]
+        number = max([self._quota - 1, *(job.number for job in self.jobs.values())]) + 1
+        return self._make(number, self._sweep.trial_of(self.name, settings, seed), settings=settings, phase="confirm")
+
+    def _adopt(self) -> None:
+        """Bring journal and folders together after a crash: a study's open trial that has ended is told; one that was
+        asked for but never written becomes a job again, under the same number."""
+        known = {job.number: job for job in self.jobs.values() if job.phase == "search"}
+        for trial in self.study.get_trials(deepcopy=False):
+            if trial.state is not TrialState.RUNNING:
+                continue
+            job = known.get(trial.number)
+            if job is None:
+                job = self._job(trial)
+                self.jobs[job.trial_id] = job
+            elif job.trial_id in self.ended:
+                self._tell(job, self.ended[job.trial_id])
+
+    def _tell(self, job: Job, results: Results) -> None:
+        """COMPLETE with its value, PRUNED with what it reported on the way, FAIL for diverged and failed ones."""
+        frozen = self.study.get_trials(deepcopy=False)[job.number]
+        if frozen.state is not TrialState.RUNNING:
+            return
+        rows = self._folder.trial(self.name, job.trial_id).metrics()
+        trial = optuna.trial.Trial(self.study, frozen._trial_id)
+        for row in rows:
+            if row.get(job.metric) is not None:
+                trial.report(row[job.metric], row["step"])
+        trial.set_user_attr("trial_id", job.trial_id)
+        best = best_row(rows, job.metric, job.mode)
+        if results["state"] == "completed" and best:
+            self.study.tell(trial, best[job.metric])
+        else:
+            self.study.tell(trial, state=TrialState.PRUNED if results["state"] == "pruned" else TrialState.FAIL)
+
+
+def sampler(search: SearchConfig, number: int) -> optuna.samplers.BaseSampler:
+    """The sampler of an arm's trial `number`. It is made anew for each, seeded by (seed, number): a resumed study goes
+    on as it would have, and until the model-based phase begins, arms with the same space get the same settings."""
+    seed = (search.seed * 100_003 + number) % 2**32
+    if search.sampler == "tpe":
+        return optuna.samplers.TPESampler(
+            seed=seed, constant_liar=True, n_startup_trials=min(10, max(3, search.trials // 3))
+        )
+    if search.sampler == "cmaes":  # its state is kept in the study
+        return optuna.samplers.CmaEsSampler(seed=seed, warn_independent_sampling=False)
+    return optuna.samplers.RandomSampler(seed=seed)
+
+
+def canonical(settings: Mapping[str, Any]) -> str:
+    """Equal for equal settings."""
+    return json.dumps(settings, sort_keys=True)
