@@ -84,7 +84,7 @@ def warm(sweep: Sweep, args: argparse.Namespace) -> int:
 
 def launch(sweep: Sweep, args: argparse.Namespace) -> int:
     """Run, analyse, say where everything is."""
-    from attnlab.sweep.engine import EngineError, run
+    from attnlab.sweep.engine import EngineError, SlotError, run
 
     where = args.results / sweep.name
     try:
@@ -92,6 +92,9 @@ def launch(sweep: Sweep, args: argparse.Namespace) -> int:
         board = run(sweep, args.results, **how)
     except EngineError as error:
         raise SweepError([str(error)]) from None
+    except SlotError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         again = shlex.join([sys.executable, *sys.argv, *([] if args.resume else ["--resume"])])
         print(f"\nstopped; what ended is kept. Go on with:\n  {again}", file=sys.stderr)

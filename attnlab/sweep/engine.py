@@ -42,6 +42,10 @@ class EngineError(RuntimeError):
     """The sweep cannot be run here; one line says why and what would help. Nothing has been written."""
 
 
+class SlotError(RuntimeError):
+    """A slot's workers cannot be had any more, which ended the sweep; what had ended is kept."""
+
+
 def run(
     sweep: Sweep,
     results: Path,
@@ -65,6 +69,7 @@ def run(
     Raises:
         EngineError: the folder, the cluster or the resources do not fit; nothing was written.
         SweepError: data that cannot be had, or a precision that the cluster's GPUs refuse; nothing was written.
+        SlotError: workers that cannot be started; everything finished is kept, and `resume` goes on.
         KeyboardInterrupt: Ctrl-C; everything finished is kept, and `resume` goes on.
     """
     folder = SweepDir(Path(results).resolve() / sweep.name)
@@ -242,8 +247,11 @@ def _search(
                 run_config=tune.RunConfig(name="tune", storage_path=str(folder.ray), verbose=0, callbacks=[watch]),
             ).fit()
         slots.close()
-    except BaseException:
+    except BaseException as error:
         slots.abandon()
+        if slots.errors and not isinstance(error, KeyboardInterrupt):
+            said = " ".join(str(slots.errors[0]).split())
+            raise SlotError(f"a slot failed: {said}; what ended is kept, and --resume goes on") from slots.errors[0]
         raise
     finally:
         watch.write()

@@ -14,6 +14,7 @@ from typing import Any
 
 import ray
 
+STARTS = 3  # of a slot's workers that may fail in a row before their first trial
 POLL_S = 0.5  # how often a waiting call looks whether the mailbox was closed
 
 
@@ -29,6 +30,21 @@ class Mailbox:
         self._out: dict[str, asyncio.Queue[dict[str, Any]]] = {}
         self._marked: set[str] = set()
         self._closed = False
+        self._starts = 0
+        self._cause = "their processes died; ray's logs say how"
+
+    async def starting(self) -> bool:
+        """The workers start; False if they should not, because they have failed at it too often."""
+        self._starts += 1
+        return self._starts <= STARTS
+
+    async def start_failed(self, cause: str) -> None:
+        """What a worker raised before it could take a trial."""
+        self._cause = cause
+
+    async def broken(self) -> str | None:
+        """Why the workers cannot start; None if they can."""
+        return f"failed to start {STARTS} times in a row: {self._cause}" if self._starts > STARTS else None
 
     async def post(self, job: dict[str, Any]) -> None:
         """Hand a trial to the slot."""
@@ -37,6 +53,7 @@ class Mailbox:
 
     async def take(self) -> dict[str, Any] | None:
         """The worker's next trial; the same one again if the worker died in it; None when the slot is to end."""
+        self._starts = 0
         if self._now is not None:
             self._attempts += 1
             if self._attempts <= self._max_failures:

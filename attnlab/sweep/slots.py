@@ -84,13 +84,18 @@ class Slots:
             )
             for i, box in enumerate(self.boxes)
         ]
-        self._threads = [threading.Thread(target=partial(self._fit, t), daemon=True) for t in trainers]
+        self._threads = [
+            threading.Thread(target=partial(self._fit, *pair), daemon=True)
+            for pair in zip(trainers, self.boxes, strict=True)
+        ]
         for thread in self._threads:
             thread.start()
 
-    def _fit(self, trainer: TorchTrainer) -> None:
+    def _fit(self, trainer: TorchTrainer, box: Any) -> None:
         try:
             trainer.fit()
+            if cause := ray.get(box.broken.remote()):
+                raise RuntimeError(f"its workers {cause}")
         except BaseException as error:  # a thread's exception is only seen if it is kept
             self.errors.append(error)
 
@@ -121,7 +126,30 @@ class Slots:
 
 
 def work(config: dict[str, Any]) -> None:
-    """The training function of a slot's TorchTrainer, on every rank: take a trial, train it, again."""
+    """The training function of a slot's TorchTrainer, on every rank: take a trial, train it, again.
+
+    Workers that fail are started again without end, as their trial is what counts its attempts; those that fail before
+    they took one are counted here.
+    """
+    context, box = ray_train.get_context(), config["box"]
+    rank, world = context.get_world_rank(), context.get_world_size()
+    if not _share(ray.get(box.starting.remote()) if rank == 0 else None, world):
+        return
+    try:
+        cache = _start(config)
+    except Exception as error:
+        ray.get(box.start_failed.remote("".join(traceback.format_exception_only(error)).strip()))
+        raise
+    clean = Clean()
+    if rank == 0:
+        ray.get(config["pool"].offer.remote(config["slot"], box))
+    while (job := _share(ray.get(box.take.remote()) if rank == 0 else None, world)) is not None:
+        _run(Job.model_validate(job), config, rank, world, cache)
+        clean()
+
+
+def _start(config: dict[str, Any]) -> Any:
+    """Make the process ready for trials; returns its kernel cache."""
     import torch
 
     import attnlab.train  # noqa: F401 (slow to import: done before the slot is offered)
@@ -129,18 +157,10 @@ def work(config: dict[str, Any]) -> None:
 
     if os.path.isdir(config["cwd"]):  # the launcher's: a sweep file's relative paths mean the same here
         os.chdir(config["cwd"])
-    context = ray_train.get_context()
-    rank, world = context.get_world_rank(), context.get_world_size()
     torch.set_num_threads(config["cpus"])
     cap_memory(config["gpus"], ray_train.torch.get_device())
     os.environ[warm.VARIABLE] = config["kernel_cache"]
-    cache = warm.use(Path(config["kernel_cache"]), ray_train.torch.get_device())
-    clean = Clean()
-    if rank == 0:
-        ray.get(config["pool"].offer.remote(config["slot"], config["box"]))
-    while (job := _share(ray.get(config["box"].take.remote()) if rank == 0 else None, world)) is not None:
-        _run(Job.model_validate(job), config, rank, world, cache)
-        clean()
+    return warm.use(Path(config["kernel_cache"]), ray_train.torch.get_device())
 
 
 def _run(job: Job, config: dict[str, Any], rank: int, world: int, cache: Any) -> None:

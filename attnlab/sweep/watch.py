@@ -82,7 +82,7 @@ class Watch(Transient, tune.Callback):
         if self._interrupted:
             raise KeyboardInterrupt
         if self._slot_errors:  # its trial would be waited for in vain
-            raise RuntimeError("a slot's TorchTrainer failed; --resume goes on") from self._slot_errors[0]
+            raise RuntimeError("a slot failed") from self._slot_errors[0]
         self._board.extended(self._search.extended)
         self._board.update(self.results)
 
