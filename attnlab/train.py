@@ -218,7 +218,7 @@ def _set_up(trial: Trial, device: torch.device, rank: int, world: int) -> Run:
     refuse_precision(trial.model, trial.train.precision, device.type)
     if device.type == "cuda":
         tuning.install()
-    model = build_model(trial.model, task.vocab_size).to(device).train()
+    model = build_model(trial.model, task.vocab_size, task.readout).to(device).train()
     kind, why = choose(trial.train.step, device, world)
     if kind != "eager":
         model.backbone.parts = compiled_parts()

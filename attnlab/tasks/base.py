@@ -9,12 +9,14 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 IGNORE = -100  # the target of a position that predicts nothing; PyTorch's cross_entropy ignores it by default
+
+Readout = Literal["last"] | None
 
 
 class Batch(NamedTuple):
@@ -35,6 +37,7 @@ class Task(ABC):
 
     metrics: tuple[str, ...]  # what the evaluation of this task gives
     kind_names: tuple[str, ...] = ()  # of the targets, where they are of several kinds
+    readout: Readout = None  # "last": every target is answered out of the last position (`attnlab.models.readout`)
     bytes_per_token: float | None = None  # of the validation split; None where the tokens are no text
     eos_id: int | None = None  # the token that ends a document; None where there are no documents
 

@@ -66,6 +66,10 @@ def memorization(row, task):
     return {t: int(task.facts[row[t - 1]]) for t in range(1, len(row), 2)}
 
 
+def compression(row, task):
+    return dict(enumerate(row[:-1]))  # given the last position's knowledge of the row, which is what is trained
+
+
 def parity(row, task):
     bits = [x - 1 for x in row if x]
     asked = range(len(bits)) if task.ask == "every" else [len(bits) - 1]
@@ -92,6 +96,7 @@ SOLVERS = {
     "noisy_recall": in_context_recall,
     "fuzzy_recall": fuzzy_recall,
     "memorization": memorization,
+    "compression": compression,
     "parity": parity,
     "modular_arithmetic": modular_arithmetic,
     "passkey": passkey,
@@ -106,6 +111,7 @@ HARD = {  # settings that fit 48 positions
     "noisy_recall": {"vocab_size": small(12, 40), "noise_vocab_size": small(1, 8), "noise_ratio": st.floats(0, 0.99)},
     "fuzzy_recall": {"vocab_size": small(11, 40), "key_size": small(1, 4), "value_size": small(1, 4)},
     "memorization": {"vocab_size": small(5, 99), "fact_seed": small(0, 9)},
+    "compression": {"vocab_size": small(3, 99)},
     "parity": {"min_length": small(1, 48), "ask": st.sampled_from(["last", "every"])},
     "modular_arithmetic": {
         "modulus": small(2, 9),  # one digit each, for the solver's text
@@ -130,7 +136,7 @@ def test_every_synthetic_task_has_a_solver():
 @given(data=st.data())
 def test_every_answer_follows_from_its_prompt(name, data):
     args = data.draw(st.fixed_dictionaries(HARD[name]))
-    lengths = {} if name == "memorization" else {"eval_seq_lens": [96]}
+    lengths = {} if name in ("memorization", "compression") else {"eval_seq_lens": [96]}
     task = build(name, seq_len=48, n_eval=8, seed=data.draw(st.integers(0, 99)), **args, **lengths)
     for batch in (task.batch(data.draw(st.integers(0, 99))), *(at.eval_examples() for at in task.lengths().values())):
         for row, targets in zip(*(a.tolist() for a in batch), strict=True):
@@ -152,6 +158,7 @@ def test_the_row_in_the_docstring_is_one_of_the_task(name):
 
 
 GOLDEN = {
+    "compression": 1682453850,
     "copy": 1157475811,
     "fuzzy_recall": 1562869571,
     "in_context_recall": 3285910041,
