@@ -24,7 +24,7 @@ def evaluate(
     var(R) = n / (n - 1) * sum((l_i - R c_i)^2) / sum(c)^2   (Cochran, Sampling Techniques, 1977, section 6.3).
 
     Args:
-        batch_size: sequences per batch at the training length; at other lengths about as many tokens.
+        batch_size: sequences per batch at the training length; at other lengths as `rows_at`.
 
     Returns, identically on every rank:
         val_loss (nats per target) and val_accuracy, each with `_se`; val_bpb (bits per UTF-8 byte) where the task
@@ -35,7 +35,7 @@ def evaluate(
     model.eval()
     out = {}
     for ending, at in task.lengths().items():
-        rows = max(1, batch_size * task.seq_len // at.seq_len)
+        rows = rows_at(batch_size, task, at)
         sums = torch.zeros(1 + len(at.kind_names), 13, dtype=torch.float64, device=device)
         for i, batch in enumerate(at.eval_batches(rows)):
             if i % world == rank:
@@ -49,6 +49,11 @@ def evaluate(
         out |= {name + ending + "_se": error for name, (_, error) in scores.items()}
     model.train(training)
     return {key: out[key] for name in task.metrics for key in (name, name + "_se")}
+
+
+def rows_at(batch_size: int, task: Task, at: Task) -> int:
+    """Sequences per batch of the task at another length, so that a batch has no more tokens than `batch_size` have."""
+    return max(1, batch_size * task.seq_len // at.seq_len)
 
 
 def _moments(

@@ -21,7 +21,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 from attnlab.config import TaskConfig, did_you_mean
 from attnlab.tasks.base import IGNORE, Batch, Task
 
-__all__ = ["IGNORE", "TASKS", "Task", "Batch", "build_task", "check_task", "metrics_of", "settings_of"]
+__all__ = ["IGNORE", "TASKS", "Task", "Batch", "build_task", "check_task", "metrics_of", "settings_of", "summaries"]
 
 GIVEN = ("batch_size", "seed")  # given by the training loop, never by a sweep file's `task:`
 WORDS = {
@@ -116,3 +116,8 @@ def metrics_of(task: TaskConfig) -> tuple[str, ...]:
     if task.name not in TASKS or check_task(task):
         return ()
     return TASKS[task.name]()(**task.args, batch_size=1, seed=0).metrics
+
+
+def summaries() -> dict[str, str]:
+    """Each task's name and the first line of its file."""
+    return {name: (importlib.import_module(f"{__name__}.{name}").__doc__ or "").splitlines()[0] for name in TASKS}

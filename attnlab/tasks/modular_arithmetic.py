@@ -1,4 +1,4 @@
-"""Modular arithmetic: what is the expression's value modulo m? Without brackets a finite state to be tracked.
+"""Modular arithmetic: what is the expression's value modulo m? With or without brackets.
 
 Grazzi et al. 2024, "Unlocking State-Tracking in Linear RNNs Through Negative Eigenvalues" (arXiv 2411.12537), section
 5.1, with and without brackets, modulo 5, trained on up to 40 tokens and tested on longer ones; the grammar is that of
