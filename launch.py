@@ -39,7 +39,7 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument(
         "overrides", nargs="*", metavar="a.b=c", help="changes to it, such as trial.train.max_steps=100"
     )
-    parser.add_argument("--list", action="store_true", help="list the sweeps that come with attnlab, and stop")
+    parser.add_argument("--list", action="store_true", help="list the sweeps and the tasks there are, and stop")
     parser.add_argument("--dry-run", action="store_true", help="check everything and print the plan, and stop")
     parser.add_argument("--warm", action="store_true", help="tune the GPU kernels of all arms, and stop")
     parser.add_argument("--resume", action="store_true", help="go on with what the sweep's results folder holds")
@@ -53,11 +53,16 @@ def arguments() -> argparse.ArgumentParser:
 
 
 def list_sweeps() -> int:
-    """Every sweep file with its arms."""
+    """Every sweep file with its arms, and every task."""
+    from attnlab.tasks import summaries
+
     for path in sorted(SWEEPS.glob("*.yaml")):
         sweep = load_sweep(path)
         print(f"{path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path}: {sweep.description}")
         print(f"    {len(sweep.arms)} arms x {sweep.trials_per_arm} trials: {', '.join(sweep.arms)}")
+    print("tasks, for `task: {name: ...}`; settings and an example row are in attnlab/tasks/NAME.py:")
+    for name, summary in summaries().items():
+        print(f"    {name:20}{summary}")
     return 0
 
 

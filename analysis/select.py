@@ -84,8 +84,9 @@ def select(data: SweepData) -> Selection:
     scores = {arm: _score(board, arm) for arm in sweep.arms}
     order = list(sweep.arms)
     arms = [_arm(data, arm, order.index(arm), board["arms"][arm], scores, board["ranking"]) for arm in board["ranking"]]
-    # a baseline is named after the metric it is a value of: `unigram_loss` belongs to val_loss
-    baselines = {name: value for name, value in data.baselines.items() if metric.removeprefix("val_") in name}
+    # a baseline is named after the quantity it is a value of: `unigram_loss` belongs to val_loss and val_loss_T512
+    quantity = metric.removeprefix("val_").partition("_")[0]
+    baselines = {name: value for name, value in data.baselines.items() if quantity in name}
     return Selection(data, arms, board["ranked_by"], baselines)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
@@ -16,48 +17,72 @@ from attnlab.tasks import IGNORE, Task
 def evaluate(
     model: Any, task: Task, *, device: torch.device, batch_size: int, autocast: Any, rank: int = 0, world: int = 1
 ) -> dict[str, float]:
-    """Evaluate on the task's fixed validation set, its batches dealt round-robin to the ranks.
+    """Evaluate on the task's fixed validation set, at each of its lengths, the batches dealt round-robin to the ranks.
 
     Sequences are the sampling unit (tokens of one sequence are not independent), so the standard error is that of a
     ratio of sums over sequences: with l_i the loss and c_i the targets of sequence i and R = sum(l) / sum(c),
     var(R) = n / (n - 1) * sum((l_i - R c_i)^2) / sum(c)^2   (Cochran, Sampling Techniques, 1977, section 6.3).
 
+    Args:
+        batch_size: sequences per batch at the training length; at other lengths as `rows_at`.
+
     Returns, identically on every rank:
         val_loss (nats per target) and val_accuracy, each with `_se`; val_bpb (bits per UTF-8 byte) where the task
-        knows its bytes; only the keys the task names in `metrics` and their standard errors.
+        knows its bytes; val_accuracy_<kind> where its targets are of several kinds; the same with `_T<length>` for
+        each other length, `_se` last; only the keys the task names in `metrics` and their standard errors.
     """
     training = model.training
     model.eval()
-    sums = torch.zeros(9, dtype=torch.float64, device=device)
-    for i, batch in enumerate(task.eval_batches(batch_size)):
-        if i % world == rank:
-            with autocast():
-                sums += _moments(model, *(torch.from_numpy(a).to(device) for a in batch))
-    model.train(training)
-    if world > 1:
-        dist.all_reduce(sums)
-    n, c, cc, loss, loss2, loss_c, hit, hit2, hit_c = sums.tolist()
     out = {}
-    out["val_loss"], out["val_loss_se"] = _ratio(n, c, cc, loss, loss2, loss_c)
-    out["val_accuracy"], out["val_accuracy_se"] = _ratio(n, c, cc, hit, hit2, hit_c)
-    if task.bytes_per_token:
-        per = math.log(2) * task.bytes_per_token
-        out["val_bpb"], out["val_bpb_se"] = out["val_loss"] / per, out["val_loss_se"] / per
-    return {key: value for key, value in out.items() if key.removesuffix("_se") in task.metrics}
+    for ending, at in task.lengths().items():
+        rows = rows_at(batch_size, task, at)
+        sums = torch.zeros(1 + len(at.kind_names), 13, dtype=torch.float64, device=device)
+        for i, batch in enumerate(at.eval_batches(rows)):
+            if i % world == rank:
+                kinds = at.kinds(batch) if at.kind_names else np.zeros_like(batch.targets)
+                with autocast():
+                    sums += _moments(model, *(torch.from_numpy(a).to(device) for a in (*batch, kinds)), len(sums) - 1)
+        if world > 1:
+            dist.all_reduce(sums)
+        scores = _scores(sums, at)
+        out |= {name + ending: value for name, (value, _) in scores.items()}
+        out |= {name + ending + "_se": error for name, (_, error) in scores.items()}
+    model.train(training)
+    return {key: out[key] for name in task.metrics for key in (name, name + "_se")}
 
 
-def _moments(model: Any, inputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    """First and second moments over the sequences of one batch [B, T]: n, c, cc, l, ll, lc, a, aa, ac (float64)."""
+def rows_at(batch_size: int, task: Task, at: Task) -> int:
+    """Sequences per batch of the task at another length, so that a batch has no more tokens than `batch_size` have."""
+    return max(1, batch_size * task.seq_len // at.seq_len)
+
+
+def _moments(
+    model: Any, inputs: torch.Tensor, targets: torch.Tensor, kinds: torch.Tensor, n_kinds: int
+) -> torch.Tensor:
+    """Moments over the sequences of one batch [B, T], of all targets and of each kind's, float64 [1 + kinds, 13]: the
+    sequences with a target; the sums of a sequence's targets c, loss l and hits h; the sums of their 9 products."""
     mask = targets != IGNORE
     logits = model.head(model.hidden(inputs)[mask]).float()  # the head only where there is a target
-    row = mask.nonzero()[:, 0]
-    per = torch.zeros(3, len(inputs), dtype=torch.float64, device=inputs.device)
-    per[0].index_add_(0, row, torch.ones_like(row, dtype=torch.float64))
-    per[1].index_add_(0, row, F.cross_entropy(logits, targets[mask], reduction="none").double())
-    per[2].index_add_(0, row, (logits.argmax(-1) == targets[mask]).double())
-    c, loss, hit = per
-    n = (c > 0).sum().double()
-    return torch.stack([n, c.sum(), c @ c, loss.sum(), loss @ loss, loss @ c, hit.sum(), hit @ hit, hit @ c])
+    told = [torch.ones(len(logits), device=inputs.device), F.cross_entropy(logits, targets[mask], reduction="none")]
+    told.append(logits.argmax(-1) == targets[mask])
+    per = torch.zeros(max(1, n_kinds), len(inputs), 3, dtype=torch.float64, device=inputs.device)
+    per.index_put_((kinds[mask], mask.nonzero()[:, 0]), torch.stack([a.double() for a in told], -1), accumulate=True)
+    if n_kinds:
+        per = torch.cat([per.sum(0, keepdim=True), per])
+    n = (per[..., 0] > 0).sum(1, keepdim=True)
+    return torch.cat([n, per.sum(1), torch.einsum("kbi,kbj->kij", per, per).flatten(1)], dim=1)
+
+
+def _scores(sums: torch.Tensor, task: Task) -> dict[str, tuple[float, float]]:
+    """Summed moments [1 + kinds, 13] -> metric -> (value, standard error)."""
+    (n, c, loss, hit, cc, lc, hc, _, ll, _, _, _, hh), *kinds = sums.tolist()
+    scores = {"val_loss": _ratio(n, c, cc, loss, ll, lc), "val_accuracy": _ratio(n, c, cc, hit, hh, hc)}
+    if task.bytes_per_token:
+        per = math.log(2) * task.bytes_per_token
+        scores["val_bpb"] = (scores["val_loss"][0] / per, scores["val_loss"][1] / per)
+    for name, (n, c, _, hit, cc, _, hc, *_, hh) in zip(task.kind_names, kinds, strict=True):
+        scores[f"val_accuracy_{name}"] = _ratio(n, c, cc, hit, hh, hc)
+    return scores
 
 
 def _ratio(n: float, c: float, cc: float, x: float, xx: float, xc: float) -> tuple[float, float]:

@@ -37,7 +37,7 @@ def show(sweep: Sweep) -> None:
         trial = sweep.trial_of(arm)
         own = any(":" in mixer.name for mixer in trial.model.mixer)  # whose constructors may compute with values
         with torch.device("cpu" if own else "meta"):
-            sizes = count_params(build_model(trial.model, task.vocab_size))
+            sizes = count_params(build_model(trial.model, task.vocab_size, task.readout))
         console.print(
             f"\n[bold]{arm}[/]: {sizes['n_params']:,} parameters ({sizes['n_params_non_embedding']:,} non-embedding); "
             f"{trial.train.max_steps:,} steps x {trial.tokens_per_step:,} tokens"

@@ -24,7 +24,7 @@ from torch import nn
 from attnlab import checkpoint, kernels
 from attnlab.config import Trial
 from attnlab.environment import describe
-from attnlab.evaluate import evaluate
+from attnlab.evaluate import evaluate, rows_at
 from attnlab.kernels import tuning, warm
 from attnlab.models import build_model, count_params, refuse_precision
 from attnlab.models.flops import flops_per_token
@@ -154,14 +154,17 @@ def warm_up(trial: Trial, device: torch.device, world: int, cache: warm.KernelCa
 
 
 def _rehearse(trial: Trial, device: torch.device) -> None:
-    """A first step, and the forward of a first validation, of a twin of the trial's model that is then forgotten: the
-    trial's own, not yet built, cannot be touched by it."""
+    """A first step, and the forward of a validation at each length, of a twin of the trial's model that is then
+    forgotten: the trial's own, not yet built, cannot be touched by it."""
     run = _set_up(trial, device, rank=0, world=1)
     run.step(1, 1)
-    inputs = torch.from_numpy(run.task.batch(0).inputs[: trial.train.batch_size // trial.train.grad_accum])
+    size = trial.train.batch_size // trial.train.grad_accum
+    inputs = torch.from_numpy(run.task.batch(0).inputs[:size])
+    others = [at for at in run.task.lengths().values() if at is not run.task]
     run.model.eval()
     with torch.no_grad(), run.autocast():
-        run.model.hidden(inputs.to(device))
+        for tokens in (inputs, *(inputs.new_zeros(rows_at(size, run.task, at), at.seq_len) for at in others)):
+            run.model.hidden(tokens.to(device))
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
@@ -218,7 +221,7 @@ def _set_up(trial: Trial, device: torch.device, rank: int, world: int) -> Run:
     refuse_precision(trial.model, trial.train.precision, device.type)
     if device.type == "cuda":
         tuning.install()
-    model = build_model(trial.model, task.vocab_size).to(device).train()
+    model = build_model(trial.model, task.vocab_size, task.readout).to(device).train()
     kind, why = choose(trial.train.step, device, world)
     if kind != "eager":
         model.backbone.parts = compiled_parts()

@@ -129,6 +129,7 @@ def key_of(trial: Trial, task: Any, kind: str, device: str) -> dict[str, Any]:
         "model": model | {"mixer": [trial.model.mixer_at(i).model_dump() for i in range(trial.model.n_layers)]},
         "vocab_size": task.vocab_size,
         "micro_batch": [len(batch.inputs) // parts, batch.inputs.shape[1]],
+        "eval_seq_lens": [at.seq_len for at in task.lengths().values()],
         "targets": -(-targets // 64) * 64,  # as `attnlab.step` rounds the head's rows
         "precision": precision if precision != "auto" else "bf16" if device == "cuda" else "fp32",
         "optimizer": trial.optim.name,

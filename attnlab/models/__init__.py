@@ -31,12 +31,15 @@ __all__ = [
 ]
 
 
-def build_model(model: ModelConfig | dict[str, Any], vocab_size: int) -> BackboneForCausalLM:
+def build_model(
+    model: ModelConfig | dict[str, Any], vocab_size: int, readout: str | None = None
+) -> BackboneForCausalLM:
     """A freshly initialised language model on the default device, in fp32; the same for the same torch seed.
 
     Args:
         model: a `ModelConfig`, or the same as a dict (`{"d_model": 64, "mixer": "gla"}`).
         vocab_size: rows of the embedding.
+        readout: the task's; "last" adds a decoder (`attnlab.models.readout`).
 
     Raises:
         ValueError: a mixer that cannot be built as told; pydantic's ValidationError (a ValueError) for a wrong dict.
@@ -45,7 +48,7 @@ def build_model(model: ModelConfig | dict[str, Any], vocab_size: int) -> Backbon
     from attnlab.models.backbone import BackboneConfig, BackboneForCausalLM
 
     checked = model if isinstance(model, ModelConfig) else ModelConfig.model_validate(model)
-    return BackboneForCausalLM(BackboneConfig.of(checked, vocab_size))
+    return BackboneForCausalLM(BackboneConfig.of(checked, vocab_size, readout))
 
 
 def try_mixer(mixer: MixerConfig, model: ModelConfig, layer: int) -> str | None:

@@ -20,6 +20,7 @@ from attnlab.config import ModelConfig
 from attnlab.models.block import NORM_EPS, Block
 from attnlab.models.checks import spec_of
 from attnlab.models.parts import IGNORED, PLAIN
+from attnlab.models.readout import Readout
 
 kernels.install()  # before the imports below: it imports FLA, and through it transformers, without their warnings
 
@@ -50,18 +51,20 @@ class BackboneConfig(PreTrainedConfig):
         mixer: list[dict[str, Any]] | None = None,
         tie_word_embeddings: bool = False,
         use_cache: bool = True,
+        readout: str | None = None,
         **kwargs: Any,
     ):
         self.vocab_size, self.d_model, self.n_layers, self.n_heads = vocab_size, d_model, n_layers, n_heads
         self.d_ff, self.mlp, self.dropout, self.use_cache = d_ff, mlp, dropout, use_cache
         self.mixer = mixer or [{"name": "standard"}]
+        self.readout = readout
         super().__init__(tie_word_embeddings=tie_word_embeddings, **kwargs)
 
     @classmethod
-    def of(cls, model: ModelConfig, vocab_size: int) -> BackboneConfig:
+    def of(cls, model: ModelConfig, vocab_size: int, readout: str | None = None) -> BackboneConfig:
         """From the sweep's own description."""
         tree = model.model_dump(mode="json")
-        return cls(vocab_size=vocab_size, tie_word_embeddings=tree.pop("tie_embeddings"), **tree)
+        return cls(vocab_size=vocab_size, readout=readout, tie_word_embeddings=tree.pop("tie_embeddings"), **tree)
 
     def model(self) -> ModelConfig:
         """The sweep's own description."""
@@ -185,11 +188,12 @@ class BackboneForCausalLM(BackbonePreTrainedModel, FLAGenerationMixin):
         self.backbone = Backbone(config)
         self.head = nn.Linear(config.d_model, config.vocab_size, bias=False)
         nn.init.normal_(self.head.weight, std=INIT_STD)
+        self.readout = Readout(config.d_model) if config.readout else nn.Identity()
         self.post_init()  # ties the head to the embedding if the config says so
 
     def hidden(self, input_ids: Tensor) -> Tensor:
         """input_ids [B, T] -> the hidden states that the head reads, [B, T, D]."""
-        return self.backbone.hidden(input_ids)
+        return self.readout(self.backbone.hidden(input_ids))
 
     def loss_sum(self, input_ids: Tensor, targets: Tensor, positions: Tensor | None = None) -> Tensor:
         """Cross entropy in nats, summed over the targets that count; a scalar fp32 tensor. Host and device stay async.
@@ -230,7 +234,7 @@ class BackboneForCausalLM(BackbonePreTrainedModel, FLAGenerationMixin):
         """
         out = self.backbone(input_ids, attention_mask, past_key_values, use_cache)
         kept = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
-        logits = self.head(out.last_hidden_state[:, kept])
+        logits = self.head(self.readout(out.last_hidden_state)[:, kept])
         loss = None
         if labels is not None:
             scores, wanted = logits[:, :-1].float().flatten(0, 1), labels[:, 1:].flatten()

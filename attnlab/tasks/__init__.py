@@ -14,14 +14,14 @@ import pkgutil
 import types
 from collections.abc import Callable
 from functools import partial
-from typing import Any, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from attnlab.config import TaskConfig, did_you_mean
 from attnlab.tasks.base import IGNORE, Batch, Task
 
-__all__ = ["IGNORE", "TASKS", "Task", "Batch", "build_task", "check_task", "metrics_of", "settings_of"]
+__all__ = ["IGNORE", "TASKS", "Task", "Batch", "build_task", "check_task", "metrics_of", "settings_of", "summaries"]
 
 GIVEN = ("batch_size", "seed")  # given by the training loop, never by a sweep file's `task:`
 WORDS = {
@@ -32,6 +32,7 @@ WORDS = {
     dict: "a mapping",
     type(None): "null",
 }
+PLURAL = {int: "whole numbers", float: "numbers"}
 
 
 def _load(name: str) -> type[Task]:
@@ -47,10 +48,17 @@ TASKS: dict[str, Callable[[], type[Task]]] = {
 
 def settings_of(name: str) -> dict[str, inspect.Parameter]:
     """What the task `name` takes in a sweep file: argument -> parameter (annotation resolved, default)."""
-    kind = TASKS[name]()
-    hints = get_type_hints(kind.__init__)
-    parameters = list(inspect.signature(kind.__init__).parameters.values())[1:]
-    return {p.name: p.replace(annotation=hints[p.name]) for p in parameters if p.name not in GIVEN}
+    found: dict[str, inspect.Parameter] = {}
+    for kind in TASKS[name]().__mro__:
+        if "__init__" not in vars(kind):
+            continue
+        hints = get_type_hints(vars(kind)["__init__"])
+        own = list(inspect.signature(vars(kind)["__init__"]).parameters.values())[1:]
+        named = [p for p in own if p.kind is not p.VAR_KEYWORD]
+        found |= {p.name: p.replace(annotation=hints[p.name]) for p in named if p.name not in {*found, *GIVEN}}
+        if len(named) == len(own):
+            break
+    return found
 
 
 def check_task(task: TaskConfig) -> list[str]:
@@ -73,9 +81,19 @@ def _type_problem(key: str, value: Any, annotation: Any) -> list[str]:
         TypeAdapter(annotation, config=ConfigDict(strict=True)).validate_python(value)
     except ValidationError:
         union = get_origin(annotation) in (Union, types.UnionType)
-        kinds = [get_origin(a) or a for a in (get_args(annotation) if union else (annotation,))]
-        return [f"{key}: {' or '.join(WORDS.get(kind, str(kind)) for kind in kinds)}, not {value!r}"]
+        kinds = get_args(annotation) if union else (annotation,)
+        return [f"{key}: {' or '.join(map(_words, kinds))}, not {value!r}"]
     return []
+
+
+def _words(annotation: Any) -> str:
+    """One annotation for people."""
+    kind, inner = get_origin(annotation), get_args(annotation)
+    if kind is Literal:
+        return " or ".join(map(str, inner))
+    if kind is list:
+        return f"a list of {PLURAL[inner[0]]}"
+    return WORDS[kind or annotation]
 
 
 def build_task(task: TaskConfig, *, batch_size: int, seed: int) -> Task:
@@ -94,5 +112,12 @@ def build_task(task: TaskConfig, *, batch_size: int, seed: int) -> Task:
 
 
 def metrics_of(task: TaskConfig) -> tuple[str, ...]:
-    """Names of the metrics a task's evaluation gives; none for a task that does not exist."""
-    return TASKS[task.name]().metrics if task.name in TASKS else ()
+    """Names of the metrics a task's evaluation gives; none for a task that `check_task` refuses."""
+    if task.name not in TASKS or check_task(task):
+        return ()
+    return TASKS[task.name]()(**task.args, batch_size=1, seed=0).metrics
+
+
+def summaries() -> dict[str, str]:
+    """Each task's name and the first line of its file."""
+    return {name: (importlib.import_module(f"{__name__}.{name}").__doc__ or "").splitlines()[0] for name in TASKS}

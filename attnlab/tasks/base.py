@@ -1,19 +1,22 @@
 """What every task gives the training loop and the evaluation: numpy batches, a vocabulary, and facts for the report.
 
 A task is one file in this folder with a class `Task(base.Task)`; the file's name is the task's name. The signature of
-its `__init__` is its schema: keyword-only, every argument annotated, `seq_len`, `batch_size` and `seed` first.
+its `__init__` is its schema: keyword-only, every argument annotated; `**common` stands for its parent's. A file
+whose name begins with an underscore is no task.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 IGNORE = -100  # the target of a position that predicts nothing; PyTorch's cross_entropy ignores it by default
+
+Readout = Literal["last"] | None
 
 
 class Batch(NamedTuple):
@@ -32,7 +35,9 @@ class Task(ABC):
         seed: orders (or draws) the training examples. Validation never depends on it.
     """
 
-    metrics: ClassVar[tuple[str, ...]]  # what the evaluation of this task gives
+    metrics: tuple[str, ...]  # what the evaluation of this task gives
+    kind_names: tuple[str, ...] = ()  # of the targets, where they are of several kinds
+    readout: Readout = None  # "last": every target is answered out of the last position (`attnlab.models.readout`)
     bytes_per_token: float | None = None  # of the validation split; None where the tokens are no text
     eos_id: int | None = None  # the token that ends a document; None where there are no documents
 
@@ -82,6 +87,18 @@ class Task(ABC):
                     )
                 )
             yield part
+
+    def kinds(self, batch: Batch) -> NDArray[np.int64]:
+        """For each target of `batch` the kind it is of, as its place in `kind_names`; [B, T], of no meaning elsewhere.
+
+        Each kind k is told as `val_accuracy_<k>`. Asked only of a task that has `kind_names`.
+        """
+        raise NotImplementedError
+
+    def lengths(self) -> dict[str, Task]:
+        """What is evaluated: the ending of the metrics' names -> the task at that length. "" is the training length,
+        "_T512" the same task with rows of 512 positions."""
+        return {"": self}
 
     def baselines(self) -> dict[str, float]:
         """Scores that take no model, to hold a result against; losses in nats per target."""

@@ -15,112 +15,64 @@ proportional to g^(power_a - 1), the power law of the gap between two mentions o
 from __future__ import annotations
 
 import math
-from functools import cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from attnlab.data.sampler import EpochOrder
-from attnlab.tasks import base
+from attnlab.tasks._generated import Generated
 from attnlab.tasks.base import IGNORE, Batch
 
-# First words of the seeds: three streams that never share a generator state. Rows are drawn at random in each, so two
-# streams could give the same row only by chance (with 4 pairs of 8192 tokens: less than 1 in 10^28 per pair of rows).
-FRESH, POOL, EVAL = 1, 2, 3
 
-
-class Task(base.Task):
-    """Multi-query associative recall.
+class Task(Generated):
+    """Multi-query associative recall. At another length the pairs stay as many and the gaps grow.
 
     Args:
         vocab_size: V; above 1000 it tells architectures apart best (Arora et al. 2023).
         n_pairs: key-value pairs, and queries, per example; at most `seq_len` / 4.
         power_a: exponent of the gaps' power law: small for queries soon after the pairs, 1.0 for uniform.
         random_fill: positions that are neither pair nor query hold random tokens (which may be keys) instead of 0.
-        n_train: the training set's size; None draws fresh examples at every step.
-        n_eval: the validation set's size.
+        n_train, n_eval, eval_seq_lens: see `Generated`.
     """
-
-    metrics = ("val_loss", "val_accuracy")
 
     def __init__(
         self,
         *,
-        seq_len: int,
-        batch_size: int,
-        seed: int,
         vocab_size: int = 8192,
         n_pairs: int = 8,
         power_a: float = 0.01,
         random_fill: bool = False,
-        n_train: int | None = None,
-        n_eval: int = 1024,
+        **common: Any,
     ):
-        super().__init__(seq_len=seq_len, batch_size=batch_size, seed=seed)
+        super().__init__(**common)
         self._vocab_size, self.n_pairs, self.power_a, self.random_fill = vocab_size, n_pairs, power_a, random_fill
-        self.n_train, self.n_eval = n_train, n_eval
 
     def check(self) -> list[str]:
         """Values that no example could be drawn with."""
-        problems = [
-            f"{name}: at least 1, not {value}"
-            for name, value in (("n_pairs", self.n_pairs), ("n_eval", self.n_eval))
-            if value < 1
-        ]
-        if 4 * self.n_pairs > self.seq_len:
-            problems.append(
-                f"n_pairs: {self.n_pairs} pairs and their queries need seq_len {4 * self.n_pairs}, not {self.seq_len}; "
-                f"at most {self.seq_len // 4} fit"
-            )
+        problems = [f"n_pairs: at least 1, not {self.n_pairs}"] if self.n_pairs < 1 else []
         if self.n_pairs > self._vocab_size // 2 - 1:
             problems.append(
                 f"vocab_size: {self.n_pairs} distinct keys need at least {2 * self.n_pairs + 2}, not {self._vocab_size}"
             )
         if not self.power_a > 0:
             problems.append(f"power_a: above 0, not {self.power_a}")
-        if self.n_train is not None and self.n_train < 1:
-            problems.append(f"n_train: at least 1 (null for fresh examples), not {self.n_train}")
-        return problems
+        return problems + super().check()
+
+    def fits(self, seq_len: int) -> str | None:
+        """Two positions per pair and two per query."""
+        if 4 * self.n_pairs <= seq_len:
+            return None
+        return (
+            f"n_pairs: {self.n_pairs} pairs and their queries need seq_len {4 * self.n_pairs}, not {seq_len}; "
+            f"at most {seq_len // 4} fit"
+        )
 
     @property
     def vocab_size(self) -> int:
         """V, as given."""
         return self._vocab_size
 
-    def batch(self, step: int, rank: int = 0, world: int = 1) -> Batch:
-        """Training examples [B / world, T]. Each rank draws the global batch and keeps its part: the draw costs less
-        than a step, and makes the batch the same for every world size."""
-        part = self._slice(rank, world)
-        if self.n_train is None:
-            rows = self._draw(np.random.default_rng([FRESH, self.seed, step]), self.batch_size)
-            return Batch(rows.inputs[part], rows.targets[part])
-        index = self._order.take(step * self.batch_size + part.start, part.stop - part.start)
-        return Batch(*(a[index].astype(np.int64) for a in self._pool))
-
-    def eval_examples(self, limit: int | None = None) -> Batch:
-        """The first `limit` of the `n_eval` validation examples; rows are independent, so any part represents all."""
-        return Batch(*(a[:limit] for a in self._validation))
-
-    @cached_property
-    def _validation(self) -> Batch:
-        return self._draw(np.random.default_rng([EVAL]), self.n_eval)
-
-    @cached_property
-    def _pool(self) -> Batch:
-        """The fixed training set, the same for every seed, which only orders it; int32 to halve its memory."""
-        assert self.n_train is not None
-        rng = np.random.default_rng([POOL])
-        sizes = [min(4096, self.n_train - start) for start in range(0, self.n_train, 4096)]
-        parts = [self._draw(rng, size) for size in sizes]
-        return Batch(*(np.concatenate([p[i].astype(np.int32) for p in parts]) for i in (0, 1)))
-
-    @cached_property
-    def _order(self) -> EpochOrder:
-        assert self.n_train is not None
-        return EpochOrder(self.n_train, self.seed)
-
-    def _draw(self, rng: np.random.Generator, n: int) -> Batch:
+    def draw(self, rng: np.random.Generator, n: int, validation: bool) -> Batch:
         """n fresh examples, int64 [n, T] each."""
         half, context = self._vocab_size // 2, 2 * self.n_pairs
         keys = 1 + distinct(rng, n, self.n_pairs, half - 1)
@@ -157,8 +109,6 @@ class Task(base.Task):
             "n_pairs": self.n_pairs,
             "power_a": self.power_a,
             "random_fill": self.random_fill,
-            "n_train": self.n_train,
-            "n_eval": self.n_eval,
         }
 
 

@@ -1,4 +1,6 @@
-"""Language modelling: each position predicts the next token of a packed stream of documents. One row, seq_len 8:
+"""Language modelling: each position predicts the next token of a packed stream of documents.
+
+One row, seq_len 8:
 
     inputs   It  is  a  truth  universally  acknowledged  ,     that
     targets  is  a   truth  universally  acknowledged  ,  that  a

@@ -15,6 +15,8 @@ CONFIGS = [TaskConfig(name=name, seq_len=64) for name in TASKS]
 CONFIGS += [
     TaskConfig(name="mqar", seq_len=64, n_train=50, random_fill=True),
     TaskConfig(name="text", seq_len=64, tokenizer="bytes"),
+    TaskConfig(name="parity", seq_len=64, n_train=50, ask="every", eval_seq_lens=[96]),
+    TaskConfig(name="modular_arithmetic", seq_len=64, brackets=True),
 ]
 
 

@@ -1,0 +1,84 @@
+"""In-context recall: key-value pairs, keys coming back; at a key that was seen before, tell its value.
+
+The MAD suite, Poli et al. 2024, "Mechanistic Design and Scaling of Hybrid Architectures" (arXiv 2403.17844), section 3
+and appendix B; its baseline is a vocabulary of 16, half keys and half values, 128 positions and 12,800 training rows,
+and it grows to 128 and 1024 and shrinks to 800. With `vocab_size=6, seq_len=10`:
+
+    inputs      1    4    0    3    1    4    2    4    0    3
+    targets  -100 -100 -100 -100    4 -100 -100 -100    3 -100
+
+Each row has its own values; two keys may share one. The last pair always repeats a key, drawn from those seen. MAD
+trains on every next token and scores these targets; here both are on these targets.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from attnlab.tasks._generated import Generated
+from attnlab.tasks.base import IGNORE, Batch
+
+
+class Task(Generated):
+    """In-context recall. At another length there are more pairs, of the same keys.
+
+    Args:
+        vocab_size: V; floor(V / 2) keys, the rest values.
+    """
+
+    noise_vocab_size, noise_ratio = 0, 0.0
+
+    def __init__(self, *, vocab_size: int = 16, n_train: int | None = 12800, **common: Any):
+        super().__init__(n_train=n_train, **common)
+        self._vocab_size = vocab_size
+
+    @property
+    def n_keys(self) -> int:
+        """Keys are the tokens below it."""
+        return (self._vocab_size - self.noise_vocab_size) // 2
+
+    @property
+    def n_values(self) -> int:
+        """Values are the tokens after the keys; noise comes after them."""
+        return self._vocab_size - self.noise_vocab_size - self.n_keys
+
+    def check(self) -> list[str]:
+        """A vocabulary without a choice."""
+        least = 4 + self.noise_vocab_size
+        few = [f"vocab_size: at least {least}, not {self._vocab_size}"] if self._vocab_size < least else []
+        return few + super().check()
+
+    def fits(self, seq_len: int) -> str | None:
+        """A pair and its key again."""
+        return f"seq_len: at least 3, not {seq_len}" if seq_len < 3 else None
+
+    @property
+    def vocab_size(self) -> int:
+        """V, as given."""
+        return self._vocab_size
+
+    def draw(self, rng: np.random.Generator, n: int, validation: bool) -> Batch:
+        """n rows."""
+        pairs, rows = (self.seq_len + 1) // 2, np.arange(n)[:, None]  # an odd length leaves out the last value
+        keys = rng.integers(self.n_keys, size=(n, pairs))
+        noise = rng.random((n, pairs)) < self.noise_ratio
+        noise[rows[:, 0], rng.integers(pairs - 1, size=n)] = False  # there is a pair before the last
+        noise[:, -1] = False
+        first = np.full((n, self.n_keys), pairs)
+        earlier = np.where(noise, pairs, np.arange(pairs))[:, :-1]
+        np.minimum.at(first, (rows, keys[:, :-1]), earlier)
+        keys[:, -1] = np.where(first < pairs, rng.random(first.shape), -1).argmax(axis=1)  # one of the keys seen
+        values = self.n_keys + rng.integers(self.n_values, size=(n, self.n_keys))[rows, keys]
+        asked = (np.arange(pairs) > first[rows, keys]) & ~noise
+
+        row = np.stack([keys, values], axis=-1)
+        row[noise] = self._vocab_size - 1 - rng.integers(max(1, self.noise_vocab_size), size=(int(noise.sum()), 2))
+        answers = np.stack([np.where(asked, values, IGNORE), np.full_like(values, IGNORE)], axis=-1)
+        return Batch(*(np.ascontiguousarray(a.reshape(n, -1)[:, : self.seq_len]) for a in (row, answers)))
+
+    def baselines(self) -> dict[str, float]:
+        """A uniform guess among the values."""
+        return {"chance_accuracy": 1 / self.n_values, "chance_loss": math.log(self.n_values)}
