@@ -36,7 +36,7 @@ setup(
     python_requires=">=3.10",
     packages=find_packages(include=["attnlab", "attnlab.*", "analysis", "analysis.*"]),
     py_modules=["launch"],
-    package_data={"attnlab.data": ["corpus/*"], "analysis": ["templates/*"]},
+    package_data={"attnlab.data": ["corpus/*"], "analysis": ["templates/*", "benchmarks/data/*"]},
     install_requires=CORE,
     extras_require={
         "eval": ["lm-eval>=0.4.13"],
