@@ -130,7 +130,10 @@ def _examine_one(
                 task = bar.add_task(f"{target.label}: {exam.name}", total=exam.requests)
                 try:
                     outcome = exam.ask(scorer, lambda n, task=task: bar.advance(task, n))
-                except RuntimeError as error:  # a kernel that refuses the dtype, memory that does not suffice
+                except (
+                    RuntimeError,
+                    ScoringError,
+                ) as error:  # also a kernel that refuses the dtype, memory that runs out
                     reason = f"{exam.name} cannot be scored: {str(error).strip().splitlines()[0]}"
                     report.problems.append(f"{target.label}: {reason}")
                     continue

@@ -264,7 +264,13 @@ class Scorer:
         self, inputs: NDArray[np.int64], targets: NDArray[np.int64], ignore: int, advance: Advance = lambda n: None
     ) -> tuple[list[float], list[int]]:
         """A task's examples [N, T], where position t predicts targets[:, t] unless that is `ignore`: of each row, the
-        nats of its targets and how many are the likeliest token."""
+        nats of its targets and how many are the likeliest token.
+
+        Raises:
+            ScoringError: the examples have tokens that the model lacks.
+        """
+        if max(inputs.max(), targets.max()) >= self.model.config.vocab_size:
+            raise ScoringError(f"the task has more tokens than the model's {self.model.config.vocab_size}")
         nats, hits = [], []
         n = max(1, self.max_tokens // inputs.shape[1])
         for start in range(0, len(inputs), n):

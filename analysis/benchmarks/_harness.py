@@ -34,6 +34,7 @@ class Harness(Benchmark):
         hub: the dataset's id.
         metrics: which of the tasks' metrics are told, the first one foremost.
         configs: the dataset's configurations, one per file, where it has any: folders below the dataset's own.
+        split: the dataset's split that the tasks ask.
     """
 
     name: str
@@ -41,6 +42,7 @@ class Harness(Benchmark):
     hub: str
     metrics: Mapping[str, Metric]
     configs: tuple[str, ...] = ()
+    split: str = "validation"
 
     def by_default(self, context: Context) -> bool:
         """With a `--data-dir` that has it; it never goes to the network unless it was named."""
@@ -87,6 +89,9 @@ class Harness(Benchmark):
     def _folders(self) -> tuple[str, ...]:
         return (self.name, self.hub.split("/")[1], self.hub)
 
+    def _download(self, data_dir: Path) -> str:
+        return f"hf download {self.hub} --repo-type dataset --local-dir {data_dir / self.name}"
+
     def _folder(self, data_dir: Path | None, config: str | None) -> Path | None:
         """Where the data lies under `--data-dir`: in a folder of our name for it, or of the hub's."""
         if data_dir is None:
@@ -94,11 +99,11 @@ class Harness(Benchmark):
         found = next((data_dir / name for name in self._folders() if (data_dir / name).is_dir()), None)
         if found is not None and config and (found / config).is_dir():
             found = found / config
-        if found is None or not any(found.glob(f"*{suffix}") for suffix in SUFFIXES):
+        if found is None or not any(found.rglob(f"*{suffix}") for suffix in SUFFIXES):
             inside = f"{self.name}/{config}" if config else self.name
             raise BenchmarkError(
-                f"{self.name}: {data_dir} has no folder {inside} with the dataset's files; save the hub's {self.hub} "
-                "there, or leave --data-dir out to have it downloaded"
+                f"{self.name}: {data_dir} has no folder {inside} with the dataset's files; leave --data-dir out to "
+                f"have it downloaded, or do so yourself: {self._download(data_dir)}"
             )
         return found
 
@@ -108,8 +113,10 @@ class Harness(Benchmark):
 
         original = Path(lm_eval.tasks.__file__).parent / file
         tree: dict[str, Any] = {"include": str(original)}
-        if folder is not None:  # a folder need not hold the training split, which no zero-shot prompt reads
-            tree |= {"dataset_path": str(folder), "dataset_name": None, "training_split": None}
+        if folder is not None:  # it need not hold the other splits, which no zero-shot prompt reads
+            tree |= {"dataset_path": str(folder), "dataset_name": None}
+            tree |= dict.fromkeys(("training_split", "validation_split", "test_split"))
+            tree |= {"test_split" if self.split == "test" else "validation_split": self.split}
         with tempfile.TemporaryDirectory() as home:
             path = Path(home) / f"{self.name}.yaml"
             # the index wants the task's name in the file itself
@@ -123,7 +130,7 @@ class Harness(Benchmark):
                     raise BenchmarkError(f"{self.name}: {folder} cannot be read as {self.hub}: {reason}") from None
                 raise BenchmarkError(
                     f"{self.name}: the hub's {self.hub} cannot be had ({reason}); run once with network access to fill "
-                    "its cache, or give --data-dir a folder with it"
+                    f"its cache, or give --data-dir DIR a copy: {self._download(Path('DIR'))}"
                 ) from None
 
 

@@ -5,4 +5,4 @@ from analysis.benchmarks.base import Metric
 
 # nearly all questions have four choices, a few three or five
 CHANCE = {name: Metric("proportion", chance=1 / 4) for name in ("acc", "acc_norm")}
-BENCHMARK = Harness("arc_easy", ("arc/arc_easy.yaml",), "allenai/ai2_arc", CHANCE, configs=("ARC-Easy",))
+BENCHMARK = Harness("arc_easy", ("arc/arc_easy.yaml",), "allenai/ai2_arc", CHANCE, configs=("ARC-Easy",), split="test")

@@ -28,4 +28,5 @@ BENCHMARK = Harness(
     "nyu-mll/blimp",
     {"acc": Metric("proportion", chance=1 / 2)},
     configs=tuple(PHENOMENA),
+    split="train",
 )

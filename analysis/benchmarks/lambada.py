@@ -8,4 +8,5 @@ BENCHMARK = Harness(
     ("lambada/lambada_openai.yaml",),
     "EleutherAI/lambada_openai",
     {"acc": Metric("proportion", chance=0.0), "perplexity": Metric("perplexity", higher_is_better=False)},
+    split="test",
 )

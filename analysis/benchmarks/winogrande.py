@@ -4,5 +4,9 @@ from analysis.benchmarks._harness import Harness
 from analysis.benchmarks.base import Metric
 
 BENCHMARK = Harness(
-    "winogrande", ("winogrande/default.yaml",), "allenai/winogrande", {"acc": Metric("proportion", chance=1 / 2)}
+    "winogrande",
+    ("winogrande/default.yaml",),
+    "allenai/winogrande",
+    {"acc": Metric("proportion", chance=1 / 2)},
+    configs=("winogrande_xl",),
 )
