@@ -5,16 +5,19 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from analysis import words
-from analysis.benchmarks.base import BenchmarkError, Context
 from analysis.checkpoints import CheckpointError, targets
-from analysis.run import Report, Settings, collect, device_of, examine, named
-from analysis.score import ScoringError, dtype_of
 from analysis.select import Selection
+
+if TYPE_CHECKING:
+    from analysis.run import Report
 
 
 class OptionError(ValueError):
@@ -48,10 +51,15 @@ def run(args: argparse.Namespace, sel: Selection | None, console: Console) -> Re
     Raises:
         OptionError: an option that cannot be used; nothing was scored.
     """
+    if args.benchmarks == ["none"]:
+        return None
+    # here, because they bring torch
+    from analysis.benchmarks.base import BenchmarkError, Context
+    from analysis.run import Settings, collect, device_of, examine, named
+    from analysis.score import ScoringError, dtype_of
+
     try:
         names = named(args.benchmarks)
-        if names == ():
-            return None
         if args.limit is not None and args.limit < 1:
             raise OptionError(f"--limit {args.limit}: at least 1")
         if args.data_dir is not None and not args.data_dir.is_dir():
@@ -75,16 +83,26 @@ def run(args: argparse.Namespace, sel: Selection | None, console: Console) -> Re
 
 
 def show(report: Report, console: Console) -> None:
-    """A row per exam: each arm's value, the level of chance, the number of items."""
+    """A row per metric of each exam: each arm's value, the level of chance, the number of items. On a terminal a table,
+    else aligned text that no width cuts off."""
     arms = report.tree["arms"]
-    table = Table("benchmark", "metric", *arms, "chance", "n", box=None, header_style="bold", title_justify="left")
+    rows = [["benchmark", "metric", *arms, "chance", "n"]]
     for name in dict.fromkeys(name for row in arms.values() for name in row["benchmarks"]):
         results = [row["benchmarks"].get(name) for row in arms.values()]
         one = next(result for result in results if result)
         count = f"{one['n']:,} of {one['n_all']:,}, limited" if one["limited"] else f"{one['n']:,}"
         for metric, facts in one["metrics"].items():
             values = [words.value_text(r["metrics"][metric]["value"]) if r else words.NONE for r in results]
-            arrow = "" if facts["higher_is_better"] else " (lower is better)"
-            table.add_row(name, metric + arrow, *values, words.value_text(facts["chance"]), count)
-    if table.row_count:
+            arrow = "" if facts["higher_is_better"] else " (lower)"
+            rows.append([name, metric + arrow, *values, words.value_text(facts["chance"]), count])
+    if len(rows) == 1:
+        return
+    if console.is_terminal:
+        table = Table(*rows[0], box=SIMPLE_HEAD, header_style="bold")
+        for row in rows[1:]:
+            table.add_row(*map(Text, row))
         console.print(table)
+        return
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    print("\n".join(lines), end="\n\n", file=console.file)

@@ -86,7 +86,7 @@ def examine(targets: Sequence[Target], settings: Settings, home: Path, console: 
     report = Report({"format": FORMAT, "dtype": label, "limit": settings.context.limit, "arms": {}})
     bar = Progress(
         TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
-        console=console, transient=True,
+        console=console, transient=True, disable=not console.is_terminal,
     )  # fmt: skip
     exams: dict[str, list[Exam] | None] = {}
     with bar:

@@ -107,14 +107,19 @@ def from_file(name: str, prompt: str) -> list[Question]:
     Args:
         prompt: with `{}` for the question.
     """
+    return mixed(name, [Question(q, prompt.format(q), right, tuple(wrong)) for q, right, *wrong in rows_of(name)])
+
+
+def rows_of(name: str) -> list[list[str]]:
+    """The lines of `data/<name>.txt`, parted at `|`, without comments."""
     text = (resources.files("analysis.benchmarks") / "data" / f"{name}.txt").read_text(encoding="utf-8")
-    questions = []
-    for line in text.splitlines():
-        if line.strip() and not line.startswith("#"):
-            asked, right, *wrong = (part.strip() for part in line.split("|"))
-            questions.append(Question(asked, prompt.format(asked), right, tuple(wrong)))
-    # in a drawn order, so that the first of them, which a limit takes, are like the rest
-    random.Random(name).shuffle(questions)
+    lines = [line for line in text.splitlines() if line.strip() and not line.startswith("#")]
+    return [[part.strip() for part in line.split("|")] for line in lines]
+
+
+def mixed(seed: str, questions: list[Question]) -> list[Question]:
+    """In a drawn order, so that the first ones, which a limit takes, are like the rest."""
+    random.Random(seed).shuffle(questions)
     return questions
 
 

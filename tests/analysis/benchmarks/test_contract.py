@@ -7,6 +7,7 @@ import math
 import pytest
 
 from analysis.benchmarks import BENCHMARKS, Context
+from analysis.benchmarks._harness import Harness
 from analysis.benchmarks.base import value_of
 from analysis.checkpoints import Target, open_model
 from analysis.score import Scorer
@@ -32,6 +33,8 @@ def context(data_dir, tmp_path_factory):
 
 @pytest.fixture(scope="module", params=NAMES)
 def name(request):
+    if isinstance(BENCHMARKS[request.param](), Harness):
+        pytest.importorskip("lm_eval", reason="needs pip install 'attnlab[eval]'")
     return request.param
 
 
