@@ -26,7 +26,15 @@ CORE = [
 ]
 EVAL = ["lm-eval>=0.4.13"]
 # accelerate: lm-eval's own model, which ours is held against, imports it
-TEST = [*EVAL, "accelerate>=1.10", "pytest>=8", "pytest-timeout>=2.3", "hypothesis>=6.100", "jsonschema>=4.20", "psutil>=5.9"]
+TEST = [
+    *EVAL,
+    "accelerate>=1.10",
+    "pytest>=8",
+    "pytest-timeout>=2.3",
+    "hypothesis>=6.100",
+    "jsonschema>=4.20",
+    "psutil>=5.9",
+]
 
 setup(
     name="attnlab",

@@ -66,7 +66,8 @@ def targets(
     found: list[Target] = []
     notes: list[str] = []
     if checkpoint is not None:
-        home = TrialDir(checkpoint.parents[1]) if len(checkpoint.resolve().parents) > 1 else None
+        parents = checkpoint.resolve().parents
+        home = TrialDir(parents[1]) if len(parents) > 1 else None
         found.append(Target(str(checkpoint), home.trial_id if home and _job(home) else None, checkpoint, _job(home)))
         if not (arms or trial):
             return found, notes

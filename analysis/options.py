@@ -69,7 +69,7 @@ def run(args: argparse.Namespace, sel: Selection | None, console: Console) -> Re
         chosen, notes = targets(sel, args.arm, args.trial, args.checkpoint)
         context = Context(args.data_dir, args.limit, args.text)
         settings = Settings(names, context, str(device), args.dtype, args.fresh)
-        home = sel.data.folder.analysis if sel else args.checkpoint.parent / "analysis"
+        home = sel.data.folder.analysis if sel else args.checkpoint.resolve().parent / "analysis"
         report = examine(chosen, settings, home, Console(stderr=True))
     except (BenchmarkError, CheckpointError, ScoringError) as error:
         raise OptionError(str(error)) from None

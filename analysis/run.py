@@ -22,12 +22,13 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from analysis.benchmarks import BENCHMARKS
-from analysis.benchmarks.base import Benchmark, BenchmarkError, Context, Exam, value_of
+from analysis.benchmarks.base import Benchmark, BenchmarkError, Context, Exam, Outcome, value_of
 from analysis.checkpoints import CheckpointError, Target, digest_of, open_model
-from analysis.score import MAX_LENGTH, Scorer, ScoringError, dtype_of
+from analysis.score import MAX_LENGTH, Advance, Scorer, ScoringError, dtype_of
 from attnlab.config import did_you_mean
 from attnlab.runs import SweepDir, read_json, strict, write_text
 
+FEWEST_TOKENS = 1024  # at once, before memory that runs out is told
 FORMAT = 1  # of the files; another one in a cached result has it made again
 
 
@@ -129,7 +130,7 @@ def _examine_one(
                     scorer = Scorer(model, tokenizer, settings.device, settings.dtype, settings.max_tokens, longest)
                 task = bar.add_task(f"{target.label}: {exam.name}", total=exam.requests)
                 try:
-                    outcome = exam.ask(scorer, lambda n, task=task: bar.advance(task, n))
+                    outcome = _ask(exam, scorer, lambda n, task=task: bar.advance(task, n))
                 except (
                     RuntimeError,
                     ScoringError,
@@ -142,6 +143,20 @@ def _examine_one(
                 result = _result(exam, outcome.columns, checkpoint, label)
                 write_text(kept, _json(result))
             row["benchmarks"][exam.name] = result
+
+
+def _ask(exam: Exam, scorer: Scorer, advance: Advance) -> Outcome:
+    """The outcome; where the device's memory runs out, from the beginning with half as many tokens at once."""
+    import torch
+
+    while True:
+        try:
+            return exam.ask(scorer, advance)
+        except torch.OutOfMemoryError:
+            if scorer.max_tokens < 2 * FEWEST_TOKENS:
+                raise
+            scorer.max_tokens //= 2
+        torch.cuda.empty_cache()  # after the except clause, whose traceback holds the tensors
 
 
 def _chosen(settings: Settings) -> Iterator[tuple[str, Benchmark]]:

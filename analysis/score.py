@@ -173,8 +173,8 @@ class Scorer:
         cut = len(groups[-1][0][0]) - 1
         place = {group[0][0]: i for i, group in enumerate(groups)}
         with torch.inference_mode(), self.autocast():
-            begun = self._tensor([context[:cut] for context in place])
-            cache = self.model.backbone(begun, use_cache=True).past_key_values
+            cache, nowhere = self._cache(), self._index([])
+            self.model.backbone.hidden(self._tensor([context[:cut] for context in place]), cache, (nowhere, nowhere))
         for rows in self._by_length([key for group in groups for key in group], cut):
             yield rows, self._rows(rows, cut, select(cache, self._index([place[context] for context, _ in rows])))
 
@@ -197,11 +197,11 @@ class Scorer:
         ends = torch.tensor([len(tokens) for tokens in inputs])
         row = torch.repeat_interleave(torch.arange(len(rows)), counts)
         within = torch.arange(len(row)) - torch.repeat_interleave(counts.cumsum(0) - counts, counts)
-        at = self._index((ends - counts)[row] + within)
+        row, at = self._index(row), self._index((ends - counts)[row] + within)
         targets = self._index([token for _, continuation in rows for token in continuation])
         with self.autocast():
-            hidden = self.model.backbone.hidden(self._tensor(inputs), cache)
-            return self._read(hidden, self._index(row), at, targets)
+            hidden = self.model.backbone.hidden(self._tensor(inputs), cache, (row, at))
+            return self._read(hidden, row, len(rows), targets)
 
     @torch.inference_mode()
     def greedy(self, contexts: Sequence[str], new: Sequence[int], advance: Advance = lambda n: None) -> list[str]:
@@ -250,7 +250,8 @@ class Scorer:
             try:
                 with torch.inference_mode(), self.autocast():
                     whole = self.model.backbone.hidden(tokens)[:, before:]
-                    cache = self.model.backbone(tokens[:, :before], use_cache=True).past_key_values
+                    cache = self._cache()
+                    self.model.backbone.hidden(tokens[:, :before], cache)
                     part = self.model.backbone.hidden(tokens[[1, 0, 1], before:], select(cache, self._index([1, 0, 1])))
             except (AssertionError, ValueError, NotImplementedError, AttributeError):
                 return False
@@ -277,8 +278,7 @@ class Scorer:
             x, y = (self._index(torch.from_numpy(part[start : start + n])) for part in (inputs, targets))
             row, at = (y != ignore).nonzero(as_tuple=True)
             with self.autocast():
-                hidden = self.model.backbone.hidden(x)
-                out = self._read(hidden, row, at, y[row, at])
+                out = self._read(self.model.hidden(x)[row, at], row, len(x), y[row, at])
             counts = (y != ignore).sum(1).double()
             for loglikelihood, right in torch.stack([out[:, 0], counts - out[:, 1]], 1).tolist():
                 nats.append(-loglikelihood)
@@ -286,14 +286,14 @@ class Scorer:
             advance(len(x))
         return nats, hits
 
-    def _read(self, hidden: Tensor, row: Tensor, at: Tensor, targets: Tensor) -> Tensor:
-        """What the head says at positions at[i] of the sequences row[i] of `hidden` [B, T, D]: [B, 2], the targets'
-        log-likelihoods summed, and how many of them are not the likeliest."""
-        out = torch.zeros(len(hidden), 2, dtype=torch.float64, device=self.device)
+    def _read(self, hidden: Tensor, row: Tensor, rows: int, targets: Tensor) -> Tensor:
+        """What the head says at states `hidden` [N, D] of the sequences `row` [N]: [rows, 2], the targets' [N]
+        log-likelihoods summed by sequence, and how many of them are not the likeliest."""
+        out = torch.zeros(rows, 2, dtype=torch.float64, device=self.device)
         step = max(1, HEAD_BYTES // (4 * self.model.head.weight.shape[0]))
         for part in range(0, len(targets), step):
             some = slice(part, part + step)
-            logits = self.model.head(hidden[row[some], at[some]]).float()
+            logits = self.model.head(hidden[some]).float()
             losses = F.cross_entropy(logits, targets[some], reduction="none")
             wrong = (logits.argmax(-1) != targets[some]).double()
             out.index_add_(0, row[some], torch.stack([-losses.double(), wrong], 1))
@@ -310,7 +310,12 @@ class Scorer:
         return filled.to(self.device, non_blocking=True)
 
     def _index(self, values: Sequence[int] | Tensor) -> Tensor:
-        return torch.as_tensor(values).to(self.device, non_blocking=True)
+        return torch.as_tensor(values, dtype=torch.long).to(self.device, non_blocking=True)
+
+    def _cache(self) -> Any:
+        from fla.models.utils import Cache
+
+        return Cache()
 
     def _text(self) -> Tokenizer:
         if self.tokenizer is None:

@@ -19,6 +19,7 @@ from attnlab.tasks import IGNORE, TASKS, Batch, build_task, check_task
 FACTORS = (1, 2, 4, 8)
 EXAMPLES = 256  # per length, at most; fewer where `EVAL_TOKENS` are reached
 EVAL_TOKENS = 1 << 19
+LENGTHS = "eval_seq_lens"  # what a task may be told of lengths to validate at, which is no matter here
 
 
 class TaskLengths(Benchmark):
@@ -42,7 +43,8 @@ class TaskLengths(Benchmark):
 
 
 def _exam(trained: TaskConfig, factor: int, limit: int | None) -> Exam | None:
-    config = TaskConfig.model_validate({**trained.model_dump(), "seq_len": factor * trained.seq_len})
+    settings = {key: value for key, value in trained.model_dump().items() if key != LENGTHS}
+    config = TaskConfig.model_validate({**settings, "seq_len": factor * trained.seq_len})
     most = max(1, min(EXAMPLES, EVAL_TOKENS // config.seq_len))
     try:
         if factor > 1 and check_task(config):
@@ -55,8 +57,10 @@ def _exam(trained: TaskConfig, factor: int, limit: int | None) -> Exam | None:
         raise BenchmarkError(f"task: {trained.name} cannot be had ({str(error).splitlines()[0]})") from None
     batch = Batch(*(part[:limit] for part in everything))
     n = len(batch.inputs)
-    accuracy = Metric("ratio", column="hits", chance=task.baselines().get("uniform_accuracy"))
-    loss = Metric("ratio", higher_is_better=False, column="nats")
+    known = task.baselines()
+    accuracy = Metric("ratio", column="hits", chance=known.get("chance_accuracy"))
+    chance = known.get("chance_loss", known.get("uniform_loss"))
+    loss = Metric("ratio", higher_is_better=False, column="nats", chance=chance)
     recall = "val_accuracy" in task.metrics
     return Exam(
         name=f"{trained.name}_x{factor}",

@@ -221,3 +221,24 @@ def test_a_model_without_a_tokenizer_is_asked_its_own_task_alone(sweep, asked):
         file.unlink()
     assert main([str(sweep), "--device", "cpu", "--limit", "3"]) == 0
     assert set(asked) == {"mqar_x1", "mqar_x2", "mqar_x4", "mqar_x8"}
+
+
+def test_memory_that_runs_out_halves_what_is_read_at_once():
+    import torch
+
+    from analysis.run import FEWEST_TOKENS, _ask
+
+    class Scorer:
+        max_tokens = 8 * FEWEST_TOKENS
+
+    def ask(scorer, advance):
+        if scorer.max_tokens > enough:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return base.Outcome({"tokens": [scorer.max_tokens]})
+
+    exam = base.Exam("x", "", "1", ["0"], 1, [], {}, 1, ask)
+    enough = 3 * FEWEST_TOKENS
+    assert _ask(exam, Scorer(), lambda n: None).columns["tokens"] == [2 * FEWEST_TOKENS]
+    enough = 1
+    with pytest.raises(torch.OutOfMemoryError):
+        _ask(exam, Scorer(), lambda n: None)
