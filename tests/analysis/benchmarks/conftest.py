@@ -3,29 +3,9 @@
 import json
 
 import pytest
-import torch
+from small import export, words
 
-from attnlab import checkpoint
-from attnlab.data.tokenizer import ByteTokenizer
-from attnlab.models import build_model
-from attnlab.runs import TrialDir
-
-WORDS = "the cat sat on a mat while rain fell over the quiet harbour and nobody spoke".split()  # noqa: SIM905
-
-
-def words(seed, n):
-    return " ".join(WORDS[(seed * 7 + 3 * i + i * i) % len(WORDS)] for i in range(n))
-
-
-def export(home, mixer="gla", seed=0, **model):
-    """An untrained model over bytes, exported as training does; returns its final/."""
-    torch.manual_seed(seed)
-    tokenizer = ByteTokenizer()
-    built = build_model({"d_model": 32, "n_layers": 2, "n_heads": 2, "mixer": mixer, **model}, 257)
-    with torch.no_grad():  # far enough from uniform that differences show
-        for parameter in built.parameters():
-            parameter.add_(0.05 * torch.randn_like(parameter))
-    return checkpoint.export(TrialDir(home), built, tokenizer.json, tokenizer.eos_id)
+from analysis.benchmarks.blimp import PHENOMENA
 
 
 @pytest.fixture(scope="session")
@@ -67,9 +47,7 @@ def data_dir(tmp_path_factory):
     write("winogrande/validation.jsonl", [
         {"sentence": f"{words(i, 4)} _ {words(i + 1, 3)}", "option1": "cat", "option2": "mat", "answer": str(1 + i % 2)}
         for i in n])  # fmt: skip
-    from analysis.benchmarks.blimp import PHENOMENA
-
-    for name in PHENOMENA:
+    for name in PHENOMENA[:3]:
         write(f"blimp/{name}/train.jsonl", [
             {"sentence_good": words(i, 4), "sentence_bad": words(i + 5, 4)} for i in range(2)])  # fmt: skip
     return home

@@ -1,8 +1,10 @@
 """lm-eval's tasks through our scorer, held against lm-eval's own model and its own evaluation."""
 
 import warnings
+from pathlib import Path
 
 import pytest
+from small import benchmark
 
 pytest.importorskip("lm_eval", reason="needs pip install 'attnlab[eval]'")
 
@@ -28,7 +30,7 @@ def hflm(path, model):
 
 @pytest.mark.parametrize("name", TASKS)
 def test_agrees_with_lm_evals_own_model(exported, data_dir, name):
-    loaded = harness_of(name).load(Context(data_dir=data_dir))
+    loaded = benchmark(name).load(Context(data_dir=data_dir))
     for path in (exported("standard"), exported("gla")):
         scorer = Scorer(*open_model(path))
         ours = LM(scorer).loglikelihood(loaded.requests)
@@ -52,6 +54,14 @@ def test_gives_the_figures_of_lm_evals_evaluate(exported, data_dir, name):
         said = lm_eval.evaluate(LM(scorer), {task.config.task: task}, bootstrap_iters=0)["results"][task.config.task]
     for metric in exam.metrics:
         assert value_of(exam.metrics[metric], metric, columns) == pytest.approx(said[f"{metric},none"])
+
+
+def test_blimp_has_every_phenomenon():
+    import lm_eval.tasks
+
+    home = Path(lm_eval.tasks.__file__).parent
+    theirs = {f"blimp/{path.name}" for path in home.glob("blimp/[!_]*.yaml")}
+    assert len(theirs) == 67 and set(harness_of("blimp").files) == theirs
 
 
 def test_rolling_and_generating_as_lm_eval_asks(exported):

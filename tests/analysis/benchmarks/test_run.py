@@ -5,7 +5,7 @@ import shutil
 
 import jsonschema
 import pytest
-from conftest import export
+from small import export
 
 from analysis.__main__ import main
 from analysis.benchmarks import base

@@ -3,9 +3,9 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import words
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from small import words
 
 from analysis.checkpoints import open_model
 from analysis.score import Scorer, ScoringError, dtype_of
