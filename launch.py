@@ -104,7 +104,7 @@ def launch(sweep: Sweep, args: argparse.Namespace) -> int:
         again = shlex.join([sys.executable, *sys.argv, *([] if args.resume else ["--resume"])])
         print(f"\nstopped; what ended is kept. Go on with:\n  {again}", file=sys.stderr)
         return 130
-    report = subprocess.run([sys.executable, "-m", "analysis", str(where)], check=False)
+    report = subprocess.run([sys.executable, "-m", "analysis", str(where), "--benchmarks", "none"], check=False)
     failed = sum(row["counts"]["failed"] for row in board["arms"].values())
     print(f"results      {where}")
     print(f"report       {where}/analysis/report.html")

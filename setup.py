@@ -25,7 +25,17 @@ CORE = [
     "jinja2>=3.1",
     "matplotlib>=3.9",
 ]
-TEST = ["pytest>=8", "pytest-timeout>=2.3", "hypothesis>=6.100", "jsonschema>=4.20", "psutil>=5.9"]
+EVAL = ["lm-eval>=0.4.13"]
+# accelerate: lm-eval's own model, which ours is held against, imports it
+TEST = [
+    *EVAL,
+    "accelerate>=1.10",
+    "pytest>=8",
+    "pytest-timeout>=2.3",
+    "hypothesis>=6.100",
+    "jsonschema>=4.20",
+    "psutil>=5.9",
+]
 
 setup(
     name="attnlab",
@@ -37,10 +47,10 @@ setup(
     python_requires=">=3.10",
     packages=find_packages(include=["attnlab", "attnlab.*", "analysis", "analysis.*"]),
     py_modules=["launch"],
-    package_data={"attnlab.data": ["corpus/*"], "analysis": ["templates/*"]},
+    package_data={"attnlab.data": ["corpus/*"], "analysis": ["templates/*", "benchmarks/data/*"]},
     install_requires=CORE,
     extras_require={
-        "eval": ["lm-eval>=0.4.13"],
+        "eval": EVAL,
         "test": TEST,
         "dev": [*TEST, "ruff>=0.14", "mypy>=1.18", "types-PyYAML"],
     },

@@ -16,6 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import tokenizers
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
@@ -87,15 +88,21 @@ def _save(tensors: dict[str, torch.Tensor], path: Path) -> None:
     save_file({name: tensor.detach().contiguous() for name, tensor in tensors.items()}, path)
 
 
-def export(trial: TrialDir, model: Any, tokenizer_json: str | None) -> Path:
-    """Write `final/`, which `AutoModelForCausalLM.from_pretrained` loads after `import attnlab`."""
+def export(trial: TrialDir, model: Any, tokenizer_json: str | None, eos_id: int | None = None) -> Path:
+    """Write `final/`, which `AutoModelForCausalLM.from_pretrained` loads after `import attnlab`.
+
+    `eos_id` is the token that ends a document; lm-eval's HF adapter puts it where a context is empty.
+    """
 
     def fill(folder: Path) -> None:
         logging.disable_progress_bar()  # transformers draws one per save
         model.save_pretrained(folder)
         if tokenizer_json is not None:
             (folder / "tokenizer.json").write_text(tokenizer_json)
-            (folder / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "PreTrainedTokenizerFast"}))
+            config = {"tokenizer_class": "PreTrainedTokenizerFast"}
+            if eos_id is not None:
+                config["eos_token"] = tokenizers.Tokenizer.from_str(tokenizer_json).id_to_token(eos_id)
+            (folder / "tokenizer_config.json").write_text(json.dumps(config))
 
     return _write(trial.final, fill)
 

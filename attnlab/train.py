@@ -131,7 +131,7 @@ def train(
         if lead and state == "pruned":
             checkpoint.save(home, step, run.model, run.optimizer, {"seconds": seconds, "trained": pace.trained})
         if lead and state == "completed":
-            checkpoint.export(home, run.model, run.task.tokenizer_json())
+            checkpoint.export(home, run.model, run.task.tokenizer_json(), run.task.eos_id)
             checkpoint.tidy(home)
         results = _results(job, home, state, step, seconds, run, records.rows)
         results["environment"] |= clock

@@ -156,13 +156,22 @@ class Backbone(BackbonePreTrainedModel):
         cache = self._cache(past_key_values, use_cache)
         return BaseModelOutputWithPast(self.hidden(input_ids, cache, **extra), cache)
 
-    def hidden(self, input_ids: Tensor, cache: Cache | None = None, **extra: Any) -> Tensor:
-        """input_ids [B, T] -> the last norm's output [B, T, D]."""
+    def hidden(
+        self, input_ids: Tensor, cache: Cache | None = None, at: tuple[Tensor, Tensor] | None = None, **extra: Any
+    ) -> Tensor:
+        """input_ids [B, T] -> the last norm's output [B, T, D].
+
+        With `at`, two index tensors [N] (sequences, positions), it is given there alone, [N, D]: what comes after the
+        last mixer, which no other position reads, is computed for these.
+        """
         norms = [block.mixer_norm for block in self.blocks] + [self.norm]
         x, normed = self.parts.stem(self.embed, self.dropout, norms[0], input_ids)
         shared: dict[str, Tensor] = {}
         for block, norm in zip(self.blocks, norms[1:], strict=True):
-            x, normed = self.parts.seam(block, norm, x, block.mix(normed, cache, shared, **extra))
+            mixed = block.mix(normed, cache, shared, **extra)
+            if at is not None and block is self.blocks[-1]:
+                x, mixed = x[at], mixed[at]
+            x, normed = self.parts.seam(block, norm, x, mixed)
         return normed
 
     def _cache(self, given: Cache | None, wanted: bool | None) -> Cache | None:

@@ -81,6 +81,14 @@ def test_only_the_asked_positions_reach_the_head():
         assert torch.allclose(some, full[:, where], atol=1e-6)  # fewer rows may be multiplied in another order
 
 
+@torch.no_grad()
+def test_hidden_states_at_some_positions_are_those_of_all():
+    model = build(mixer="gla").eval()
+    tokens = torch.randint(0, 40, (3, 12))
+    at = torch.tensor([0, 0, 2]), torch.tensor([3, 11, 0])
+    assert torch.allclose(model.backbone.hidden(tokens, None, at), model.hidden(tokens)[at], atol=1e-6)
+
+
 def test_the_same_seed_gives_the_same_model_and_another_another():
     a, b, c = build(1), build(1), build(2)
     assert all(torch.equal(x, y) for x, y in zip(a.parameters(), b.parameters(), strict=True))

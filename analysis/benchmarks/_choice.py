@@ -1,0 +1,137 @@
+"""Questions of our own: each has a prompt, the right answer and wrong ones, and is judged in two ways.
+
+`acc`: whether the right answer, after the prompt, is likelier than each of the others (sums of log-likelihoods).
+`exact_match`: whether greedy decoding writes the right answer, after normalisation (`normal`). Of what it writes, the
+first line counts, cut to as many words as the answer has; an empty answer is wrong.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+import string
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib import resources
+
+from analysis.benchmarks.base import Benchmark, Context, Exam, Metric, Outcome
+from analysis.checkpoints import Target
+from analysis.score import Advance, Scorer
+
+CANDIDATES = 4
+MARGIN_TOKENS = 4  # that greedy decoding may write before and after the answer: a space, a comma
+ARTICLES = re.compile(r"\b(a|an|the)\b")
+
+
+@dataclass(frozen=True)
+class Question:
+    """One item. The candidates are shown to no one; each is scored by itself after the prompt and a space."""
+
+    id: str
+    prompt: str
+    answer: str
+    wrong: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Choice(Benchmark):
+    """A benchmark of questions.
+
+    Args:
+        name: the file's.
+        version: raised with any change of the questions or of how they are drawn.
+        source: for the report.
+        draw: makes the questions, the same ones each time.
+    """
+
+    name: str
+    version: str
+    source: str
+    draw: Callable[[], list[Question]]
+
+    def exams(self, context: Context, target: Target | None) -> list[Exam]:
+        """One exam of all questions, or of the first `limit`."""
+        everything = self.draw()
+        questions = everything[: context.limit]
+        return [
+            Exam(
+                name=self.name,
+                source=self.source,
+                version=self.version,
+                ids=[question.id for question in questions],
+                n_all=len(everything),
+                asked=[[q.prompt, q.answer, *q.wrong] for q in questions],
+                metrics={
+                    "acc": Metric("proportion", chance=1 / CANDIDATES),
+                    "exact_match": Metric("proportion", chance=0.0),
+                },
+                requests=len(questions) * (CANDIDATES + 1),
+                ask=lambda scorer, advance: answer(questions, scorer, advance),
+            )
+        ]
+
+
+def answer(questions: Sequence[Question], scorer: Scorer, advance: Advance) -> Outcome:
+    """Have a checkpoint answer."""
+    requests = [(q.prompt, f" {text}") for q in questions for text in (q.answer, *q.wrong)]
+    scored = scorer.loglikelihoods(requests, advance)
+    rows = [[one.loglikelihood for one in scored[i : i + CANDIDATES]] for i in range(0, len(scored), CANDIDATES)]
+    lengths = [len(rest) for _, rest in scorer.encode_pairs([(q.prompt, f" {q.answer}") for q in questions])]
+    written = scorer.greedy([q.prompt for q in questions], [length + MARGIN_TOKENS for length in lengths], advance)
+    return Outcome(
+        {
+            "acc": [int(row[0] > max(row[1:])) for row in rows],  # the right one comes first; a tie is no answer
+            "exact_match": [int(matches(text, q.answer)) for text, q in zip(written, questions, strict=True)],
+            "loglikelihoods": rows,
+            "written": written,
+        }
+    )
+
+
+def matches(written: str, wanted: str) -> bool:
+    """Whether the first line of `written` begins with the answer, both normalised."""
+    lines = written.strip().splitlines()
+    got, right = normal(lines[0]).split() if lines else [], normal(wanted).split()
+    return bool(right) and got[: len(right)] == right
+
+
+def normal(text: str) -> str:
+    """Lower case, without punctuation and articles, single spaces (SQuAD's, arXiv 1606.05250)."""
+    bare = "".join(char for char in text.lower() if char not in string.punctuation)
+    return " ".join(ARTICLES.sub(" ", bare).split())
+
+
+def from_file(name: str, prompt: str) -> list[Question]:
+    """The questions of `data/<name>.txt`: a line each, `question | answer | wrong | wrong | wrong`; `#` is a comment.
+
+    Args:
+        prompt: with `{}` for the question.
+    """
+    return mixed(name, [Question(q, prompt.format(q), right, tuple(wrong)) for q, right, *wrong in rows_of(name)])
+
+
+def rows_of(name: str) -> list[list[str]]:
+    """The lines of `data/<name>.txt`, parted at `|`, without comments."""
+    text = (resources.files("analysis.benchmarks") / "data" / f"{name}.txt").read_text(encoding="utf-8")
+    lines = [line for line in text.splitlines() if line.strip() and not line.startswith("#")]
+    return [[part.strip() for part in line.split("|")] for line in lines]
+
+
+def mixed(seed: str, questions: list[Question]) -> list[Question]:
+    """In a drawn order, so that the first ones, which a limit takes, are like the rest."""
+    random.Random(seed).shuffle(questions)
+    return questions
+
+
+def check(questions: Sequence[Question]) -> list[str]:
+    """What is wrong with them: repeated items, candidates that are alike, a wrong number of them."""
+    problems = []
+    seen: set[str] = set()
+    for q in questions:
+        candidates = {normal(text) for text in (q.answer, *q.wrong)}
+        if len(candidates) != CANDIDATES or len(q.wrong) != CANDIDATES - 1 or "" in candidates:
+            problems.append(f"{q.id}: not {CANDIDATES} distinct candidates")
+        if q.id in seen or q.prompt in seen:
+            problems.append(f"{q.id}: asked twice")
+        seen |= {q.id, q.prompt}
+    return problems

@@ -1,0 +1,219 @@
+"""lm-eval's tasks: its definitions, prompts and metrics over our `LM`; data from the hub, its cache or a folder."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import tempfile
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from importlib.metadata import version
+from importlib.util import find_spec
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import yaml
+
+from analysis.benchmarks.base import Benchmark, BenchmarkError, Context, Exam, Metric, Outcome
+from analysis.checkpoints import Target
+from analysis.score import Advance, Scorer
+from attnlab.data.formats import SUFFIXES
+
+
+@dataclass(frozen=True)
+class Harness(Benchmark):
+    """A task of lm-eval's, or several that make one benchmark.
+
+    Args:
+        name: ours, and the first folder looked for under `--data-dir`.
+        files: the tasks' definitions, below lm-eval's `tasks/`.
+        hub: the dataset's id.
+        metrics: which of the tasks' metrics are told, the first one foremost.
+        configs: the dataset's configurations, one per file, where it has any: folders below the dataset's own.
+        split: the dataset's split that the tasks ask.
+    """
+
+    name: str
+    files: tuple[str, ...]
+    hub: str
+    metrics: Mapping[str, Metric]
+    configs: tuple[str, ...] = ()
+    split: str = "validation"
+
+    def by_default(self, context: Context) -> bool:
+        """With a `--data-dir` that has it; it never goes to the network unless it was named."""
+        if context.data_dir is None or find_spec("lm_eval") is None:
+            return False
+        return any((context.data_dir / name).is_dir() for name in self._folders())
+
+    def exams(self, context: Context, target: Target | None) -> list[Exam]:
+        """One exam, of all its tasks' items."""
+        loaded = self.load(context)
+        return [
+            Exam(
+                name=self.name,
+                source=f"{self.hub} through lm-eval {version('lm-eval')}",
+                version=loaded.version,
+                ids=loaded.ids,
+                n_all=loaded.n_all,
+                asked=[[*request.args] for request in loaded.requests],
+                metrics=self.metrics,
+                requests=len(loaded.requests),
+                ask=loaded.ask,
+            )
+        ]
+
+    def load(self, context: Context) -> Loaded:
+        """The tasks with their requests.
+
+        Raises:
+            BenchmarkError: lm-eval is not installed, or the data cannot be had.
+        """
+        if find_spec("lm_eval") is None:
+            raise BenchmarkError(f"{self.name}: needs lm-eval; pip install 'attnlab[eval]'")
+        if context.data_dir is not None and not context.data_dir.is_dir():
+            raise BenchmarkError(f"--data-dir {context.data_dir}: no such folder")
+        tasks = []
+        with quiet():
+            for i, file in enumerate(self.files):
+                folder = self._folder(context.data_dir, self.configs[i] if self.configs else None)
+                task = self._task(file, folder)
+                task.build_all_requests(limit=context.limit, rank=0, world_size=1)
+                tasks.append(task)
+        return Loaded(self.name, tuple(tasks), self.metrics)
+
+    def _folders(self) -> tuple[str, ...]:
+        return (self.name, self.hub.split("/")[1], self.hub)
+
+    def _download(self, data_dir: Path) -> str:
+        return f"hf download {self.hub} --repo-type dataset --local-dir {data_dir / self.name}"
+
+    def _folder(self, data_dir: Path | None, config: str | None) -> Path | None:
+        """Where the data lies under `--data-dir`: in a folder of our name for it, or of the hub's."""
+        if data_dir is None:
+            return None
+        found = next((data_dir / name for name in self._folders() if (data_dir / name).is_dir()), None)
+        if found is not None and config and (found / config).is_dir():
+            found = found / config
+        if found is None or not any(found.rglob(f"*{suffix}") for suffix in SUFFIXES):
+            inside = f"{self.name}/{config}" if config else self.name
+            raise BenchmarkError(
+                f"{self.name}: {data_dir} has no folder {inside} with the dataset's files; leave --data-dir out to "
+                f"have it downloaded, or do so yourself: {self._download(data_dir)}"
+            )
+        return found
+
+    def _task(self, file: str, folder: Path | None) -> Any:
+        """lm-eval's task, with only the dataset's place changed."""
+        import lm_eval.tasks
+
+        original = Path(lm_eval.tasks.__file__).parent / file
+        tree: dict[str, Any] = {"include": str(original)}
+        if folder is not None:  # it need not hold the other splits, which no zero-shot prompt reads
+            tree |= {"dataset_path": str(folder), "dataset_name": None}
+            tree |= dict.fromkeys(("training_split", "validation_split", "test_split"))
+            tree |= {"test_split" if self.split == "test" else "validation_split": self.split}
+        with tempfile.TemporaryDirectory() as home:
+            path = Path(home) / f"{self.name}.yaml"
+            # the index wants the task's name in the file itself
+            path.write_text(yaml.safe_dump(tree | {"task": _name_in(original)}))
+            manager = lm_eval.tasks.TaskManager(include_path=home, include_defaults=False)
+            try:
+                return next(iter(manager.load(str(path))["tasks"].values()))
+            except Exception as error:  # whatever the hub, the network, datasets or a damaged file may raise
+                reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+                if folder is not None:
+                    raise BenchmarkError(f"{self.name}: {folder} cannot be read as {self.hub}: {reason}") from None
+                raise BenchmarkError(
+                    f"{self.name}: the hub's {self.hub} cannot be had ({reason}); run once with network access to fill "
+                    f"its cache, or give --data-dir DIR a copy: {self._download(Path('DIR'))}"
+                ) from None
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """Tasks with their requests built."""
+
+    name: str
+    tasks: tuple[Any, ...]
+    metrics: Mapping[str, Metric]
+
+    @cached_property
+    def requests(self) -> list[Any]:
+        """lm-eval's instances of all tasks, in order."""
+        return [request for task in self.tasks for request in task.instances]
+
+    @cached_property
+    def ids(self) -> list[str]:
+        """One per document: its number in its split, after its task's name where there are several."""
+        prefix = [f"{task.config.task}/" if len(self.tasks) > 1 else "" for task in self.tasks]
+        return [
+            f"{before}{number}"
+            for before, task in zip(prefix, self.tasks, strict=True)
+            for number in dict.fromkeys(request.doc_id for request in task.instances)
+        ]
+
+    @property
+    def n_all(self) -> int:
+        """Documents of the split that is asked."""
+        return sum(len(task.eval_docs) for task in self.tasks)
+
+    @property
+    def version(self) -> str:
+        """The tasks' own."""
+        return str((self.tasks[0].config.metadata or {}).get("version"))
+
+    def judge(self, scored: Sequence[tuple[float, bool]]) -> dict[str, list[Any]]:
+        """Columns per item by each task's own `process_results`; `loglikelihoods`, of each item's requests."""
+        columns: dict[str, list[Any]] = {name: [] for name in self.metrics} | {"loglikelihoods": [], "greedy": []}
+        results = iter(scored)
+        for task in self.tasks:
+            documents: dict[int, tuple[Any, list[tuple[float, bool]]]] = {}
+            for request in task.instances:
+                documents.setdefault(request.doc_id, (request.doc, []))[1].append(next(results))
+            for document, answers in documents.values():
+                judged = task.process_results(document, answers)
+                for name in self.metrics:
+                    columns[name].append(float(judged[name]))
+                columns["loglikelihoods"].append([nats for nats, _ in answers])
+                columns["greedy"].append([int(greedy) for _, greedy in answers])
+        return columns
+
+    def accuracy(self, scored: Sequence[tuple[float, bool]]) -> float:
+        """Of answers to `requests`: the mean of the task's `acc`."""
+        return fmean(self.judge(scored)["acc"])
+
+    def ask(self, scorer: Scorer, advance: Advance) -> Outcome:
+        """Every request, then the tasks' own metrics."""
+        from analysis.lm import LM
+
+        return Outcome(self.judge(LM(scorer, advance).loglikelihood(self.requests)))
+
+
+def _name_in(path: Path) -> str:
+    """The `task:` of a definition, which may have tags that only lm-eval reads."""
+    lines = [line for line in path.read_text().splitlines() if line.startswith("task:")]
+    return lines[0].partition(":")[2].strip()
+
+
+@contextlib.contextmanager
+def quiet() -> Any:
+    """Without the bars, log lines and warnings of lm-eval and datasets."""
+    import datasets
+
+    before = logging.root.manager.disable
+    bars = datasets.are_progress_bars_disabled()
+    logging.disable(logging.WARNING)
+    datasets.disable_progress_bars()
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)
+        if not bars:
+            datasets.enable_progress_bars()

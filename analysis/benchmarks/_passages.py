@@ -1,0 +1,46 @@
+"""Texts scored whole: bits per byte and perplexity, over passages, so that arms compare passage by passage."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from analysis.benchmarks.base import Exam, Metric, Outcome
+from analysis.score import Advance, Scorer
+
+PASSAGE_CHARS = 4000  # so much is scored together, from the end-of-document token on
+MAX_CHARS = 1_000_000  # of a text; beyond, passages spread evenly over it are taken
+WINDOW = 1024  # tokens read at once where the training length is not known
+METRICS = {
+    "bits_per_byte": Metric("bits_per_byte", higher_is_better=False, column="nats"),
+    "perplexity": Metric("perplexity_per_token", higher_is_better=False, column="nats"),
+}
+
+
+def exam(name: str, source: str, documents: Sequence[str], window: int, limit: int | None) -> Exam:
+    """The documents' passages, each in windows of `window` tokens, which is what the model was trained at."""
+    whole = [passage for document in documents for passage in passages(document)]
+    most = max(1, min(len(whole), MAX_CHARS // PASSAGE_CHARS))
+    taken = [i * len(whole) // most for i in range(most)][:limit] if whole else []
+    texts = [whole[i] for i in taken]
+
+    def ask(scorer: Scorer, advance: Advance) -> Outcome:
+        rolled = scorer.rolling(texts, window, advance)
+        nats, tokens = zip(*rolled, strict=True)
+        return Outcome({"nats": nats, "tokens": tokens, "bytes": [len(text.encode()) for text in texts]})
+
+    return Exam(name, source, "1", [str(i) for i in taken], most, [texts, window], METRICS, len(texts), ask)
+
+
+def passages(document: str) -> list[str]:
+    """A document in parts of at most about PASSAGE_CHARS, cut after a blank line, a line or a word."""
+    out, start = [], 0
+    while start < len(document):
+        end = start + PASSAGE_CHARS
+        if end < len(document):
+            for mark in ("\n\n", "\n", " "):
+                if (at := document.rfind(mark, start + PASSAGE_CHARS // 2, end)) != -1:
+                    end = at + len(mark)
+                    break
+        out.append(document[start:end])
+        start = end
+    return [passage for passage in out if not passage.isspace()]

@@ -1,0 +1,132 @@
+"""What every benchmark gives: exams, and outcomes per item from which each figure can be computed again."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import fmean
+from typing import Any, ClassVar, Literal
+
+from analysis.checkpoints import Target
+from analysis.score import Advance, Scorer
+from attnlab.data.sources import hash_of
+
+How = Literal["proportion", "perplexity", "bits_per_byte", "perplexity_per_token", "ratio"]
+
+
+class BenchmarkError(ValueError):
+    """A benchmark cannot be had; the message is one line for the user."""
+
+
+@dataclass(frozen=True)
+class Context:
+    """What the command line gives every benchmark.
+
+    Args:
+        data_dir: a folder with a folder per dataset in hub schema; None: the hub, or its cache.
+        limit: items per exam, at most.
+        text: a file for the benchmark `text`.
+    """
+
+    data_dir: Path | None = None
+    limit: int | None = None
+    text: Path | None = None
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One figure of an exam.
+
+    Args:
+        how: from the outcomes' columns: `proportion`, the mean of 0/1; `perplexity`, exp(-mean) of log-likelihoods in
+            nats; `bits_per_byte` and `perplexity_per_token`, of columns nats, bytes and tokens; `ratio`, the sum of
+            the column over that of `targets`.
+        column: which; default: the metric's name.
+        chance: what guessing gives; None: no such level.
+    """
+
+    how: How
+    higher_is_better: bool = True
+    chance: float | None = None
+    column: str | None = None
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A checkpoint's answers to an exam: columns of one value per item, in the order of the exam's ids."""
+
+    columns: Mapping[str, Sequence[Any]]
+
+
+@dataclass(frozen=True)
+class Exam:
+    """What a checkpoint is asked.
+
+    Args:
+        name: of the benchmark, with what tells its exams apart: `hellaswag`, `mqar_x4`.
+        source: where the items are from, for the report.
+        ids: one per item, stable over runs and limits, so that arms can be compared item by item.
+        n_all: items there are without a limit.
+        asked: JSON-able; decides the digest together with the metrics and `version`.
+        metrics: the first one is the exam's own.
+        ask: has a checkpoint answer; it reports requests done, of `requests`.
+    """
+
+    name: str
+    source: str
+    version: str
+    ids: Sequence[str]
+    n_all: int
+    asked: Any = field(repr=False)
+    metrics: Mapping[str, Metric]
+    requests: int
+    ask: Callable[[Scorer, Advance], Outcome] = field(repr=False)
+
+    @property
+    def digest(self) -> str:
+        """20 hexadecimal digits: equal digests, the same items asked and judged in the same way."""
+        metrics = {name: vars(metric) for name, metric in self.metrics.items()}
+        return hash_of([self.name, self.version, list(self.ids), self.asked, metrics])
+
+    @property
+    def limited(self) -> bool:
+        """Whether items were left out."""
+        return len(self.ids) < self.n_all
+
+
+class Benchmark(ABC):
+    """A file's `BENCHMARK`."""
+
+    needs_text: ClassVar[bool] = True  # a tokenizer, that is: a model trained on text
+    per_checkpoint: ClassVar[bool] = False  # whether the exams depend on what the checkpoint was trained on
+
+    def by_default(self, context: Context) -> bool:
+        """Whether it is examined when none is named."""
+        return True
+
+    @abstractmethod
+    def exams(self, context: Context, target: Target | None) -> list[Exam]:
+        """The exams; `target` only where they depend on the checkpoint. Empty: it does not apply.
+
+        Raises:
+            BenchmarkError: the data or a package is missing; the message says how to get it.
+        """
+
+
+def value_of(metric: Metric, name: str, columns: Mapping[str, Sequence[Any]]) -> float | None:
+    """A metric's value from the outcomes; None without items."""
+    column = columns[metric.column or name]
+    if not len(column):
+        return None
+    if metric.how == "perplexity":
+        return math.exp(min(-fmean(column), 700.0))  # beyond, a float ends
+    if metric.how == "bits_per_byte":
+        return sum(column) / math.log(2) / sum(columns["bytes"])
+    if metric.how == "perplexity_per_token":
+        return math.exp(min(sum(column) / sum(columns["tokens"]), 700.0))
+    if metric.how == "ratio":
+        return sum(column) / sum(columns["targets"])
+    return fmean(column)

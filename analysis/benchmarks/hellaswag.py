@@ -1,0 +1,11 @@
+"""HellaSwag, how a scene goes on (Zellers et al. 2019, arXiv 1905.07830); `acc_norm` divides by the endings' length."""
+
+from analysis.benchmarks._harness import Harness
+from analysis.benchmarks.base import Metric
+
+BENCHMARK = Harness(
+    "hellaswag",
+    ("hellaswag/hellaswag.yaml",),
+    "Rowan/hellaswag",
+    {"acc_norm": Metric("proportion", chance=1 / 4), "acc": Metric("proportion", chance=1 / 4)},
+)

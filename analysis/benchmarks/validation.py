@@ -1,0 +1,41 @@
+"""Perplexity and bits per byte on the whole validation split of the trial's own corpus, through its own tokenizer."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from analysis.benchmarks import _passages
+from analysis.benchmarks.base import Benchmark, BenchmarkError, Context, Exam
+from analysis.checkpoints import Target
+
+
+class Validation(Benchmark):
+    """The split's passages, in windows of the training length."""
+
+    per_checkpoint: ClassVar[bool] = True
+
+    def exams(self, context: Context, target: Target | None) -> list[Exam]:
+        """None for a trial of another task than `text`.
+
+        Raises:
+            BenchmarkError: the corpus cannot be had any more.
+        """
+        if target is None or target.job is None or target.job.trial.task.name != "text":
+            return []
+        from attnlab.data.packed import cache_root
+        from attnlab.data.sources import open_dataset
+        from attnlab.data.splits import Split
+        from attnlab.tasks import build_task
+
+        task = target.job.trial.task
+        try:
+            source = open_dataset(build_task(task, batch_size=1, seed=0).dataset, cache_root())  # type: ignore[attr-defined]
+            documents = Split(source).validation()
+        except (ValueError, OSError) as error:
+            raise BenchmarkError(f"validation: the corpus cannot be had ({str(error).splitlines()[0]})") from None
+        return [
+            _passages.exam("validation", f"{source.name}, validation split", documents, task.seq_len, context.limit)
+        ]
+
+
+BENCHMARK = Validation()

@@ -1,0 +1,263 @@
+"""Checkpoints x benchmarks -> results on disk; what was scored before is not scored again.
+
+    <sweep>/analysis/benchmarks/<checkpoint>-<benchmark>-<dtype>.json    one result each, by digests
+    <sweep>/analysis/benchmark_results.json                              those of the arms examined last, with all items
+    <sweep>/all_benchmark_results.json                                   every result ever had here, without the items
+
+A result: `benchmark` (the exam's name), `digest`, `version`, `source`, `checkpoint` (digest), `dtype`, `n`, `n_all`,
+`limited`, `metric` (the exam's own) with its `value`, `chance` and `higher_is_better`, `metrics` (all of them, with
+`how` and `column` that say how the value comes from the columns), and `items`: `id` and every column, one entry per
+item, so that arms can be compared pairwise on the same items.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from analysis.benchmarks import BENCHMARKS
+from analysis.benchmarks.base import Benchmark, BenchmarkError, Context, Exam, Outcome, value_of
+from analysis.checkpoints import CheckpointError, Target, digest_of, open_model
+from analysis.score import MAX_LENGTH, Advance, Scorer, ScoringError, dtype_of
+from attnlab.config import did_you_mean
+from attnlab.runs import SweepDir, read_json, strict, write_text
+
+FEWEST_TOKENS = 1024  # at once, before memory that runs out is told
+FORMAT = 1  # of the files; another one in a cached result has it made again
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to score. `benchmarks`: names; None: all that are by default."""
+
+    benchmarks: tuple[str, ...] | None = None
+    context: Context = Context()
+    device: str = "cpu"
+    dtype: str = "auto"
+    fresh: bool = False
+    max_tokens: int | None = None
+
+
+@dataclass
+class Report:
+    """`benchmark_results.json`, and what could not be had, one line each."""
+
+    tree: dict[str, Any]
+    problems: list[str] = field(default_factory=list)
+
+
+def named(names: Sequence[str] | None) -> tuple[str, ...] | None:
+    """The benchmarks that `--benchmarks` names: `all` of them, `none`; None: those by default.
+
+    Raises:
+        BenchmarkError: there is no such benchmark.
+    """
+    if names is None or list(names) == ["none"]:
+        return None if names is None else ()
+    if list(names) == ["all"]:
+        return tuple(BENCHMARKS)
+    known = [*BENCHMARKS, "all", "none"]
+    for name in names:
+        if name not in BENCHMARKS:
+            raise BenchmarkError(f"--benchmarks {name}: no such benchmark{did_you_mean(name, known)}")
+    return tuple(names)
+
+
+def examine(targets: Sequence[Target], settings: Settings, home: Path, console: Console) -> Report:
+    """Score every target on every benchmark; results are written to `home` (the sweep's `analysis/`) as they come.
+
+    A checkpoint or a benchmark that cannot be had is a line in `problems`; everything else is done.
+
+    Raises:
+        BenchmarkError, ScoringError: an unknown benchmark, device or dtype; nothing was done.
+    """
+    import torch
+
+    wanted = named(settings.benchmarks)
+    settings = replace(settings, benchmarks=wanted)
+    device = device_of(settings.device)
+    dtype = dtype_of(device, settings.dtype)
+    label = str(dtype or torch.float32).removeprefix("torch.")
+    report = Report({"format": FORMAT, "dtype": label, "limit": settings.context.limit, "arms": {}})
+    bar = Progress(
+        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
+        console=console, transient=True, disable=not console.is_terminal,
+    )  # fmt: skip
+    exams: dict[str, list[Exam] | None] = {}
+    with bar:
+        for target in targets:
+            row: dict[str, Any] = {"trial_id": target.trial_id, "path": str(target.path), "checkpoint": None}
+            report.tree["arms"][target.label] = row | {"error": None, "benchmarks": {}}
+            try:
+                _examine_one(target, settings, home, label, exams, report, bar)
+            except (CheckpointError, ScoringError) as error:
+                report.tree["arms"][target.label]["error"] = str(error)
+                report.problems.append(f"{target.label}: {error}")
+    report.tree["problems"] = report.problems
+    write_text(home / "benchmark_results.json", _json(report.tree))
+    return report
+
+
+def _examine_one(
+    target: Target,
+    settings: Settings,
+    home: Path,
+    label: str,
+    exams: dict[str, list[Exam] | None],
+    report: Report,
+    bar: Progress,
+) -> None:
+    row = report.tree["arms"][target.label]
+    row["checkpoint"] = checkpoint = digest_of(target.path)
+    scorer: Scorer | None = None
+    has_text = (target.path / "tokenizer.json").is_file()
+    for name, benchmark in _chosen(settings):
+        if benchmark.needs_text and not has_text:
+            continue
+        for exam in _exams(name, benchmark, target, settings, exams, report, bar):
+            kept = home / "benchmarks" / f"{checkpoint}-{exam.digest}-{label}.json"
+            result = None if settings.fresh else _kept(kept)
+            if result is None:
+                if scorer is None:
+                    longest = max(MAX_LENGTH, target.seq_len or 0)
+                    model, tokenizer = open_model(target.path, target.job)
+                    scorer = Scorer(model, tokenizer, settings.device, settings.dtype, settings.max_tokens, longest)
+                task = bar.add_task(f"{target.label}: {exam.name}", total=exam.requests)
+                try:
+                    outcome = _ask(exam, scorer, lambda n, task=task: bar.advance(task, n))
+                except (
+                    RuntimeError,
+                    ScoringError,
+                ) as error:  # also a kernel that refuses the dtype, memory that runs out
+                    reason = f"{exam.name} cannot be scored: {str(error).strip().splitlines()[0]}"
+                    report.problems.append(f"{target.label}: {reason}")
+                    continue
+                finally:
+                    bar.remove_task(task)
+                result = _result(exam, outcome.columns, checkpoint, label)
+                write_text(kept, _json(result))
+            row["benchmarks"][exam.name] = result
+
+
+def _ask(exam: Exam, scorer: Scorer, advance: Advance) -> Outcome:
+    """The outcome; where the device's memory runs out, from the beginning with half as many tokens at once."""
+    import torch
+
+    while True:
+        try:
+            return exam.ask(scorer, advance)
+        except torch.OutOfMemoryError:
+            if scorer.max_tokens < 2 * FEWEST_TOKENS:
+                raise
+            scorer.max_tokens //= 2
+        torch.cuda.empty_cache()  # after the except clause, whose traceback holds the tensors
+
+
+def _chosen(settings: Settings) -> Iterator[tuple[str, Benchmark]]:
+    for name, load in BENCHMARKS.items():
+        benchmark = load()
+        wanted = settings.benchmarks
+        if name in wanted if wanted is not None else benchmark.by_default(settings.context):
+            yield name, benchmark
+
+
+def _exams(
+    name: str,
+    benchmark: Benchmark,
+    target: Target,
+    settings: Settings,
+    known: dict[str, list[Exam] | None],
+    report: Report,
+    bar: Progress,
+) -> list[Exam]:
+    """The benchmark's exams, made once where they do not depend on the checkpoint; its problem is told once."""
+    if not benchmark.per_checkpoint and name in known:
+        return known[name] or []
+    task = bar.add_task(f"preparing {name}", total=None)
+    try:
+        found = benchmark.exams(settings.context, target)
+    except BenchmarkError as error:
+        if str(error) not in report.problems:
+            report.problems.append(str(error))
+        found = []
+    finally:
+        bar.remove_task(task)
+    known[name] = found
+    return found
+
+
+def _result(exam: Exam, columns: Mapping[str, Sequence[Any]], checkpoint: str, dtype: str) -> dict[str, Any]:
+    metrics = {
+        name: {"value": value_of(metric, name, columns), **vars(metric), "column": metric.column or name}
+        for name, metric in exam.metrics.items()
+    }
+    first = next(iter(metrics))
+    return {
+        "format": FORMAT,
+        "benchmark": exam.name,
+        "digest": exam.digest,
+        "version": exam.version,
+        "source": exam.source,
+        "checkpoint": checkpoint,
+        "dtype": dtype,
+        "n": len(exam.ids),
+        "n_all": exam.n_all,
+        "limited": exam.limited,
+        "metric": first,
+        **{key: metrics[first][key] for key in ("value", "chance", "higher_is_better")},
+        "metrics": metrics,
+        "items": {"id": list(exam.ids), **{name: list(column) for name, column in columns.items()}},
+    }
+
+
+def _kept(path: Path) -> dict[str, Any] | None:
+    """A result of an earlier run; None if there is none that can be read."""
+    try:
+        result = read_json(path)
+        return result if result["format"] == FORMAT and result["items"] and result["metrics"] else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def collect(folder: SweepDir, report: Report) -> Path:
+    """Write `all_benchmark_results.json`: every result kept for this sweep as a row without its items; `arm` and
+    `trial_id` where the checkpoint is one of those just examined."""
+    whose = {row["checkpoint"]: (arm, row["trial_id"]) for arm, row in report.tree["arms"].items()}
+    rows = []
+    for path in sorted((folder.analysis / "benchmarks").glob("*.json")):
+        if result := _kept(path):
+            arm, trial_id = whose.get(result["checkpoint"], (None, None))
+            rows.append({"arm": arm, "trial_id": trial_id, **{k: v for k, v in result.items() if k != "items"}})
+    rows.sort(key=lambda row: (row["benchmark"], row["arm"] or "", row["checkpoint"]))
+    path = folder.path / "all_benchmark_results.json"
+    write_text(path, json.dumps(strict(rows), indent=1, allow_nan=False) + "\n")
+    return path
+
+
+def device_of(name: str) -> Any:
+    """The device of that name.
+
+    Raises:
+        ScoringError: there is none.
+    """
+    import torch
+
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:  # torch raises either
+        raise ScoringError(f"--device {name}: {str(error).splitlines()[0]}") from None
+    return device
+
+
+def _json(tree: Any) -> str:
+    """Strict, one line: the items of an exam are many."""
+    return json.dumps(strict(tree), allow_nan=False, separators=(",", ":")) + "\n"

@@ -1,0 +1,120 @@
+"""Our scoring of benchmarks against lm-eval's HFLM on the same exported checkpoint: agreement and tokens per second.
+
+    python -m bench.scoring CHECKPOINT... --data-dir DIR [--tasks hellaswag lambada] [--limit 500] [--device cuda]
+
+CHECKPOINT: a trial's `checkpoints/final`. DIR: as `python -m analysis --data-dir`. Both sides get the same requests as
+texts and are timed (in CPU seconds on the CPU) from the texts to the log-likelihoods, tokenising included; HFLM at each
+of its batch sizes, the best one counting. Tokens are those of all requests, context and continuation, however often
+either side reads them.
+Needs `pip install attnlab[eval] accelerate` (HFLM imports it).
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+import torch
+
+from analysis.benchmarks import Context, harness_of
+from analysis.checkpoints import open_model
+from analysis.lm import LM
+from analysis.score import Scorer
+
+TOLERANCE = 2e-3  # nats
+
+
+def main() -> None:
+    args = arguments()
+    torch.set_num_threads(args.threads)
+    print(f"{'task':<11} {'model':<16} {'scored by':<15} requests  tokens/s  ratio accuracy worst difference")
+    for name in args.tasks:
+        task = harness_of(name).load(Context(data_dir=args.data_dir, limit=args.limit))
+        for path in args.checkpoints:
+            compare(name, task, path, args)
+
+
+def compare(name: str, task: Any, path: Path, args: argparse.Namespace) -> None:
+    """One task on one checkpoint: a line for each way of scoring."""
+    scorer = Scorer(*open_model(path), args.device, args.dtype)
+    label = "+".join(dict.fromkeys(mixer.name for mixer in scorer.model.config.model().mixer))
+    label += f" {sum(p.numel() for p in scorer.model.parameters()) / 1e6:.1f}M"
+    pairs = scorer.encode_pairs([request.args for request in task.requests])
+    tokens = sum(len(context) + len(continuation) for context, continuation in pairs)
+
+    def line(who: str, scored: list[tuple[float, bool]], seconds: float) -> float:
+        accuracy = task.accuracy(scored)
+        worst = max(abs(a - b) for (a, _), (b, _) in zip(scored, first, strict=True)) if first else 0.0
+        speed = tokens / seconds
+        ratio = f"{speed / best:.2f}" if best else ""
+        row = (
+            f"{name:<11} {label:<16} {who:<15} {len(scored):>8,} {speed:>9,.0f} {ratio:>6} {accuracy:>8.4f} {worst:.1e}"
+        )
+        print(row, flush=True)
+        assert worst < TOLERANCE or args.dtype != "float32", "the log-likelihoods differ"
+        return speed
+
+    # one thread's CPU seconds, so that other work on the machine does not count; on a GPU the wall clock
+    clock = time.process_time if args.device == "cpu" and args.threads == 1 else time.perf_counter
+    first: list[tuple[float, bool]] = []
+    best = 0.0
+    for size in args.batch_sizes:
+        scored, seconds = timed(hflm(scorer, path, size, args), task.requests, args.repeats, clock)
+        first, best = first or scored, max(best, line(f"HFLM, batch {size}", scored, seconds))
+    scored, seconds = timed(lambda requests: LM(scorer).loglikelihood(requests), task.requests, args.repeats, clock)
+    line("attnlab", scored, seconds)
+    if math.isclose(task.accuracy(scored), task.accuracy(first)) is False:
+        print("  the accuracies differ")
+
+
+def hflm(scorer: Scorer, path: Path, size: int, args: argparse.Namespace) -> Callable[[list[Any]], Any]:
+    """lm-eval's own, around the same model, under the same autocast."""
+    from lm_eval.models.huggingface import HFLM
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(path)
+    lm = HFLM(pretrained=scorer.model, tokenizer=tokenizer, batch_size=size, device=args.device)
+
+    def run(requests: list[Any]) -> Any:
+        with scorer.autocast():
+            return lm.loglikelihood(requests, disable_tqdm=True)
+
+    return run
+
+
+def timed(
+    score: Callable[[list[Any]], Any], requests: list[Any], repeats: int, clock: Callable[[], float]
+) -> tuple[Any, float]:
+    """What `score` gives, and the seconds of its fastest run after one for warming up."""
+    score(requests[: max(8, len(requests) // 20)])
+    seconds = []
+    for _ in range(repeats):
+        begin = clock()
+        scored = score(requests)
+        seconds.append(clock() - begin)
+    return scored, min(seconds)
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("checkpoints", nargs="+", type=Path)
+    parser.add_argument("--data-dir", type=Path)
+    parser.add_argument("--tasks", nargs="+", default=["hellaswag", "lambada"])
+    parser.add_argument("--limit", type=int, default=500, help="items per task")
+    parser.add_argument("--batch-sizes", nargs="+", type=int, default=[1, 8, 64])
+    parser.add_argument("--repeats", type=int, default=2)
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--dtype", default="float32")
+    parser.add_argument("--threads", type=int, default=1)
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()
