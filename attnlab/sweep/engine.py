@@ -216,7 +216,7 @@ def _search(
 
     from attnlab.sweep.board import Board
     from attnlab.sweep.mailbox import Pool
-    from attnlab.sweep.relay import relay
+    from attnlab.sweep.relay import RETRIES, relay
     from attnlab.sweep.scheduler import ArmAsha
     from attnlab.sweep.search import ArmSearch
     from attnlab.sweep.slots import Slots
@@ -244,7 +244,13 @@ def _search(
                     max_concurrent_trials=count,
                     reuse_actors=True,
                 ),
-                run_config=tune.RunConfig(name="tune", storage_path=str(folder.ray), verbose=0, callbacks=[watch]),
+                run_config=tune.RunConfig(
+                    name="tune",
+                    storage_path=str(folder.ray),
+                    verbose=0,
+                    callbacks=[watch],
+                    failure_config=tune.FailureConfig(max_failures=RETRIES),
+                ),
             ).fit()
         slots.close()
     except BaseException as error:

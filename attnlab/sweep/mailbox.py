@@ -27,7 +27,8 @@ class Mailbox:
         self._waiting: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
         self._now: dict[str, Any] | None = None
         self._attempts = 0
-        self._out: dict[str, asyncio.Queue[dict[str, Any]]] = {}
+        self._rows: dict[str, list[dict[str, Any]]] = {}  # of the trial that is here, or was last
+        self._news = asyncio.Condition()
         self._marked: set[str] = set()
         self._closed = False
         self._starts = 0
@@ -47,9 +48,10 @@ class Mailbox:
         return f"failed to start {STARTS} times in a row: {self._cause}" if self._starts > STARTS else None
 
     async def post(self, job: dict[str, Any]) -> None:
-        """Hand a trial to the slot."""
-        self._out[job["trial_id"]] = asyncio.Queue()
-        await self._waiting.put(job)
+        """Hand a trial to the slot; said again by a relay that was started anew, it changes nothing."""
+        if job["trial_id"] not in self._rows:
+            self._rows = {job["trial_id"]: []}
+            await self._waiting.put(job)
 
     async def take(self) -> dict[str, Any] | None:
         """The worker's next trial; the same one again if the worker died in it; None when the slot is to end."""
@@ -74,7 +76,7 @@ class Mailbox:
         """One row of the running trial; True if it is to stop."""
         assert self._now is not None
         trial_id = self._now["trial_id"]
-        await self._out[trial_id].put(row)
+        await self._add(trial_id, row)
         return trial_id in self._marked
 
     async def end(self, last: dict[str, Any]) -> None:
@@ -83,14 +85,18 @@ class Mailbox:
         trial_id = self._now["trial_id"]
         self._now = None
         self._marked.discard(trial_id)
-        await self._out[trial_id].put(last)
+        await self._add(trial_id, last)
 
-    async def read(self, trial_id: str) -> dict[str, Any]:
-        """The next report of a trial, waiting for it."""
-        row = await self._out[trial_id].get()
-        if "state" in row:
-            del self._out[trial_id]
-        return row
+    async def _add(self, trial_id: str, row: dict[str, Any]) -> None:
+        async with self._news:
+            self._rows[trial_id].append(row)
+            self._news.notify_all()
+
+    async def read(self, trial_id: str, number: int) -> dict[str, Any]:
+        """The trial's report `number`, from 0, waiting for it. None is used up, so that a relay may begin again."""
+        async with self._news:
+            await self._news.wait_for(lambda: len(self._rows[trial_id]) > number)
+            return self._rows[trial_id][number]
 
     async def mark(self, trial_id: str) -> None:
         """Ask a trial to stop; a trial that has ended is left alone."""
@@ -100,6 +106,11 @@ class Mailbox:
     async def close(self) -> None:
         """No more trials: `take` answers None."""
         self._closed = True
+
+    async def alive(self) -> None:
+        """Answers when closed, and so never before this process dies."""
+        while not self._closed:
+            await asyncio.sleep(POLL_S)
 
 
 @ray.remote(num_cpus=0)
@@ -123,7 +134,9 @@ class Pool:
                 self._change.notify_all()
 
     async def lease(self, trial_id: str, arm: str) -> Any:
-        """Wait for a slot; returns its mailbox."""
+        """Wait for a slot; returns its mailbox, for a trial that has one the same again."""
+        if trial_id in self._at:
+            return self._boxes[self._at[trial_id]]
         async with self._change:
             await self._change.wait_for(lambda: self._free)
             slot = next((s for s in self._free if self._last_arm.get(s) == arm), self._free[0])
@@ -134,8 +147,13 @@ class Pool:
     async def release(self, trial_id: str) -> None:
         """The trial has ended; its slot is free."""
         async with self._change:
-            self._free.append(self._at.pop(trial_id))
-            self._change.notify_all()
+            if trial_id in self._at:
+                self._free.append(self._at.pop(trial_id))
+                self._change.notify_all()
+
+    async def alive(self) -> None:
+        """Never answers."""
+        await asyncio.Event().wait()
 
     async def mark(self, trial_id: str) -> None:
         """Ask a trial to stop, wherever it runs."""

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import ray
+import ray.exceptions
 from ray import train as ray_train
 from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
@@ -24,6 +25,8 @@ from ray.train.torch import TorchTrainer
 from attnlab.runs import Job, SweepDir
 from attnlab.sweep import sharing
 from attnlab.sweep.mailbox import Mailbox
+
+GUARD_S = 0.5  # how long the guard looks at a time
 
 
 @dataclass(frozen=True)
@@ -88,8 +91,30 @@ class Slots:
             threading.Thread(target=partial(self._fit, *pair), daemon=True)
             for pair in zip(trainers, self.boxes, strict=True)
         ]
+        self._ending = False
         for thread in self._threads:
             thread.start()
+        self._guarding = threading.Thread(target=self._guard, args=(pool,), daemon=True)
+        self._guarding.start()
+
+    def _guard(self, pool: Any) -> None:
+        """What is on its way is in the pool and the mailboxes: if one dies, the sweep is to end, and to be resumed."""
+        calls = {box.alive.remote(): f"the mailbox of slot {i}" for i, box in enumerate(self.boxes)}
+        calls[pool.alive.remote()] = "the pool of slots"
+        while not self._ending:
+            try:
+                done, _ = ray.wait(list(calls), timeout=GUARD_S)
+                for call in done:
+                    ray.get(call)
+                    del calls[call]
+            except ray.exceptions.RayActorError:
+                self.errors.append(RuntimeError(f"{calls[done[0]]} died"))
+                return
+
+    def _unguard(self) -> None:
+        """Before anything of ray's ends under the guard's hands, which would end this process."""
+        self._ending = True
+        self._guarding.join()
 
     def _fit(self, trainer: TorchTrainer, box: Any) -> None:
         try:
@@ -101,6 +126,7 @@ class Slots:
 
     def close(self, timeout_s: float = 30.0) -> None:
         """Let every slot end after the trial it is at, and wait for it."""
+        self._unguard()
         ray.get([box.close.remote() for box in self.boxes])
         for thread in self._threads:
             thread.join(timeout_s)
@@ -114,6 +140,7 @@ class Slots:
         process then dies of a segmentation fault), so the controllers go first. Ray hands out no handle of them before
         their workers are up; the cluster's table of actors knows them all.
         """
+        self._unguard()
         from ray._private import state, worker
         from ray._raylet import ActorID
 

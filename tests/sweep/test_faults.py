@@ -1,7 +1,14 @@
 """What breaks, and that nothing is waited for in vain."""
 
+import pytest
+
+from attnlab.config import merge
+from attnlab.runs import SweepDir, TrialDir
 from attnlab.sweep.mailbox import STARTS
-from tests.sweep.test_engine import nothing_left
+from attnlab.train import train
+from tests.contract import check_folder
+from tests.sweep.conftest import finish, ray_processes_of, rows_of
+from tests.sweep.test_engine import nothing_left, wait_until
 
 NO_TRAINING = """
 import sys
@@ -27,3 +34,62 @@ def test_workers_that_cannot_start_end_the_sweep_with_the_reason(write_sweep, la
     assert f"{STARTS} times in a row: ImportError: this host lacks a library" in last and "--resume goes on" in last
     assert (folder / "leaderboard.json").exists()
     nothing_left(str(tmp_path))
+
+
+def victim(marker, title):
+    """A live process of the sweep whose title begins so."""
+    found = [p for p in ray_processes_of(marker) if " ".join(p.info["cmdline"] or []).startswith(f"ray::{title}")]
+    return found[0] if found else None
+
+
+def begun(folder):
+    """Whether a trial has reported and none has ended."""
+    return list(folder.glob("*/*/metrics.jsonl")) and not list(folder.glob("*/*/results.json"))
+
+
+@pytest.fixture
+def slow(tiny):
+    """Trials long enough to be hit in the middle."""
+    return merge(tiny, {"train": {"max_steps": 600, "eval_every": 20, "save_every": 20}})
+
+
+SEARCH = {"space": {"optim.lr": {"choice": [0.01]}}, "trials": 1}
+
+
+def undisturbed(folder, tmp_path):
+    """Every trial once, with the losses of a run by itself."""
+    suite = check_folder(folder)
+    assert [r["state"] for r in suite] == ["completed", "completed"]
+    for result in suite:
+        ran, fresh = SweepDir(folder).trial(result["arm"], result["trial_id"]), TrialDir(tmp_path / result["trial_id"])
+        train(ran.job(), fresh)
+        assert rows_of(ran.path) == rows_of(fresh.path)
+
+
+def test_a_killed_relay_is_started_again_and_its_trial_goes_on(write_sweep, launch, folder, tmp_path, slow):
+    process = launch(write_sweep(trial=slow, search=SEARCH), ATTNLAB_TEST=str(tmp_path), wait=False)
+    wait_until(lambda: begun(folder))
+    for title in ("ImplicitFunc", "relay"):
+        if found := victim(str(tmp_path), title):
+            break
+    assert found, [p.info["cmdline"] for p in ray_processes_of(str(tmp_path))]
+    found.kill()
+    done = finish(process)
+    assert done.returncode == 0, done.stdout + done.stderr
+    undisturbed(folder, tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("title", ["Mailbox", "Pool"])
+def test_a_killed_mailbox_or_pool_ends_the_sweep_and_it_is_resumed(write_sweep, launch, folder, tmp_path, slow, title):
+    path = write_sweep(trial=slow, search=SEARCH)
+    process = launch(path, ATTNLAB_TEST=str(tmp_path), wait=False)
+    wait_until(lambda: begun(folder) and victim(str(tmp_path), title))
+    victim(str(tmp_path), title).kill()
+    done = finish(process)
+    assert done.returncode == 1 and "died; what ended is kept, and --resume goes on" in done.stderr, done.stderr
+    nothing_left(str(tmp_path))
+    states = [r["state"] for r in SweepDir(folder).results()]
+    assert states in ([], ["completed"]), "the slot that was not hit may have come to its end, and none has failed"
+    assert launch(path, "--resume").returncode == 0
+    undisturbed(folder, tmp_path)
