@@ -59,9 +59,10 @@ def measure(
     import torch
     from rich.progress import Progress
 
-    where = torch.device("cuda" if device == "auto" and torch.cuda.is_available() else device.replace("auto", "cpu"))
-    if where.type not in LENGTHS or (where.type == "cuda" and not torch.cuda.is_available()):
-        raise EfficiencyError(f"--device {device}: not here; auto, cpu" + ", cuda" * torch.cuda.is_available())
+    here = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
+    if device not in ("auto", *here):
+        raise EfficiencyError(f"--device {device}: not here; one of auto, {', '.join(here)}")
+    where = torch.device(here[-1] if device == "auto" else device)
     vocab = vocab_size(sel)
     if vocab is None:
         raise EfficiencyError(f"{sel.data.folder.path}: no trial has a checkpoints/final/config.json to measure after")
