@@ -12,7 +12,6 @@ from pathlib import Path
 import numpy as np
 from scipy import stats as scipy_stats
 
-from analysis.flops import training_flops_per_token
 from analysis.load import TrialRecord, number
 from analysis.select import ArmSummary, Selection
 from analysis.stats import LEVEL, Interval, mean_over_seeds
@@ -40,17 +39,9 @@ class Scaling:
     points: list[tuple[float, float]]  # (non-embedding parameters, best value)
 
 
-def flops_per_token(sel: Selection, trial: TrialRecord) -> float | None:
-    """Training's, of one trial; None where its size or its config is not known."""
-    n = (trial.results or {}).get("n_params_non_embedding")
-    vocab = vocab_size(sel)
-    if n is None or vocab is None:
-        return None
-    try:
-        asked = sel.sweep.trial_of(trial.arm, trial.settings)
-        return training_flops_per_token(asked.model, n, getattr(asked.task, "seq_len", None) or 0, vocab)
-    except (ValueError, AttributeError, TypeError):
-        return None
+def flops_per_token(trial: TrialRecord) -> float | None:
+    """Training's, as the trial recorded it; None where that is not known."""
+    return number((trial.results or {}).get("flops_per_token"))
 
 
 def vocab_size(sel: Selection) -> int | None:
@@ -85,7 +76,7 @@ def _reach(sel: Selection, arm: ArmSummary, target: float) -> IsoLoss:
     for trial in runs:
         tokens = first_reach(*trial.series("tokens", sel.metric), target, sel.sweep.mode)
         seconds = first_reach(*trial.series("seconds", sel.metric), target, sel.sweep.mode)
-        per_token = flops_per_token(sel, trial)
+        per_token = flops_per_token(trial)
         found["tokens"] += [tokens] if tokens is not None else []
         found["seconds"] += [seconds] if seconds is not None else []
         found["flops"] += [tokens * per_token] if tokens is not None and per_token else []

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from analysis.cost import vocab_size
-from analysis.flops import HOW, peak_of, training_flops_per_token
+from analysis.flops import peak_of
 from analysis.select import ArmSummary, Selection
 from attnlab.runs import write_json
 
@@ -74,20 +74,20 @@ def measure(
         "dtype": "bfloat16" if where.type == "cuda" else "float32",
         "tokens": max(wanted),
         "lengths": wanted,
-        "flops": HOW,
         "arms": {},
     }
     with Progress(console=console, transient=True) as bar:
         task = bar.add_task("efficiency", total=len(wanted) * len(sel.declared))
         for arm in sel.declared:
             share = budget_s / len(sel.declared) if where.type == "cpu" else float("inf")
-            tree["arms"][arm.arm] = row = {"error": None, "points": []}
+            tree["arms"][arm.arm] = row = {"error": None, "points": [], "left_out": []}
             try:
                 for point in _points(sel, arm, vocab, wanted, where, share):
                     row["points"].append(point)
                     bar.advance(task)
             except Exception as error:  # of a mixer's author or of CUDA: told, and the other arms go on
                 row["error"] = _line(error)
+            row["left_out"] = wanted[len(row["points"]) :]
             bar.update(task, completed=len(wanted) * len(tree["arms"]))
     path = sel.data.folder.analysis / "efficiency.json"
     write_json(path, tree)
@@ -98,6 +98,7 @@ def _points(
     sel: Selection, arm: ArmSummary, vocab: int, lengths: Sequence[int], device: torch.device, budget_s: float
 ) -> Iterator[dict[str, Any]]:
     trial = sel.sweep.trial_of(arm.arm, arm.best.settings if arm.best else {})
+    _model(trial, vocab, device)  # imports the layers, which is no part of any length's time
     began, last = time.perf_counter(), 0.0
     for length in lengths:
         start = time.perf_counter()
@@ -132,7 +133,7 @@ def _train(trial: Any, vocab: int, batch: int, length: int, device: torch.device
     import torch
 
     from attnlab.config import TrainConfig
-    from attnlab.models import count_params
+    from attnlab.models.flops import flops_per_token
     from attnlab.models.parts import compiled_parts
     from attnlab.optim import make_optimizer
     from attnlab.step import Step, choose
@@ -149,10 +150,9 @@ def _train(trial: Any, vocab: int, batch: int, length: int, device: torch.device
     draw = np.random.default_rng(0).integers(vocab, size=(batch, length + 1))
     data, counter = Batch(draw[:, :-1], draw[:, 1:]), iter(range(1, 1000))
     found = _timed(lambda: step(next(counter), data), batch * length, device)
-    n = count_params(model)["n_params_non_embedding"]
     peak = peak_of(torch.cuda.get_device_name(device)) if device.type == "cuda" else None
-    per_token = training_flops_per_token(trial.model, n, length, vocab)
-    found["mfu"] = per_token * found["tokens_per_s"] / peak if peak else None
+    per_token = flops_per_token(trial.model, length, vocab) if peak else None
+    found["mfu"] = per_token * found["tokens_per_s"] / peak if peak and per_token else None
     return found
 
 

@@ -45,7 +45,7 @@ def curves(sel: Selection, view: str) -> list[Plot]:
     drawn = [arm for arm in sel.declared if any(_series(sel, t, view)[0] for t in arm.trials)]
     if not drawn:
         return []
-    apart = len(sel.sweep.arms) > MANY
+    apart = len(sel.sweep.arms) > MANY and view != "flops"  # there they would only repeat the steps' figures
     limits = _limits(sel, drawn, view)
     out = [_overview(sel, drawn, view, limits, others=not apart)]
     return out + ([_own(sel, arm, drawn, view, limits) for arm in drawn] if apart else [])
@@ -64,7 +64,7 @@ def tokens_per_step(sel: Selection) -> float | None:
 
 def _series(sel: Selection, trial: TrialRecord, view: str) -> tuple[list[float], list[float]]:
     if view == "flops":
-        per_token = flops_per_token(sel, trial)
+        per_token = flops_per_token(trial)
         xs, ys = trial.series("tokens", sel.metric)
         return ([x * per_token for x in xs], ys) if per_token else ([], [])
     return trial.series("step" if view == "steps" else view, sel.metric)

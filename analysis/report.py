@@ -12,7 +12,6 @@ import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from analysis import leaderboard, plot_results, plot_settings, plots, sections, svg, words
-from analysis.flops import HOW
 from analysis.load import SweepData, load
 from analysis.select import Selection, select
 from attnlab.runs import write_text
@@ -99,7 +98,6 @@ def render(sel: Selection, figures: Figures, parts: sections.Sections) -> str:
         efficiency_errors=_errors(parts.efficiency),
         problems=[*sel.data.problems, *parts.problems],
         flat=_flat,
-        flops_how=HOW,
         command=shlex.join(["python", "-m", "analysis", str(where)]),
         states=leaderboard.states_shown(sel),
         declared=_yaml(sel.sweep.trial),
@@ -164,6 +162,8 @@ def _errors(tree: Mapping[str, Any] | None) -> list[str]:
     out = []
     for arm, row in (tree or {"arms": {}})["arms"].items():
         out += [f"{arm}: {row['error']}"] if row.get("error") else []
+        if not row.get("error") and row.get("left_out"):
+            out.append(f"{arm}: not measured at {', '.join(map(str, row['left_out']))}: the time was up")
         for point in row["points"]:
             for part in plot_results.PARTS:
                 if isinstance(point.get(part), dict) and (error := point[part].get("error")):
