@@ -24,6 +24,9 @@ CORE = [
     "wrapt>=1.16",
     "jinja2>=3.1",
     "matplotlib>=3.9",
+    "scipy>=1.13",
+    "statsmodels>=0.14.4",
+    "scikit-learn>=1.5",  # of Optuna's fANOVA
 ]
 EVAL = ["lm-eval>=0.4.13"]
 # accelerate: lm-eval's own model, which ours is held against, imports it

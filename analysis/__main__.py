@@ -1,6 +1,10 @@
-"""`python -m analysis RESULTS/SWEEP`: print the leaderboard and write the report.
+"""`python -m analysis RESULTS/SWEEP`: score the benchmarks, print the leaderboard and write the report.
 
-Exit codes: 0 done, 2 there is nothing to analyse or an option cannot be used (one line says why; nothing was written).
+    --claim "gla < standard on val_loss by 2%"    judge that instead (analysis/claims.py has the grammar)
+    --efficiency [--lengths 512 1024 ...]         first measure every arm's speed and memory on this device
+
+A folder of several sweeps is compared on one page. Exit codes: 0 done, and a claim judged, whatever the verdict; 2
+there is nothing to analyse or an option or a claim cannot be used (one line says why; nothing was written).
 """
 
 from __future__ import annotations
@@ -11,35 +15,63 @@ from pathlib import Path
 
 from rich.console import Console
 
-from analysis import leaderboard, options, words
+from analysis import claims, efficiency, leaderboard, options, suite, words
 from analysis.load import LoadError, load
 from analysis.report import write
-from analysis.select import select
+from analysis.select import Selection, select
 
 
 def main(argv: list[str] | None = None) -> int:
     """The command line; returns the exit code."""
-    parser = argparse.ArgumentParser("python -m analysis", description="Rank a sweep's arms and write its report.")
-    parser.add_argument("sweep", type=Path, nargs="?", help="a sweep's results folder, such as results/quickstart")
-    options.add(parser)
+    parser = arguments()
     args = parser.parse_args(argv)
-    if args.sweep is None and (args.checkpoint is None or args.arm or args.trial):
+    if args.sweep is None and (args.checkpoint is None or args.arm or args.trial or args.claim or args.efficiency):
         parser.error("give a sweep's results folder, such as results/quickstart (or --checkpoint PATH alone)")
     console = Console(highlight=False)
     try:
+        if args.sweep and suite.holds_several(args.sweep):
+            print(f"wrote {suite.write(args.sweep)}")
+            return 0
         sel = select(load(args.sweep)) if args.sweep else None
+        if sel and args.claim:
+            for text in [claims.judge(claims.parse(claim), sel).text for claim in args.claim]:
+                print(text)
+            return 0
+        if sel and args.efficiency:
+            print(f"wrote {efficiency.measure(sel, console, args.lengths or (), args.device)}")
         options.run(args, sel, console)
-    except (LoadError, options.OptionError) as error:
+    except (LoadError, options.OptionError, claims.ClaimError, efficiency.EfficiencyError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    if sel is None:
-        return 0
+    if sel:
+        report(sel, console)
+    return 0
+
+
+def report(sel: Selection, console: Console) -> None:
+    """The leaderboard and the answer on the terminal, and the page."""
     leaderboard.show(sel, console)
     print(" ".join(words.answer(sel)))
     for problem in sel.data.problems:
         print(f"warning: {problem}", file=sys.stderr)
     print(f"wrote {write(sel)}")
-    return 0
+
+
+def arguments() -> argparse.ArgumentParser:
+    """The options, with their help."""
+    parser = argparse.ArgumentParser("python -m analysis", description="Rank a sweep's arms and write its report.")
+    parser.add_argument("sweep", type=Path, nargs="?", help="a sweep's results folder, or a folder of several sweeps'")
+    parser.add_argument("--claim", action="append", metavar="TEXT", help="judge 'gla < standard on val_loss by 2%%'")
+    parser.add_argument("--efficiency", action="store_true", help="measure speed and memory against length here")
+    parser.add_argument("--lengths", type=_length, nargs="+", metavar="N", help="tokens per sequence to measure at")
+    options.add(parser)
+    return parser
+
+
+def _length(text: str) -> int:
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number above 0")
+    return int(text)
 
 
 if __name__ == "__main__":

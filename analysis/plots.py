@@ -1,4 +1,4 @@
-"""The report's figures: learning curves, and each sampled setting against the metric.
+"""The report's figures: an arm's look, and the learning curves.
 
 An arm has one colour and line style everywhere, fixed by its place in the sweep file. Figures are small and many, so
 that they wrap on a narrow screen instead of shrinking; those of one view share their axes.
@@ -13,18 +13,19 @@ from typing import Any
 import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter, NullLocator
+from matplotlib.ticker import FuncFormatter, MaxNLocator
 
+from analysis.cost import flops_per_token
 from analysis.load import TrialRecord, number
 from analysis.select import ArmSummary, Selection
 from analysis.svg import GREY, INK, STYLE, Plot, new, render
-from analysis.words import baseline_name, large_text, position, setting_text, value_text
-from attnlab.space import Dimension
+from analysis.words import baseline_name, large_text, value_text
 
 # Okabe and Ito's palette (jfly.uni-koeln.de/color), strongest on white first, its yellow darkened to be seen there.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#B5A300")
 DASHES = ("-", (0, (5, 1.6)), (0, (1.2, 1.2)), (0, (6, 1.5, 1.2, 1.5)))
-X_LABELS = {"steps": "step", "tokens": "training tokens", "seconds": "seconds, validation included"}
+X_LABELS = {"steps": "step", "tokens": "training tokens", "seconds": "seconds, validation included",
+            "flops": "training FLOPs"}  # fmt: skip
 MANY = 4  # arms above which one set of axes for all trials is no longer legible
 
 
@@ -33,12 +34,18 @@ def style_of(index: int) -> dict[str, Any]:
     return {"color": COLOURS[index % len(COLOURS)], "linestyle": DASHES[index // len(COLOURS) % len(DASHES)]}
 
 
+def dasharray(index: int) -> str:
+    """The arm's line style for a swatch on a page, in CSS pixels."""
+    style = style_of(index)["linestyle"]
+    return "none" if style == "-" else " ".join(f"{2 * part:g}" for part in style[1])
+
+
 def curves(sel: Selection, view: str) -> list[Plot]:
     """The metric against `view` (a key of X_LABELS): all arms' best trials; above MANY arms then each arm's own."""
-    drawn = [arm for arm in sel.declared if any(_series(t, view, sel.metric)[0] for t in arm.trials)]
+    drawn = [arm for arm in sel.declared if any(_series(sel, t, view)[0] for t in arm.trials)]
     if not drawn:
         return []
-    apart = len(sel.sweep.arms) > MANY
+    apart = len(sel.sweep.arms) > MANY and view != "flops"  # there they would only repeat the steps' figures
     limits = _limits(sel, drawn, view)
     out = [_overview(sel, drawn, view, limits, others=not apart)]
     return out + ([_own(sel, arm, drawn, view, limits) for arm in drawn] if apart else [])
@@ -55,22 +62,26 @@ def tokens_per_step(sel: Selection) -> float | None:
     return ratios.pop() if len(ratios) == 1 else None
 
 
-def _series(trial: TrialRecord, view: str, metric: str) -> tuple[list[float], list[float]]:
-    return trial.series("step" if view == "steps" else view, metric)
+def _series(sel: Selection, trial: TrialRecord, view: str) -> tuple[list[float], list[float]]:
+    if view == "flops":
+        per_token = flops_per_token(trial)
+        xs, ys = trial.series("tokens", sel.metric)
+        return ([x * per_token for x in xs], ys) if per_token else ([], [])
+    return trial.series("step" if view == "steps" else view, sel.metric)
 
 
 def _limits(sel: Selection, arms: Iterable[ArmSummary], view: str) -> dict[str, tuple[float, float]]:
     """Axes that show best trials and confirm runs after their first tenth; a steep start would press the rest flat."""
     trials = [t for arm in arms for t in arm.trials]
     lead = [t for arm in arms for t in arm.trials if t is arm.best or (t.phase, t.state) == ("confirm", "completed")]
-    y = [v for ys in (_series(t, view, sel.metric)[1] for t in lead) for v in ys[len(ys) // 10 :]]
-    y = y or [v for t in trials for v in _series(t, view, sel.metric)[1]]
+    y = [v for ys in (_series(sel, t, view)[1] for t in lead) for v in ys[len(ys) // 10 :]]
+    y = y or [v for t in trials for v in _series(sel, t, view)[1]]
     low, high = min(y), max(y)
     reach = 0.5 * (high - low)  # a baseline farther away would press the curves flat
     near = [b for b in sel.baselines.values() if low - reach <= b <= high + reach]
     low, high = min([low, *near]), max([high, *near])
     pad = 0.06 * (high - low) or 0.05 * abs(high) or 1.0
-    far = max(v for t in trials for v in _series(t, view, sel.metric)[0] or [0.0])
+    far = max(v for t in trials for v in _series(sel, t, view)[0] or [0.0])
     return {"x": (0.0, far * 1.03 or 1.0), "y": (low - pad, high + pad)}
 
 
@@ -102,7 +113,7 @@ def _own(sel: Selection, arm: ArmSummary, arms: list[ArmSummary], view: str, lim
         axes = figure.add_subplot()
         for other in arms:
             if other is not arm and other.best:
-                axes.plot(*_series(other.best, view, sel.metric), color="#c9c9c9", linewidth=1, zorder=1)
+                axes.plot(*_series(sel, other.best, view), color="#c9c9c9", linewidth=1, zorder=1)
         _arm_lines(axes, sel, arm, view, others=True)
         _frame(axes, sel, view, limits)
         axes.set_title(arm.arm, color=INK)
@@ -112,7 +123,7 @@ def _own(sel: Selection, arm: ArmSummary, arms: list[ArmSummary], view: str, lim
 def _arm_lines(axes: Axes, sel: Selection, arm: ArmSummary, view: str, others: bool) -> None:
     look = style_of(arm.index)
     for trial in arm.trials:
-        xs, ys = _series(trial, view, sel.metric)
+        xs, ys = _series(sel, trial, view)
         best = trial is arm.best
         if not xs or not (best or others):
             continue
@@ -135,10 +146,10 @@ def _frame(axes: Axes, sel: Selection, view: str, limits: dict[str, Any]) -> Non
     axes.xaxis.set_major_locator(MaxNLocator(5))
     large = FuncFormatter(lambda v, _: large_text(v)) if limits["x"][1] >= 1e5 else FuncFormatter(lambda v, _: f"{v:g}")
     axes.xaxis.set_major_formatter(large)
-    _baselines(axes, sel)
+    baseline_lines(axes, sel)
 
 
-def _baselines(axes: Axes, sel: Selection) -> None:
+def baseline_lines(axes: Axes, sel: Selection) -> None:
     low, high = axes.get_ylim()
     for name, value in sel.baselines.items():
         if low <= value <= high:
@@ -147,97 +158,3 @@ def _baselines(axes: Axes, sel: Selection) -> None:
             axes.annotate(f"{baseline_name(name)} {value_text(value)}", (0.995, value), fontsize=8, color="#595959",
                           xycoords=("axes fraction", "data"), xytext=(0, -3 if below else 3), ha="right",
                           textcoords="offset points", va="top" if below else "bottom", zorder=5)  # fmt: skip
-
-
-def settings(sel: Selection) -> dict[str, list[Plot]]:
-    """By searched key, one figure per arm with any ended search trial; all of a sweep share the metric's axis."""
-    if not sel.sweep.search:
-        return {}
-    arms = [arm for arm in sel.declared if any(_searched(t) for t in arm.trials)]
-    values = [v for arm in arms for t in arm.trials if _searched(t) and (v := _shown(t, sel.metric)) is not None]
-    if not arms:
-        return {}
-    low, high = (min(values), max(values)) if values else (0.0, 1.0)
-    pad = 0.08 * (high - low) or 0.05 * abs(high) or 1.0
-    limits = (low - pad, high + 2 * pad)  # room at the top for trials without a value
-    dimensions = sel.sweep.search.dimensions
-    return {key: [_setting(sel, arm, key, dim, limits) for arm in arms] for key, dim in dimensions.items()}
-
-
-def _searched(trial: TrialRecord) -> bool:
-    return trial.phase == "search" and trial.results is not None
-
-
-def _shown(trial: TrialRecord, metric: str) -> float | None:
-    """The value a trial is drawn at; diverged and failed ones have none that compares."""
-    return trial.value(metric) if trial.state in ("completed", "pruned") else None
-
-
-def _setting(sel: Selection, arm: ArmSummary, key: str, dim: Dimension, limits: tuple[float, float]) -> Plot:
-    colour = style_of(arm.index)["color"]
-    with mpl.rc_context(STYLE):
-        figure = new(2.9, 2.15)
-        axes = figure.add_subplot()
-        axes.set_ylim(*limits)
-        top = limits[1] - 0.035 * (limits[1] - limits[0])
-        for trial in filter(_searched, arm.trials):
-            x, y = _place(dim, trial.settings.get(key)), _shown(trial, sel.metric)
-            if x is None:
-                continue
-            if y is None:
-                axes.plot(x, top, "+" if trial.state == "failed" else "x", color=colour, markersize=6, clip_on=False)
-            else:
-                face = colour if trial.state == "completed" else "white"
-                axes.plot(x, y, "o", color=colour, markerfacecolor=face, markersize=5)
-                if trial is arm.best:
-                    axes.plot(x, y, "o", color=INK, markerfacecolor="none", markersize=9)
-        _x_axis(axes, dim)
-        axes.yaxis.set_major_locator(MaxNLocator(5))
-        axes.set_xlabel(key)
-        axes.set_ylabel(sel.metric)
-        axes.set_title(arm.arm, color=INK)
-        _baselines(axes, sel)
-        return render(figure, f"setting-{key}-{arm.arm}", f"{arm.arm}: {sel.metric} against {key}")
-
-
-def _place(dim: Dimension, value: Any) -> float | None:
-    """A setting's place on the axis: its value, or the number of its choice; None if the space has no such value."""
-    if dim.kind != "choice":
-        return value if position(dim, value) is not None else None
-    at = [
-        i
-        for i, choice in enumerate(dim.choices)
-        if choice == value and isinstance(choice, bool) == isinstance(value, bool)
-    ]
-    return float(at[0]) if at else None
-
-
-def _x_axis(axes: Axes, dim: Dimension) -> None:
-    if dim.kind == "choice":
-        axes.set_xlim(-0.6, len(dim.choices) - 0.4)
-        texts = [setting_text(choice) for choice in dim.choices]
-        slanted = {"rotation": 30, "ha": "right"} if sum(map(len, texts)) > 32 else {}
-        axes.set_xticks(range(len(dim.choices)), texts, **slanted)
-        return
-    if dim.log:
-        axes.set_xscale("log")
-        axes.set_xlim(dim.low / (dim.high / dim.low) ** 0.04, dim.high * (dim.high / dim.low) ** 0.04)
-        axes.set_xticks(_log_ticks(dim.low, dim.high))
-        axes.xaxis.set_minor_locator(NullLocator())
-        axes.xaxis.set_minor_formatter(NullFormatter())
-    else:
-        pad = 0.04 * (dim.high - dim.low)
-        axes.set_xlim(dim.low - pad, dim.high + pad)
-        axes.xaxis.set_major_locator(MaxNLocator(4, integer=dim.kind == "int"))
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}"))
-
-
-def _log_ticks(low: float, high: float) -> list[float]:
-    """Up to about six round numbers of the range: decades, and 2s and 5s where those are few; else its ends."""
-    decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
-    for parts in ((1, 2, 5), (1, 3), (1,)):
-        ticks = [p * 10.0**d for d in decades for p in parts if low * 0.999 <= p * 10.0**d <= high * 1.001]
-        if len(ticks) <= 5:
-            break
-    ticks = ticks[:: math.ceil(len(ticks) / 6)] if ticks else ticks
-    return ticks if len(ticks) >= 2 else [low, high]

@@ -11,10 +11,12 @@ from typing import Any
 import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from analysis import leaderboard, plots, svg, words
+from analysis import leaderboard, plot_results, plot_settings, plots, sections, svg, words
 from analysis.load import SweepData, load
 from analysis.select import Selection, select
 from attnlab.runs import write_text
+
+KINDS = ("curves-", "setting-", "trials", "benchmark-", "efficiency-")  # figures that this writes
 
 
 def write_report(sweep_dir: Path) -> Path:
@@ -32,12 +34,15 @@ def write_report(sweep_dir: Path) -> Path:
 def write(sel: Selection) -> Path:
     """Write everything for a selection; figures of an earlier report that no longer exist are removed."""
     home = sel.data.folder.analysis
-    figures = Figures(sel)
+    parts = sections.gather(sel)
+    figures = Figures(sel, parts)
     page = home / "report.html"
-    write_text(page, render(sel, figures))
+    write_text(page, render(sel, figures, parts))
     write_text(home / "leaderboard.csv", leaderboard.to_csv(sel))
+    for table in parts.tables.values():
+        write_text(home / f"{table.name}.csv", table.csv())
     kept = {f"{plot.name}.svg" for plot in figures.all()}
-    for old in [*home.glob("figures/curves-*.svg"), *home.glob("figures/setting-*.svg")]:
+    for old in (f for kind in KINDS for f in home.glob(f"figures/{kind}*.svg")):
         if old.name not in kept:
             old.unlink()
     (home / "figures").mkdir(exist_ok=True)
@@ -49,17 +54,21 @@ def write(sel: Selection) -> Path:
 class Figures:
     """Every figure of a report, by section."""
 
-    def __init__(self, sel: Selection):
+    def __init__(self, sel: Selection, parts: sections.Sections):
         # tokens are the upper axis of the steps' figure where both are the same axis
         views = [v for v in plots.X_LABELS if v != "tokens" or plots.tokens_per_step(sel) is None]
         self.curves = {view: found for view in views if (found := plots.curves(sel, view))}
-        self.settings = plots.settings(sel)
+        self.settings = plot_settings.settings(sel)
+        self.trials = plot_results.trials(sel, parts.expected)
+        self.benchmarks = plot_results.benchmarks(sel, parts.benchmarks.tables)
+        self.efficiency = plot_results.efficiency(sel, parts.efficiency) if parts.efficiency else []
 
     def all(self) -> list[svg.Plot]:
-        return [plot for group in (self.curves, self.settings) for found in group.values() for plot in found]
+        grouped = [plot for group in (self.curves, self.settings) for found in group.values() for plot in found]
+        return [*grouped, *self.trials, *self.benchmarks, *self.efficiency]
 
 
-def render(sel: Selection, figures: Figures) -> str:
+def render(sel: Selection, figures: Figures, parts: sections.Sections) -> str:
     """The page."""
     env = Environment(
         loader=PackageLoader("analysis"),
@@ -78,13 +87,18 @@ def render(sel: Selection, figures: Figures) -> str:
         sel=sel,
         sweep=sel.sweep,
         style_of=plots.style_of,
-        dasharray=_dasharray,
+        dasharray=plots.dasharray,
         x_labels=plots.X_LABELS,
         better=words.better_text(sel.sweep.mode),
         answer=words.answer(sel),
         caveats=words.caveats(sel),
         edges=words.edges(sel),
         figures=figures,
+        parts=parts,
+        efficiency_errors=_errors(parts.efficiency),
+        problems=[*sel.data.problems, *parts.problems],
+        flat=_flat,
+        command=shlex.join(["python", "-m", "analysis", str(where)]),
         states=leaderboard.states_shown(sel),
         declared=_yaml(sel.sweep.trial),
         plan=_yaml(sel.sweep.model_dump(mode="json", include={"search", "confirm", "resources"}, exclude_none=True)),
@@ -143,10 +157,18 @@ def _yaml(value: Any, flow: bool = False) -> str:
     return text.strip().removesuffix("\n...")  # the end mark that a lone scalar gets
 
 
-def _dasharray(index: int) -> str:
-    """The arm's line style for the swatch in the table, in CSS pixels."""
-    style = plots.style_of(index)["linestyle"]
-    return "none" if style == "-" else " ".join(f"{2 * part:g}" for part in style[1])
+def _errors(tree: Mapping[str, Any] | None) -> list[str]:
+    """What could not be measured, a line each."""
+    out = []
+    for arm, row in (tree or {"arms": {}})["arms"].items():
+        out += [f"{arm}: {row['error']}"] if row.get("error") else []
+        if not row.get("error") and row.get("left_out"):
+            out.append(f"{arm}: not measured at {', '.join(map(str, row['left_out']))}: the time was up")
+        for point in row["points"]:
+            for part in plot_results.PARTS:
+                if isinstance(point.get(part), dict) and (error := point[part].get("error")):
+                    out.append(f"{arm}, {part} at {point['length']}: {error}")
+    return out
 
 
 def _last_line(error: str | None) -> str:

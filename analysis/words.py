@@ -7,9 +7,10 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from analysis.compare import over_seeds
 from analysis.load import number
 from analysis.select import ArmSummary, Selection
-from analysis.stats import welch
+from analysis.stats import Pair
 from attnlab.space import Dimension
 
 NONE = "-"
@@ -129,21 +130,25 @@ def _certainty(sel: Selection, valued: list[ArmSummary]) -> str:
         )
     if len(valued) < 2:
         return f"It stands for {valued[0].confirm['n']} seed(s)."
-    first, second = valued[0].confirm, valued[1].confirm
-    interval = welch(first["values"], second["values"])
-    if interval is None:
-        return f"With {first['n']} and {second['n']} seeds of these two, no interval of the difference can be given."
-    low, high = sorted(abs(end) for end in interval)
-    if interval[0] <= 0 <= interval[1]:
+    pair = _leading(sel, valued)
+    gap, n = pair.difference, (valued[0].confirm["n"], valued[1].confirm["n"])
+    if gap.low is None or pair.p is None:
+        return f"With {n[0]} and {n[1]} seeds of these two, no interval of the difference can be given ({pair.test})."
+    low, high = sorted((value_text(end) for end in (gap.low, gap.high)), key=float)
+    how = f"{pair.test}; Holm-corrected p {pair.p_holm:.2g}" if pair.p_holm is not None else pair.test
+    if not pair.decided:
+        more = f" About {pair.needed} seeds per arm would." if pair.needed else ""
         return (
-            f"Over {first['n']} and {second['n']} seeds the 95 % interval of that difference, "
-            f"[{value_text(interval[0])}, {value_text(interval[1])}], contains zero: "
-            "these runs do not separate the two."
+            f"Over {n[0]} and {n[1]} seeds, with the 95 % interval of that difference at [{low}, {high}] ({how}), "
+            f"these runs do not separate the two.{more}"
         )
-    return (
-        f"Over {first['n']} and {second['n']} seeds the 95 % interval of that difference is "
-        f"[{value_text(low)}, {value_text(high)}], which excludes zero."
-    )
+    return f"Over {n[0]} and {n[1]} seeds the 95 % interval of that difference is [{low}, {high}] ({how})."
+
+
+def _leading(sel: Selection, valued: list[ArmSummary]) -> Pair:
+    """The two best arms against each other, corrected over all pairs."""
+    two = {valued[0].arm, valued[1].arm}
+    return next(pair for pair in over_seeds(sel) if {pair.a, pair.b} == two)
 
 
 def _against_baselines(sel: Selection, valued: list[ArmSummary]) -> list[str]:

@@ -123,7 +123,7 @@ def test_figures_are_small_valid_svg_with_text_as_text(made):
     fake, page = made
     files = sorted((fake.path / "analysis" / "figures").glob("*.svg"))
     assert {f.stem for f in files} == {
-        "curves-steps", "curves-seconds",
+        "curves-steps", "curves-seconds", "trials",
         *(f"setting-{key}-{arm}" for key in ("optim.lr", "optim.weight_decay") for arm in fake.sweep.arms),
     }  # fmt: skip
     for file in files:
@@ -236,7 +236,9 @@ def test_mistakes_are_one_line_and_exit_code_2(fake, tmp_path, capsys):
         return out.err
 
     assert "no such folder" in said(tmp_path / "nowhere")
-    assert "no sweep.yaml" in said(tmp_path)
+    (tmp_path / "bare").mkdir()
+    assert "no sweep.yaml" in said(tmp_path / "bare")
+    assert "no trial has ended yet" in said(tmp_path)  # a folder of sweeps, none of which can be used
     fake.trial("gla", 3.0, state=None)
     assert "no trial has ended yet (1 begun)" in said(fake.path)
     fake.folder.sweep_file.write_text("name: fake\narms: {}\n")

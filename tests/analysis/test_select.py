@@ -8,7 +8,6 @@ from fake_results import SWEEP, Fake
 from analysis import words
 from analysis.load import load
 from analysis.select import mixer_text, select
-from analysis.stats import welch
 from attnlab.space import parse
 
 
@@ -61,7 +60,7 @@ def test_seeds_that_do_not_separate_two_arms_are_said_not_to(fake):
     for arm, shift in (("standard", 0.0), ("gla", 0.01), ("hybrid", 0.5)):
         for seed, noise in enumerate((0.0, 0.2, 0.4)):
             fake.trial(arm, 3 + shift + noise, phase="confirm", seed=seed)
-    assert "contains zero: these runs do not separate the two" in words.answer(chosen(fake))[1]
+    assert "these runs do not separate the two" in words.answer(chosen(fake))[1]
 
 
 def test_arms_that_learnt_nothing_are_held_against_the_baseline(fake):
@@ -121,14 +120,6 @@ def test_mixers_are_described_as_built(fake):
     assert mixer_text(fake.sweep, "standard", {}) == "standard x4"
     assert mixer_text(fake.sweep, "gla", {}) == "gla (expand_k 0.5) x4"
     assert mixer_text(fake.sweep, "hybrid", {}) == "gla, standard (window 32) repeated over 4 layers"
-
-
-def test_welch_agrees_with_a_worked_example():
-    # means 2 and 5, variances 1 and 4, three each: se = sqrt(5/3), 2.94 degrees of freedom, rounded down to 2
-    low, high = welch([1, 2, 3], [3, 5, 7])
-    half = 4.303 * math.sqrt(5 / 3)
-    assert (low, high) == pytest.approx((-3 - half, -3 + half))
-    assert welch([1], [2, 3]) is None and welch([1, 1], [2, 2]) is None
 
 
 @pytest.mark.parametrize(

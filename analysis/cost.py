@@ -1,0 +1,174 @@
+"""What an answer costs, from the records alone: tokens, FLOPs, seconds to a loss, trials to a value, size to a loss."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+from scipy import stats as scipy_stats
+
+from analysis.load import TrialRecord, number
+from analysis.select import ArmSummary, Selection
+from analysis.stats import LEVEL, Interval, mean_over_seeds
+
+
+@dataclass(frozen=True)
+class IsoLoss:
+    """What an arm needs to reach a value of the metric; intervals over its confirm runs where at least two reach it."""
+
+    arm: str
+    index: int
+    target: float
+    tokens: Interval | None  # None: it does not reach it
+    seconds: Interval | None
+    flops: Interval | None  # None also where the operations are not known
+
+
+@dataclass(frozen=True)
+class Scaling:
+    """value = scale * N ** -exponent over an arm's sizes, by least squares on logarithms; the slope's interval."""
+
+    arm: str
+    index: int
+    exponent: Interval
+    points: list[tuple[float, float]]  # (non-embedding parameters, best value)
+
+
+def flops_per_token(trial: TrialRecord) -> float | None:
+    """Training's, as the trial recorded it; None where that is not known."""
+    return number((trial.results or {}).get("flops_per_token"))
+
+
+def vocab_size(sel: Selection) -> int | None:
+    """As the first exported model that can be read has it: one sweep, one vocabulary."""
+    return _vocab_size(sel.data.folder.path)
+
+
+@cache
+def _vocab_size(folder: Path) -> int | None:
+    for path in sorted(folder.glob("*/*/checkpoints/final/config.json")):
+        try:
+            return int(json.loads(path.read_text())["vocab_size"])
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+    return None
+
+
+def iso_loss(sel: Selection) -> list[IsoLoss]:
+    """Each arm's cost of the value that the weakest arm's best trial reached, in the sweep's order; empty if only one
+    arm has a value."""
+    lead = {arm.arm: arm.value for arm in sel.declared if arm.value is not None}
+    if len(lead) < 2:
+        return []
+    target = max(lead.values()) if sel.sweep.mode == "min" else min(lead.values())
+    return [_reach(sel, arm, target) for arm in sel.declared if arm.arm in lead]
+
+
+def _reach(sel: Selection, arm: ArmSummary, target: float) -> IsoLoss:
+    confirm = [t for t in arm.trials if t.phase == "confirm" and t.state == "completed"]
+    runs = confirm if len(confirm) > 1 else [arm.best] if arm.best else []
+    found: dict[str, list[float]] = {"tokens": [], "seconds": [], "flops": []}
+    for trial in runs:
+        tokens = first_reach(*trial.series("tokens", sel.metric), target, sel.sweep.mode)
+        seconds = first_reach(*trial.series("seconds", sel.metric), target, sel.sweep.mode)
+        per_token = flops_per_token(trial)
+        found["tokens"] += [tokens] if tokens is not None else []
+        found["seconds"] += [seconds] if seconds is not None else []
+        found["flops"] += [tokens * per_token] if tokens is not None and per_token else []
+    every = {key: mean_over_seeds(v) if len(v) == len(runs) and v else None for key, v in found.items()}
+    return IsoLoss(arm.arm, arm.index, target, every["tokens"], every["seconds"], every["flops"])
+
+
+def first_reach(x: Sequence[float], y: Sequence[float], target: float, mode: str) -> float | None:
+    """Where y first is as good as `target`, interpolated between reports on the line from the one before."""
+    sign = 1 if mode == "min" else -1
+    for i, value in enumerate(y):
+        if sign * (value - target) <= 1e-12:
+            if i == 0 or y[i - 1] == value:
+                return x[i]
+            part = (y[i - 1] - target) / (y[i - 1] - value)
+            return x[i - 1] + min(1.0, max(0.0, part)) * (x[i] - x[i - 1])
+    return None
+
+
+def expected_best(values: Sequence[float], mode: str) -> list[float]:
+    """The expected best of 1, 2, ... trials drawn from those made (Dodge et al. 2019, arXiv 1909.03004, equation 7)."""
+    ordered = np.sort(np.asarray(values, float))
+    ordered = ordered[::-1] if mode == "min" else ordered  # worst first
+    total = len(ordered)
+    rank = np.arange(total + 1) / total
+    return [float(ordered @ np.diff(rank**n)) for n in range(1, total + 1)]
+
+
+def trials_to_value(sel: Selection) -> dict[str, list[float]]:
+    """`expected_best` of each arm's search. A trial that diverged or failed counts as the arm's worst value."""
+    out = {}
+    for arm in sel.declared:
+        trials = [t for t in arm.trials if t.phase == "search" and t.results]
+        good = [v for t in trials if t.state in ("completed", "pruned") and (v := t.value(sel.metric)) is not None]
+        if good:
+            worst = max(good) if sel.sweep.mode == "min" else min(good)
+            out[arm.arm] = expected_best([*good, *[worst] * (len(trials) - len(good))], sel.sweep.mode)
+    return out
+
+
+def scaling(sel: Selection) -> list[Scaling]:
+    """Per arm with completed trials of at least three sizes and a positive metric; empty where sizes do not vary."""
+    out = []
+    for arm in sel.declared:
+        best: dict[float, float] = {}
+        for t in arm.trials:
+            n, value = number((t.results or {}).get("n_params_non_embedding")), t.value(sel.metric)
+            if t.state == "completed" and n and value is not None and value > 0:
+                pick = min if sel.sweep.mode == "min" else max
+                best[n] = pick(best.get(n, value), value)
+        if len(best) < 3:
+            continue
+        points = sorted(best.items())
+        fit = scipy_stats.linregress([math.log(n) for n, _ in points], [math.log(v) for _, v in points])
+        half = float(scipy_stats.t.ppf((1 + LEVEL) / 2, len(points) - 2) * fit.stderr)
+        slope = -float(fit.slope)
+        out.append(Scaling(arm.arm, arm.index, Interval(slope, slope - half, slope + half, len(points)), points))
+    return out
+
+
+def importances(sel: Selection) -> dict[str, dict[str, float]]:
+    """By arm, each searched setting's share of the variance of the metric by Optuna's fANOVA (Hutter et al. 2014),
+    from the records. Arms with fewer than 4 valued trials, or whose values are all alike, are left out: a forest of so
+    few says nothing. A pruned trial counts with the best value it reached.
+    """
+    if not sel.sweep.search or len(sel.sweep.search.dimensions) < 2:
+        return {}
+    import optuna
+    from optuna.importance import FanovaImportanceEvaluator, get_param_importances
+
+    dimensions = sel.sweep.search.dimensions
+    optuna.logging.set_verbosity(optuna.logging.WARNING)  # it tells of every study on stderr
+    out = {}
+    for arm in sel.declared:
+        study = optuna.create_study(direction="minimize" if sel.sweep.mode == "min" else "maximize")
+        for t in arm.trials:
+            value = t.value(sel.metric)
+            usable = t.phase == "search" and t.state in ("completed", "pruned") and value is not None
+            if not usable or set(t.settings) != set(dimensions):
+                continue
+            try:
+                study.add_trial(
+                    optuna.trial.create_trial(
+                        params=t.settings,
+                        distributions={k: d.distribution() for k, d in dimensions.items()},
+                        value=value,
+                    )
+                )
+            except ValueError:  # made when the sweep had another space
+                continue
+        if len({t.value for t in study.trials}) > 1 and len(study.trials) >= 4:
+            found = get_param_importances(study, evaluator=FanovaImportanceEvaluator(seed=0))
+            if all(math.isfinite(v) for v in found.values()):
+                out[arm.arm] = {key: found.get(key, 0.0) for key in dimensions}
+    return out

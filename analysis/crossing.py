@@ -1,0 +1,73 @@
+"""At which length one arm becomes faster than another, from repeated measurements."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+DRAWS, SEED = 2000, 0
+
+Runs = Mapping[int, Sequence[float]]  # tokens per second of each repeated run, by length
+
+
+@dataclass(frozen=True)
+class Crossing:
+    """Where two arms are equally fast.
+
+    `length` None: they do not cross at the lengths measured, and `faster` is ahead at all of them (None: at some, the
+    other's at others, without a change that the lengths resolve). `share`: of the resamples in which they cross.
+    """
+
+    a: str
+    b: str
+    length: float | None
+    low: float | None
+    high: float | None
+    share: float
+    faster: str | None  # at the greatest length
+
+
+def crossing(a: str, b: str, left: Runs, right: Runs) -> Crossing | None:
+    """The greatest length at which the medians of the runs change places, interpolated on log-log axes.
+
+    The interval is the percentile bootstrap over the repeated runs at each length (DRAWS resamples, seeded), over those
+    resamples in which the two cross at all; none where fewer than half do. None: fewer than two lengths in common.
+    """
+    lengths = sorted(set(left) & set(right))
+    if len(lengths) < 2:
+        return None
+    rng = np.random.default_rng(SEED)
+    at = np.log([float(n) for n in lengths])
+    gaps = np.zeros((DRAWS, len(lengths)))
+    seen = np.zeros(len(lengths))
+    for i, n in enumerate(lengths):
+        x, y = np.asarray(left[n], float), np.asarray(right[n], float)
+        seen[i] = math.log(np.median(x)) - math.log(np.median(y))
+        gaps[:, i] = np.log(_medians(rng, x)) - np.log(_medians(rng, y))
+    found = [at_zero for row in gaps if (at_zero := _zero(at, row)) is not None]
+    length, share = _zero(at, seen), len(found) / DRAWS
+    low, high = np.exp(np.percentile(found, [2.5, 97.5])) if length is not None and share >= 0.5 else (None, None)
+    return Crossing(
+        a,
+        b,
+        length=None if length is None else math.exp(length),
+        low=None if low is None else float(low),
+        high=None if high is None else float(high),
+        share=share,
+        faster=a if seen[-1] > 0 else b if seen[-1] < 0 else None,
+    )
+
+
+def _medians(rng: np.random.Generator, runs: np.ndarray) -> np.ndarray:
+    return np.median(rng.choice(runs, (DRAWS, len(runs))), axis=1)
+
+
+def _zero(at: np.ndarray, gap: np.ndarray) -> float | None:
+    """The last place where the line through the points is zero; None if it keeps its sign."""
+    for i in range(len(at) - 1, 0, -1):
+        if gap[i] * gap[i - 1] < 0:
+            return float(at[i - 1] + (at[i] - at[i - 1]) * gap[i - 1] / (gap[i - 1] - gap[i]))
+    return None

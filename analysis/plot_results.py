@@ -1,0 +1,107 @@
+"""The report's figures of what the arms reach and cost: benchmarks, speed against length, trials against value."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from statistics import median
+from typing import Any
+
+import matplotlib as mpl
+from matplotlib.axes import Axes
+from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
+
+from analysis import compare
+from analysis.efficiency import runs_of
+from analysis.plots import style_of
+from analysis.select import Selection
+from analysis.svg import GREY, STYLE, Plot, new, render
+from analysis.words import large_text
+
+PARTS = {"train": "training step", "prefill": "prefill", "decode": "decoding"}
+
+
+def efficiency(sel: Selection, tree: Mapping[str, Any]) -> list[Plot]:
+    """Tokens per second of each part, state bytes and (CUDA) training memory, against sequence length."""
+    arms = [arm for arm in sel.declared if arm.arm in tree["arms"]]
+    out = []
+    for part, label in PARTS.items():
+        found = {arm.index: runs_of(dict(tree), arm.arm, part) for arm in arms}
+        lines = {i: [(n, median(r), min(r), max(r)) for n, r in sorted(runs.items())] for i, runs in found.items()}
+        out += _against_length(sel, lines, f"{label}: tokens/s", f"efficiency-{part}")
+    for key, label, pick in (
+        ("cache_bytes", "state or cache, bytes per sequence", lambda p: p.get("cache_bytes")),
+        ("peak_bytes", "peak memory of a training step, bytes", lambda p: (p.get("train") or {}).get("peak_bytes")),
+    ):
+        lines = {arm.index: [(p["length"], v, v, v) for p in tree["arms"][arm.arm]["points"] if (v := pick(p))]
+                 for arm in arms}  # fmt: skip
+        out += _against_length(sel, lines, label, f"efficiency-{key}")
+    return out
+
+
+def _against_length(
+    sel: Selection, lines: Mapping[int, Sequence[tuple[float, ...]]], label: str, name: str
+) -> list[Plot]:
+    lines = {index: points for index, points in lines.items() if points}
+    if not lines:
+        return []
+    with mpl.rc_context(STYLE):
+        figure = new(3.9, 3.0)
+        axes = figure.add_subplot()
+        for index, points in lines.items():
+            x, y, low, high = zip(*points, strict=True)
+            axes.plot(x, y, **style_of(index), marker="o", markersize=3, linewidth=1.6)
+            axes.fill_between(x, low, high, color=style_of(index)["color"], alpha=0.12, linewidth=0)
+        axes.set_yscale("log")
+        _lengths(axes, sorted({point[0] for points in lines.values() for point in points}))
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda v, _: large_text(v)))
+        axes.yaxis.set_minor_formatter(FuncFormatter(lambda v, _: ""))
+        axes.set_title(label)
+        return [render(figure, name, f"{label} against sequence length")]
+
+
+def _lengths(axes: Axes, lengths: Sequence[float]) -> None:
+    axes.set_xscale("log", base=2)
+    axes.set_xticks(lengths, [f"{int(n)}" if n < 10_000 else f"{n / 1024:.0f}k" for n in lengths])
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.set_xlabel("sequence length")
+
+
+def benchmarks(sel: Selection, tables: Sequence[compare.Benchmark]) -> list[Plot]:
+    """Every arm with its interval on each benchmark, and the chance level."""
+    out = []
+    for table in tables:
+        with mpl.rc_context(STYLE):
+            figure = new(3.3, 0.75 + 0.27 * len(table.scores))
+            axes = figure.add_subplot()
+            arms = [arm for arm in sel.declared if arm.arm in table.scores]
+            for row, arm in enumerate(arms):
+                found, colour = table.scores[arm.arm].interval, style_of(arm.index)["color"]
+                if found.low is not None and found.high is not None:
+                    axes.plot([found.low, found.high], [row, row], color=colour, linewidth=2)
+                axes.plot(found.value, row, "o", color=colour, markersize=5)
+            if table.chance is not None:
+                axes.axvline(table.chance, color=GREY, linestyle=(0, (3, 3)), linewidth=1)
+            axes.set_yticks(range(len(arms)), [arm.arm for arm in arms])
+            axes.set_ylim(len(arms) - 0.5, -0.5)
+            axes.xaxis.set_major_locator(MaxNLocator(5))
+            axes.set_title(f"{table.name}: {table.metric}")
+            out.append(render(figure, f"benchmark-{table.name}", f"{table.name}, {table.metric} of every arm"))
+    return out
+
+
+def trials(sel: Selection, expected: Mapping[str, Sequence[float]]) -> list[Plot]:
+    """The expected best value against the number of trials spent on tuning."""
+    if not expected or max(map(len, expected.values())) < 2:
+        return []
+    with mpl.rc_context(STYLE):
+        figure = new(4.4, 3.0)
+        axes = figure.add_subplot()
+        for arm in sel.declared:
+            if values := expected.get(arm.arm):
+                axes.plot(
+                    range(1, len(values) + 1), values, **style_of(arm.index), marker="o", markersize=3, linewidth=1.6
+                )
+        axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+        axes.set_xlabel("trials")
+        axes.set_title(f"expected best {sel.metric}")
+        return [render(figure, "trials", f"expected best {sel.metric} against the number of trials")]

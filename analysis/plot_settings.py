@@ -1,0 +1,111 @@
+"""The report's figures of each sampled setting against the metric."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import matplotlib as mpl
+from matplotlib.axes import Axes
+from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter, NullLocator
+
+from analysis.load import TrialRecord
+from analysis.plots import baseline_lines, style_of
+from analysis.select import ArmSummary, Selection
+from analysis.svg import INK, STYLE, Plot, new, render
+from analysis.words import position, setting_text
+from attnlab.space import Dimension
+
+
+def settings(sel: Selection) -> dict[str, list[Plot]]:
+    """By searched key, one figure per arm with any ended search trial; all of a sweep share the metric's axis."""
+    if not sel.sweep.search:
+        return {}
+    arms = [arm for arm in sel.declared if any(_searched(t) for t in arm.trials)]
+    values = [v for arm in arms for t in arm.trials if _searched(t) and (v := _shown(t, sel.metric)) is not None]
+    if not arms:
+        return {}
+    low, high = (min(values), max(values)) if values else (0.0, 1.0)
+    pad = 0.08 * (high - low) or 0.05 * abs(high) or 1.0
+    limits = (low - pad, high + 2 * pad)  # room at the top for trials without a value
+    dimensions = sel.sweep.search.dimensions
+    return {key: [_setting(sel, arm, key, dim, limits) for arm in arms] for key, dim in dimensions.items()}
+
+
+def _searched(trial: TrialRecord) -> bool:
+    return trial.phase == "search" and trial.results is not None
+
+
+def _shown(trial: TrialRecord, metric: str) -> float | None:
+    """The value a trial is drawn at; diverged and failed ones have none that compares."""
+    return trial.value(metric) if trial.state in ("completed", "pruned") else None
+
+
+def _setting(sel: Selection, arm: ArmSummary, key: str, dim: Dimension, limits: tuple[float, float]) -> Plot:
+    colour = style_of(arm.index)["color"]
+    with mpl.rc_context(STYLE):
+        figure = new(2.9, 2.15)
+        axes = figure.add_subplot()
+        axes.set_ylim(*limits)
+        top = limits[1] - 0.035 * (limits[1] - limits[0])
+        for trial in filter(_searched, arm.trials):
+            x, y = _place(dim, trial.settings.get(key)), _shown(trial, sel.metric)
+            if x is None:
+                continue
+            if y is None:
+                axes.plot(x, top, "+" if trial.state == "failed" else "x", color=colour, markersize=6, clip_on=False)
+            else:
+                face = colour if trial.state == "completed" else "white"
+                axes.plot(x, y, "o", color=colour, markerfacecolor=face, markersize=5)
+                if trial is arm.best:
+                    axes.plot(x, y, "o", color=INK, markerfacecolor="none", markersize=9)
+        _x_axis(axes, dim)
+        axes.yaxis.set_major_locator(MaxNLocator(5))
+        axes.set_xlabel(key)
+        axes.set_ylabel(sel.metric)
+        axes.set_title(arm.arm, color=INK)
+        baseline_lines(axes, sel)
+        return render(figure, f"setting-{key}-{arm.arm}", f"{arm.arm}: {sel.metric} against {key}")
+
+
+def _place(dim: Dimension, value: Any) -> float | None:
+    """A setting's place on the axis: its value, or the number of its choice; None if the space has no such value."""
+    if dim.kind != "choice":
+        return value if position(dim, value) is not None else None
+    at = [
+        i
+        for i, choice in enumerate(dim.choices)
+        if choice == value and isinstance(choice, bool) == isinstance(value, bool)
+    ]
+    return float(at[0]) if at else None
+
+
+def _x_axis(axes: Axes, dim: Dimension) -> None:
+    if dim.kind == "choice":
+        axes.set_xlim(-0.6, len(dim.choices) - 0.4)
+        texts = [setting_text(choice) for choice in dim.choices]
+        slanted = {"rotation": 30, "ha": "right"} if sum(map(len, texts)) > 32 else {}
+        axes.set_xticks(range(len(dim.choices)), texts, **slanted)
+        return
+    if dim.log:
+        axes.set_xscale("log")
+        axes.set_xlim(dim.low / (dim.high / dim.low) ** 0.04, dim.high * (dim.high / dim.low) ** 0.04)
+        axes.set_xticks(_log_ticks(dim.low, dim.high))
+        axes.xaxis.set_minor_locator(NullLocator())
+        axes.xaxis.set_minor_formatter(NullFormatter())
+    else:
+        pad = 0.04 * (dim.high - dim.low)
+        axes.set_xlim(dim.low - pad, dim.high + pad)
+        axes.xaxis.set_major_locator(MaxNLocator(4, integer=dim.kind == "int"))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}"))
+
+
+def _log_ticks(low: float, high: float) -> list[float]:
+    """Up to about six round numbers of the range: decades, and 2s and 5s where those are few; else its ends."""
+    decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    for parts in ((1, 2, 5), (1, 3), (1,)):
+        ticks = [p * 10.0**d for d in decades for p in parts if low * 0.999 <= p * 10.0**d <= high * 1.001]
+        if len(ticks) <= 5:
+            break
+    ticks = ticks[:: math.ceil(len(ticks) / 6)] if ticks else ticks
+    return ticks if len(ticks) >= 2 else [low, high]

@@ -1,0 +1,239 @@
+"""What the report says beside the leaderboard: each section's tables, from the records, benchmarks and measurements."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import combinations
+from statistics import median
+from typing import Any
+
+from analysis import compare, cost, crossing, efficiency, stats
+from analysis.plot_results import PARTS
+from analysis.select import Selection
+from analysis.stats import Pair
+from analysis.tables import Column, Table
+from attnlab.runs import read_json
+
+PAIR_COLUMNS = [
+    Column("a", "arm", "text"),
+    Column("b", "against", "text"),
+    Column("gap", "difference [95 %] (n)", "interval"),
+    Column("p", "p", "p"),
+    Column("p_holm", "p, Holm", "p"),
+    Column("verdict", "verdict", "text"),
+    Column("needed", "n per arm that decides", "count"),
+    Column("test", "test", "text"),
+]
+
+
+@dataclass
+class Sections:
+    """Everything of the page that is a table; a name of `tables` is a CSV file's."""
+
+    benchmarks: compare.Benchmarks
+    efficiency: Mapping[str, Any] | None
+    expected: Mapping[str, Sequence[float]]
+    tables: dict[str, Table] = field(default_factory=dict)
+    problems: list[str] = field(default_factory=list)
+    suspects: list[str] = field(default_factory=list)
+    certificate: Mapping[str, Any] | None = None
+    guards: Sequence[str] = ()
+
+
+def gather(sel: Selection) -> Sections:
+    """All sections; what cannot be used is a line in `problems`, and the rest is made."""
+    found = compare.benchmarks(sel)
+    tree, problems = efficiency.read(sel.data.folder.analysis)
+    out = Sections(found, tree, cost.trials_to_value(sel), problems=[*found.problems, *problems])
+    out.suspects = compare.suspects(found.tables)
+    out.certificate, out.guards = _board(sel)
+    for table in (
+        pairs("pairs", compare.over_seeds(sel), sel.sweep.mode),
+        fairness(sel),
+        iso_loss(sel),
+        scaling(sel),
+        importances(sel),
+        benchmark_table(sel, found.tables),
+        *(pairs(f"pairs-{t.name}", t.pairs, t.mode) for t in found.tables),
+        *(speed(sel, tree) if tree else ()),
+    ):
+        if table.rows:
+            out.tables[table.name] = table
+    return out
+
+
+def pairs(name: str, found: Sequence[Pair], mode: str) -> Table:
+    """Every comparison."""
+    rows = [
+        {
+            "a": p.a,
+            "b": p.b,
+            "gap": p.difference,
+            "p": p.p,
+            "p_holm": p.p_holm,
+            "verdict": p.verdict(mode),
+            "needed": p.needed,
+            "test": p.test,
+            "_strong": ("verdict",) if p.decided else (),
+        }
+        for p in found
+    ]
+    return Table(name, PAIR_COLUMNS, rows)
+
+
+def fairness(sel: Selection) -> Table:
+    """What each arm was given, side by side."""
+    rows = [
+        {
+            "arm": arm.arm,
+            "_index": arm.index,
+            "begun": len(arm.trials),
+            **arm.counts,
+            "steps": sum(t.results["steps"] for t in arm.trials if t.results),
+            "tokens": arm.tokens,
+            "device_seconds": arm.device_seconds,
+            "n_params_non_embedding": arm.n_params_non_embedding,
+        }
+        for arm in sel.declared
+    ]
+    states = [s for s in rows[0] if s in ("completed", "pruned", "diverged", "failed", "unfinished", "unreadable")]
+    columns = [
+        Column("arm", "arm", "arm"),
+        Column("begun", "trials", "count"),
+        *(Column(s, s, "count") for s in states if any(row[s] for row in rows)),
+        Column("steps", "steps", "count"),
+        Column("tokens", "tokens", "large"),
+        Column("device_seconds", "device-s", "seconds"),
+        Column("n_params_non_embedding", "parameters, non-emb.", "large"),
+    ]
+    return Table("fairness", columns, rows)
+
+
+def iso_loss(sel: Selection) -> Table:
+    """Cost of the value that every arm's best trial reaches."""
+    rows = [
+        {
+            "arm": r.arm,
+            "_index": r.index,
+            "target": r.target,
+            "tokens": r.tokens,
+            "flops": r.flops,
+            "seconds": r.seconds,
+        }
+        for r in cost.iso_loss(sel)
+    ]
+    columns = [
+        Column("arm", "arm", "arm"),
+        Column("target", f"to {sel.metric}"),
+        Column("tokens", "tokens [95 %] (runs)", "interval large"),
+        Column("flops", "FLOPs [95 %] (runs)", "interval large"),
+        Column("seconds", "seconds [95 %] (runs)", "interval seconds"),
+    ]
+    return Table("cost", columns, rows)
+
+
+def scaling(sel: Selection) -> Table:
+    """Exponents of the fits."""
+    rows = [{"arm": r.arm, "_index": r.index, "exponent": r.exponent} for r in cost.scaling(sel)]
+    return Table(
+        "scaling", [Column("arm", "arm", "arm"), Column("exponent", "exponent [95 %] (sizes)", "interval")], rows
+    )
+
+
+def importances(sel: Selection) -> Table:
+    """Each setting's share of the variance, per arm."""
+    found = cost.importances(sel)
+    index = {arm.arm: arm.index for arm in sel.declared}
+    rows = [{"arm": arm, "_index": index[arm], **shares} for arm, shares in found.items()]
+    keys = list(sel.sweep.search.dimensions) if sel.sweep.search else []
+    return Table("importances", [Column("arm", "arm", "arm"), *(Column(k, k, "percent") for k in keys)], rows)
+
+
+def benchmark_table(sel: Selection, tables: Sequence[compare.Benchmark]) -> Table:
+    """A row per benchmark; the best arm strong, those not shown to be worse marked."""
+    arms = [arm for arm in sel.declared if any(arm.arm in t.scores for t in tables)]
+    rows = []
+    for t in tables:
+        tied = t.tied()
+        rows.append(
+            {
+                "benchmark": t.name + (" (limited)" if t.limited else ""),
+                "metric": t.metric,
+                "chance": t.chance,
+                **{f"arm:{arm}": score.interval for arm, score in t.scores.items()},
+                "_strong": (f"arm:{t.best}",),
+                "_tied": tuple(f"arm:{a}" for a in tied if len(tied) > 1),
+            }
+        )
+    columns = [
+        Column("benchmark", "benchmark", "text"),
+        Column("metric", "metric", "text"),
+        Column("chance", "chance"),
+        *(Column(f"arm:{arm.arm}", arm.arm, "interval") for arm in arms),
+    ]
+    return Table("benchmarks", columns, rows)
+
+
+def speed(sel: Selection, tree: Mapping[str, Any]) -> list[Table]:
+    """Every measured point, and where each pair of arms crosses in training."""
+    rows, crossings = [], []
+    arms = [arm for arm in sel.declared if arm.arm in tree["arms"]]
+    for arm in arms:
+        for p in tree["arms"][arm.arm]["points"]:
+            row = {"arm": arm.arm, "_index": arm.index, "length": p["length"], "batch": p.get("batch")}
+            for part in PARTS:
+                told = p.get(part) or {}
+                row[part] = median(told["runs"]) if told.get("runs") else None
+            train = p.get("train") or {}
+            rows.append(
+                {**row, "peak": train.get("peak_bytes"), "mfu": train.get("mfu"), "cache": p.get("cache_bytes")}
+            )
+    for part, label in PARTS.items():
+        runs = {arm.arm: efficiency.runs_of(dict(tree), arm.arm, part) for arm in arms}
+        for a, b in combinations(runs, 2):
+            if (found := crossing.crossing(a, b, runs[a], runs[b])) is None:
+                continue
+            at = (
+                None
+                if found.length is None
+                else stats.Interval(found.length, found.low, found.high, len(set(runs[a]) & set(runs[b])))
+            )
+            crossings.append({"part": label, "a": a, "b": b, "at": at, "faster": found.faster, "share": found.share})
+    columns = [
+        Column("arm", "arm", "arm"),
+        Column("length", "length", "count"),
+        Column("batch", "batch", "count"),
+        *(Column(part, f"{label}, tok/s", "count") for part, label in PARTS.items()),
+        Column("cache", "state, bytes", "large"),
+        Column("peak", "peak, bytes", "large"),
+        Column("mfu", "MFU", "percent"),
+    ]
+    shown = [c for c in columns if any(row.get(c.key) is not None for row in rows)]
+    cross = [
+        Column("part", "of", "text"),
+        Column("a", "arm", "text"),
+        Column("b", "against", "text"),
+        Column("at", "cross at [95 %] (lengths)", "interval count"),
+        Column("faster", "faster at the longest", "text"),
+        Column("share", "resamples that cross", "percent"),
+    ]
+    return [Table("efficiency", shown, rows), Table("crossings", cross, crossings)]
+
+
+def _board(sel: Selection) -> tuple[Mapping[str, Any] | None, Sequence[str]]:
+    """`certificate` and `guards` of leaderboard.json, where the sweep wrote them; its damage is told elsewhere."""
+    try:
+        tree = read_json(sel.data.folder.leaderboard_file)
+        certificate, guards = tree.get("certificate"), tree.get("guards") or []
+    except (OSError, ValueError, AttributeError):
+        return None, ()
+    lines = [f"{key}: {value}" for key, value in guards.items()] if isinstance(guards, Mapping) else guards
+    usable = lines if isinstance(lines, list) else [lines]
+    return (certificate if isinstance(certificate, Mapping) else None), [_sentence(line) for line in usable]
+
+
+def _sentence(finding: Any) -> str:
+    if isinstance(finding, Mapping):
+        return ", ".join(f"{key}: {value}" for key, value in finding.items() if value is not None)
+    return str(finding)

@@ -1,0 +1,63 @@
+"""A folder of several sweeps: one table of all their arms, as a page and as CSV."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from analysis import plots, stats, words
+from analysis.compare import confirm_values
+from analysis.load import LoadError, load
+from analysis.select import Selection, select
+from analysis.tables import Column, Table
+from attnlab.runs import write_text
+
+
+def holds_several(folder: Path) -> bool:
+    """Whether it is no sweep's folder itself but has sweeps' folders in it."""
+    return not (folder / "sweep.yaml").exists() and any(folder.glob("*/sweep.yaml"))
+
+
+def write(folder: Path) -> Path:
+    """Compare every sweep in the folder; `comparison.html` and `comparison.csv` are written there.
+
+    Raises:
+        LoadError: none of them can be used.
+    """
+    found, problems = [], []
+    for path in sorted(folder.glob("*/sweep.yaml")):
+        try:
+            found.append(select(load(path.parent)))
+        except LoadError as error:
+            problems.append(str(error))
+    if not found:
+        raise LoadError(problems[0])
+    table = compared(found)
+    env = Environment(loader=PackageLoader("analysis"), autoescape=True, undefined=StrictUndefined,
+                      trim_blocks=True, lstrip_blocks=True)  # fmt: skip
+    page = folder / "comparison.html"
+    answers = {sel.sweep.name: " ".join(words.answer(sel)) for sel in found}
+    text = env.get_template("suite.html").render(folder=folder, table=table, answers=answers, problems=problems,
+                                                 style_of=plots.style_of, dasharray=plots.dasharray)  # fmt: skip
+    write_text(page, text)
+    write_text(folder / "comparison.csv", table.csv())
+    return page
+
+
+def compared(found: list[Selection]) -> Table:
+    """Every arm of every sweep. Values of different metrics, tasks or sizes stand beside each other, unranked."""
+    rows = []
+    for sel in found:
+        for arm in sel.arms:
+            interval = None
+            if values := list(confirm_values(sel, arm, sel.metric).values()):
+                interval = stats.mean_over_seeds(values)
+            rows.append({"sweep": sel.sweep.name, "arm": arm.arm, "rank": arm.rank, "metric": sel.metric,
+                         "best": arm.value, "confirm": interval, "n_params": arm.n_params, "tokens": arm.tokens,
+                         "device_seconds": arm.device_seconds, "_index": arm.index})  # fmt: skip
+    columns = [Column("sweep", "sweep", "text"), Column("arm", "arm", "arm"), Column("rank", "rank", "count"),
+               Column("metric", "metric", "text"), Column("best", "best", "value"),
+               Column("confirm", "confirm mean [95 %] (n)", "interval"), Column("n_params", "parameters", "large"),
+               Column("tokens", "tokens", "large"), Column("device_seconds", "device-s", "seconds")]  # fmt: skip
+    return Table("comparison", columns, rows)
