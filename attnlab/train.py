@@ -22,6 +22,7 @@ import torch.distributed as dist
 from torch import nn
 
 from attnlab import checkpoint, kernels
+from attnlab.branch import branch
 from attnlab.config import Trial
 from attnlab.environment import describe
 from attnlab.evaluate import evaluate
@@ -30,7 +31,7 @@ from attnlab.models import build_model, count_params, refuse_precision
 from attnlab.models.parts import compiled_parts
 from attnlab.optim import Optimizer, make_optimizer
 from attnlab.records import Records
-from attnlab.runs import Job, Results, State, TrialDir, best_row
+from attnlab.runs import Job, Results, State, TrialDir, best_row, trunk
 from attnlab.step import Step, choose
 from attnlab.tasks import Task, build_task
 
@@ -62,8 +63,8 @@ def train(
     Returns:
         `results.json`, on every rank. Metrics, checkpoints and TensorBoard events are in `home`.
     """
-    if (done := home.results()) is not None:
-        return done
+    if (ended := home.results()) is not None:
+        return ended
     device, lead, trial = torch.device(device), rank == 0, job.trial
     last_step, every = trial.train.max_steps, trial.train.eval_every
     kernels.calls.clear()
@@ -80,10 +81,22 @@ def train(
         clock = {"pid": os.getpid(), "kernels_warm_s": warm_s, "first_step_at": time.time()}
         state: State = "completed"
         start = mark = time.perf_counter()
-        loss_sum, since = torch.zeros((), device=device), 0
-        for step in range(resumed["step"] + 1, last_step + 1):
+        loss_sum, since, done = torch.zeros((), device=device), 0, resumed["step"]
+        branched = sum(steps for rung, steps in job.branches.items() if rung < done)
+        for step in range(done + 1, last_step + 1):
+            if decay_steps := job.branches.get(done):  # a rung: judged on a short decay, that then never happened
+                row = branch(run, done, decay_steps) | {"seconds": resumed["seconds"] + time.perf_counter() - start}
+                branched += decay_steps
+                records.write(row)
+                if lead:
+                    report(row)
+                if should_stop():
+                    state = "pruned"
+                    break
+                mark = time.perf_counter()
+
             loss_sum += run.step(step)
-            since += 1
+            since, done = since + 1, step
             if step % every and step != last_step:
                 continue
 
@@ -118,11 +131,11 @@ def train(
         clock["last_report_at"] = time.time()
         seconds = resumed["seconds"] + time.perf_counter() - start
         if lead and state == "pruned":
-            checkpoint.save(home, step, run.model, run.optimizer, {"seconds": seconds})
+            checkpoint.save(home, done, run.model, run.optimizer, {"seconds": seconds})
         if lead and state == "completed":
             checkpoint.export(home, run.model, run.task.tokenizer_json())
             checkpoint.tidy(home)
-        results = _results(job, home, state, step, seconds, run, records.rows)
+        results = _results(job, home, state, done + branched, seconds, run, records.rows)
         results["environment"] |= clock
         records.finish(job, results)
     if world > 1:
@@ -231,7 +244,7 @@ class Loss(nn.Module):
 
 
 def _results(
-    job: Job, home: TrialDir, state: State, step: int, seconds: float, run: Run, rows: list[dict[str, Any]]
+    job: Job, home: TrialDir, state: State, steps_ran: int, seconds: float, run: Run, rows: list[dict[str, Any]]
 ) -> Results:
     steps = checkpoint.steps(home)
     where = home.final if state == "completed" else steps[-1] if steps else None
@@ -243,10 +256,10 @@ def _results(
         phase=job.phase,
         settings=job.settings,
         seed=job.trial.train.seed,
-        steps=step,
-        tokens=step * job.trial.tokens_per_step,
+        steps=steps_ran,
+        tokens=steps_ran * job.trial.tokens_per_step,
         best=best_row(rows, job.metric, job.mode),
-        last=rows[-1] if rows else None,
+        last=trunk(rows)[-1] if rows else None,
         seconds=seconds,
         device_seconds=seconds * run.world,
         n_params=sizes["n_params"],

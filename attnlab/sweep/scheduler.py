@@ -13,7 +13,7 @@ from typing import Any
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
 from attnlab.config import AshaConfig, Sweep
-from attnlab.runs import Job
+from attnlab.runs import Job, judged
 from attnlab.sweep.transient import Transient
 
 
@@ -29,11 +29,7 @@ class Bracket:
     def __init__(self, asha: AshaConfig, max_steps: int, mode: str):
         self._sign = 1.0 if mode == "min" else -1.0
         self._factor = asha.reduction_factor
-        self.rungs: dict[int, dict[str, float]] = {}
-        step = float(asha.grace_steps)
-        while math.ceil(step) < max_steps:
-            self.rungs[math.ceil(step)] = {}
-            step *= self._factor
+        self.rungs: dict[int, dict[str, float]] = {rung: {} for rung in asha.rungs(max_steps)}
 
     def judge(self, trial_id: str, step: int, value: float | None) -> bool:
         """Record a report; True if the trial is to stop. A value that is missing or not finite stops at any rung.
@@ -80,5 +76,7 @@ class ArmAsha(Transient, FIFOScheduler):
     def _judge(self, job: Job, row: Mapping[str, Any]) -> bool:
         bracket = self.brackets[job.arm]
         if bracket is None or job.phase != "search" or row["step"] >= job.trial.train.max_steps:
+            return False
+        if not judged(job, [dict(row)]):
             return False
         return bracket.judge(job.trial_id, row["step"], row.get(self._metric))

@@ -15,7 +15,7 @@ from optuna.trial import TrialState
 from ray.tune.search import Searcher
 
 from attnlab.config import SearchConfig, Sweep
-from attnlab.runs import Job, Results, SweepDir, best_row, write_json
+from attnlab.runs import Job, Results, SweepDir, best_row, judged, steps_run, trunk, write_json
 from attnlab.standings import best_result
 from attnlab.sweep.scheduler import ArmAsha
 from attnlab.sweep.transient import Transient
@@ -80,7 +80,9 @@ class Arm:
 
     def _job(self, trial: optuna.trial.Trial | optuna.trial.FrozenTrial) -> Job:
         settings = dict(trial.params)
-        return self._make(trial.number, self._sweep.trial_of(self.name, settings), settings=settings)
+        made = self._sweep.trial_of(self.name, settings)
+        branches = self.search.asha.branches(made) if self.search and self.search.asha else {}
+        return self._make(trial.number, made, settings=settings, branches=branches)
 
     def _make(self, number: int, trial: Any, **rest: Any) -> Job:
         return Job.make(self.name, number, trial, metric=self._sweep.metric, mode=self._sweep.mode, **rest)
@@ -129,7 +131,7 @@ class Arm:
             return
         rows = self._folder.trial(self.name, job.trial_id).metrics()
         trial = optuna.trial.Trial(self.study, frozen._trial_id)
-        for row in rows:
+        for row in judged(job, rows):
             if row.get(job.metric) is not None:
                 trial.report(row[job.metric], row["step"])
         trial.set_user_attr("trial_id", job.trial_id)
@@ -213,7 +215,7 @@ def close_records(folder: SweepDir, job: Job, last: dict[str, Any], error: bool)
         return results
     rows = home.metrics()
     home.metrics_file.touch()
-    seconds = rows[-1]["seconds"] if rows else 0.0
+    steps, seconds = steps_run(rows), rows[-1]["seconds"] if rows else 0.0
     results = Results(
         trial_id=job.trial_id,
         arm=job.arm,
@@ -221,10 +223,10 @@ def close_records(folder: SweepDir, job: Job, last: dict[str, Any], error: bool)
         phase=job.phase,
         settings=job.settings,
         seed=job.trial.train.seed,
-        steps=rows[-1]["step"] if rows else 0,
-        tokens=rows[-1]["tokens"] if rows else 0,
+        steps=steps,
+        tokens=steps * job.trial.tokens_per_step,
         best=best_row(rows, job.metric, job.mode),
-        last=rows[-1] if rows else None,
+        last=trunk(rows)[-1] if rows else None,
         seconds=seconds,
         device_seconds=seconds,
         n_params=None,
