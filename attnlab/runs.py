@@ -151,9 +151,12 @@ class SweepDir:
     def trial(self, arm: str, trial_id: str) -> TrialDir:
         return TrialDir(self.path / arm / trial_id)
 
-    def trials(self) -> list[TrialDir]:
-        """Every trial that was begun, by arm and id."""
-        return [TrialDir(f.parent) for f in sorted(self.path.glob("*/*/experiment_config.json"))]
+    def trials(self, arm: str | None = None) -> list[TrialDir]:
+        """Every trial that was begun, by arm and id; or one arm's."""
+        found = (
+            (self.path / arm).glob("*/experiment_config.json") if arm else self.path.glob("*/*/experiment_config.json")
+        )
+        return [TrialDir(f.parent) for f in sorted(found)]
 
     def results(self) -> list[Results]:
         """`results.json` of every trial that has ended."""
@@ -188,6 +191,12 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, value: Any) -> None:
     """Write strict JSON atomically."""
     write_text(path, json.dumps(strict(value), indent=1, allow_nan=False) + "\n")
+
+
+def write_lines(path: Path, values: Iterable[Any]) -> None:
+    """Write a list as strict JSON atomically, one value a line: the encoder that indents takes ten times as long."""
+    lines = ",\n".join(json.dumps(strict(value), allow_nan=False) for value in values)
+    write_text(path, f"[\n{lines}\n]\n")
 
 
 def read_json(path: Path) -> Any:

@@ -6,6 +6,7 @@ can replay saved curves. `ArmAsha` is Tune's view of one bracket per arm: rungs 
 
 from __future__ import annotations
 
+import bisect
 import math
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -30,6 +31,7 @@ class Bracket:
         self._sign = 1.0 if mode == "min" else -1.0
         self._factor = asha.reduction_factor
         self.rungs: dict[int, dict[str, float]] = {rung: {} for rung in asha.rungs(max_steps)}
+        self._sorted: dict[int, list[float]] = {rung: [] for rung in self.rungs}
 
     def judge(self, trial_id: str, step: int, value: float | None) -> bool:
         """Record a report; True if the trial is to stop. A value that is missing or not finite stops at any rung.
@@ -40,11 +42,13 @@ class Bracket:
         reached = [rung for rung in self.rungs if rung <= step and trial_id not in self.rungs[rung]]
         if not reached:
             return False
-        seen = self.rungs[max(reached)]
         finite = value is not None and math.isfinite(value)
+        mine = self._sign * value if finite else math.inf  # type: ignore[operator]
         for rung in reached:  # a rung that was passed over counts as met, so that it is not judged late
-            self.rungs[rung].setdefault(trial_id, self._sign * value if finite else math.inf)  # type: ignore[operator]
-        ahead = sum(other < seen[trial_id] for other in seen.values())
+            self.rungs[rung][trial_id] = mine
+            bisect.insort(self._sorted[rung], mine)
+        seen = self._sorted[max(reached)]
+        ahead = bisect.bisect_left(seen, mine)
         return not finite or ahead >= max(1, math.floor(len(seen) / self._factor))
 
 

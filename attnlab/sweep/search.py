@@ -18,6 +18,7 @@ from attnlab.config import SearchConfig, Sweep
 from attnlab.runs import Job, Results, SweepDir, best_row, judged, steps_run, trunk, write_json
 from attnlab.standings import best_result
 from attnlab.sweep.scheduler import ArmAsha
+from attnlab.sweep.tpe import WindowedTPE
 from attnlab.sweep.transient import Transient
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -36,7 +37,7 @@ class Arm:
             load_if_exists=True,
         )
         self._distributions = {k: d.distribution() for k, d in self.search.dimensions.items()} if self.search else {}
-        self.jobs = {t.trial_id: t.job() for t in folder.trials() if t.arm == name}
+        self.jobs = {t.trial_id: t.job() for t in folder.trials(name)}
         self.ended: dict[str, Results] = {i: r for i in self.jobs if (r := folder.trial(name, i).results())}
         self._adopt()
         self.unfinished = deque(job for job in self.jobs.values() if job.trial_id not in self.ended)
@@ -147,9 +148,7 @@ def sampler(search: SearchConfig, number: int) -> optuna.samplers.BaseSampler:
     on as it would have, and until the model-based phase begins, arms with the same space get the same settings."""
     seed = (search.seed * 100_003 + number) % 2**32
     if search.sampler == "tpe":
-        return optuna.samplers.TPESampler(
-            seed=seed, constant_liar=True, n_startup_trials=min(10, max(3, search.trials // 3))
-        )
+        return WindowedTPE(seed=seed, constant_liar=True, n_startup_trials=min(10, max(3, search.trials // 3)))
     return optuna.samplers.RandomSampler(seed=seed)
 
 
