@@ -16,7 +16,7 @@ from pydantic import ValidationError
 
 from attnlab import sweepfile
 from attnlab.config import Sweep, SweepError
-from attnlab.runs import STATES, Results, SweepDir, TrialDir, read_json, strict
+from attnlab.runs import STATES, Results, SweepDir, TrialDir, read_json, strict, trunk
 
 ALL_STATES = (*STATES, "unfinished", "unreadable")  # without results.json, and with one that cannot be used
 
@@ -35,7 +35,7 @@ class TrialRecord:
     phase: str  # search or confirm
     settings: dict[str, Any]
     results: Results | None  # None while unfinished, and when unreadable
-    rows: list[dict[str, Any]] = field(repr=False)  # metrics.jsonl, oldest first
+    rows: list[dict[str, Any]] = field(repr=False)  # metrics.jsonl without decay branches, oldest first
 
     def value(self, metric: str) -> float | None:
         """The best value of the metric as `results.json` gives it."""
@@ -117,7 +117,7 @@ def _trial(home: TrialDir, problems: list[str]) -> TrialRecord:
     except (ValueError, OSError) as error:
         problems.append(f"{name}/experiment_config.json cannot be used: {_short(error)}")
     try:
-        rows = [row for row in home.metrics() if isinstance(row, dict) and number(row.get("step")) is not None]
+        rows = trunk(row for row in home.metrics() if isinstance(row, dict) and number(row.get("step")) is not None)
     except (ValueError, OSError) as error:
         problems.append(f"{name}/metrics.jsonl cannot be used: {_short(error)}")
     try:

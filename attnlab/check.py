@@ -13,6 +13,7 @@ from pydantic import BaseModel, ValidationError
 
 from attnlab import match, models, space, tasks
 from attnlab.config import (
+    AshaConfig,
     ModelConfig,
     ResourcesConfig,
     SearchConfig,
@@ -251,6 +252,24 @@ def _batch_problems(trial: Trial, arm: str, workers: int) -> Iterator[str]:
         yield f"arms.{arm}.train.save_every: {trial.train.save_every} is no multiple of eval_every"
 
 
+def _branch_problems(asha: AshaConfig, trial: Trial, arm: str) -> Iterator[str]:
+    """Why the rungs of `asha.decay_rungs` cannot stand where they would."""
+    optim, last = trial.optim, trial.train.max_steps
+    warmup = optim.warmup if optim.warmup >= 1 else round(optim.warmup * last)
+    if optim.schedule != "wsd":
+        yield (
+            f"search.asha.decay_rungs: arm {arm} has optim.schedule {optim.schedule}; only wsd has a stable trunk from "
+            f"which a decay can branch off"
+        )
+    elif asha.grace_steps < warmup:
+        yield f"search.asha.grace_steps: {asha.grace_steps} lies in arm {arm}'s warm-up of {warmup:g} steps"
+    elif asha.grace_steps < last and not asha.branches(trial):
+        yield (
+            f"search.asha.grace_steps: {asha.grace_steps} lies in arm {arm}'s final decay, which begins at step "
+            f"{optim.decay_start(last)}: no rung is left (lower it, or optim.decay)"
+        )
+
+
 def _search_problems(sweep: Sweep, search: SearchConfig, arm: str, trial: Trial) -> Iterator[str]:
     asha, every = search.asha, trial.train.eval_every
     if asha and asha.grace_steps % every:
@@ -258,6 +277,8 @@ def _search_problems(sweep: Sweep, search: SearchConfig, arm: str, trial: Trial)
     if asha and asha.grace_steps >= trial.train.max_steps:
         last = trial.train.max_steps
         yield f"search.asha.grace_steps: {asha.grace_steps} is not below arm {arm}'s max_steps {last}: nothing to prune"
+    if asha and asha.decay_rungs:
+        yield from _branch_problems(asha, trial, arm)
     dimensions = sweep.dimensions_of(arm)
     if search.sampler == "grid" and (loose := [k for k, d in dimensions.items() if d.kind != "choice"]):
         yield f"search.space.{loose[0]}: sampler grid takes `choice` only; list the values"
@@ -274,7 +295,9 @@ def _search_problems(sweep: Sweep, search: SearchConfig, arm: str, trial: Trial)
             tree = merge(tree, nest(key, value))
         found = [_at_corner(line, arm, settings) for line in trial_problems(tree, "")]
         if not found:
-            found = list(_run_problems(Trial.model_validate(tree), arm, sweep.resources))
+            at = Trial.model_validate(tree)
+            found = list(_run_problems(at, arm, sweep.resources))
+            found += _branch_problems(asha, at, arm) if asha and asha.decay_rungs else []
         if found:
             yield from found
             return  # one corner shows the mistake; the others would repeat it

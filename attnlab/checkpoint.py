@@ -31,7 +31,7 @@ def save(trial: TrialDir, step: int, model: torch.nn.Module, optimizer: Any, sta
     """Write `step_<step>/`; older ones beyond KEEP go. `state` is JSON: what the loop needs beside the weights."""
 
     def fill(folder: Path) -> None:
-        _save(_tensors(model), folder / "model.safetensors")
+        _save(tensors(model), folder / "model.safetensors")
         _save(optimizer.state_dict(), folder / "optimizer.safetensors")
         (folder / "state.json").write_text(json.dumps({"step": step, **state}))
 
@@ -71,14 +71,14 @@ def load(trial: TrialDir, model: torch.nn.Module, optimizer: Any, device: torch.
             print(f"attnlab: {path}: unreadable checkpoint passed over ({error})", flush=True)
             continue
         with torch.no_grad():
-            for name, target in _tensors(model).items():
+            for name, target in tensors(model).items():
                 target.copy_(weights[name])
         optimizer.load_state_dict(moments)
         return state
     return None
 
 
-def _tensors(model: torch.nn.Module) -> dict[str, torch.Tensor]:
+def tensors(model: torch.nn.Module) -> dict[str, torch.Tensor]:
     """Parameters (tied ones once) and buffers by name; the live tensors."""
     return {**dict(model.named_parameters()), **dict(model.named_buffers())}
 

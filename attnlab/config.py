@@ -13,6 +13,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from math import prod
 from pathlib import Path
@@ -105,9 +106,15 @@ class OptimConfig(Config):
     momentum: float = Field(0.95, ge=0.0, lt=1.0, description="Muon's")
     warmup: float = Field(0.05, ge=0.0, description="below 1: a fraction of max_steps; from 1 on: optimizer steps")
     schedule: Literal["cosine", "linear", "wsd", "constant"] = "cosine"
-    decay: float = Field(0.2, gt=0.0, le=1.0, description="wsd: the fraction of max_steps the final decay takes")
+    decay: float = Field(
+        0.2, gt=0.0, le=1.0, description="wsd: the fraction of max_steps the final decay takes, of a rung its branch's"
+    )
     min_lr_ratio: float = Field(0.1, ge=0.0, le=1.0, description="the rate at the last step, relative to lr")
     clip: float | None = Field(1.0, gt=0.0, description="largest global gradient norm; null: no clipping")
+
+    def decay_start(self, max_steps: int) -> int:
+        """wsd: the last step before the final decay."""
+        return max_steps - round(self.decay * max_steps)
 
 
 class TrainConfig(Config):
@@ -159,6 +166,29 @@ class AshaConfig(Config):
 
     grace_steps: PositiveInt
     reduction_factor: float = Field(3.0, gt=1.0)
+    decay_rungs: bool = Field(False, description="schedule wsd: judge what a short decay from the rung comes to")
+
+    def rungs(self, max_steps: int) -> list[int]:
+        """The steps at which trials are judged: grace_steps * reduction_factor^k, rounded up, below max_steps."""
+        steps = []
+        step = float(self.grace_steps)
+        while math.ceil(step) < max_steps:
+            steps.append(math.ceil(step))
+            step *= self.reduction_factor
+        return steps
+
+    def branches(self, trial: Trial) -> dict[int, int]:
+        """With `decay_rungs`, the step of a report -> the optimizer steps of the decay that branches off there.
+
+        A branch starts from the first report at or beyond its rung and takes `optim.decay` of the steps done by then,
+        so it never outruns the trial's own end. Rungs that lie in the final decay are none: the trunk ends before.
+        """
+        if not self.decay_rungs:
+            return {}
+        every, optim, last = trial.train.eval_every, trial.optim, trial.train.max_steps
+        reports = (math.ceil(rung / every) * every for rung in self.rungs(last))
+        end = min(optim.decay_start(last), last - 1)
+        return {step: max(1, round(optim.decay * step)) for step in reports if step <= end}
 
 
 class SearchConfig(Config):
@@ -313,14 +343,19 @@ class Sweep(Config):
 
     @property
     def total_steps(self) -> int:
-        """Optimizer steps of the whole sweep if nothing were stopped early."""
-        return sum(self.trial_of(arm).train.max_steps * self.trials_of(arm) for arm in self.arms)
+        """Optimizer steps of the whole sweep if nothing were stopped early, those of decay branches included."""
+        return sum(self._steps_of(arm) for arm in self.arms)
 
     @property
     def total_tokens(self) -> int:
         """Training tokens of the whole sweep if nothing were stopped early."""
-        trials = ((self.trial_of(arm), self.trials_of(arm)) for arm in self.arms)
-        return sum(t.train.max_steps * t.tokens_per_step * n for t, n in trials)
+        return sum(self._steps_of(arm) * self.trial_of(arm).tokens_per_step for arm in self.arms)
+
+    def _steps_of(self, arm: str) -> int:
+        trial, asha = self.trial_of(arm), self.search.asha if self.search else None
+        searched = self.search.trials_of(self.dimensions_of(arm)) if self.search else 0
+        beside = sum(asha.branches(trial).values()) * searched if asha else 0
+        return trial.train.max_steps * self.trials_of(arm) + beside
 
     def only(self, arms: Sequence[str]) -> Sweep:
         """The same sweep with some of its arms."""

@@ -55,6 +55,7 @@ def show(sweep: Sweep) -> None:
         space = yaml.safe_dump(sweep.search.space, default_flow_style=True, sort_keys=False, width=1000).strip()
         asha = (
             f"ASHA from step {sweep.search.asha.grace_steps}, factor {sweep.search.asha.reduction_factor:g}"
+            + (", at the end of a decay branched off there" if sweep.search.asha.decay_rungs else "")
             if sweep.search.asha
             else "no pruning"
         )

@@ -31,12 +31,13 @@ class Records:
             self._events.close()
 
     def write(self, row: dict[str, Any]) -> None:
-        """One report: a line, and every number of it as a scalar over the step."""
+        """One report: a line, and every number of it as a scalar over the step, a branch's apart from the trunk's."""
         if self._metrics is None or self._events is None:
             return
+        group = "branch/" if "branch_steps" in row else ""
         for key, value in self._metrics.write(row).items():
             if key not in SKIP and value is not None:
-                self._events.add_scalar(key, value, row["step"])
+                self._events.add_scalar(group + key, value, row["step"])
         self._events.flush()
 
     def finish(self, job: Job, results: Results) -> None:

@@ -14,7 +14,7 @@ import json
 import math
 import os
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypedDict
@@ -38,6 +38,7 @@ class Job(Config):
     settings: dict[str, Any] = {}  # as sampled, by dotted key
     metric: str = "val_loss"
     mode: Literal["min", "max"] = "min"
+    branches: dict[int, int] = {}  # with asha.decay_rungs: step -> optimizer steps of the decay that branches off there
     trial: Trial
 
     @classmethod
@@ -55,8 +56,8 @@ class Results(TypedDict):
     phase: Phase
     settings: dict[str, Any]  # as sampled, by dotted key
     seed: int
-    steps: int
-    tokens: int
+    steps: int  # optimizer steps run, those of decay branches included
+    tokens: int  # of these steps
     best: dict[str, Any] | None  # the report with the best metric
     last: dict[str, Any] | None  # the last report
     seconds: float  # wall time in training, over all attempts
@@ -114,7 +115,8 @@ class TrialDir:
         return read_json(self.results_file) if self.results_file.exists() else None
 
     def metrics(self) -> list[dict[str, Any]]:
-        """Every report, oldest first; a last line cut short by a crash is left out."""
+        """Every report, oldest first; a last line cut short by a crash is left out. Those of decay branches, which
+        have `branch_steps`, follow the report at their rung; see `trunk`."""
         return list(read_jsonl(self.metrics_file))
 
 
@@ -151,9 +153,12 @@ class SweepDir:
     def trial(self, arm: str, trial_id: str) -> TrialDir:
         return TrialDir(self.path / arm / trial_id)
 
-    def trials(self) -> list[TrialDir]:
-        """Every trial that was begun, by arm and id."""
-        return [TrialDir(f.parent) for f in sorted(self.path.glob("*/*/experiment_config.json"))]
+    def trials(self, arm: str | None = None) -> list[TrialDir]:
+        """Every trial that was begun, by arm and id; or one arm's."""
+        found = (
+            (self.path / arm).glob("*/experiment_config.json") if arm else self.path.glob("*/*/experiment_config.json")
+        )
+        return [TrialDir(f.parent) for f in sorted(found)]
 
     def results(self) -> list[Results]:
         """`results.json` of every trial that has ended."""
@@ -190,6 +195,12 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(strict(value), indent=1, allow_nan=False) + "\n")
 
 
+def write_lines(path: Path, values: Iterable[Any]) -> None:
+    """Write a list as strict JSON atomically, one value a line: the encoder that indents takes ten times as long."""
+    lines = ",\n".join(json.dumps(strict(value), allow_nan=False) for value in values)
+    write_text(path, f"[\n{lines}\n]\n")
+
+
 def read_json(path: Path) -> Any:
     """A JSON file's value. Raises ValueError naming the file when it is damaged."""
     try:
@@ -213,9 +224,10 @@ class MetricsWriter:
     """Appends reports to `metrics.jsonl`, one flushed line each; steps strictly increase, also over resumes."""
 
     def __init__(self, trial: TrialDir, resumed_step: int):
-        """Keeps the rows up to `resumed_step` (0: none): later ones came after the checkpoint and are made again."""
+        """Keeps the rows up to `resumed_step` (0: none): later ones came after the checkpoint and are made again, and
+        so did a branch from that step."""
         trial.path.mkdir(parents=True, exist_ok=True)
-        kept = [row for row in trial.metrics() if row["step"] <= resumed_step]
+        kept = [row for row in trial.metrics() if place(row) <= (resumed_step, False)]
         self.rows = kept
         write_text(trial.metrics_file, "".join(json.dumps(row) + "\n" for row in kept))
         self._path = trial.metrics_file
@@ -223,16 +235,39 @@ class MetricsWriter:
     def write(self, row: dict[str, Any]) -> dict[str, Any]:
         """Append one report; returns it as written."""
         row = strict(row)
-        assert not self.rows or row["step"] > self.rows[-1]["step"], f"step {row['step']} reported twice"
+        assert not self.rows or place(row) > place(self.rows[-1]), f"step {row['step']} reported twice"
         with self._path.open("a") as file:
             file.write(json.dumps(row, allow_nan=False) + "\n")
         self.rows.append(row)
         return row
 
 
+def place(row: Mapping[str, Any]) -> tuple[int, bool]:
+    """Where a report stands in a trial's order: a branch comes after the trunk's report at its rung."""
+    return row["step"], "branch_steps" in row
+
+
+def trunk(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The reports without those of decay branches: one learning curve."""
+    return [row for row in rows if "branch_steps" not in row]
+
+
+def steps_run(rows: Iterable[Mapping[str, Any]]) -> int:
+    """Optimizer steps behind the reports: the trunk's and every branch's."""
+    rows = list(rows)
+    return max((row["step"] for row in rows), default=0) + sum(row.get("branch_steps", 0) for row in rows)
+
+
+def judged(job: Job, rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The reports that say how good a trial is on its way: of a trial with decay branches these alone, since its trunk
+    is compared before its decay."""
+    return [row for row in rows if "branch_steps" in row] if job.branches else list(rows)
+
+
 def best_row(rows: list[dict[str, Any]], metric: str, mode: str) -> dict[str, Any] | None:
-    """The report with the best finite `metric`, the earliest of equals; None if there is none."""
-    valued = [row for row in rows if row.get(metric) is not None]
+    """The trunk's report with the best finite `metric`, the earliest of equals; None if there is none. A branch's model
+    is not kept, so its value is nobody's best."""
+    valued = [row for row in trunk(rows) if row.get(metric) is not None]
     pick = min if mode == "min" else max
     return pick(valued, key=lambda row: row[metric]) if valued else None
 

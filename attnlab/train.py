@@ -22,6 +22,7 @@ import torch.distributed as dist
 from torch import nn
 
 from attnlab import checkpoint, kernels
+from attnlab.branch import branch
 from attnlab.config import Trial
 from attnlab.environment import describe
 from attnlab.evaluate import evaluate, rows_at
@@ -33,7 +34,7 @@ from attnlab.models.state import state_bytes
 from attnlab.optim import Optimizer, make_optimizer
 from attnlab.pace import Pace
 from attnlab.records import Records
-from attnlab.runs import Job, Results, State, TrialDir, best_row
+from attnlab.runs import Job, Results, State, TrialDir, best_row, trunk
 from attnlab.step import Step, choose
 from attnlab.tasks import Task, build_task
 
@@ -65,8 +66,8 @@ def train(
     Returns:
         `results.json`, on every rank. Metrics, checkpoints and TensorBoard events are in `home`.
     """
-    if (done := home.results()) is not None:
-        return done
+    if (ended := home.results()) is not None:
+        return ended
     device, lead, trial = torch.device(device), rank == 0, job.trial
     last_step, every = trial.train.max_steps, trial.train.eval_every
     kernels.calls.clear()
@@ -86,11 +87,25 @@ def train(
         state: State = "completed"
         pace = Pace(trial.train, resumed.get("trained", 0.0))
         start = mark = time.perf_counter()
-        loss_sum, since = torch.zeros((), device=device), 0
-        for step in range(resumed["step"] + 1, last_step + 1):
+        loss_sum, since, done = torch.zeros((), device=device), 0, resumed["step"]
+        branched = sum(steps for rung, steps in job.branches.items() if rung < done)
+        for step in range(done + 1, last_step + 1):
+            if decay_steps := job.branches.get(done):  # a rung: judged on a short decay, that then never happened
+                pace.pause()
+                row = branch(run, done, decay_steps) | {"seconds": resumed["seconds"] + time.perf_counter() - start}
+                branched += decay_steps
+                records.write(row)
+                if lead:
+                    report(row)
+                if should_stop():
+                    state = "pruned"
+                    break
+                mark = time.perf_counter()
+                pace.go_on()
+
             at = pace.at(step)
             loss_sum += run.step(step, at)
-            since += 1
+            since, done = since + 1, step
             last = step == last_step or pace.over()
             if step % every and not last:
                 continue
@@ -129,11 +144,11 @@ def train(
         clock["last_report_at"] = time.time()
         seconds = resumed["seconds"] + time.perf_counter() - start
         if lead and state == "pruned":
-            checkpoint.save(home, step, run.model, run.optimizer, {"seconds": seconds, "trained": pace.trained})
+            checkpoint.save(home, done, run.model, run.optimizer, {"seconds": seconds, "trained": pace.trained})
         if lead and state == "completed":
             checkpoint.export(home, run.model, run.task.tokenizer_json(), run.task.eos_id)
             checkpoint.tidy(home)
-        results = _results(job, home, state, step, seconds, run, records.rows)
+        results = _results(job, home, state, done + branched, seconds, run, records.rows)
         results["environment"] |= clock
         records.finish(job, results)
     if world > 1:
@@ -246,7 +261,7 @@ class Loss(nn.Module):
 
 
 def _results(
-    job: Job, home: TrialDir, state: State, step: int, seconds: float, run: Run, rows: list[dict[str, Any]]
+    job: Job, home: TrialDir, state: State, steps_ran: int, seconds: float, run: Run, rows: list[dict[str, Any]]
 ) -> Results:
     steps = checkpoint.steps(home)
     where = home.final if state == "completed" else steps[-1] if steps else None
@@ -258,10 +273,10 @@ def _results(
         phase=job.phase,
         settings=job.settings,
         seed=job.trial.train.seed,
-        steps=step,
-        tokens=step * job.trial.tokens_per_step,
+        steps=steps_ran,
+        tokens=steps_ran * job.trial.tokens_per_step,
         best=best_row(rows, job.metric, job.mode),
-        last=rows[-1] if rows else None,
+        last=trunk(rows)[-1] if rows else None,
         seconds=seconds,
         device_seconds=seconds * run.world,
         n_params=sizes["n_params"],

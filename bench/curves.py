@@ -1,9 +1,10 @@
 """Full learning curves of a small grid, every trial unpruned: what `bench.pruning` replays.
 
-    python -m bench.curves mqar text [--minutes 30]
+    python -m bench.curves mqar text mqar_wsd text_wsd [--minutes 30]
 
 Every arm at every learning rate and seed is really trained, in this process, on one CPU thread. The curves are saved in
 `bench/curves/<grid>.json.xz` after each trial; what is there already is not trained again, so it may be interrupted.
+The grids `_wsd` are the same trials under schedule wsd, with a decay branched off at `BRANCH_AT` of the run.
 """
 
 from __future__ import annotations
@@ -18,11 +19,12 @@ from pathlib import Path
 from typing import Any
 
 from attnlab.check import checked
-from attnlab.config import Sweep
+from attnlab.config import Sweep, Trial, merge
 from attnlab.runs import Job, TrialDir
 
 FOLDER = Path(__file__).with_name("curves")
 SEEDS = (0, 1)
+WHOLE = ("step", "branch_steps")
 RATES = tuple(float(f"{1e-4 * 10 ** (3 * i / 11):.3g}") for i in range(12))  # 1e-4 to 1e-1, evenly on a log scale
 SEARCH = {"space": {"optim.lr": {"choice": list(RATES)}}, "sampler": "grid"}
 OPTIM = {"name": "muon", "weight_decay": 0.1, "warmup": 0.1, "schedule": "cosine"}
@@ -50,6 +52,17 @@ GRIDS: dict[str, dict[str, Any]] = {
         "search": SEARCH,
     },
 }
+BRANCH_AT = (0.1, 0.2, 0.3, 0.5)
+WSD = {"schedule": "wsd", "decay": 0.2}
+GRIDS |= {f"{name}_wsd": merge(grid, {"name": f"{name}_wsd", "trial": {"optim": WSD}}) for name, grid in GRIDS.items()}
+
+
+def branches_of(trial: Trial) -> dict[int, int]:
+    """Where a trial of a `_wsd` grid branches off, and for how many steps."""
+    if trial.optim.schedule != "wsd":
+        return {}
+    rungs = (round(part * trial.train.max_steps) for part in BRANCH_AT)
+    return {rung: round(trial.optim.decay * rung) for rung in rungs}
 
 
 def path_of(grid: str) -> Path:
@@ -57,7 +70,8 @@ def path_of(grid: str) -> Path:
 
 
 def read(grid: str) -> dict[str, Any]:
-    """{max_steps, trials: [{arm, lr, seed, state, rows: [{step, val_loss, ...}, ...]}, ...]}"""
+    """{max_steps, trials: [{arm, lr, seed, state, rows: [{step, val_loss, ...}, ...]}, ...]}; rows with `branch_steps`
+    are those of branches."""
     with lzma.open(path_of(grid), "rt") as file:
         return json.load(file)
 
@@ -79,14 +93,16 @@ def curve(sweep: Sweep, arm: str, rate: float, seed: int) -> dict[str, Any]:
     """Train one trial to its end."""
     from attnlab.train import train
 
-    job = Job.make(arm, 0, sweep.trial_of(arm, {"optim.lr": rate}, seed))
+    trial = sweep.trial_of(arm, {"optim.lr": rate}, seed)
+    job = Job.make(arm, 0, trial, branches=branches_of(trial))
     with tempfile.TemporaryDirectory() as folder:
         home = TrialDir(Path(folder) / "trial")
         results = train(job, home)
         rows = home.metrics()
-    keep = ("step", "train_loss", "val_loss", "val_accuracy")
+    keep = ("train_loss", "val_loss", "val_accuracy")
     brief = [
-        {k: v if v is None or k == "step" else float(f"{v:.5g}") for k, v in row.items() if k in keep} for row in rows
+        {k: v if k in WHOLE or v is None else float(f"{v:.5g}") for k, v in row.items() if k in (*WHOLE, *keep)}
+        for row in rows
     ]
     return {"arm": arm, "lr": rate, "seed": seed, "state": results["state"], "rows": brief}
 

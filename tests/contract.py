@@ -6,7 +6,7 @@ import jsonschema
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from attnlab.config import load_sweep
-from attnlab.runs import STATES, SweepDir
+from attnlab.runs import STATES, SweepDir, trunk
 
 NUMBER = {"type": ["number", "null"]}
 ROW = {
@@ -90,9 +90,12 @@ def _check_trial(trial, said):
     rows = [json.loads(line) for line in trial.metrics_file.read_text().splitlines()]
     for row in rows:
         jsonschema.validate(row, ROW)
-    assert [r["step"] for r in rows] == sorted({r["step"] for r in rows})
+    curve = trunk(rows)
+    assert [r["step"] for r in curve] == sorted({r["step"] for r in curve})
+    assert {r["step"]: r["branch_steps"] for r in rows if r not in curve}.items() <= trial.job().branches.items()
     if results["state"] != "failed":
-        assert rows[-1] == results["last"]
+        assert curve[-1] == results["last"]
+        assert results["steps"] == curve[-1]["step"] + sum(r.get("branch_steps", 0) for r in rows)
         events = EventAccumulator(str(trial.path)).Reload()
         assert "val_loss" in events.Tags()["scalars"]
         assert any("_hparams_" in key for key in events.summary_metadata)

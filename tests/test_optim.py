@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from attnlab.config import OptimConfig
-from attnlab.optim import Muon, lr_factor, make_optimizer, orthogonalize, param_groups, warmup_steps
+from attnlab.optim import Muon, branch_factor, lr_factor, make_optimizer, orthogonalize, param_groups, warmup_steps
 from attnlab.optim import muon as muon_module
 
 SCHEDULES = ("cosine", "linear", "wsd", "constant")
@@ -71,6 +71,15 @@ def test_golden_factors(schedule, golden):
     assert {step: lr_factor(step, 100, optim) for step in golden} == pytest.approx(golden)
     in_steps = optim.model_copy(update={"warmup": 10.0})
     assert [lr_factor(s, 100, in_steps) for s in range(1, 101)] == [lr_factor(s, 100, optim) for s in range(1, 101)]
+
+
+@pytest.mark.parametrize("steps", [1, 4, 25])
+def test_a_branch_decays_as_a_run_does_that_ends_there(steps):
+    optim = OptimConfig(schedule="wsd", warmup=0.1, decay=0.2, min_lr_ratio=0.1)
+    factors = [branch_factor(50 + step, 50, steps, optim) for step in range(steps + 1)]
+    assert factors[0] == 1.0 and factors[-1] == optim.min_lr_ratio and sorted(factors, reverse=True) == factors
+    whole = [lr_factor(80 + step, 100, optim) for step in range(21)]
+    assert [branch_factor(50 + step, 50, 20, optim) for step in range(21)] == whole
 
 
 def test_a_run_of_one_step_is_at_the_full_rate():

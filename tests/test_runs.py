@@ -43,6 +43,14 @@ def test_resuming_keeps_the_rows_of_the_checkpoint_and_drops_later_ones(tmp_path
     assert [(r["step"], r["val_loss"]) for r in trial.metrics()] == [(10, 1.0), (20, None), (30, 2.0)]
 
 
+def test_a_branch_is_made_again_where_the_trial_resumes_from_its_rung(tmp_path):
+    trial = runs.TrialDir(tmp_path)
+    rows = [{"step": 10}, {"step": 10, "branch_steps": 2}, {"step": 20}, {"step": 20, "branch_steps": 4}]
+    trial.metrics_file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert runs.steps_run(rows) == 26 and runs.trunk(rows) == [rows[0], rows[2]]
+    assert runs.MetricsWriter(trial, 20).rows == rows[:3]
+
+
 def _write_for_ever(path):
     n = 0
     while True:
@@ -69,6 +77,7 @@ def test_the_best_row_is_the_earliest_of_equals_and_skips_missing_values():
     assert runs.best_row(rows, "m", "min")["step"] == 2
     assert runs.best_row(rows, "m", "max")["step"] == 4
     assert runs.best_row(rows[:1], "m", "min") is None
+    assert runs.best_row([*rows, {"step": 3, "branch_steps": 1, "m": 0.1}], "m", "min")["step"] == 2
 
 
 def test_a_trial_id_ends_in_the_digest_of_what_determines_the_result():

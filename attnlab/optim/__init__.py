@@ -8,12 +8,13 @@ in a tensor and every shape is static, so that a whole training step can be capt
 from attnlab.optim.groups import ParamSplit, param_groups
 from attnlab.optim.holder import Optimizer, make_optimizer
 from attnlab.optim.muon import Muon, orthogonalize
-from attnlab.optim.schedule import lr_factor, warmup_steps
+from attnlab.optim.schedule import branch_factor, lr_factor, warmup_steps
 
 __all__ = [
     "Muon",
     "Optimizer",
     "ParamSplit",
+    "branch_factor",
     "lr_factor",
     "make_optimizer",
     "orthogonalize",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 from attnlab.config import OptimConfig
 from attnlab.optim.groups import param_groups
 from attnlab.optim.muon import Muon
-from attnlab.optim.schedule import lr_factor
+from attnlab.optim.schedule import branch_factor, lr_factor
 
 ADAM_EPS = 1e-8  # Kingma & Ba 2015, arXiv 1412.6980
 
@@ -26,10 +27,22 @@ class Optimizer:
         self, named: Mapping[str, nn.Parameter], parts: list[torch.optim.Optimizer], optim: OptimConfig, max_steps: int
     ):
         self.named, self.parts, self.optim, self.max_steps = dict(named), parts, optim, max_steps
+        self._branch: tuple[int, int] | None = None
 
     def lr(self, step: int) -> float:
         """The rate of the update that makes step `step` (1-based)."""
+        if self._branch:
+            return self.optim.lr * branch_factor(step, *self._branch, self.optim)
         return self.optim.lr * lr_factor(step, self.max_steps, self.optim)
+
+    @contextmanager
+    def decaying(self, start: int, steps: int) -> Iterator[None]:
+        """While open, the rate decays over the `steps` steps after step `start` instead of following the schedule."""
+        self._branch = (start, steps)
+        try:
+            yield
+        finally:
+            self._branch = None
 
     def set_lr(self, step: int) -> None:
         """Write the rate of step `step` to every group; a rate kept in a tensor is written in place, without a sync."""

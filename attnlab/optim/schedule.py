@@ -34,6 +34,8 @@ def lr_factor(step: int, max_steps: int, optim: OptimConfig) -> float:
       (arXiv 2405.18392), who measured it ahead of a linear one;
     * constant: 1.
 
+    With `decay_rungs` a wsd trial is judged at a rung by a decay of its own, `branch_factor`.
+
     The last step's factor is exactly m, but for `constant` and for a run of a single step, which are at 1.
 
     Raises:
@@ -52,6 +54,13 @@ def lr_factor(step: int, max_steps: int, optim: OptimConfig) -> float:
     elif optim.schedule == "linear":
         left = 1.0 - progress
     else:
-        start = min(max(warmup, max_steps - round(optim.decay * max_steps)), max_steps - 1)
-        left = 1.0 - math.sqrt(max(0, step - start) / (max_steps - start))
+        start = min(max(warmup, optim.decay_start(max_steps)), max_steps - 1)
+        return branch_factor(max(start, step), start, max_steps - start, optim)
     return floor + (1.0 - floor) * left
+
+
+def branch_factor(step: int, start: int, steps: int, optim: OptimConfig) -> float:
+    """The factor on `optim.lr` in a decay of `steps` optimizer steps after step `start`, as of wsd above: m + (1 - m)
+    (1 - sqrt((s - start) / steps)), 1 at `start` and m at `start + steps`."""
+    left = 1.0 - math.sqrt((step - start) / steps)
+    return optim.min_lr_ratio + (1.0 - optim.min_lr_ratio) * left

@@ -14,9 +14,10 @@ from optuna.trial import TrialState
 from attnlab.certificate import certificate
 from attnlab.check import trial_problems
 from attnlab.config import SearchConfig, Sweep
-from attnlab.runs import Job, Results, SweepDir, best_row, write_json
+from attnlab.runs import Job, Results, SweepDir, best_row, judged, write_json
 from attnlab.space import Dimension, grid
 from attnlab.standings import best_settings
+from attnlab.sweep.tpe import WindowedTPE
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 REPEATS = 20  # how often a sampler is asked again for settings that were not tried yet
@@ -36,7 +37,7 @@ class Arm:
         )
         self.quota = self.search.trials_of(sweep.dimensions_of(name)) if self.search else 0
         self.widened: dict[str, Dimension] | None = None  # the space of the search's extension, once it has begun
-        self.jobs = {t.trial_id: t.job() for t in folder.trials() if t.arm == name}
+        self.jobs = {t.trial_id: t.job() for t in folder.trials(name)}
         self.ended: dict[str, Results] = {i: r for i in self.jobs if (r := folder.trial(name, i).results())}
         self._adopt()
         self.unfinished = deque(job for job in self.jobs.values() if job.trial_id not in self.ended)
@@ -140,7 +141,9 @@ class Arm:
 
     def _job(self, trial: optuna.trial.Trial | optuna.trial.FrozenTrial) -> Job:
         settings = dict(trial.params)
-        return self._make(trial.number, self._sweep.trial_of(self.name, settings), settings=settings)
+        made = self._sweep.trial_of(self.name, settings)
+        branches = self.search.asha.branches(made) if self.search and self.search.asha else {}
+        return self._make(trial.number, made, settings=settings, branches=branches)
 
     def _make(self, number: int, trial: Any, **rest: Any) -> Job:
         return Job.make(self.name, number, trial, metric=self._sweep.metric, mode=self._sweep.mode, **rest)
@@ -188,7 +191,7 @@ class Arm:
             return
         rows = self._folder.trial(self.name, job.trial_id).metrics()
         trial = optuna.trial.Trial(self.study, frozen._trial_id)
-        for row in rows:
+        for row in judged(job, rows):
             if row.get(job.metric) is not None:
                 trial.report(row[job.metric], row["step"])
         trial.set_user_attr("trial_id", job.trial_id)
@@ -204,9 +207,7 @@ def sampler(search: SearchConfig, number: int) -> optuna.samplers.BaseSampler:
     on as it would have, and until the model-based phase begins, arms with the same space get the same settings."""
     seed = (search.seed * 100_003 + number) % 2**32
     if search.sampler == "tpe":
-        return optuna.samplers.TPESampler(
-            seed=seed, constant_liar=True, n_startup_trials=min(10, max(3, search.trials // 3))
-        )
+        return WindowedTPE(seed=seed, constant_liar=True, n_startup_trials=min(10, max(3, search.trials // 3)))
     if search.sampler == "cmaes":  # its state is kept in the study
         return optuna.samplers.CmaEsSampler(seed=seed, warn_independent_sampling=False)
     return optuna.samplers.RandomSampler(seed=seed)

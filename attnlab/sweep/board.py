@@ -18,6 +18,8 @@ from attnlab.runs import Job
 from attnlab.standings import standings
 
 PLAIN_EVERY_S = 20.0
+LIVE_EVERY_S = 0.5
+SHARE = 0.05  # of the driver's time that drawing may take
 
 
 def value_text(value: float | None) -> str:
@@ -80,7 +82,7 @@ class Board:
         self._planned = total
         self._console = Console(width=None if sys.stdout.isatty() else 110, highlight=False)
         self._live = Live(console=self._console, refresh_per_second=2, transient=True) if sys.stdout.isatty() else None
-        self._start, self._said = time.monotonic(), 0.0
+        self._start, self._next = time.monotonic(), 0.0
         self._running: dict[str, dict[str, Any]] = {}
         self._done_before = 0.0
         self._per_trial = total_steps / max(1, total)
@@ -128,9 +130,9 @@ class Board:
     def update(self, results_of: Callable[[], list[Any]]) -> None:
         """Draw the table anew (a terminal), or say one line now and then; cheap when it is not yet time."""
         now = time.monotonic()
-        if now - self._said < (0.5 if self._live else PLAIN_EVERY_S):
+        if now < self._next:
             return
-        self._said, results = now, results_of()
+        results = results_of()
         if not self._live:
             self.say(self._summary(results).plain)
         else:
@@ -138,6 +140,8 @@ class Board:
             speeds = {r["arm"]: r["tokens_per_s"] for r in self._running.values() if r.get("tokens_per_s")}
             board = standings(self._sweep, results, self._baselines)
             self._live.update(Group(table(board, running, speeds), self._summary(results)))
+        took = time.monotonic() - now  # grows with the trials that ended
+        self._next = now + max(LIVE_EVERY_S if self._live else PLAIN_EVERY_S, took / SHARE)
 
     def _share(self, results: list[Any]) -> float:
         """Steps done, in steps of the plan: a pruned trial's remaining steps are done too."""

@@ -10,6 +10,8 @@ import ray
 import ray.exceptions
 from ray import tune
 
+from attnlab.runs import place
+
 RETRIES = 3  # of a relay that dies
 PATIENCE_S = 60.0
 
@@ -32,13 +34,13 @@ def _relay(job: dict[str, Any], pool: Any) -> None:
     trial_id = job["trial_id"]
     box = ray.get(pool.lease.remote(trial_id, job["arm"]))
     ray.get(box.post.remote(job))
-    seen = 0
+    seen = (0, False)
     for number in itertools.count():
         row = ray.get(box.read.remote(trial_id, number))
         if "state" in row:
             ray.get(pool.release.remote(trial_id))
-            tune.report({**row, "step": row.get("step", seen)})
+            tune.report({**row, "step": row.get("step", seen[0])})
             return
-        if row["step"] > seen:
-            seen = row["step"]
+        if place(row) > seen:
+            seen = place(row)
             tune.report(row)

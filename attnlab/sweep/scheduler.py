@@ -6,6 +6,7 @@ can replay saved curves. `ArmAsha` is Tune's view of one bracket per arm: rungs 
 
 from __future__ import annotations
 
+import bisect
 import math
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -13,7 +14,7 @@ from typing import Any
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
 from attnlab.config import AshaConfig, Sweep
-from attnlab.runs import Job
+from attnlab.runs import Job, judged
 from attnlab.sweep.transient import Transient
 
 
@@ -29,11 +30,8 @@ class Bracket:
     def __init__(self, asha: AshaConfig, max_steps: int, mode: str):
         self._sign = 1.0 if mode == "min" else -1.0
         self._factor = asha.reduction_factor
-        self.rungs: dict[int, dict[str, float]] = {}
-        step = float(asha.grace_steps)
-        while math.ceil(step) < max_steps:
-            self.rungs[math.ceil(step)] = {}
-            step *= self._factor
+        self.rungs: dict[int, dict[str, float]] = {rung: {} for rung in asha.rungs(max_steps)}
+        self._sorted: dict[int, list[float]] = {rung: [] for rung in self.rungs}
 
     def judge(self, trial_id: str, step: int, value: float | None) -> bool:
         """Record a report; True if the trial is to stop. A value that is missing or not finite stops at any rung.
@@ -44,11 +42,13 @@ class Bracket:
         reached = [rung for rung in self.rungs if rung <= step and trial_id not in self.rungs[rung]]
         if not reached:
             return False
-        seen = self.rungs[max(reached)]
         finite = value is not None and math.isfinite(value)
+        mine = self._sign * value if finite else math.inf  # type: ignore[operator]
         for rung in reached:  # a rung that was passed over counts as met, so that it is not judged late
-            self.rungs[rung].setdefault(trial_id, self._sign * value if finite else math.inf)  # type: ignore[operator]
-        ahead = sum(other < seen[trial_id] for other in seen.values())
+            self.rungs[rung][trial_id] = mine
+            bisect.insort(self._sorted[rung], mine)
+        seen = self._sorted[max(reached)]
+        ahead = bisect.bisect_left(seen, mine)
         return not finite or ahead >= max(1, math.floor(len(seen) / self._factor))
 
 
@@ -80,5 +80,7 @@ class ArmAsha(Transient, FIFOScheduler):
     def _judge(self, job: Job, row: Mapping[str, Any]) -> bool:
         bracket = self.brackets[job.arm]
         if bracket is None or job.phase != "search" or row["step"] >= job.trial.train.max_steps:
+            return False
+        if not judged(job, [dict(row)]):
             return False
         return bracket.judge(job.trial_id, row["step"], row.get(self._metric))

@@ -12,7 +12,7 @@ import optuna
 from ray.tune.search import Searcher
 
 from attnlab.config import Sweep
-from attnlab.runs import Job, Results, SweepDir, best_row, write_json
+from attnlab.runs import Job, Results, SweepDir, best_row, steps_run, trunk, write_json
 from attnlab.sweep.arm import Arm
 from attnlab.sweep.scheduler import ArmAsha
 from attnlab.sweep.transient import Transient
@@ -91,7 +91,7 @@ def close_records(folder: SweepDir, job: Job, last: dict[str, Any], error: bool)
         return results
     rows = home.metrics()
     home.metrics_file.touch()
-    seconds = rows[-1]["seconds"] if rows else 0.0
+    steps, seconds = steps_run(rows), rows[-1]["seconds"] if rows else 0.0
     results = Results(
         trial_id=job.trial_id,
         arm=job.arm,
@@ -99,10 +99,10 @@ def close_records(folder: SweepDir, job: Job, last: dict[str, Any], error: bool)
         phase=job.phase,
         settings=job.settings,
         seed=job.trial.train.seed,
-        steps=rows[-1]["step"] if rows else 0,
-        tokens=rows[-1]["tokens"] if rows else 0,
+        steps=steps,
+        tokens=steps * job.trial.tokens_per_step,
         best=best_row(rows, job.metric, job.mode),
-        last=rows[-1] if rows else None,
+        last=trunk(rows)[-1] if rows else None,
         seconds=seconds,
         device_seconds=seconds,
         n_params=None,

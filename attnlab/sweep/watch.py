@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -11,11 +12,13 @@ from typing import Any
 from ray import tune
 
 from attnlab.config import Sweep
-from attnlab.runs import Job, Results, SweepDir, write_json
+from attnlab.runs import Job, Results, SweepDir, write_json, write_lines
 from attnlab.standings import standings
 from attnlab.sweep.board import Board
 from attnlab.sweep.search import ArmSearch
 from attnlab.sweep.transient import Transient
+
+SHARE = 0.02  # of the driver's time that the whole sweep's records may take: they grow with every trial
 
 
 class Watch(Transient, tune.Callback):
@@ -28,6 +31,7 @@ class Watch(Transient, tune.Callback):
         self._sweep, self._folder, self._search, self._board = sweep, folder, search, board
         self._baselines = dict(baselines)
         self._interrupted = False
+        self._stale, self._write_from = False, 0.0  # something ended since the last write; earliest time of the next
         self._slot_errors: Sequence[BaseException] = ()
         board.resumed(self.results())
 
@@ -40,9 +44,17 @@ class Watch(Transient, tune.Callback):
         return standings(self._sweep, self.results(), self._baselines)
 
     def write(self) -> None:
-        """Both records of the whole sweep."""
+        """Both records of the whole sweep, now."""
+        start = time.monotonic()
         write_json(self._folder.leaderboard_file, self.board())
-        write_json(self._folder.suite_file, self.results())
+        write_lines(self._folder.suite_file, self.results())
+        now = time.monotonic()
+        self._stale, self._write_from = False, now + (now - start) / SHARE
+
+    def _write_in_time(self) -> None:
+        """The same if a trial ended since, as soon as it takes no more than SHARE of the time."""
+        if self._stale and time.monotonic() >= self._write_from:
+            self.write()
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         self._board.began(_job(trial))
@@ -55,7 +67,8 @@ class Watch(Transient, tune.Callback):
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         job = _job(trial)
         self._board.ended(job, self._search.arms[job.arm].ended[job.trial_id])
-        self.write()
+        self._stale = True
+        self._write_in_time()
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         self.on_trial_complete(iteration, trials, trial)
@@ -84,6 +97,7 @@ class Watch(Transient, tune.Callback):
         if self._slot_errors:  # its trial would be waited for in vain
             raise RuntimeError("a slot failed") from self._slot_errors[0]
         self._board.extended(self._search.extended)
+        self._write_in_time()
         self._board.update(self.results)
 
 
