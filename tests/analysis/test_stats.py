@@ -39,12 +39,14 @@ def test_students_interval_over_seeds_covers(n):
     assert 0.93 <= covered([stats.mean_over_seeds(d) for d in draws], 3.0) <= 0.97
 
 
+@pytest.mark.slow
 def test_the_bootstrap_over_items_covers_skewed_values(monkeypatch):
     monkeypatch.setattr(stats, "RESAMPLES", 499)
     draws = np.random.default_rng(3).gamma(2.0, 1.5, (DRAWS, 100))
     assert 0.93 <= covered([stats.mean_over_items(d) for d in draws], 3.0) <= 0.97
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("n", "same_seeds", "most"), [(3, True, 0.97), (6, True, 0.97), (5, False, 0.97), (8, False, 0.97), (3, False, 1.0)]
 )  # Welch's t with 3 seeds a side is known to be wide
@@ -59,6 +61,7 @@ def test_the_interval_of_a_difference_over_seeds_covers(n, same_seeds, most):
     assert 0.93 <= covered([p.difference for p in pairs], -0.1) <= most
 
 
+@pytest.mark.slow
 def test_the_interval_of_a_difference_over_the_same_items_covers():
     rng, found = np.random.default_rng(5), []
     for _ in range(DRAWS):
@@ -79,6 +82,7 @@ def test_mcnemar_and_welch_are_statsmodels_and_scipys():
     assert (ours.difference.low, ours.difference.high) == pytest.approx(tuple(reference.confidence_interval()))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("same_seeds", [True, False])
 def test_a_true_null_over_all_pairs_is_called_a_difference_at_most_as_often_as_said(same_seeds, monkeypatch):
     monkeypatch.setattr(stats, "needed", lambda *_: None)  # slow, and not asked for here
@@ -91,6 +95,7 @@ def test_a_true_null_over_all_pairs_is_called_a_difference_at_most_as_often_as_s
     assert wrong / DRAWS <= 0.05
 
 
+@pytest.mark.slow
 def test_a_true_null_on_the_same_items_is_called_a_difference_at_most_as_often_as_said(monkeypatch):
     monkeypatch.setattr(stats, "needed", lambda *_: None)
     rng, wrong = np.random.default_rng(8), 0
@@ -109,6 +114,7 @@ def test_the_n_that_decides_is_statsmodels(effect):
         assert stats._least(scale, 0.05, welch) == pytest.approx(np.ceil(wanted), abs=1)
 
 
+@pytest.mark.slow
 def test_as_many_items_as_said_decide_as_often_as_said():
     rng, shares = np.random.default_rng(9), [0.4, 0.15, 0.1, 0.35]
 
