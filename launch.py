@@ -89,7 +89,6 @@ def warm(sweep: Sweep, args: argparse.Namespace) -> int:
 
 def launch(sweep: Sweep, args: argparse.Namespace) -> int:
     """Run, analyse, say where everything is."""
-    from attnlab.certificate import edges
     from attnlab.sweep.engine import EngineError, SlotError, run
 
     where = args.results / sweep.name
@@ -106,7 +105,7 @@ def launch(sweep: Sweep, args: argparse.Namespace) -> int:
         print(f"\nstopped; what ended is kept. Go on with:\n  {again}", file=sys.stderr)
         return 130
     report = subprocess.run([sys.executable, "-m", "analysis", str(where), "--benchmarks", "none"], check=False)
-    for line in edges(board):
+    for line in board["edges"]:
         print(f"note         {line}")
     failed = sum(row["counts"]["failed"] for row in board["arms"].values())
     print(f"results      {where}")

@@ -75,13 +75,12 @@ class Benchmarks:
 
 
 def confirm_values(sel: Selection, arm: ArmSummary, metric: str) -> dict[int, float]:
-    """The last values of an arm's completed confirm runs of its best setting, by seed; none: those of plain runs, where
-    the sweep searches nothing. The same runs that the leaderboard's confirm mean is over."""
+    """The last values of an arm's completed confirm runs of the setting that stands for it, by seed; none: those of
+    plain runs, where the sweep searches nothing. The same runs that the leaderboard's confirm mean is over."""
     runs = [t for t in arm.trials if t.phase == "confirm" and t.state == "completed" and t.results]
     if not runs and not sel.sweep.search:
         runs = [t for t in arm.trials if t.state == "completed" and t.results]
-    of_best = [t for t in runs if arm.best and t.settings == arm.best.settings]
-    chosen = of_best or [t for t in runs if t.settings == runs[-1].settings]
+    chosen = [t for t in runs if not arm.confirm or t.settings == arm.confirm["settings"]]
     values = {t.results["seed"]: number((t.results["last"] or {}).get(metric)) for t in chosen if t.results}
     return {seed: value for seed, value in values.items() if value is not None}
 

@@ -13,12 +13,12 @@ from analysis.load import TrialRecord
 from analysis.plots import baseline_lines, style_of
 from analysis.select import ArmSummary, Selection
 from analysis.svg import INK, STYLE, Plot, new, render
-from analysis.words import position, setting_text
+from analysis.words import setting_text
 from attnlab.space import Dimension
 
 
 def settings(sel: Selection) -> dict[str, list[Plot]]:
-    """By searched key, one figure per arm with any ended search trial; all of a sweep share the metric's axis."""
+    """By searched key, one figure per arm that searched it with any ended trial; all share the metric's axis."""
     if not sel.sweep.search:
         return {}
     arms = [arm for arm in sel.declared if any(_searched(t) for t in arm.trials)]
@@ -28,8 +28,8 @@ def settings(sel: Selection) -> dict[str, list[Plot]]:
     low, high = (min(values), max(values)) if values else (0.0, 1.0)
     pad = 0.08 * (high - low) or 0.05 * abs(high) or 1.0
     limits = (low - pad, high + 2 * pad)  # room at the top for trials without a value
-    dimensions = sel.sweep.search.dimensions
-    return {key: [_setting(sel, arm, key, dim, limits) for arm in arms] for key, dim in dimensions.items()}
+    keys = dict.fromkeys(key for arm in arms for key in arm.space)
+    return {key: [_setting(sel, arm, key, arm.space[key], limits) for arm in arms if key in arm.space] for key in keys}
 
 
 def _searched(trial: TrialRecord) -> bool:
@@ -71,7 +71,7 @@ def _setting(sel: Selection, arm: ArmSummary, key: str, dim: Dimension, limits: 
 def _place(dim: Dimension, value: Any) -> float | None:
     """A setting's place on the axis: its value, or the number of its choice; None if the space has no such value."""
     if dim.kind != "choice":
-        return value if position(dim, value) is not None else None
+        return value if dim.place(value) is not None else None
     at = [
         i
         for i, choice in enumerate(dim.choices)

@@ -97,7 +97,6 @@ def render(sel: Selection, figures: Figures, parts: sections.Sections) -> str:
         parts=parts,
         efficiency_errors=_errors(parts.efficiency),
         problems=[*sel.data.problems, *parts.problems],
-        flat=_flat,
         command=shlex.join(["python", "-m", "analysis", str(where)]),
         states=leaderboard.states_shown(sel),
         declared=_yaml(sel.sweep.trial),

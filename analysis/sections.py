@@ -13,6 +13,7 @@ from analysis.plot_results import PARTS
 from analysis.select import Selection
 from analysis.stats import Pair
 from analysis.tables import Column, Table
+from analysis.words import value_text
 from attnlab.runs import read_json
 
 PAIR_COLUMNS = [
@@ -37,7 +38,6 @@ class Sections:
     tables: dict[str, Table] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
     suspects: list[str] = field(default_factory=list)
-    certificate: Mapping[str, Any] | None = None
     guards: Sequence[str] = ()
 
 
@@ -47,10 +47,11 @@ def gather(sel: Selection) -> Sections:
     tree, problems = efficiency.read(sel.data.folder.analysis)
     out = Sections(found, tree, cost.trials_to_value(sel), problems=[*found.problems, *problems])
     out.suspects = compare.suspects(found.tables)
-    out.certificate, out.guards = _board(sel)
+    out.guards = _guards(sel)
     for table in (
         pairs("pairs", compare.over_seeds(sel), sel.sweep.mode),
         fairness(sel),
+        certificates(sel),
         iso_loss(sel),
         scaling(sel),
         importances(sel),
@@ -110,6 +111,35 @@ def fairness(sel: Selection) -> Table:
     return Table("fairness", columns, rows)
 
 
+def certificates(sel: Selection) -> Table:
+    """How each arm was tuned, from its certificate; none where nothing was searched."""
+    rows = []
+    for arm in sel.declared if sel.sweep.search else ():
+        found = arm.certificate
+        so_far = found["best_by_trials"]
+        better = [i for i, value in enumerate(so_far) if value is not None and value != (so_far[i - 1] if i else None)]
+        at = [f"{key} {place['edge']}" for key, place in found["settings"].items() if place["edge"]]
+        rows.append(
+            {
+                **{key: found[key] for key in ("searched", "asked", "extended", "repeated")},
+                "arm": arm.arm,
+                "_index": arm.index,
+                "best": "; ".join(f"{i + 1}: {value_text(so_far[i])}" for i in better),
+                "edge": ", ".join(at) or ("inside" if found["settings"] else None),
+            }
+        )
+    columns = [
+        Column("arm", "arm", "arm"),
+        Column("searched", "settings searched", "count"),
+        Column("asked", "trials asked for", "count"),
+        Column("extended", "of these, extension", "count"),
+        Column("repeated", "suggestions repeated", "count"),
+        Column("best", "best after so many search trials", "text"),
+        Column("edge", "best setting in its ranges", "text"),
+    ]
+    return Table("certificate", columns, rows)
+
+
 def iso_loss(sel: Selection) -> Table:
     """Cost of the value that every arm's best trial reaches."""
     rows = [
@@ -146,7 +176,7 @@ def importances(sel: Selection) -> Table:
     found = cost.importances(sel)
     index = {arm.arm: arm.index for arm in sel.declared}
     rows = [{"arm": arm, "_index": index[arm], **shares} for arm, shares in found.items()]
-    keys = list(sel.sweep.search.dimensions) if sel.sweep.search else []
+    keys = dict.fromkeys(key for arm in sel.declared for key in arm.space)
     return Table("importances", [Column("arm", "arm", "arm"), *(Column(k, k, "percent") for k in keys)], rows)
 
 
@@ -221,16 +251,15 @@ def speed(sel: Selection, tree: Mapping[str, Any]) -> list[Table]:
     return [Table("efficiency", shown, rows), Table("crossings", cross, crossings)]
 
 
-def _board(sel: Selection) -> tuple[Mapping[str, Any] | None, Sequence[str]]:
-    """`certificate` and `guards` of leaderboard.json, where the sweep wrote them; its damage is told elsewhere."""
+def _guards(sel: Selection) -> Sequence[str]:
+    """`guards` of leaderboard.json, where the sweep wrote them; its damage is told elsewhere."""
     try:
-        tree = read_json(sel.data.folder.leaderboard_file)
-        certificate, guards = tree.get("certificate"), tree.get("guards") or []
+        guards = read_json(sel.data.folder.leaderboard_file).get("guards") or []
     except (OSError, ValueError, AttributeError):
-        return None, ()
+        return ()
     lines = [f"{key}: {value}" for key, value in guards.items()] if isinstance(guards, Mapping) else guards
     usable = lines if isinstance(lines, list) else [lines]
-    return (certificate if isinstance(certificate, Mapping) else None), [_sentence(line) for line in usable]
+    return [_sentence(line) for line in usable]
 
 
 def _sentence(finding: Any) -> str:

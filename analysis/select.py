@@ -12,6 +12,8 @@ from typing import Any
 
 from analysis.load import ALL_STATES, SweepData, TrialRecord, number
 from attnlab.config import Sweep
+from attnlab.extension import extension, planned
+from attnlab.space import Dimension
 from attnlab.standings import standings
 
 
@@ -31,7 +33,9 @@ class ArmSummary:
     value_se: float | None  # of the validation alone, not over seeds
     step: int | None
     ties: int  # further candidates with exactly that value; the earliest trial is taken
-    confirm: Mapping[str, Any] | None  # {n, mean, std, values}
+    confirm: Mapping[str, Any] | None  # {n, mean, std, values, settings}
+    certificate: Mapping[str, Any]  # how it was tuned, see attnlab.certificate
+    space: Mapping[str, Dimension]  # searched last: its own, or as an extension widened it
     n_params: int | None
     n_params_non_embedding: int | None
     tokens: int  # of the trials that ended
@@ -74,7 +78,12 @@ class Selection:
     @property
     def in_progress(self) -> bool:
         """Whether the sweep has trials yet to run or to end."""
-        return self.ended < self.sweep.total_trials
+        return self.ended < self.planned
+
+    @property
+    def planned(self) -> int:
+        """Trials of the whole sweep, with those of an extension once it is decided."""
+        return planned(self.sweep, self.data.results)
 
 
 def select(data: SweepData) -> Selection:
@@ -82,8 +91,13 @@ def select(data: SweepData) -> Selection:
     sweep, metric = data.sweep, data.sweep.metric
     board = standings(sweep, data.results, data.baselines)
     scores = {arm: _score(board, arm) for arm in sweep.arms}
+    more = extension(sweep, data.results)
+    spaces = more.spaces if more else {arm: sweep.dimensions_of(arm) for arm in sweep.arms}
     order = list(sweep.arms)
-    arms = [_arm(data, arm, order.index(arm), board["arms"][arm], scores, board["ranking"]) for arm in board["ranking"]]
+    arms = [
+        _arm(data, arm, order.index(arm), board["arms"][arm], scores, board["ranking"], spaces[arm])
+        for arm in board["ranking"]
+    ]
     # a baseline is named after the quantity it is a value of: `unigram_loss` belongs to val_loss and val_loss_T512
     quantity = metric.removeprefix("val_").partition("_")[0]
     baselines = {name: value for name, value in data.baselines.items() if quantity in name}
@@ -104,6 +118,7 @@ def _arm(
     row: Mapping[str, Any],
     scores: Mapping[str, float | None],
     ranking: list[str],
+    space: Mapping[str, Dimension],
 ) -> ArmSummary:
     trials = [t for t in data.trials if t.arm == arm]
     best = next((t for t in trials if row["best"] and t.trial_id == row["best"]["trial_id"]), None)
@@ -126,6 +141,8 @@ def _arm(
         step=number(report.get("step")),
         ties=max(0, sum(t.value(data.sweep.metric) == value for t in candidates) - 1),
         confirm=row["confirm"],
+        certificate=row["certificate"],
+        space=space,
         n_params=next((r["n_params"] for r in sizes if r["n_params"] is not None), None),
         n_params_non_embedding=next(
             (r["n_params_non_embedding"] for r in sizes if r["n_params_non_embedding"] is not None), None

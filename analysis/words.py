@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,10 +10,9 @@ from analysis.compare import over_seeds
 from analysis.load import number
 from analysis.select import ArmSummary, Selection
 from analysis.stats import Pair
-from attnlab.space import Dimension
+from attnlab import certificate
 
 NONE = "-"
-EDGE = 0.05  # of a range's width, on the scale it is searched on
 
 
 def value_text(value: Any) -> str:
@@ -176,7 +174,7 @@ def caveats(sel: Selection) -> list[str]:
     """What a reader must know before trusting the comparison."""
     out = []
     if sel.in_progress:
-        total, begun = sel.sweep.total_trials, len(sel.data.trials)
+        total, begun = sel.planned, len(sel.data.trials)
         out.append(f"The sweep is not finished: {sel.ended} of {total} trials have ended, {begun} were begun.")
     if len({arm.ended for arm in sel.arms}) > 1:
         each = ", ".join(f"{arm.arm} {arm.ended}" for arm in sel.declared)
@@ -191,7 +189,15 @@ def caveats(sel: Selection) -> list[str]:
     if pruned and sel.ranked_by != "confirm mean":
         steps = ", ".join(f"{arm.arm} at step {count_text(arm.best.results['steps'])}" for arm in pruned)
         out.append(f"The best trial was pruned before its last step, so more steps may improve it: {steps}.")
+    if sel.sweep.confirm and sel.sweep.confirm.top > 1 and sel.ranked_by == "confirm mean":
+        out.append(
+            f"Each arm stands for the best mean of up to {sel.sweep.confirm.top} confirmed settings, which flatters "
+            "all of them a little."
+        )
     for arm in sel.declared:
+        if arm.confirm and arm.best and arm.best.phase == "search" and arm.confirm["settings"] != arm.best.settings:
+            stands = settings_text(arm.confirm["settings"])
+            out.append(f"{arm.arm} is confirmed with {stands}, not with its best search trial's, {arm.best.trial_id}.")
         if arm.ties:
             out.append(
                 f"{arm.arm} has {arm.ties + 1} trials with exactly its best value; the earliest one, "
@@ -200,28 +206,6 @@ def caveats(sel: Selection) -> list[str]:
     return out
 
 
-def position(dimension: Dimension, value: Any) -> float | None:
-    """Where in its range a value lies, 0 to 1 on the scale searched; None for a choice."""
-    if dimension.kind == "choice" or number(value) is None:
-        return None
-    low, high = dimension.low, dimension.high
-    if dimension.log:
-        return (math.log(value) - math.log(low)) / (math.log(high) - math.log(low)) if value > 0 else None
-    return (value - low) / (high - low)
-
-
 def edges(sel: Selection) -> list[str]:
-    """Best settings that lie within EDGE of the end of their range: the optimum may lie beyond it."""
-    out = []
-    for key, dimension in (sel.sweep.search.dimensions if sel.sweep.search else {}).items():
-        for arm in sel.arms:
-            value = arm.best.settings.get(key) if arm.best else None
-            where = position(dimension, value)
-            if where is None or EDGE < where < 1 - EDGE:
-                continue
-            end = "lower" if where <= EDGE else "upper"
-            out.append(
-                f"{arm.arm}: its best {key}, {setting_text(value)}, lies at the {end} edge of the range "
-                f"[{dimension.low:g}, {dimension.high:g}]; the optimum may lie beyond it, so widen the range."
-            )
-    return out
+    """Best settings that lie at the end of the range searched last: the optimum may lie beyond it."""
+    return [line for arm in sel.arms for line in certificate.edges(arm.arm, arm.certificate)]

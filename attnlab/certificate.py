@@ -13,31 +13,46 @@ from attnlab.space import Dimension
 EDGE = 0.05  # of a range, on the scale searched: a best value this near to an end may have its optimum beyond it
 
 
-def certificate(sweep: Sweep, arm: str, results: Sequence[Results]) -> dict[str, Any]:
+def number_of(result: Results) -> int:
+    """A trial's running number within its arm, from its id."""
+    return int(result["trial_id"][1:].partition("-")[0])
+
+
+def certificate(
+    sweep: Sweep, arm: str, results: Sequence[Results], more: int = 0, space: Mapping[str, Dimension] | None = None
+) -> dict[str, Any]:
     """An arm's row of `leaderboard.json` under `certificate`.
 
     Args:
         results: the arm's trials that have ended.
+        more, space: the trials of the search's extension and what the arm searches in it (see `extension`); 0 and the
+            arm's own space where there is none.
 
     Returns:
-        `asked`: trials the sweep gives every arm alike (an extension included once it has begun); `ended` and each
-        state's count; `steps`, `tokens`, `device_seconds` over all of them; `searched`: dimensions of its space;
+        `asked`: trials the sweep gives every arm alike, those of an extension included once it is decided; `extended`:
+        how many these are; `repeated`: suggestions of the sampler that had been trained already, so that they were told
+        and not trained again, beside the trials (None until the search has ended); `ended` and each state's count;
+        `steps`, `tokens`, `device_seconds` over all of them; `searched`: dimensions of its space;
         `best_by_trials`: the best value after the first, second, ... search trial by number (None before the first
-        value); `settings`: per searched setting of the best trial {value, low, high, place, edge}: `place` is 0 to 1
-        between low and high on the scale searched, None for what has no order; `edge` is "lower" or "upper" within
-        `EDGE` of that end, or at the first or last of an ordered choice of three values or more, else None.
+        value); `settings`: per searched setting of the best trial {value, low, high, place, edge}, low and high
+        being those searched last: `place` is 0 to 1 between low and high on the scale searched, None for what has no
+        order; `edge` is "lower" or "upper" within `EDGE` of that end, or at the first or last of an ordered choice of
+        three values or more, else None. Only the best trial is placed: of a setting that has no effect it would lie at
+        an edge in one sweep of ten.
     """
-    search = sorted((r for r in results if r["phase"] == "search"), key=lambda r: r["trial_id"])
+    search = sorted((r for r in results if r["phase"] == "search"), key=number_of)
     best, by_trials = None, []
     for r in search:
         value = r["best"].get(sweep.metric) if r["best"] and r["state"] in ("completed", "pruned") else None
         if value is not None and (best is None or better(value, best["best"][sweep.metric], sweep.mode)):
             best = r
         by_trials.append(best["best"][sweep.metric] if best else None)
-    dimensions = sweep.dimensions_of(arm)
-    extended = bool(sweep.search and len(search) > sweep.search.trials_of(dimensions))
+    dimensions = sweep.dimensions_of(arm) if space is None else space
+    quota = sweep.search.trials_of(sweep.dimensions_of(arm)) + more if sweep.search else 0
     return {
-        "asked": sweep.trials_of(arm) + (sweep.search.extend if extended and sweep.search else 0),
+        "asked": sweep.trials_of(arm) + more,
+        "extended": more,
+        "repeated": number_of(search[-1]) + 1 - len(search) if search and len(search) >= quota else None,
         "ended": len(results),
         **{state: sum(r["state"] == state for r in results) for state in STATES},
         **{key: sum(r[key] for r in results) for key in ("steps", "tokens", "device_seconds")},  # type: ignore[literal-required]
@@ -61,14 +76,15 @@ def _place(dimension: Dimension, value: Any) -> dict[str, Any]:
     return {"low": low, "high": high, "place": place, "edge": edge}
 
 
-def edges(board: Mapping[str, Any]) -> list[str]:
-    """In plain words, which arms of a leaderboard have their best setting at the end of its range."""
+def edges(arm: str, certified: Mapping[str, Any]) -> list[str]:
+    """In plain words, which of an arm's best settings lie at the end of their range."""
     out = []
-    for arm in board["ranking"]:
-        for key, found in board["arms"][arm]["certificate"]["settings"].items():
-            if found["edge"]:
-                out.append(
-                    f"{arm}: its best {key}, {found['value']:.3g}, lies at the {found['edge']} edge of the range "
-                    f"[{found['low']:g}, {found['high']:g}]; the optimum may lie beyond it, so widen the range."
-                )
+    for key, found in certified["settings"].items():
+        if found["edge"]:
+            natural = found["edge"] == "lower" and found["low"] == 0
+            out.append(
+                f"{arm}: its best {key}, {found['value']:.3g}, lies at the {found['edge']} edge of the range "
+                f"[{found['low']:g}, {found['high']:g}]; "
+                + ("0 itself may be best." if natural else "the optimum may lie beyond it, so widen the range.")
+            )
     return out

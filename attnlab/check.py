@@ -170,9 +170,24 @@ def sweep_problems(sweep: Sweep) -> Iterator[str]:
         yield from _run_problems(trial, arm, sweep.resources)
         known = tasks.metrics_of(trial.task)
         if sweep.metric not in known:
-            yield f"search.metric: arm {arm}, task {trial.task.name}, gives {', '.join(known)}, not {sweep.metric!r}"
+            hint = did_you_mean(sweep.metric, known)
+            yield f"search.metric: arm {arm}, task {trial.task.name}, has no metric {sweep.metric!r}{hint}"
         if sweep.search:
             yield from _search_problems(sweep, sweep.search, arm, trial)
+    if sweep.search:
+        yield from _budget_problems(sweep, sweep.search)
+
+
+def _budget_problems(sweep: Sweep, search: SearchConfig) -> Iterator[str]:
+    """Arms whose spaces have so few points that they would get fewer trials than others."""
+    counts = {arm: search.trials_of(sweep.dimensions_of(arm)) for arm in sweep.arms}
+    few, many = min(counts, key=counts.__getitem__), max(counts, key=counts.__getitem__)
+    if counts[few] < counts[many]:
+        grid = "give all arms as many points" if search.sampler == "grid" else f"set search.trials to {counts[few]}"
+        yield (
+            f"search.space: arm {few} has {counts[few]} settings to try, where arm {many} gets {counts[many]} trials; "
+            f"arms get equal numbers: {grid}"
+        )
 
 
 def try_own_mixers(sweep: Sweep) -> None:

@@ -6,8 +6,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from statistics import mean, stdev
 from typing import Any
 
-from attnlab.certificate import certificate
+from attnlab.certificate import certificate, edges
 from attnlab.config import Sweep
+from attnlab.extension import Extension, extension
 from attnlab.runs import STATES, Results, better
 
 SIZES = ("n_params", "n_params_non_embedding", "flops_per_token", "state_bytes")
@@ -17,13 +18,15 @@ def standings(sweep: Sweep, results: Sequence[Results], baselines: Mapping[str, 
     """`leaderboard.json`.
 
     Returns:
-        {sweep, metric, mode, baselines, ranking: [arm, ...], arms: {arm: row}} with, per arm, `counts` by state,
+        {sweep, metric, mode, baselines, ranking: [arm, ...], edges: [sentence, ...], arms: {arm: row}} with, per
+        arm, `counts` by state,
         `best` {trial_id, value, step, settings, state} or None, `confirm` {n, mean, std, values, settings} or None,
         `steps`, `tokens`, `seconds`, `device_seconds`, and the best trial's `n_params`, `n_params_non_embedding`,
         `flops_per_token`, `state_bytes`, and `certificate` (see `certificate`). Arms are ranked by the mean of
         their confirm runs where every arm has them, else by their best value in the search; arms without a value last.
     """
-    rows = {arm: _row(sweep, arm, [r for r in results if r["arm"] == arm]) for arm in sweep.arms}
+    more = extension(sweep, results)
+    rows = {arm: _row(sweep, arm, [r for r in results if r["arm"] == arm], more) for arm in sweep.arms}
     confirmed = all(row["confirm"] for row in rows.values())
     sign = 1 if sweep.mode == "min" else -1
 
@@ -39,6 +42,7 @@ def standings(sweep: Sweep, results: Sequence[Results], baselines: Mapping[str, 
         "baselines": dict(baselines or {}),
         "ranked_by": "confirm mean" if confirmed else "best of search",
         "ranking": sorted(rows, key=place),
+        "edges": [line for arm, row in rows.items() for line in edges(arm, row["certificate"])],
         "arms": rows,
     }
 
@@ -60,7 +64,7 @@ def best_result(results: Iterable[Results], metric: str, mode: str) -> Results |
     return best
 
 
-def _row(sweep: Sweep, arm: str, results: Sequence[Results]) -> dict[str, Any]:
+def _row(sweep: Sweep, arm: str, results: Sequence[Results], more: Extension | None) -> dict[str, Any]:
     search = [r for r in results if r["phase"] == "search"]
     top = best_result(search or results, sweep.metric, sweep.mode)
     confirmed, finals = _confirmed(sweep, results)
@@ -85,7 +89,7 @@ def _row(sweep: Sweep, arm: str, results: Sequence[Results]) -> dict[str, Any]:
         else None,
         **{key: sum(r[key] for r in results) for key in ("steps", "tokens", "seconds", "device_seconds")},  # type: ignore[literal-required]
         **{key: top.get(key) if top else None for key in SIZES},
-        "certificate": certificate(sweep, arm, results),
+        "certificate": certificate(sweep, arm, results, *((more.trials, more.spaces[arm]) if more else ())),
     }
 
 

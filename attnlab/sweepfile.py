@@ -91,6 +91,8 @@ def override(raw: dict[str, Any], overrides: Sequence[str]) -> None:
         parts = key.split(".")
         if key.startswith("search.space."):  # the space's own keys are dotted
             parts = ["search", "space", key.removeprefix("search.space.")]
+        elif parts[0] == "arms" and parts[2:4] == ["search", "space"] and len(parts) > 4:
+            parts = [*parts[:4], ".".join(parts[4:])]
         if parts[0] not in Sweep.model_fields:
             hint = f"; did you mean 'trial.{key}'?" if parts[0] in ("model", "task", "optim", "train") else ""
             problems.append(f"{key}: unknown key{hint or did_you_mean(parts[0], Sweep.model_fields)}")

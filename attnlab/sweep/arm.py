@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import json
 import math
+import warnings
 from collections import deque
 from collections.abc import Mapping
+from itertools import count
 from typing import Any
 
 import optuna
 from optuna.trial import TrialState
 
-from attnlab.certificate import certificate
-from attnlab.check import trial_problems
+from attnlab.certificate import number_of
 from attnlab.config import SearchConfig, Sweep
 from attnlab.runs import Job, Results, SweepDir, best_row, judged, write_json
 from attnlab.space import Dimension, grid
@@ -36,7 +37,8 @@ class Arm:
             load_if_exists=True,
         )
         self.quota = self.search.trials_of(sweep.dimensions_of(name)) if self.search else 0
-        self.widened: dict[str, Dimension] | None = None  # the space of the search's extension, once it has begun
+        self._space: Mapping[str, Dimension] = sweep.dimensions_of(name)
+        self._more = 0  # trials of the search's extension
         self.jobs = {t.trial_id: t.job() for t in folder.trials(name)}
         self.ended: dict[str, Results] = {i: r for i in self.jobs if (r := folder.trial(name, i).results())}
         self._adopt()
@@ -73,71 +75,50 @@ class Arm:
 
     @property
     def _quota(self) -> int:
-        if not (self.search and self.widened):
-            return self.quota
-        return int(min(self.quota + self.search.extend, math.prod(d.points for d in self.widened.values())))
+        return self.quota + self._more
 
     @property
     def searched(self) -> list[Results]:
         """The search trials that have ended, by number."""
-        return [r for i, r in sorted(self.ended.items()) if r["phase"] == "search"]
+        return sorted((r for r in self.ended.values() if r["phase"] == "search"), key=number_of)
 
-    def edges(self) -> dict[str, str]:
-        """The settings whose best value, after the quota, lies at an end of its range that can be widened."""
-        first = [r for r in self.searched if self.jobs[r["trial_id"]].number in self._first]
-        found = certificate(self._sweep, self.name, first)["settings"]
-        space = self._sweep.dimensions_of(self.name)
-        at = {key: place["edge"] for key, place in found.items() if place["edge"]}
-        return {key: edge for key, edge in at.items() if self._valid(key, space[key].widened(edge)) != space[key]}
-
-    @property
-    def _first(self) -> set[int]:
-        """The numbers of the trials within the quota."""
-        return set(sorted(job.number for job in self.jobs.values() if job.phase == "search")[: self.quota])
-
-    def extend(self) -> None:
-        """Search on, in ranges widened at the ends at which the best settings lie."""
-        space, edges = self._sweep.dimensions_of(self.name), self.edges()
-        self.widened = {k: self._valid(k, d.widened(edges[k])) if k in edges else d for k, d in space.items()}
-
-    def _valid(self, key: str, dimension: Dimension) -> Dimension:
-        """The range, or where the trial could not have the new ends (dropout above 1), the sweep's own."""
-        for value in dimension.corners:
-            try:
-                tree = self._sweep.trial_of(self.name, {key: value}).model_dump()
-            except ValueError:
-                return self._sweep.dimensions_of(self.name)[key]
-            if list(trial_problems(tree, "")):
-                return self._sweep.dimensions_of(self.name)[key]
-        return dimension
+    def extend(self, trials: int, space: Mapping[str, Dimension]) -> None:
+        """Search on: so many trials more, in another space."""
+        self._more, self._space = trials, space
 
     def _ask(self, search: SearchConfig) -> Job:
         """A trial with settings that no other has; the study is told what became of those that come again."""
-        space = self.widened or self._sweep.dimensions_of(self.name)
-        distributions = {key: d.distribution() for key, d in space.items()}
-        finite = math.isfinite(math.prod(d.points for d in space.values()))
-        tried = {canonical(job.settings): job for job in self.jobs.values() if job.phase == "search"}
-        for attempt in range(REPEATS + 1):
+        distributions = {key: d.distribution() for key, d in self._space.items()}
+        finite = math.isfinite(math.prod(d.points for d in self._space.values()))
+        tried = self._tried
+        for attempt in count():
             number = len(self.study.get_trials(deepcopy=False))
             self.study.sampler = sampler(search, number)
-            if finite and (search.sampler == "grid" or attempt == REPEATS):
-                fresh = (point for point in grid(space) if canonical(point) not in tried)
+            if attempt >= REPEATS and not finite:
+                self.study.sampler = optuna.samplers.RandomSampler(seed=number)
+            elif attempt >= REPEATS or search.sampler == "grid":
+                fresh = (point for point in grid(self._space) if canonical(point) not in tried)
                 self.study.enqueue_trial(next(fresh))
             trial = self.study.ask(distributions)
             if (known := tried.get(canonical(trial.params))) is None:
-                break
-            self._tell_again(trial, known)
-        return self._job(trial)
+                return self._job(trial)
+            self._tell_again(trial.number, known)
+        raise AssertionError("unreachable")
 
-    def _tell_again(self, trial: optuna.trial.Trial, known: Job) -> None:
+    @property
+    def _tried(self) -> dict[str, Job]:
+        """The search's jobs by their settings."""
+        return {canonical(job.settings): job for job in self.jobs.values() if job.phase == "search"}
+
+    def _tell_again(self, number: int, known: Job) -> None:
         """Settings that were trained already are not trained again: the study gets the value they have, FAIL if they
         have none (yet)."""
         results = self.ended.get(known.trial_id)
         value = best_row(self._folder.trial(self.name, known.trial_id).metrics(), known.metric, known.mode)
         if results and results["state"] == "completed" and value:
-            self.study.tell(trial, value[known.metric])
+            self.study.tell(number, value[known.metric])
         else:
-            self.study.tell(trial, state=TrialState.FAIL)
+            self.study.tell(number, state=TrialState.FAIL)
 
     def _job(self, trial: optuna.trial.Trial | optuna.trial.FrozenTrial) -> Job:
         settings = dict(trial.params)
@@ -172,13 +153,16 @@ class Arm:
 
     def _adopt(self) -> None:
         """Bring journal and folders together after a crash: a study's open trial that has ended is told; one that was
-        asked for but never written becomes a job again, under the same number."""
+        asked for but never written becomes a job again, under the same number, unless its settings were tried."""
         known = {job.number: job for job in self.jobs.values() if job.phase == "search"}
+        tried = self._tried
         for trial in self.study.get_trials(deepcopy=False):
             if trial.state is not TrialState.RUNNING:
                 continue
             job = known.get(trial.number)
-            if job is None:
+            if job is None and (same := tried.get(canonical(trial.params))):  # asked for again, but not told yet
+                self._tell_again(trial.number, same)
+            elif job is None:
                 job = self._job(trial)
                 self.jobs[job.trial_id] = job
             elif job.trial_id in self.ended:
@@ -209,7 +193,11 @@ def sampler(search: SearchConfig, number: int) -> optuna.samplers.BaseSampler:
     if search.sampler == "tpe":
         return WindowedTPE(seed=seed, constant_liar=True, n_startup_trials=min(10, max(3, search.trials // 3)))
     if search.sampler == "cmaes":  # its state is kept in the study
-        return optuna.samplers.CmaEsSampler(seed=seed, warn_independent_sampling=False)
+        with warnings.catch_warnings():  # counting pruned trials is an experimental option of Optuna's
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            return optuna.samplers.CmaEsSampler(
+                seed=seed, warn_independent_sampling=False, consider_pruned_trials=search.asha is not None
+            )
     return optuna.samplers.RandomSampler(seed=seed)
 
 

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from attnlab import __version__, runs
-from attnlab.certificate import edges
 from attnlab.check import precision_problems, prepared
 from attnlab.config import Sweep, SweepError
+from attnlab.extension import planned
 from attnlab.runs import SweepDir
 from attnlab.standings import standings
 from attnlab.sweep import sharing
@@ -75,11 +75,8 @@ def run(
     folder = SweepDir(Path(results).resolve() / sweep.name)
     check_folder(sweep, folder, resume)
     ended = [r for r in folder.results() if r["arm"] in sweep.arms]
-    if len(ended) >= sweep.total_trials and folder.leaderboard_file.exists():  # finished work is a no-op
-        board = standings(sweep, ended, runs.read_json(folder.leaderboard_file)["baselines"])
-        more = sweep.search.extend * len(sweep.arms) if sweep.search and edges(board) else 0
-        if len(ended) >= sweep.total_trials + more:
-            return board
+    if len(ended) >= planned(sweep, ended) and folder.leaderboard_file.exists():  # finished work is a no-op
+        return standings(sweep, ended, runs.read_json(folder.leaderboard_file)["baselines"])
     tasks = prepared(sweep)
     need, baselines = sharing.largest(sweep, tasks), next(iter(tasks.values())).baselines()
     with cluster(address, sweep, need) as (shape, slots):

@@ -12,6 +12,7 @@ import optuna
 from ray.tune.search import Searcher
 
 from attnlab.config import Sweep
+from attnlab.extension import Extension, extension
 from attnlab.runs import Job, Results, SweepDir, best_row, steps_run, trunk, write_json
 from attnlab.sweep.arm import Arm
 from attnlab.sweep.scheduler import ArmAsha
@@ -26,8 +27,9 @@ class ArmSearch(Transient, Searcher):
         backend = optuna.storages.journal.JournalFileBackend(str(folder.journal_file))
         storage = optuna.storages.JournalStorage(backend)
         self.arms = {name: Arm(name, sweep, folder, storage) for name in sweep.arms}
-        self._folder = folder
+        self._sweep, self._folder = sweep, folder
         self._live: dict[str, Job] = {}
+        self._extension: Extension | None = None  # not known yet
 
     def replay(self, asha: ArmAsha) -> None:
         """Rebuild the brackets from what earlier sessions reported."""
@@ -51,22 +53,17 @@ class ArmSearch(Transient, Searcher):
         )  # what runs may yet call for more; if nothing does, nothing will
 
     def _settle(self) -> bool:
-        """Whether it is known if the search is extended: once every arm has had its quota, all arms alike are, if the
-        best setting of any lies at an end of its range. A resumed sweep finds the same from the same records."""
-        arms = list(self.arms.values())
-        if not (arms[0].search and arms[0].search.extend) or arms[0].widened:
-            return True
-        if any(len(arm.searched) < arm.quota for arm in arms):
-            return False
-        if any(arm.edges() for arm in arms):
-            for arm in arms:
-                arm.extend()
-        return True
+        """Whether it is known if the search is extended (see `extension`); if it is, every arm is told."""
+        if self._extension is None:
+            self._extension = extension(self._sweep, [r for arm in self.arms.values() for r in arm.ended.values()])
+            for name, arm in self.arms.items() if self._extension else ():
+                arm.extend(self._extension.trials, self._extension.spaces[name])
+        return self._extension is not None
 
     @property
     def extended(self) -> int:
         """Trials that the search's extension adds to the sweep's."""
-        return sum(arm.search.extend for arm in self.arms.values() if arm.search and arm.widened)
+        return self._extension.trials * len(self.arms) if self._extension else 0
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """Told by Tune; what is told to the study is read from the trial's own records."""

@@ -121,11 +121,12 @@ def test_the_page_asks_for_nothing_from_outside(scored):
     assert not [part for part in page.split("url(")[1:] if not part.startswith("#")]
 
 
-def test_certificate_and_guards_of_the_leaderboard_are_shown(full):
-    board = {"certificate": {"same_data": True, "n": {"a": 7}}, "guards": [{"arm": "gla", "is": "spike <b>"}, "plain"]}
+def test_certificates_and_guards_are_shown(full):
+    board = {"guards": [{"arm": "gla", "is": "spike <b>"}, "plain"]}
     write_json(full.folder.leaderboard_file, {"baselines": {}, "arms": {}, **board})
     page = write_report(full.path).read_text()
-    assert "same_data" in page and "n.a" in page and "spike &lt;b&gt;" in page and "plain" in page
+    assert "spike &lt;b&gt;" in page and "plain" in page
+    assert 'id="table-certificate"' in page and "optim.lr upper" in page
 
 
 def test_a_folder_of_sweeps_is_one_comparison(full, tmp_path, capsys):

@@ -6,6 +6,7 @@ import pytest
 from fake_results import SWEEP, Fake
 
 from analysis import words
+from analysis.compare import confirm_values
 from analysis.load import load
 from analysis.select import mixer_text, select
 from attnlab.space import parse
@@ -109,11 +110,38 @@ def test_a_best_setting_near_the_end_of_its_range_is_named(fake, lr, end):
     assert (len(told) == 1 and f"{end} edge" in told[0] and "gla" in told[0]) if end else told == []
 
 
+def test_after_an_extension_the_range_searched_last_counts(tmp_path):
+    space = {"optim.lr": {"loguniform": [1e-3, 1e-1]}}
+    fake = Fake(tmp_path, {**SWEEP, "search": {"space": space, "trials": 2, "extend": 1}})
+    for arm in ("standard", "gla", "hybrid"):
+        fake.trial(arm, 3.0, lr=0.01)
+        fake.trial(arm, 2.9 if arm == "gla" else 3.1, lr=0.095)
+    assert chosen(fake).planned == 3 * (2 + 1 + 3) and chosen(fake).in_progress
+    for arm in ("standard", "gla", "hybrid"):
+        fake.trial(arm, 2.8, lr=0.2 if arm == "gla" else 0.02)
+    sel = chosen(fake)
+    assert words.edges(sel) == [] and sel.planned == 3 * (2 + 1 + 3)
+
+
+def test_the_comparison_uses_the_setting_with_the_best_confirm_mean(tmp_path):
+    fake = Fake(tmp_path, {**SWEEP, "confirm": {"seeds": [0, 1], "top": 2}})
+    for arm in ("standard", "gla", "hybrid"):
+        fake.trial(arm, 3.0, lr=0.01)
+        fake.trial(arm, 3.1, lr=0.02)
+        for seed in (0, 1):
+            fake.trial(arm, 3.3, lr=0.01, phase="confirm", seed=seed)
+            fake.trial(arm, 3.2, lr=0.02, phase="confirm", seed=seed)
+    sel = chosen(fake)
+    assert all(confirm_values(sel, arm, "val_loss") == pytest.approx({0: 3.2, 1: 3.2}) for arm in sel.arms)
+    told = words.caveats(sel)
+    assert any("gla is confirmed with lr 0.02" in line for line in told)
+    assert any("best mean of up to 2 confirmed settings" in line for line in told)
+
+
 def test_position_is_on_the_scale_searched():
-    assert words.position(parse({"loguniform": [1e-4, 1e-2]}), 1e-3) == pytest.approx(0.5)
-    assert words.position(parse({"uniform": [0, 4]}), 1) == 0.25
-    assert words.position(parse({"choice": [0, 4]}), 4) is None
-    assert words.position(parse({"uniform": [0, 4]}), None) is None
+    assert parse({"loguniform": [1e-4, 1e-2]}).place(1e-3) == pytest.approx(0.5)
+    assert parse({"uniform": [0, 4]}).place(1) == 0.25
+    assert parse({"uniform": [0, 4]}).place(None) is None
 
 
 def test_mixers_are_described_as_built(fake):

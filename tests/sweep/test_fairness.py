@@ -2,8 +2,10 @@
 
 import pytest
 
-from attnlab.certificate import edges
+from attnlab import sweepfile
+from attnlab.certificate import certificate
 from attnlab.config import SweepError
+from attnlab.extension import extension, planned
 from attnlab.runs import SweepDir
 from attnlab.standings import standings
 from tests.sweep.test_search import end, run_out, start, sweep_of
@@ -49,11 +51,12 @@ def test_the_certificate_counts_everything_and_places_the_best(folder):
 def test_an_optimum_at_the_end_of_its_range_is_told(folder, factor, edge):
     sweep = sweep_of(search={"space": {"optim.lr": {"choice": [0.001, 0.01, 0.1]}}, "trials": 3})
     board = board_of(sweep, play(folder, sweep, lambda job: factor * job["settings"]["optim.lr"]))
-    assert edges(board)[0].startswith(f"{board['ranking'][0]}: its best optim.lr")
-    assert f"lies at the {edge} edge of the range [0.001, 0.1]" in edges(board)[0]
+    assert [line.partition(":")[0] for line in board["edges"]] == ["a", "b"]
+    assert f"its best optim.lr, {0.001 if edge == 'lower' else 0.1}, lies at the {edge} edge" in board["edges"][0]
+    assert "of the range [0.001, 0.1]" in board["edges"][0]
     inside = sweep_of(name="inside", search={"space": {"optim.lr": {"choice": [0.001, 0.01, 0.1]}}, "trials": 3})
     middle = play(SweepDir(folder.path.parent / "inside"), inside, lambda job: abs(job["settings"]["optim.lr"] - 0.01))
-    assert edges(board_of(inside, middle)) == []
+    assert board_of(inside, middle)["edges"] == []
 
 
 def at_the_end(job):
@@ -75,6 +78,60 @@ def test_a_search_is_extended_for_all_arms_alike_and_then_confirmed(folder):
     assert row["asked"] == 12 + 4 + 1 == row["ended"]
 
 
+def results_of(search):
+    return [r for arm in search.arms.values() for r in arm.ended.values()]
+
+
+def test_an_extension_cut_short_goes_on_even_if_the_best_has_come_inside(folder):
+    search = {"space": {"optim.lr": {"loguniform": [1e-3, 1e-1]}}, "trials": 12, "extend": 4, "sampler": "random"}
+    sweep = sweep_of(search=search)
+
+    def value(job):  # the widened range goes down to 1e-4
+        return abs(job["settings"]["optim.lr"] - 0.0005)
+
+    found = play(folder, sweep, value, limit=24 + 3)
+    more = extension(sweep, results_of(found))
+    assert more.trials == 4 and planned(sweep, results_of(found)) == 32 > len(results_of(found)) == 27
+    assert more.spaces["a"]["optim.lr"].low == pytest.approx(1e-4)
+    found = play(folder, sweep, value)
+    assert len(results_of(found)) == 32 and planned(sweep, results_of(found)) == 32
+    for row in board_of(sweep, found)["arms"].values():
+        place = row["certificate"]["settings"]["optim.lr"]
+        assert place["low"] == pytest.approx(1e-4), "judged in the range searched last"
+        assert row["certificate"]["extended"] == 4 and 0 <= place["place"] <= 1
+
+
+def result(arm, number, value, **settings):
+    """As much of a results.json as the rules read."""
+    counts = {"steps": 1, "tokens": 1, "device_seconds": 1.0}
+    known = {"trial_id": f"t{number:03d}-0", "arm": arm, "phase": "search", "state": "completed", "settings": settings}
+    return {**known, **counts, "best": {"val_loss": value}}
+
+
+@pytest.mark.parametrize(
+    ("form", "best", "low", "high"),
+    [
+        ({"uniform": [0.0, 0.9]}, 0.89, 0.0, 0.95625),  # below 1 an eighth of the way is valid
+        ({"uniform": [0.0, 0.3]}, 0.001, 0.0, 0.3),  # and nothing below 0
+        ({"uniform": [0.1, 0.3]}, 0.101, 0.0, 0.3),
+        ({"uniform": [0.1, 0.3]}, 0.2, 0.1, 0.3),
+    ],
+)
+def test_a_range_is_widened_as_far_as_the_trial_is_valid(form, best, low, high):
+    sweep = sweep_of(search={"space": {"model.dropout": form}, "trials": 1, "extend": 2})
+    found = extension(sweep, [result(arm, 0, 1.0, **{"model.dropout": best}) for arm in "ab"])
+    widened = found.spaces["a"]["model.dropout"]
+    assert (widened.low, widened.high) == (pytest.approx(low), pytest.approx(high))
+    assert found.trials == (2 if (low, high) != tuple(form["uniform"]) else 0)
+    assert extension(sweep, [result("a", 0, 1.0, **{"model.dropout": best})]) is None, "arm b has not ended"
+
+
+def test_trials_are_ordered_by_number_beyond_a_thousand(folder):
+    sweep = sweep_of(search={"trials": 2000})
+    results = [result("a", number, value) for number, value in ((1000, 1.0), (101, 3.0), (999, 2.0))]
+    assert certificate(sweep, "a", results)["best_by_trials"] == [3.0, 2.0, 1.0]
+
+
 def test_a_search_that_ends_inside_its_ranges_is_not_extended(folder):
     search = {"space": {"optim.lr": {"choice": [0.001, 0.01, 0.1]}}, "trials": 3, "extend": 4}
     found = play(folder, sweep_of(search=search), lambda job: abs(job["settings"]["optim.lr"] - 0.01))
@@ -92,7 +149,20 @@ def test_settings_are_never_trained_twice_and_a_finite_space_ends(folder, sample
         told = arm.study.get_trials()
         assert not [t for t in told if t.state.name == "RUNNING"]
         assert all(t.value == pytest.approx(t.params["optim.lr"] + 0.25) for t in told if t.state.name == "COMPLETE")
+        row = board_of(sweep, search)["arms"][arm.name]["certificate"]
+        assert row["repeated"] == len(told) - 6 and (row["repeated"] == 0 or sampler != "grid")
     assert sweep.total_trials == 12
+
+
+def test_a_repeat_that_a_crash_left_untold_is_not_trained(folder):
+    sweep = sweep_of(search={"space": {"optim.lr": {"choice": [0.001, 0.01, 0.1]}}, "trials": 3})
+    search = play(folder, sweep, lambda job: 1.0, limit=4)
+    arm = search.arms["a"]
+    arm.study.enqueue_trial({"optim.lr": lrs(search, "a")[0]})
+    arm.study.ask({"optim.lr": sweep.dimensions_of("a")["optim.lr"].distribution()})  # and the launcher dies
+    again = play(folder, sweep, lambda job: 1.0)
+    assert sorted(lrs(again, "a")) == [0.001, 0.01, 0.1]
+    assert not [t for t in again.arms["a"].study.get_trials() if t.state.name == "RUNNING"]
 
 
 def test_failed_settings_are_not_suggested_again(folder):
@@ -127,6 +197,39 @@ def test_an_arm_may_search_settings_of_its_own(folder):
     assert [len(lrs(search, arm)) for arm in "ab"] == [3, 3], "no more trials for more dimensions"
     jobs = search.arms["b"].jobs.values()
     assert all(job.trial.model.mixer[0].args["expand_k"] == job.settings["model.mixer.expand_k"] for job in jobs)
+
+
+def test_arms_with_one_space_begin_alike_also_beside_one_with_more(folder):
+    own = {"space": {"optim.weight_decay": {"uniform": [0.0, 0.3]}}}
+    sweep = sweep_of(arms={"a": {}, "b": {"model": {"mixer": "gla"}, "search": own}})
+    search = play(folder, sweep, lambda job: 1.0)
+    assert lrs(search, "a")[0] == lrs(search, "b")[0]
+    jobs = {arm: list(search.arms[arm].jobs.values()) for arm in "ab"}
+    for key in ("seed", "max_steps", "batch_size"):
+        assert len({getattr(job.trial.train, key) for arm in "ab" for job in jobs[arm]}) == 1, "same data, same order"
+
+
+def test_an_own_space_is_overridden_by_its_dotted_key():
+    raw = {"arms": {"b": {"search": {"space": {}}}}}
+    sweepfile.override(raw, ["arms.b.search.space.model.mixer.expand_k={choice: [0.5, 1.0]}"])
+    assert raw["arms"]["b"]["search"]["space"] == {"model.mixer.expand_k": {"choice": [0.5, 1.0]}}
+
+
+@pytest.mark.parametrize(
+    ("search", "line"),
+    [
+        (
+            {"space": {"optim.lr": {"choice": [0.1, 0.2]}}, "trials": 4},
+            "arm a has 2 .* set search.trials to 2",
+        ),
+        ({"space": {"optim.lr": {"choice": [0.1, 0.2]}}, "sampler": "grid"}, "give all arms as many points"),
+        ({"metric": "val_lss"}, "no metric 'val_lss'; did you mean 'val_loss'"),
+    ],
+)
+def test_unequal_budgets_and_unknown_metrics_are_mistakes(search, line):
+    own = {"space": {"optim.weight_decay": {"choice": [0.0, 0.1, 0.2]}}}
+    with pytest.raises(SweepError, match=line):
+        sweep_of(arms={"a": {}, "b": {"model": {"mixer": "gla"}, "search": own}}, search=search)
 
 
 @pytest.mark.parametrize(
