@@ -140,15 +140,20 @@ def _said(width: dict[str, Any]) -> str:
 
 
 def _mlp_width(kind: str, trial: Trial, target: float) -> tuple[dict[str, Any], float | None]:
-    """`d_ff`: parameters and operations are linear in it, so two models tell the rest."""
+    """`d_ff`: parameters and operations are linear in it, so two models tell the rest. The roundest width that is near
+    enough: tensor cores want rows of 16 bytes (8 bf16 numbers), and larger powers of two fill their tiles."""
 
     def at(width: int) -> float:
         model = trial.model.model_copy(update={"d_ff": width})
         return measure(kind, model, trial.task.seq_len) or 0.0
 
     slope = (at(1024) - at(512)) / 512
-    width = round((target - at(512)) / slope) + 512
-    return ({"d_ff": width}, at(width)) if width >= 1 else ({"d_ff": 1}, at(1))
+    exact = (target - at(512)) / slope + 512
+    for multiple in (64, 32, 16, 8, 1):
+        width = max(1, round(exact / multiple) * multiple)
+        if abs(slope * (width - exact)) <= WITHIN / 2 * target:
+            break
+    return {"d_ff": width}, at(width)
 
 
 def _mixer_width(kind: str, trial: Trial, target: float) -> tuple[dict[str, Any], float | None]:

@@ -77,6 +77,7 @@ def train(
     run = _set_up(trial, device, rank, world)
     resumed = checkpoint.load(home, run.model, run.optimizer, device) or {"step": 0, "seconds": 0.0}
     if device.type == "cuda":
+        torch.cuda.init()  # its allocator knows no device before
         torch.cuda.reset_peak_memory_stats(device)
 
     with Records(home, resumed["step"], lead) as records:

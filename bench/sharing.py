@@ -193,6 +193,7 @@ def ready(trial: Trial, device: torch.device) -> tuple[tuple[Callable[[], Any], 
     cuda = device.type == "cuda"
     if cuda:
         tuning.install()
+        torch.cuda.init()  # its allocator knows no device before
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats(device)
     before = torch.cuda.memory_reserved(device) if cuda else 0
