@@ -21,10 +21,10 @@ quickstart: $(STAMP)
 	$(PY) launch.py sweeps/quickstart.yaml --resume
 
 test: $(STAMP)
-	$(PY) -m pytest
+	$(PY) -m pytest -n 2
 
 test-all: $(STAMP)
-	$(PY) -m pytest -m "not gpu"
+	$(PY) -m pytest -n 2 -m "not gpu"
 
 lint: $(STAMP)
 	$(PY) -m ruff check .

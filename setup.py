@@ -35,6 +35,7 @@ TEST = [
     "accelerate>=1.10",
     "pytest>=8",
     "pytest-timeout>=2.3",
+    "pytest-xdist>=3.6",
     "hypothesis>=6.100",
     "jsonschema>=4.20",
     "psutil>=5.9",

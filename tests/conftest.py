@@ -9,6 +9,16 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 import pytest
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
+def pytest_collection_modifyitems(items):
+    """With `-n`, one process runs all tests that start sweeps, and begins with them: they take longest, and two at once
+    would only slow each other down."""
+    sweeps = {item for item in items if "launch" in getattr(item, "fixturenames", ())}
+    for item in sweeps:
+        item.add_marker(pytest.mark.xdist_group("sweeps"))
+    items.sort(key=lambda item: item not in sweeps)
+
+
 @pytest.fixture(autouse=True)
 def one_thread():
     """Tests share two cores with ray's processes; more threads would only change sums' order."""
