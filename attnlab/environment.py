@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import platform
 import socket
 from importlib.metadata import PackageNotFoundError, version
@@ -30,6 +31,7 @@ def describe(device: torch.device, world: int) -> dict[str, Any]:
     }
 
 
+@functools.cache  # it is looked up in files, for every trial
 def _version(name: str) -> str | None:
     try:
         return version(name)

@@ -77,7 +77,11 @@ def table(
 class Board:
     """Shows a sweep's progress; `update` is cheap and may be called often."""
 
-    def __init__(self, sweep: Sweep, total: int, total_steps: int, baselines: Mapping[str, float]):
+    def __init__(
+        self, sweep: Sweep, total: int, total_steps: int, baselines: Mapping[str, float], slots: int | None = None
+    ):
+        """slots: how many trials can train at once; of more that have begun, the later ones wait."""
+        self._slots = slots
         self._sweep, self._total, self._steps, self._baselines = sweep, total, total_steps, baselines
         self._planned = total
         self._console = Console(width=None if sys.stdout.isatty() else 110, highlight=False)
@@ -136,7 +140,7 @@ class Board:
         if not self._live:
             self.say(self._summary(results).plain)
         else:
-            running = Counter(r["arm"] for r in self._running.values())
+            running = Counter(r["arm"] for r in [*self._running.values()][: self._slots])
             speeds = {r["arm"]: r["tokens_per_s"] for r in self._running.values() if r.get("tokens_per_s")}
             board = standings(self._sweep, results, self._baselines)
             self._live.update(Group(table(board, running, speeds), self._summary(results)))
@@ -152,5 +156,6 @@ class Board:
         elapsed, working = now - self._start, now - (self._first_report or now)
         done = self._share(results) - self._done_before
         left = (self._steps - self._share(results)) * working / done if done > 0 and working > 5 else None
-        said = f"{len(results)} of {self._total} trials ended, {len(self._running)} running, {span(elapsed)} elapsed"
+        running = len([*self._running][: self._slots])
+        said = f"{len(results)} of {self._total} trials ended, {running} running, {span(elapsed)} elapsed"
         return Text(said + (f", about {span(max(0.0, left))} left" if left is not None else ""))

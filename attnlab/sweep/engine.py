@@ -36,6 +36,7 @@ ENVIRONMENT = {
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
 }
 PROBE_S = 5.0
+AHEAD = 1  # trials that are drawn, and wait, while all slots train: the next one begins without asking the searcher
 
 
 class EngineError(RuntimeError):
@@ -223,7 +224,7 @@ def _search(
     pool = Pool.remote()  # type: ignore[attr-defined]
     asha = ArmAsha(sweep, mark=pool.mark.remote)
     search.replay(asha)
-    board = Board(sweep, sweep.total_trials, sweep.total_steps, baselines)
+    board = Board(sweep, sweep.total_trials, sweep.total_steps, baselines, count)
     watch = Watch(sweep, folder, search, board, baselines)
     board.say(
         f"attnlab {__version__}: {sweep.name}, {len(sweep.arms)} arms, {sweep.total_trials} trials, {count} at a time"
@@ -238,7 +239,7 @@ def _search(
                     search_alg=search,
                     scheduler=asha,
                     num_samples=-1,
-                    max_concurrent_trials=count,
+                    max_concurrent_trials=count + AHEAD,
                     reuse_actors=True,
                 ),
                 run_config=tune.RunConfig(
