@@ -1,11 +1,12 @@
 """What a trial costs beside its training: slots, a TorchTrainer per trial, and a plain Ray task, in one run.
 
-    python -m bench.turnaround [--trials 24]
+    python -m bench.turnaround [--trials 24] [--share 0.25 --steps 200]
 
 The same tiny trial every time: a real model on real text, a few steps. Printed per way: the time from one trial's last
 report to the next one's first step on the same worker (slots only: the others end their process), wall seconds and
 CPU-seconds per trial; for slots the start of the first trial stands apart. CPU-seconds are the operating system's, of
-every process of the run.
+every process of the run. With `--share` each trial takes that part of a GPU, as many run at once in every way, and the
+part of the time in which a kernel ran on the GPU is printed too (NVML's, asked for ten times a second).
 """
 
 from __future__ import annotations
@@ -17,17 +18,20 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from statistics import quantiles
+from statistics import mean, quantiles
 from typing import Any
 
 import psutil
+import torch
 
 from attnlab.check import checked
+from attnlab.config import merge
 from attnlab.runs import Job, SweepDir
 from attnlab.sweep import engine
 
-SWEEP = {
+SWEEP: dict[str, Any] = {
     "name": "turnaround",
     "trial": {
         "model": {"d_model": 32, "n_layers": 1, "n_heads": 2},
@@ -36,8 +40,35 @@ SWEEP = {
     },
     "arms": {"standard": {"model": {"mixer": "standard"}}, "gla": {"model": {"mixer": "gla"}}},
     "search": {"space": {"optim.lr": {"loguniform": [1e-3, 1e-2]}}},
-    "resources": {"gpus_per_worker": "auto"},
 }
+
+
+class Busy:
+    """The part of the time in which the first GPU ran a kernel, while it is open; nothing where there is no GPU."""
+
+    def __init__(self) -> None:
+        self._seen: list[int] = []
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+
+    def _watch(self) -> None:
+        from ray._private.thirdparty import pynvml
+
+        pynvml.nvmlInit()
+        device = pynvml.nvmlDeviceGetHandleByIndex(0)
+        while not self._stop.wait(0.1):
+            self._seen.append(pynvml.nvmlDeviceGetUtilizationRates(device).gpu)
+
+    def __enter__(self) -> Busy:
+        if torch.cuda.is_available():
+            self._thread.start()
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self._stop.set()
+
+    def figures(self) -> dict[str, float]:
+        return {"GPU busy %": mean(self._seen)} if self._seen else {}
 
 
 class Cpu:
@@ -71,9 +102,9 @@ class Cpu:
         self._thread.join()
 
 
-def slots(folder: Path, trials: int) -> dict[str, float]:
+def slots(folder: Path, trials: int, share: float) -> dict[str, float]:
     """attnlab's own engine."""
-    sweep = checked({**SWEEP, "search": {**SWEEP["search"], "trials": trials // 2}})
+    sweep = checked(merge(SWEEP, {"search": {"trials": trials // 2}, "resources": {"gpus_per_worker": share}}))
     start = time.time()
     engine.run(sweep, folder)
     wall = time.time() - start
@@ -87,55 +118,60 @@ def slots(folder: Path, trials: int) -> dict[str, float]:
     return {"median gap s": cuts[49], "99 % gap s": cuts[98], "first start s": began, "wall s": (wall - began) / trials}
 
 
-def trainers(folder: Path, trials: int) -> dict[str, float]:
-    """A TorchTrainer per trial, one after another."""
+def trainers(folder: Path, trials: int, share: float) -> dict[str, float]:
+    """A TorchTrainer per trial, as many at once as share a GPU."""
     from ray.train import RunConfig, ScalingConfig
     from ray.train.torch import TorchTrainer
 
     def one(i: int) -> None:
         name = f"trial-{i}"
-        config = {"job": job(i).model_dump(mode="json"), "home": str(folder / name)}
+        config = posted(i, folder / name, share)
         TorchTrainer(
             task,
             train_loop_config=config,
-            scaling_config=ScalingConfig(num_workers=1),
+            scaling_config=ScalingConfig(
+                num_workers=1, use_gpu=share > 0, resources_per_worker={"CPU": 1, **({"GPU": share} if share else {})}
+            ),
             run_config=RunConfig(name=name, storage_path=str(folder)),
         ).fit()
 
-    return _sequence(one, trials)
+    return _together(one, trials, share)
 
 
-def tasks(folder: Path, trials: int) -> dict[str, float]:
-    """A plain Ray task per trial, each in a process of its own, one after another."""
+def tasks(folder: Path, trials: int, share: float) -> dict[str, float]:
+    """A plain Ray task per trial, each in a process of its own, as many at once as share a GPU."""
     import ray
 
-    remote = ray.remote(num_cpus=1, max_calls=1)(task)
+    remote = ray.remote(num_cpus=1, num_gpus=share, max_calls=1)(task)
 
     def one(i: int) -> None:
-        ray.get(remote.remote({"job": job(i).model_dump(mode="json"), "home": str(folder / f"task-{i}")}))
+        ray.get(remote.remote(posted(i, folder / f"task-{i}", share)))
 
-    return _sequence(one, trials)
+    return _together(one, trials, share)
 
 
-def job(i: int) -> Job:
-    sweep = checked(SWEEP)
-    return Job.make("gla", i, sweep.trial_of("gla", {"optim.lr": 1e-3 * (i + 1)}))
+def posted(i: int, home: Path, share: float) -> dict[str, Any]:
+    """Trial `i` of the two slow ways, for `task`."""
+    job = Job.make("gla", i, checked(SWEEP).trial_of("gla", {"optim.lr": 1e-3 * (i + 1)}))
+    return {"job": job.model_dump(mode="json"), "home": str(home), "device": "cuda" if share else "cpu"}
 
 
 def task(config: dict[str, Any]) -> None:
+    """Train a trial in a process of Ray's."""
     from attnlab.runs import TrialDir
     from attnlab.train import train
 
-    train(Job.model_validate(config["job"]), TrialDir(Path(config["home"])))
+    train(Job.model_validate(config["job"]), TrialDir(Path(config["home"])), device=config["device"])
 
 
-def _sequence(one: Callable[[int], None], trials: int) -> dict[str, float]:
+def _together(one: Callable[[int], None], trials: int, share: float) -> dict[str, float]:
+    """All trials, one after another, or with a share of a GPU as many at once as it holds."""
     import ray
 
     ray.init(include_dashboard=False, log_to_driver=False, logging_level="ERROR")
     start = time.time()
-    for i in range(trials):
-        one(i)
+    with ThreadPoolExecutor(int(1 / share) if share else 1) as pool:
+        list(pool.map(one, range(trials)))
     wall = (time.time() - start) / trials
     ray.shutdown()
     return {"wall s": wall}
@@ -145,21 +181,25 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--trials", type=int, default=24)
     parser.add_argument("--few", type=int, default=3, help="trials of the two slow ways")
+    parser.add_argument("--steps", type=int, default=8, help="of a trial")
+    parser.add_argument("--share", type=float, default=0.0, help="of a GPU, per trial; 0: on the CPU")
     args = parser.parse_args()
+    SWEEP["trial"]["train"] |= {"max_steps": args.steps, "eval_every": args.steps // 2}
     for key, value in engine.ENVIRONMENT.items():
         os.environ.setdefault(key, value)
     cpu = Cpu()
     rows = {}
     for way, count in ((slots, args.trials), (trainers, args.few), (tasks, args.few)):
-        with tempfile.TemporaryDirectory() as folder:
+        with tempfile.TemporaryDirectory() as folder, Busy() as busy:
             before = cpu.total()
             rows[way.__doc__.split(",")[0].strip(".")] = {
-                **way(Path(folder), count),
+                **way(Path(folder), count, args.share),
+                **busy.figures(),
                 "CPU s per trial": (cpu.total() - before) / count,
                 "trials": count,
             }
     cpu.stop()
-    columns = ["trials", "median gap s", "99 % gap s", "first start s", "wall s", "CPU s per trial"]
+    columns = ["trials", "median gap s", "99 % gap s", "first start s", "wall s", "CPU s per trial", "GPU busy %"]
     print(f"{'':32}" + "".join(f"{c:>16}" for c in columns))
     for name, row in rows.items():
         print(f"{name:32}" + "".join(f"{row[c]:16.3f}" if c in row else f"{'-':>16}" for c in columns))
