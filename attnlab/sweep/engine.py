@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,7 +15,7 @@ from attnlab.check import precision_problems, prepared
 from attnlab.config import Sweep, SweepError
 from attnlab.extension import planned
 from attnlab.runs import SweepDir
-from attnlab.standings import standings
+from attnlab.standings import Leaderboard, standings
 from attnlab.sweep import sharing
 from attnlab.sweepfile import dump, normal, parse
 
@@ -54,13 +55,14 @@ def run(
     address: str | None = None,
     resume: bool = False,
     kernel_cache: str | Path | None = None,
-) -> dict[str, Any]:
+) -> Leaderboard:
     """Run a sweep to its end and write its report.
 
     Args:
         sweep: what to run.
         results: the folder that holds sweeps' folders; on a cluster, one that every node sees.
-        address: None: a Ray of our own on this machine; `auto` or an URL: a cluster that is up.
+        address: None: the Ray that this process is connected to, which is left up, else one of our own on this machine;
+            `auto` or an URL: a cluster that is up.
         resume: go on with what the sweep's folder holds.
         kernel_cache: the cluster's tuned kernels; see `attnlab.kernels.warm.directory`.
 
@@ -147,13 +149,17 @@ def _differences(a: Any, b: Any, path: str = "") -> Iterator[tuple[str, Any, Any
 
 @contextmanager
 def cluster(address: str | None, sweep: Sweep, need: sharing.Need) -> Iterator[tuple[Any, int]]:
-    """Ray, up: one of our own, which ends with us, or a cluster's. Yields a slot's shape and how many slots to start.
+    """Ray, up: the process's, one of our own, which ends with us, or a cluster's. Yields a slot's shape and how many to
+    start.
 
     `need`: the largest trial's, which says how many of them share a GPU.
 
     Raises:
         EngineError: nobody answers, or not one slot fits.
     """
+    theirs = "ray" in sys.modules and sys.modules["ray"].is_initialized()  # the caller's, who goes on with it
+    if theirs and address:
+        raise EngineError(f"--address {address}: this process is connected to Ray already; leave the address out")
     if address and address != "auto":
         _knock(address)
     for key, value in ENVIRONMENT.items():
@@ -166,7 +172,7 @@ def cluster(address: str | None, sweep: Sweep, need: sharing.Need) -> Iterator[t
     try:
         if address:
             ray.init(address=address, **quiet)
-        else:
+        elif not theirs:
             ray.init(include_dashboard=False, **quiet)
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise EngineError(f"--address {address}: {str(error).splitlines()[0]}") from None
@@ -185,7 +191,8 @@ def cluster(address: str | None, sweep: Sweep, need: sharing.Need) -> Iterator[t
         slots = fit if r.max_concurrent == "auto" else min(fit, r.max_concurrent)
         yield shape, min(slots, sweep.total_trials)
     finally:
-        ray.shutdown()
+        if not theirs:
+            ray.shutdown()
 
 
 def _knock(address: str) -> None:
@@ -208,7 +215,7 @@ def _search(
     baselines: dict[str, float],
     need: sharing.Need,
     kernel_cache: Path,
-) -> dict[str, Any]:
+) -> Leaderboard:
     """Slots up, Tune through them, slots down."""
     from ray import tune
 
