@@ -29,7 +29,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from attnlab import tasks
-from attnlab.config import BudgetConfig, Sweep, Trial, merge, nest
+from attnlab.config import BudgetConfig, Sweep, Trial
 
 SCALES = ("tiny",)
 WIDTH, LAYERS, HEADS, LENGTH, STEPS = 64, 2, 2, 64, 12
@@ -43,12 +43,12 @@ def tiny(sweep: Sweep) -> dict[str, Any]:
     """A checked sweep -> the tree of its tiny version, to be checked in turn. See the module's docstring."""
     maps = _maps(sweep)
     tree = sweep.model_dump(mode="json", exclude_none=True)
-    said = merge({"task": {"name": "text"}}, tree["trial"])
+    said = {**tree["trial"], "task": {"name": "text", **tree["trial"].get("task", {})}}
     defaults = Trial().model_dump()
     for key, values in maps.items():  # what the file leaves to the defaults becomes small too
         part, name = key.split(".")
         if not (key == "train.max_steps" and _paid(sweep.budget)) and (value := defaults[part].get(name)) in values:
-            said = merge(nest(key, value), said)
+            said = {**said, part: {name: value, **said.get(part, {})}}
     tree["trial"] = _task_sized(_mapped(said, maps), maps)
     tree["arms"] = {arm: _task_sized(_mapped(own, maps), maps) for arm, own in tree["arms"].items()}
     tree |= {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import socket
 import sys
@@ -169,6 +170,7 @@ def cluster(address: str | None, sweep: Sweep, need: sharing.Need) -> Iterator[t
     from attnlab.sweep.slots import Shape
 
     quiet = {"log_to_driver": False, "logging_level": "ERROR"}
+    log, level = logging.getLogger("ray"), logging.getLogger("ray").level
     try:
         if address:
             ray.init(address=address, **quiet)
@@ -177,6 +179,7 @@ def cluster(address: str | None, sweep: Sweep, need: sharing.Need) -> Iterator[t
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise EngineError(f"--address {address}: {str(error).splitlines()[0]}") from None
     try:
+        log.setLevel(logging.ERROR)
         have = ray.cluster_resources()
         r = sweep.resources
         gpus = sharing.gpus_per_worker(r, need, have, sweep.total_trials)
@@ -191,6 +194,7 @@ def cluster(address: str | None, sweep: Sweep, need: sharing.Need) -> Iterator[t
         slots = fit if r.max_concurrent == "auto" else min(fit, r.max_concurrent)
         yield shape, min(slots, sweep.total_trials)
     finally:
+        log.setLevel(level)
         if not theirs:
             ray.shutdown()
 
@@ -266,4 +270,5 @@ def _search(
         raise
     finally:
         watch.write()
+        slots.release()
     return watch.board()
