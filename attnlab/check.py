@@ -178,7 +178,7 @@ def sweep_problems(sweep: Sweep) -> Iterator[str]:
     for arm in sweep.arms:
         trial = sweep.trial_of(arm)
         yield from _run_problems(trial, arm, sweep.resources)
-        known = tasks.metrics_of(trial.task)
+        known = tasks.metrics_of(trial.task) + (() if sweep.search else ("tokens_per_s",))
         if sweep.metric not in known:
             hint = did_you_mean(sweep.metric, known)
             where = "search" if sweep.search else "rank"

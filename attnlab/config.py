@@ -281,7 +281,7 @@ class BudgetConfig(Config):
 class RankConfig(Config):
     """What the arms of a sweep without a search are compared by; a search says it itself."""
 
-    metric: str = "val_loss"
+    metric: str = Field("val_loss", description="of the task, or tokens_per_s: between the last two reports")
     mode: Literal["min", "max"] = "min"
 
 

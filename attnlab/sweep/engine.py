@@ -133,6 +133,8 @@ def changes(old: Sweep, new: Sweep) -> list[str]:
         a, b = (getattr(s.search, key, None) for s in (old, new))
         if a != b:
             out.append(f"search.{key}: {a!r} there, {b!r} here")
+    if (old.metric, old.mode) != (new.metric, new.mode) and not (old.search and new.search):
+        out.append(f"rank: {old.mode} {old.metric} there, {new.mode} {new.metric} here")
     for arm in old.arms.keys() & new.arms.keys():
         a, b = (s.arms[arm].get("search") for s in (old, new))
         if a != b:
