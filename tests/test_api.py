@@ -95,7 +95,7 @@ import asyncio, os, signal, threading, time
 import ray
 from ray.util import placement_group_table
 
-ray.init(num_cpus=2, include_dashboard=False)  # the user's
+ray.init("local", num_cpus=2, include_dashboard=False)  # the user's
 from attnlab import run_sweep
 
 

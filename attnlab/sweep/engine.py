@@ -177,7 +177,7 @@ def cluster(address: str | None, sweep: Sweep, need: sharing.Need) -> Iterator[t
         if address:
             ray.init(address=address, **quiet)
         elif not theirs:
-            ray.init(include_dashboard=False, **quiet)
+            ray.init("local", include_dashboard=False, **quiet)  # not whatever cluster happens to be up here
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise EngineError(f"--address {address}: {str(error).splitlines()[0]}") from None
     try:
