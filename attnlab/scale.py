@@ -4,7 +4,7 @@ What becomes of a sweep (its name ends in `-tiny`, so its results never mix with
 
     model.d_model      the largest becomes WIDTH, the others in proportion; d_ff in the same proportion
     model.n_layers     the largest becomes LAYERS; no fewer than the mixers of a pattern
-    model.n_heads      the largest becomes HEADS
+    model.n_heads      the largest becomes HEADS; multiples of the key/value heads that a mixer is given
     a mixer's window   in proportion to the length
     task.seq_len       of text: the shortest becomes LENGTH, the others in proportion; eval_tokens: the longest row's
                        length, at least EVAL_TOKENS. Generated tasks keep their length, which their other settings hang
@@ -37,6 +37,7 @@ EVAL_TOKENS, EVAL_ROWS, TRAIN_ROWS = 512, 64, 512
 TRIALS, SEEDS, SECONDS = 2, 2, 5.0
 BATCH = 4  # the largest batch keeps at least so many sequences
 WINDOWS = ("window", "window_size")
+KV_HEADS = ("num_kv_heads", "num_key_value_heads")
 
 
 def tiny(sweep: Sweep) -> dict[str, Any]:
@@ -81,7 +82,8 @@ def _maps(sweep: Sweep) -> dict[str, dict[Any, Any]]:
                 found |= set(dimension.choices) or {dimension.low, dimension.high}
         return sorted(found - {None})
 
-    heads = proportional(values("model.n_heads"), HEADS / max(values("model.n_heads")))
+    shared = [m.args[key] for trial in trials for m in trial.model.mixer for key in KV_HEADS if m.args.get(key)]
+    heads = proportional(values("model.n_heads"), HEADS / max(values("model.n_heads")), math.lcm(*shared))
     widths = values("model.d_model")
     least = max(len(trial.model.mixer) for trial in trials)
     shrink = min(1.0, WIDTH / max(widths))
@@ -89,9 +91,7 @@ def _maps(sweep: Sweep) -> dict[str, dict[Any, Any]]:
         "model.n_heads": heads,
         "model.d_model": proportional(widths, shrink, 8 * math.lcm(*heads.values())),
         "model.d_ff": proportional(values("model.d_ff"), shrink, 8),
-        "model.n_layers": proportional(
-            values("model.n_layers"), LAYERS / max(values("model.n_layers")), least=least if least > 1 else 1
-        ),
+        "model.n_layers": proportional(values("model.n_layers"), LAYERS / max(values("model.n_layers")), least=least),
         "train.batch_size": _batches(values("train.batch_size"), trials, min(2, sweep.resources.workers)),
     }
     lengths = sorted({trial.task.seq_len for trial in trials if trial.task.name == "text"})

@@ -111,3 +111,10 @@ def test_a_mistake_is_told_at_the_size_at_which_it_was_made():
         small(search={"space": {"optim.lr": {"loguniform": [1e-4, 1e-1]}}, "asha": {"grace_steps": 1500}})
     with pytest.raises(SweepError, match="did you mean 'tiny'"):
         checked(tree(), scale="tny")
+
+
+def test_grouped_heads_stay_whole_and_null_stays_null():
+    trial = tree()["trial"] | {"optim": {"clip": None}}
+    arms = {"grouped": {"model.mixer": {"name": "standard", "num_kv_heads": 4}}, "gla": {"model.mixer": "gla"}}
+    sweep = small(trial=trial, arms=arms)
+    assert sweep.trial_of("grouped").model.n_heads == 4 and sweep.trial_of("gla").optim.clip is None
