@@ -259,6 +259,7 @@ def _search(
                     name="tune",
                     storage_path=str(folder.ray),
                     verbose=0,
+                    progress_reporter=tune.CLIReporter(),  # silent; a notebook's own would clear the cell's output
                     callbacks=[watch],
                     failure_config=tune.FailureConfig(max_failures=RETRIES),
                 ),
