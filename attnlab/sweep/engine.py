@@ -167,6 +167,7 @@ def cluster(address: str | None, sweep: Sweep, need: sharing.Need) -> Iterator[t
         _knock(address)
     for key, value in ENVIRONMENT.items():
         os.environ.setdefault(key, value)
+    logging.getLogger("ray.widgets.util").setLevel(logging.ERROR)  # it asks notebooks for widgets
     import ray
 
     from attnlab.sweep.slots import Shape
