@@ -11,14 +11,19 @@ import importlib
 import sys
 import warnings
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import wrapt
 
 __version__ = "0.1.0"
-__all__ = ["build_model", "run_experiment", "run_sweep"]
+__all__ = ["SweepResults", "build_model", "run_experiment", "run_sweep"]
 
-_LAZY = {"build_model": "attnlab.models", "run_experiment": "attnlab.api", "run_sweep": "attnlab.api"}
+_LAZY = {"build_model": "attnlab.models"} | dict.fromkeys(
+    ("SweepResults", "run_experiment", "run_sweep"), "attnlab.api"
+)
+if TYPE_CHECKING:  # for editors, which complete what they can see
+    from attnlab.api import SweepResults, run_experiment, run_sweep
+    from attnlab.models import build_model
 
 
 def __getattr__(name: str) -> Any:

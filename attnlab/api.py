@@ -1,14 +1,96 @@
-"""From Python: `run_experiment` trains one trial here and now, `run_sweep` runs a whole sweep as launch.py does."""
+"""From Python: `run_experiment` trains one trial here and now, `run_sweep` runs a whole sweep as launch.py does.
+
+In a script or a notebook alike; neither needs an `if __name__ == "__main__"` around it.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
+from rich.console import Console
+
 from attnlab.check import checked, precision_problems, try_own_mixers
-from attnlab.config import Sweep, SweepError, Trial, load_sweep
-from attnlab.runs import Job, Results, TrialDir, write_json
+from attnlab.config import Sweep, SweepError, Trial, did_you_mean, load_sweep
+from attnlab.runs import Job, Results, SweepDir, TrialDir, read_json, write_json
+from attnlab.standings import Leaderboard
+from attnlab.sweepfile import normal, parse
+from attnlab.sweepfile import plain as without_search
+
+
+@dataclass(frozen=True, repr=False)
+class SweepResults:
+    """A sweep that was run. Shown as its leaderboard, in a terminal and in a notebook.
+
+    Attributes:
+        sweep: as it was run, resolved.
+        folder: its results, `<results_dir>/<sweep's name>/`; `python -m analysis FOLDER` writes the report.
+        leaderboard: what leaderboard.json holds.
+    """
+
+    sweep: Sweep
+    folder: Path
+    leaderboard: Leaderboard
+
+    @classmethod
+    def read(cls, folder: str | Path) -> SweepResults:
+        """The results that launch.py or `run_sweep` left in a folder. Raises OSError, ValueError: there are none."""
+        home = SweepDir(Path(folder))
+        sweep = Sweep.model_validate(normal(parse(home.sweep_file.read_text(), str(home.sweep_file))))
+        return cls(sweep, home.path, read_json(home.leaderboard_file))
+
+    @property
+    def arms(self) -> list[str]:
+        """The arms, the best first."""
+        return self.leaderboard["ranking"]
+
+    @property
+    def trials(self) -> list[Results]:
+        """Every trial's results.json, those of pruned, diverged and failed ones too."""
+        return [r for r in SweepDir(self.folder).results() if r["arm"] in self.leaderboard["arms"]]
+
+    def best(self, arm: str | None = None) -> Results:
+        """The best trial of an arm's search (of its runs, where there is no search); default: of the first arm.
+
+        Raises:
+            ValueError: there is no such arm, or none of its trials gave a value.
+        """
+        arm = self._known(arm)
+        found = self.leaderboard["arms"][arm]["best"]
+        if found is None or (results := self.trial_dir(arm, found["trial_id"]).results()) is None:
+            raise ValueError(f"{arm}: none of its trials gave a value")
+        return results
+
+    def confirmed(self, arm: str | None = None) -> list[Results]:
+        """An arm's unstopped runs, one per seed of `confirm`; default: the first arm's."""
+        arm = self._known(arm)
+        return [r for r in self.trials if r["arm"] == arm and r["phase"] == "confirm"]
+
+    def trial_dir(self, arm: str, trial_id: str) -> TrialDir:
+        """A trial's folder: `.metrics()` is its learning curve, `.final` the model as transformers loads it."""
+        return SweepDir(self.folder).trial(arm, trial_id)
+
+    def _known(self, arm: str | None) -> str:
+        if arm is not None and arm not in self.leaderboard["arms"]:
+            raise ValueError(f"{arm}: no such arm{did_you_mean(arm, self.arms)}")
+        return arm or self.arms[0]
+
+    def _board(self) -> Console:
+        from attnlab.sweep.board import table
+
+        console = Console(record=True, file=StringIO(), width=140, highlight=False, force_jupyter=False)
+        console.print(table(self.leaderboard))
+        return console
+
+    def __repr__(self) -> str:
+        return self._board().export_text().rstrip()
+
+    def _repr_html_(self) -> str:
+        code = '<pre style="line-height:1.2">{code}</pre>'
+        return self._board().export_html(inline_styles=True, code_format=code)
 
 
 def run_experiment(
@@ -23,15 +105,15 @@ def run_experiment(
     """Train one trial in this process, without Ray; resumes from its checkpoint; a no-op if it has ended.
 
     Args:
-        trial: a `Trial`, or `{"model": ..., "task": ..., "optim": ..., "train": ...}`.
+        trial: a `Trial`, or `{"model": ..., "task": ..., "optim": ..., "train": ...}`, dotted keys too.
         results_dir: the trial's folder becomes `<results_dir>/<name>/<trial_id>/`.
         device: `cpu`, `cuda`, ...; default: CUDA where there is any.
         kernel_cache: where tuned kernels are kept; default: $ATTNLAB_KERNEL_CACHE, or `.attnlab-kernels` beside
             `results_dir`. A process keeps to its first.
-        report: called with every row of metrics.jsonl.
+        report: called with every row of metrics.jsonl, such as `print`.
 
     Returns:
-        What `results.json` holds.
+        What `results.json` holds, and so a mapping with the keys of `attnlab.runs.Results`.
 
     Raises:
         SweepError (a ValueError): everything wrong with the trial, one line each.
@@ -42,7 +124,7 @@ def run_experiment(
     from attnlab.train import train
 
     tree = trial.model_dump(mode="json", exclude_none=True) if isinstance(trial, Trial) else dict(trial)
-    sweep = checked({"name": name, "trial": tree, "arms": {name: {}}})
+    sweep = checked(normal({"name": name, "trial": tree, "arms": {name: {}}}))
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     if torch.device(device).type == "cuda" and (problems := precision_problems(sweep.trial_of(name), name)):
         raise SweepError(problems)
@@ -60,30 +142,40 @@ def run_sweep(
     results_dir: str | Path = "results",
     *,
     overrides: Sequence[str] = (),
+    only: Sequence[str] = (),
+    plain: bool = False,
+    scale: str | None = None,
     address: str | None = None,
     resume: bool = False,
     kernel_cache: str | Path | None = None,
-) -> dict[str, Any]:
+) -> SweepResults:
     """Run a sweep to its end.
 
     Args:
-        sweep: a `Sweep`, a sweep file's tree, or its path (`overrides` go with a path).
+        sweep: a sweep file's path, its tree, or a `Sweep`, which is run as it is.
         results_dir: holds the sweep's folder; on a cluster every node must see it.
-        address: None: Ray on this machine; `auto` or an URL: a cluster that is up.
+        overrides: `a.b=c` texts, to a file.
+        only: these arms alone.
+        plain, scale: as launch.py's `--plain` and `--scale`, of a file or a tree.
+        address: None: the Ray that this process is connected to (by `ray.init`), which is left up; without one, a Ray
+            of this machine, which ends with the sweep. `auto` or an URL: a cluster that is up.
         resume: go on with what the folder holds.
         kernel_cache: as `run_experiment`'s; on a cluster every node must see it.
-
-    Returns:
-        What `leaderboard.json` holds.
 
     Raises:
         SweepError, EngineError: as on the command line; nothing was written.
     """
     from attnlab.sweep.engine import run
-    from attnlab.sweepfile import normal
 
+    if overrides and not isinstance(sweep, (str, Path)):
+        raise SweepError(["overrides: they change a sweep file; change the tree, or give a path"])
     if isinstance(sweep, (str, Path)):
-        sweep = load_sweep(sweep, overrides)
+        sweep = load_sweep(sweep, overrides, plain=plain, scale=scale)
     elif not isinstance(sweep, Sweep):
-        sweep = checked(normal(dict(sweep)))
-    return run(sweep, Path(results_dir), address=address, resume=resume, kernel_cache=kernel_cache)
+        tree = normal(dict(sweep))
+        sweep = checked(without_search(tree) if plain else tree, scale=scale)
+    elif plain or scale:
+        raise SweepError(["plain, scale: of a sweep file or its tree; a Sweep is run as it is"])
+    sweep = sweep.only(only) if only else sweep
+    board = run(sweep, Path(results_dir), address=address, resume=resume, kernel_cache=kernel_cache)
+    return SweepResults(sweep, Path(results_dir) / sweep.name, board)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel, ValidationError
 
 from attnlab import match, models, space, tasks
+from attnlab import scale as scales
 from attnlab.config import (
     AshaConfig,
     ModelConfig,
@@ -51,12 +52,20 @@ SAY = {
 }
 
 
-def checked(raw: Mapping[str, Any]) -> Sweep:
+def checked(raw: Mapping[str, Any], *, scale: str | None = None, solve: bool = True) -> Sweep:
     """A raw tree -> Sweep.
+
+    Args:
+        scale: `tiny`: checked as it is, then made small (`scale.tiny`) and checked again.
+        solve: fill in what `match:` and `budget:` come to, which takes torch.
 
     Raises:
         SweepError: every mistake found, each on one line that names its key.
     """
+    if scale:
+        if scale not in scales.SCALES:
+            raise SweepError([f"scale {scale}: there is none of this name{did_you_mean(scale, scales.SCALES)}"])
+        return checked(scales.tiny(checked(raw, solve=False)), solve=solve)
     problems, sweep = [], None
     try:
         sweep = Sweep.model_validate(raw)
@@ -76,8 +85,9 @@ def checked(raw: Mapping[str, Any]) -> Sweep:
                 problems.append(f"trial.{line}" if everywhere else f"arms.{arm}.{line}")
     problems += [line for arm, tree in arms.items() if isinstance(tree, dict) for line in _space_problems(arm, tree)]
     if sweep and not problems:
-        sweep = match.solved(sweep)
-        problems += list(sweep_problems(sweep))
+        sweep = match.solved(sweep) if solve else sweep
+        if solve or sweep.budget is None:  # until a budget is solved, its runs have no length
+            problems += list(sweep_problems(sweep))
     if problems:
         raise SweepError(list(dict.fromkeys(problems)))
     assert sweep is not None
@@ -168,14 +178,17 @@ def sweep_problems(sweep: Sweep) -> Iterator[str]:
     for arm in sweep.arms:
         trial = sweep.trial_of(arm)
         yield from _run_problems(trial, arm, sweep.resources)
-        known = tasks.metrics_of(trial.task)
+        known = tasks.metrics_of(trial.task) + (() if sweep.search else ("tokens_per_s",))
         if sweep.metric not in known:
             hint = did_you_mean(sweep.metric, known)
-            yield f"search.metric: arm {arm}, task {trial.task.name}, has no metric {sweep.metric!r}{hint}"
+            where = "search" if sweep.search else "rank"
+            yield f"{where}.metric: arm {arm}, task {trial.task.name}, has no metric {sweep.metric!r}{hint}"
         if sweep.search:
             yield from _search_problems(sweep, sweep.search, arm, trial)
     if sweep.search:
         yield from _budget_problems(sweep, sweep.search)
+        if sweep.rank:
+            yield "rank: the search has a metric and a mode; leave one of the two out"
 
 
 def _budget_problems(sweep: Sweep, search: SearchConfig) -> Iterator[str]:

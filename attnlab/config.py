@@ -278,6 +278,13 @@ class BudgetConfig(Config):
         return getattr(self, self.kind)
 
 
+class RankConfig(Config):
+    """What the arms of a sweep without a search are compared by; a search says it itself."""
+
+    metric: str = Field("val_loss", description="of the task, or tokens_per_s: between the last two reports")
+    mode: Literal["min", "max"] = "min"
+
+
 class Sweep(Config):
     """One question: arms trained and tuned alike. `arms` keeps what each arm declares beside the shared `trial`."""
 
@@ -289,6 +296,7 @@ class Sweep(Config):
     match: Literal["none", "params", "flops", "state"] = "none"
     budget: BudgetConfig | None = None
     search: SearchConfig | None = None
+    rank: RankConfig | None = None
     confirm: ConfirmConfig | None = None
     resources: ResourcesConfig = ResourcesConfig()
 
@@ -304,12 +312,12 @@ class Sweep(Config):
     @property
     def metric(self) -> str:
         """The metric arms are compared by."""
-        return self.search.metric if self.search else "val_loss"
+        return (self.search or self.rank or RankConfig()).metric
 
     @property
     def mode(self) -> Literal["min", "max"]:
         """Whether smaller (`min`) or larger (`max`) values of the metric are better."""
-        return self.search.mode if self.search else "min"
+        return (self.search or self.rank or RankConfig()).mode
 
     @property
     def seeds(self) -> tuple[int, ...]:
@@ -414,12 +422,22 @@ def merge(base: Any, change: Any, key: str = "") -> Any:
     return {**base, **{name: merge(base.get(name), value, name) for name, value in change.items()}}
 
 
-def load_sweep(path: str | Path, overrides: Sequence[str] = ()) -> Sweep:
+def load_sweep(
+    path: str | Path,
+    overrides: Sequence[str] = (),
+    *,
+    plain: bool = False,
+    scale: str | None = None,
+    solve: bool = True,
+) -> Sweep:
     """Read, override and check a sweep file.
 
     Args:
         path: the YAML file.
         overrides: `a.b=c` texts; the value is read as YAML.
+        plain: without its search; see `sweepfile.plain`.
+        scale: `tiny`: made small; see `scale.tiny`.
+        solve: fill in what `match:` and `budget:` come to, which takes torch.
 
     Raises:
         SweepError: everything wrong with the file and the overrides, one line per mistake.
@@ -428,4 +446,4 @@ def load_sweep(path: str | Path, overrides: Sequence[str] = ()) -> Sweep:
 
     raw = sweepfile.read(path)
     sweepfile.override(raw, overrides)
-    return check.checked(raw)
+    return check.checked(sweepfile.plain(raw) if plain else raw, scale=scale, solve=solve)

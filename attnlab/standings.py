@@ -4,35 +4,80 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from statistics import mean, stdev
-from typing import Any
+from typing import Any, Literal, TypedDict, cast
 
 from attnlab.certificate import certificate, edges
 from attnlab.config import Sweep
 from attnlab.extension import Extension, extension
-from attnlab.runs import STATES, Results, better
+from attnlab.runs import STATES, Results, State, better
 
 SIZES = ("n_params", "n_params_non_embedding", "flops_per_token", "state_bytes")
+PACE = ("tokens_per_s", "peak_mem_gib")
 
 
-def standings(sweep: Sweep, results: Sequence[Results], baselines: Mapping[str, float] | None = None) -> dict[str, Any]:
-    """`leaderboard.json`.
+class Best(TypedDict):
+    """An arm's best trial of the search, or of its runs where there is no search."""
 
-    Returns:
-        {sweep, metric, mode, baselines, ranking: [arm, ...], edges: [sentence, ...], arms: {arm: row}} with, per
-        arm, `counts` by state,
-        `best` {trial_id, value, step, settings, state} or None, `confirm` {n, mean, std, values, settings} or None,
-        `steps`, `tokens`, `seconds`, `device_seconds`, and the best trial's `n_params`, `n_params_non_embedding`,
-        `flops_per_token`, `state_bytes`, and `certificate` (see `certificate`). Arms are ranked by the mean of
-        their confirm runs where every arm has them, else by their best value in the search; arms without a value last.
-    """
+    trial_id: str
+    value: float
+    step: int
+    settings: dict[str, Any]  # as sampled, by dotted key
+    state: State
+
+
+class Confirm(TypedDict):
+    """What an arm's best settings came to, trained unstopped once per seed."""
+
+    n: int
+    mean: float
+    std: float | None  # of a sample; None for one run
+    values: list[float]
+    settings: dict[str, Any]
+
+
+class Standing(TypedDict):
+    """An arm's row of the leaderboard: sums over its trials, and sizes and pace of its best one."""
+
+    counts: dict[str, int]  # trials by state
+    best: Best | None
+    confirm: Confirm | None
+    steps: int
+    tokens: int
+    seconds: float
+    device_seconds: float
+    n_params: int | None
+    n_params_non_embedding: int | None
+    flops_per_token: float | None
+    state_bytes: int | None
+    tokens_per_s: float | None  # between its last two reports
+    peak_mem_gib: float | None  # of the GPU, in training and validation
+    certificate: dict[str, Any]  # how it was tuned, see `certificate`
+
+
+class Leaderboard(TypedDict):
+    """`leaderboard.json`."""
+
+    sweep: str
+    metric: str
+    mode: Literal["min", "max"]
+    baselines: dict[str, float]
+    ranked_by: str
+    ranking: list[str]  # arms, the best first
+    edges: list[str]  # sentences on best settings at the end of their range
+    arms: dict[str, Standing]
+
+
+def standings(sweep: Sweep, results: Sequence[Results], baselines: Mapping[str, float] | None = None) -> Leaderboard:
+    """`leaderboard.json`. Arms are ranked by the mean of their confirm runs where every arm has them, else by their
+    best value in the search; arms without a value last."""
     more = extension(sweep, results)
     rows = {arm: _row(sweep, arm, [r for r in results if r["arm"] == arm], more) for arm in sweep.arms}
     confirmed = all(row["confirm"] for row in rows.values())
     sign = 1 if sweep.mode == "min" else -1
 
     def place(arm: str) -> tuple[bool, float]:
-        row = rows[arm]
-        value = row["confirm"]["mean"] if confirmed else row["best"] and row["best"]["value"]
+        confirm, best = rows[arm]["confirm"], rows[arm]["best"]
+        value = confirm["mean"] if confirmed and confirm else best and best["value"]
         return (value is None, 0.0 if value is None else sign * value)
 
     return {
@@ -64,11 +109,11 @@ def best_result(results: Iterable[Results], metric: str, mode: str) -> Results |
     return best
 
 
-def _row(sweep: Sweep, arm: str, results: Sequence[Results], more: Extension | None) -> dict[str, Any]:
+def _row(sweep: Sweep, arm: str, results: Sequence[Results], more: Extension | None) -> Standing:
     search = [r for r in results if r["phase"] == "search"]
     top = best_result(search or results, sweep.metric, sweep.mode)
     confirmed, finals = _confirmed(sweep, results)
-    return {
+    row = {
         "counts": {state: sum(r["state"] == state for r in results) for state in STATES},
         "best": top
         and {
@@ -89,8 +134,10 @@ def _row(sweep: Sweep, arm: str, results: Sequence[Results], more: Extension | N
         else None,
         **{key: sum(r[key] for r in results) for key in ("steps", "tokens", "seconds", "device_seconds")},  # type: ignore[literal-required]
         **{key: top.get(key) if top else None for key in SIZES},
+        **{key: ((top and top["last"]) or {}).get(key) for key in PACE},
         "certificate": certificate(sweep, arm, results, *((more.trials, more.spaces[arm]) if more else ())),
     }
+    return cast(Standing, row)
 
 
 def best_settings(search: Iterable[Results], metric: str, mode: str, count: int) -> list[dict[str, Any]]:

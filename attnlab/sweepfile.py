@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from attnlab.config import Sweep, SweepError, did_you_mean, expand
+from attnlab.config import Sweep, SweepError, did_you_mean, expand, trial_part
 
 
 class Loader(yaml.SafeLoader):
@@ -102,6 +102,20 @@ def override(raw: dict[str, Any], overrides: Sequence[str]) -> None:
             _set(raw, parts, parse(value, key))
     if problems:
         raise SweepError(problems)
+
+
+def plain(raw: Mapping[str, Any]) -> dict[str, Any]:
+    """A raw tree without its search: every arm as declared, once per seed of `confirm` (without: once). Its name ends
+    in `-plain`, so its results lie beside the searched sweep's. A sweep without a search is its own plain version."""
+    search = raw.get("search")
+    if not isinstance(search, Mapping):
+        return dict(raw)
+    out = {key: value for key, value in raw.items() if key != "search"} | {"name": f"{raw.get('name')}-plain"}
+    if rank := {key: search[key] for key in ("metric", "mode") if key in search}:
+        out["rank"] = rank
+    if isinstance(arms := raw.get("arms"), Mapping):
+        out["arms"] = {arm: trial_part(own) if isinstance(own, Mapping) else own for arm, own in arms.items()}
+    return out
 
 
 def _set(tree: dict[str, Any], parts: Sequence[str], value: Any) -> None:

@@ -128,7 +128,7 @@ def train(
             records.write(row)
             mark, since = time.perf_counter(), 0
             loss_sum.zero_()
-            if not math.isfinite(scores[job.metric]):
+            if not math.isfinite(scores.get(job.metric, train_loss)):  # of trials ranked by speed, the loss says it
                 state = "diverged"
             elif lead and not last and step % trial.train.save_every_steps == 0:
                 clocks = {"seconds": row["seconds"], "trained": pace.trained}

@@ -161,6 +161,27 @@ def test_broken_yaml_and_a_missing_file_are_one_line(tmp_path):
         load_sweep(tmp_path / "stduy.yaml")
 
 
+def test_a_plain_sweep_has_no_search_but_its_metric_and_a_name_of_its_own(tmp_path):
+    text = GOOD.replace("trials: 3", "trials: 3\n  metric: val_bpb") + "confirm: {seeds: [4, 5]}\n"
+    text = text.replace("gla: {", "gla: {search.space: {optim.weight_decay: {choice: [0.0, 0.1]}}, ")
+    searched, plain = load_sweep(write(tmp_path, text)), load_sweep(write(tmp_path, text), plain=True)
+    assert (searched.name, plain.name) == ("study", "study-plain")
+    assert plain.search is None and (plain.metric, plain.mode, plain.seeds) == ("val_bpb", "min", (4, 5))
+    assert "search" not in plain.arms["gla"] and plain.total_trials == 4
+    assert all(plain.trial_of(arm) == searched.trial_of(arm) for arm in searched.arms)
+    assert load_sweep(write(tmp_path, sweepfile.dump(plain)), plain=True) == plain, "it is its own plain version"
+
+
+def test_what_a_sweep_without_a_search_is_ranked_by(tmp_path):
+    plain = GOOD[: GOOD.index("search:")]
+    sweep = load_sweep(write(tmp_path, plain + "rank: {metric: val_bpb, mode: max}\n"))
+    assert (sweep.metric, sweep.mode) == ("val_bpb", "max")
+    found = problems(tmp_path, plain + "rank: {metric: val_bpp}\n")
+    assert found[0].startswith("rank.metric") and "did you mean 'val_bpb'" in found[0]
+    (line,) = problems(tmp_path, GOOD + "rank: {metric: val_bpb}\n")
+    assert line.startswith("rank:") and "leave one" in line
+
+
 @given(st.floats(allow_nan=False, allow_infinity=False))
 def test_floats_are_read_as_yaml_1_2_writes_them(value):
     assert sweepfile.parse(f"x: {value!r}", "t")["x"] == value
@@ -174,13 +195,6 @@ def test_yes_and_no_are_words():
 def test_a_written_sweep_reads_back_equal(tmp_path):
     sweep = load_sweep(write(tmp_path, GOOD))
     assert load_sweep(write(tmp_path, sweepfile.dump(sweep))) == sweep
-
-
-@pytest.mark.parametrize("path", sorted((ROOT / "sweeps").glob("*.yaml")), ids=lambda p: p.stem)
-def test_every_sweep_that_comes_with_attnlab_is_sound(path):
-    sweep = load_sweep(path)
-    assert sweep.description and sweep.hypothesis
-    assert path.read_text().startswith("# ")
 
 
 def test_a_mixer_that_names_itself_replaces_the_other_whole():

@@ -84,7 +84,8 @@ class Board:
         self._slots = slots
         self._sweep, self._total, self._steps, self._baselines = sweep, total, total_steps, baselines
         self._planned = total
-        self._console = Console(width=None if sys.stdout.isatty() else 110, highlight=False)
+        # in a notebook too plain lines: rich would make an output of its own of each
+        self._console = Console(width=None if sys.stdout.isatty() else 110, highlight=False, force_jupyter=False)
         self._live = Live(console=self._console, refresh_per_second=2, transient=True) if sys.stdout.isatty() else None
         self._start, self._next = time.monotonic(), 0.0
         self._running: dict[str, dict[str, Any]] = {}

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import socket
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,7 +16,7 @@ from attnlab.check import precision_problems, prepared
 from attnlab.config import Sweep, SweepError
 from attnlab.extension import planned
 from attnlab.runs import SweepDir
-from attnlab.standings import standings
+from attnlab.standings import Leaderboard, standings
 from attnlab.sweep import sharing
 from attnlab.sweepfile import dump, normal, parse
 
@@ -54,13 +56,14 @@ def run(
     address: str | None = None,
     resume: bool = False,
     kernel_cache: str | Path | None = None,
-) -> dict[str, Any]:
+) -> Leaderboard:
     """Run a sweep to its end and write its report.
 
     Args:
         sweep: what to run.
         results: the folder that holds sweeps' folders; on a cluster, one that every node sees.
-        address: None: a Ray of our own on this machine; `auto` or an URL: a cluster that is up.
+        address: None: the Ray that this process is connected to, which is left up, else one of our own on this machine;
+            `auto` or an URL: a cluster that is up.
         resume: go on with what the sweep's folder holds.
         kernel_cache: the cluster's tuned kernels; see `attnlab.kernels.warm.directory`.
 
@@ -130,6 +133,8 @@ def changes(old: Sweep, new: Sweep) -> list[str]:
         a, b = (getattr(s.search, key, None) for s in (old, new))
         if a != b:
             out.append(f"search.{key}: {a!r} there, {b!r} here")
+    if (old.metric, old.mode) != (new.metric, new.mode) and not (old.search and new.search):
+        out.append(f"rank: {old.mode} {old.metric} there, {new.mode} {new.metric} here")
     for arm in old.arms.keys() & new.arms.keys():
         a, b = (s.arms[arm].get("search") for s in (old, new))
         if a != b:
@@ -147,30 +152,37 @@ def _differences(a: Any, b: Any, path: str = "") -> Iterator[tuple[str, Any, Any
 
 @contextmanager
 def cluster(address: str | None, sweep: Sweep, need: sharing.Need) -> Iterator[tuple[Any, int]]:
-    """Ray, up: one of our own, which ends with us, or a cluster's. Yields a slot's shape and how many slots to start.
+    """Ray, up: the process's, one of our own, which ends with us, or a cluster's. Yields a slot's shape and how many to
+    start.
 
     `need`: the largest trial's, which says how many of them share a GPU.
 
     Raises:
         EngineError: nobody answers, or not one slot fits.
     """
+    theirs = "ray" in sys.modules and sys.modules["ray"].is_initialized()  # the caller's, who goes on with it
+    if theirs and address:
+        raise EngineError(f"--address {address}: this process is connected to Ray already; leave the address out")
     if address and address != "auto":
         _knock(address)
     for key, value in ENVIRONMENT.items():
         os.environ.setdefault(key, value)
+    logging.getLogger("ray.widgets.util").setLevel(logging.ERROR)  # it asks notebooks for widgets
     import ray
 
     from attnlab.sweep.slots import Shape
 
     quiet = {"log_to_driver": False, "logging_level": "ERROR"}
+    log, level = logging.getLogger("ray"), logging.getLogger("ray").level
     try:
         if address:
             ray.init(address=address, **quiet)
-        else:
-            ray.init(include_dashboard=False, **quiet)
+        elif not theirs:
+            ray.init("local", include_dashboard=False, **quiet)  # not whatever cluster happens to be up here
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise EngineError(f"--address {address}: {str(error).splitlines()[0]}") from None
     try:
+        log.setLevel(logging.ERROR)
         have = ray.cluster_resources()
         r = sweep.resources
         gpus = sharing.gpus_per_worker(r, need, have, sweep.total_trials)
@@ -185,7 +197,9 @@ def cluster(address: str | None, sweep: Sweep, need: sharing.Need) -> Iterator[t
         slots = fit if r.max_concurrent == "auto" else min(fit, r.max_concurrent)
         yield shape, min(slots, sweep.total_trials)
     finally:
-        ray.shutdown()
+        log.setLevel(level)
+        if not theirs:
+            ray.shutdown()
 
 
 def _knock(address: str) -> None:
@@ -208,7 +222,7 @@ def _search(
     baselines: dict[str, float],
     need: sharing.Need,
     kernel_cache: Path,
-) -> dict[str, Any]:
+) -> Leaderboard:
     """Slots up, Tune through them, slots down."""
     from ray import tune
 
@@ -246,6 +260,7 @@ def _search(
                     name="tune",
                     storage_path=str(folder.ray),
                     verbose=0,
+                    progress_reporter=tune.CLIReporter(),  # silent; a notebook's own would clear the cell's output
                     callbacks=[watch],
                     failure_config=tune.FailureConfig(max_failures=RETRIES),
                 ),
@@ -259,4 +274,5 @@ def _search(
         raise
     finally:
         watch.write()
+        slots.release()
     return watch.board()

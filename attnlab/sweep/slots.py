@@ -21,6 +21,8 @@ import ray.exceptions
 from ray import train as ray_train
 from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
+from ray.util import placement_group_table, remove_placement_group
+from ray.util.placement_group import PlacementGroup
 
 from attnlab.runs import Job, SweepDir
 from attnlab.sweep import sharing
@@ -63,6 +65,8 @@ class Slots:
     def __init__(self, count: int, shape: Shape, pool: Any, folder: SweepDir, max_failures: int, kernel_cache: Path):
         self.boxes = [Mailbox.remote(max_failures) for _ in range(count)]  # type: ignore[attr-defined]
         self.errors: list[BaseException] = []
+        self._pool = pool
+        self._others = {*_controllers(), *_groups()}  # the caller's own Train runs, in a Ray that is the caller's
         trainers = [
             SlotTrainer(
                 work,
@@ -141,15 +145,41 @@ class Slots:
         their workers are up; the cluster's table of actors knows them all.
         """
         self._unguard()
-        from ray._private import state, worker
-        from ray._raylet import ActorID
+        from ray._private import worker
+        from ray._raylet import ActorID, PlacementGroupID
 
-        job = ray.get_runtime_context().get_job_id()
-        for actor_id, row in state.actors().items():
-            if row["ActorClassName"] == "TrainController" and row["JobID"] == job:
+        for actor_id in _controllers():
+            if actor_id not in self._others:
                 worker.global_worker.core_worker.kill_actor(ActorID.from_hex(actor_id), True)
         for thread in self._threads:
             thread.join(timeout_s)
+        for group_id in _groups():  # a killed controller's stays as long as Ray does
+            if group_id not in self._others:
+                remove_placement_group(PlacementGroup(PlacementGroupID.from_hex(group_id)))
+
+    def release(self) -> None:
+        """End the actors behind the slots, which a Ray that goes on would keep."""
+        for actor in (*self.boxes, self._pool):
+            ray.kill(actor)
+
+
+def _controllers() -> list[str]:
+    """The Train controllers that this process's job has started and that live, by their actors' ids."""
+    from ray._private import state
+
+    job = ray.get_runtime_context().get_job_id()
+    return [
+        actor_id
+        for actor_id, row in state.actors().items()
+        if row["ActorClassName"] == "TrainController" and row["JobID"] == job and row["State"] != "DEAD"
+    ]
+
+
+def _groups() -> list[str]:
+    """The placement groups that this process's job has, by their ids, which end in the job's."""
+    job = ray.get_runtime_context().get_job_id()
+    live = (i for i, row in placement_group_table().items() if row["state"] != "REMOVED")
+    return [group_id for group_id in live if group_id.endswith(job)]
 
 
 def work(config: dict[str, Any]) -> None:

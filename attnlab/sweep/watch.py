@@ -13,7 +13,7 @@ from ray import tune
 
 from attnlab.config import Sweep
 from attnlab.runs import Job, Results, SweepDir, write_json, write_lines
-from attnlab.standings import standings
+from attnlab.standings import Leaderboard, standings
 from attnlab.sweep.board import Board
 from attnlab.sweep.search import ArmSearch
 from attnlab.sweep.transient import Transient
@@ -39,7 +39,7 @@ class Watch(Transient, tune.Callback):
         """Every trial that has ended, in this session and before, by arm and number."""
         return [r for arm in self._search.arms.values() for _, r in sorted(arm.ended.items())]
 
-    def board(self) -> dict[str, Any]:
+    def board(self) -> Leaderboard:
         """The leaderboard as it stands."""
         return standings(self._sweep, self.results(), self._baselines)
 

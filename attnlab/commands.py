@@ -1,0 +1,160 @@
+"""What launch.py's options do beside running a sweep: which sweeps and arms are meant, the lists, checks and summaries.
+
+A mistake in any of several sweeps is told before the first one starts.
+"""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from attnlab import sweepfile
+from attnlab.config import Sweep, SweepError, did_you_mean, load_sweep
+
+SWEEPS = Path(__file__).parents[1] / "sweeps"
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a sweep ended: its exit code, its leaderboard if there is one, and in words if not."""
+
+    sweep: Sweep
+    code: int
+    board: Mapping[str, Any] | None = None
+    why: str = ""
+
+
+def files_and_overrides(words: Sequence[str]) -> tuple[list[str], list[str]]:
+    """What stands on the command line without an option: sweep files, and `a.b=c` texts."""
+    files: list[str] = []
+    overrides: list[str] = []
+    for word in words:
+        is_file = Path(word).exists() or ("=" not in word and (word.endswith((".yaml", ".yml")) or not files))
+        (files if is_file else overrides).append(word)
+    return files, overrides
+
+
+def chosen(args: Namespace) -> list[Sweep]:
+    """The sweeps that are asked for, each with the arms that are asked for.
+
+    Raises:
+        SweepError: every mistake in any of them, one line each.
+    """
+    files, overrides = files_and_overrides(args.words)
+    if not files:
+        raise SweepError(["which sweep? launch.py sweeps/quickstart.yaml, or --list"])
+    wanted = args.only or []
+    if len(files) > 1 and wanted:
+        files = _with_arms(files, wanted)
+    sweeps, problems = [], []
+    for file in files:
+        where = f"{file}: " if len(files) > 1 else ""
+        try:
+            sweep = load_sweep(file, overrides, plain=args.plain, scale=args.scale, solve=not args.list)
+            here = [arm for arm in wanted if arm in sweep.arms or len(files) == 1]
+            sweeps.append(sweep.only(here) if wanted else sweep)
+        except SweepError as error:
+            problems += [line if line.startswith(file) else where + line for line in error.problems]
+    for name in {s.name: None for s in sweeps if sum(s.name == other.name for other in sweeps) > 1}:
+        problems.append(f"name: {name} is the name of two of these sweeps, which would share one folder")
+    if problems:
+        raise SweepError(problems)
+    return sweeps
+
+
+def _with_arms(files: Sequence[str], wanted: Sequence[str]) -> list[str]:
+    """The files that have any of the arms. Raises SweepError if one is in none."""
+    arms = {file: sweepfile.read(file).get("arms") for file in files}
+    known = [arm for own in arms.values() if isinstance(own, Mapping) for arm in own]
+    if problems := [f"--only {arm}: no such arm{did_you_mean(arm, known)}" for arm in wanted if arm not in known]:
+        raise SweepError(problems)
+    return [file for file, own in arms.items() if isinstance(own, Mapping) and any(arm in own for arm in wanted)]
+
+
+def list_sweeps(args: Namespace) -> int:
+    """Every sweep file with its arms, and every task; or the files named."""
+    from attnlab.tasks import summaries
+
+    named = [Path(file) for file in files_and_overrides(args.words)[0]]
+    for path in named or sorted(SWEEPS.glob("*.yaml")):
+        sweep = load_sweep(path, solve=False)
+        here = path.resolve()
+        print(f"{here.relative_to(Path.cwd()) if here.is_relative_to(Path.cwd()) else path}: {sweep.description}")
+        print(f"    {len(sweep.arms)} arms x {sweep.trials_per_arm} trials: {', '.join(sweep.arms)}")
+    print("tasks, for `task: {name: ...}`; settings and an example row are in attnlab/tasks/NAME.py:")
+    for name, summary in summaries().items():
+        print(f"    {name:20}{summary}")
+    return 0
+
+
+def plan(sweeps: Sequence[Sweep]) -> int:
+    """What would run."""
+    from attnlab.plan import show
+
+    for number, sweep in enumerate(sweeps):
+        if number:
+            print(f"\n{'-' * 100}")
+        show(sweep)
+    return 0
+
+
+def warm(sweeps: Sequence[Sweep], args: Namespace) -> int:
+    """Tune the kernels of all arms; a table of arm, type of GPU and seconds."""
+    from attnlab.sweep.engine import EngineError
+    from attnlab.sweep.warmup import alone
+
+    failed = False
+    for sweep in sweeps:
+        try:
+            outcomes = alone(sweep, args.results, address=args.address, kernel_cache=args.kernel_cache)
+        except EngineError as error:
+            raise SweepError([str(error)]) from None
+        print("\n".join(map(str, outcomes)))
+        failed = failed or any(outcome.error for outcome in outcomes)
+    return int(failed)
+
+
+def check_all(sweeps: Sequence[Sweep], args: Namespace) -> None:
+    """Of several sweeps, whether each one's folder, data and mixers are fit, so that none is stopped halfway by a
+    mistake in the next. One alone is checked as it starts.
+
+    Raises:
+        SweepError: what is wrong, one line each, with the sweep's name.
+    """
+    from attnlab.check import prepared
+    from attnlab.runs import SweepDir
+    from attnlab.sweep.engine import EngineError, check_folder
+
+    problems = []
+    for sweep in sweeps if len(sweeps) > 1 else ():
+        try:
+            check_folder(sweep, SweepDir(args.results.resolve() / sweep.name), args.resume)
+            prepared(sweep)
+        except EngineError as error:
+            problems.append(f"{sweep.name}: {error}")
+        except SweepError as error:
+            problems += [f"{sweep.name}: {line}" for line in error.problems]
+    if problems:
+        raise SweepError(problems)
+
+
+def summary(ended: Sequence[Ended]) -> str:
+    """One line per sweep: how it ended, its best arm, where its results are."""
+    width = max(len(e.sweep.name) for e in ended)
+    return "\n".join(f"{e.sweep.name:<{width}}  {_said(e)}" for e in ended)
+
+
+def _said(ended: Ended) -> str:
+    if ended.board is None:
+        return ended.why
+    board, first = ended.board, ended.board["ranking"][0]
+    row = board["arms"][first]
+    value = row["confirm"]["mean"] if board["ranked_by"] == "confirm mean" else row["best"] and row["best"]["value"]
+    failed = sum(row["counts"]["failed"] for row in board["arms"].values())
+    best = (
+        f"best {first} with {board['metric']} {value:.4f} ({board['ranked_by']})" if value is not None else "no value"
+    )
+    return f"{len(board['arms'])} arms, {best}" + (f"; {failed} trials failed" if failed else "")
