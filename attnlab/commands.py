@@ -43,10 +43,10 @@ def chosen(args: Namespace) -> list[Sweep]:
     Raises:
         SweepError: every mistake in any of them, one line each.
     """
-    files, overrides = files_and_overrides(args.words)
+    wanted = [word for word in args.only or [] if "=" not in word]  # `--only ARM a.b=c` reads on to the end
+    files, overrides = files_and_overrides([*args.words, *(word for word in args.only or [] if "=" in word)])
     if not files:
         raise SweepError(["which sweep? launch.py sweeps/quickstart.yaml, or --list"])
-    wanted = args.only or []
     if len(files) > 1 and wanted:
         files = _with_arms(files, wanted)
     sweeps, problems = [], []

@@ -115,6 +115,11 @@ def test_only_looks_for_arms_in_all_files(files, ran, capsys):
     assert ran == [] and "--only standrd: no such arm; did you mean 'standard'?" in capsys.readouterr().err
 
 
+def test_changes_may_follow_the_arms(files, ran):
+    assert ran(files[0], "--only", "gla", "both", "trial.train.max_steps=24") == 0
+    assert [(list(s.arms), s.trial_of("gla").train.max_steps) for s in ran] == [(["gla", "both"], 24)]
+
+
 def test_plain_and_tiny_have_names_of_their_own(files, ran):
     assert (
         ran(files[0], "--plain") == ran(files[0], "--scale", "tiny") == ran(*files, "--plain", "--scale", "tiny") == 0
