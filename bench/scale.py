@@ -93,7 +93,11 @@ class Pool:
     folder = ""
 
     @classmethod
-    def remote(cls) -> Any:
+    def options(cls, **options: Any) -> Any:
+        return cls
+
+    @classmethod
+    def remote(cls, *args: Any) -> Any:
         marks = Path(cls.folder) / "marks"
         marks.mkdir(parents=True, exist_ok=True)
         return _Marking({"folder": cls.folder, "mark": SimpleNamespace(remote=_Touch(str(marks)))})
@@ -116,7 +120,7 @@ class _Touch:
 class Slots:
     """In the slots' place: there are none."""
 
-    def __init__(self, *args: Any):
+    def __init__(self, *args: Any, **kwargs: Any):
         self.errors: list[BaseException] = []
 
     def close(self) -> None: ...
