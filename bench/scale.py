@@ -121,11 +121,13 @@ class Slots:
     """In the slots' place: there are none."""
 
     def __init__(self, *args: Any, **kwargs: Any):
-        self.errors: list[BaseException] = []
+        self.errors: list[str] = []
 
     def close(self) -> None: ...
 
     def abandon(self) -> None: ...
+
+    def release(self) -> None: ...
 
 
 class Meter:

@@ -24,6 +24,7 @@ import ray.exceptions
 from ray.train import UserCallback
 
 BEAT_S = 5.0  # between two signs of life, at most
+FIRST_STEP_S = 6 * 3600.0  # a worker may take to its first step: no data or kernels take as long
 FENCE_S = 30.0  # without an answer of its mailbox a worker ends: another may soon train its trial
 LOST_S = 90.0  # without workers a slot gives its trial to another one; they may take a minute to start
 CRASH_LINES = 12  # of a crash's traceback that are kept
@@ -33,14 +34,17 @@ CRASH_LINES = 12  # of a crash's traceback that are kept
 class Vital:
     """The mailbox's clock for the trial that is being trained.
 
-    Steps are only expected once there was one: before it data may be prepared and kernels tuned for as long as they
-    take, or waited for while another process does it. A word from the process is expected all along.
+    Steps are expected every `hang_s` only once there was one: before it data are prepared and kernels tuned, or waited
+    for while another process does it. A word from the process is expected all along.
     """
 
     hang_s: float | None  # None: never hung
     heard: float = field(default_factory=time.monotonic)
-    moved: float = 0.0
+    moved: float = field(init=False)
     count: int = 0
+
+    def __post_init__(self) -> None:
+        self.moved = self.heard
 
     def beat(self, count: int, now: float) -> None:
         """A sign of life, with the number of things done so far (steps, batches of a validation)."""
@@ -54,6 +58,8 @@ class Vital:
             return None
         if now - self.heard > self.hang_s + BEAT_S:
             return f"it hung: its process gave no sign of life for {self.hang_s:g} s (resources.hang_s)"
+        if not self.count and now - self.moved > FIRST_STEP_S:
+            return f"it hung: no first step was done in {FIRST_STEP_S / 3600:g} hours"
         if self.count and now - self.moved > self.hang_s + 2 * BEAT_S:
             return f"it hung: no step was done in {self.hang_s:g} s (resources.hang_s)"
         return None

@@ -14,10 +14,10 @@ import ray.exceptions
 
 from attnlab.config import ResourcesConfig
 from attnlab.sweep import health
-from attnlab.sweep.health import BEAT_S, Vital, cause, where
+from attnlab.sweep.health import BEAT_S, FIRST_STEP_S, Vital, cause, where
 
 
-def test_a_worker_may_take_any_time_to_its_first_step_and_hang_s_after_it():
+def test_a_worker_may_take_hours_to_its_first_step_and_hang_s_after_it():
     vital = Vital(60, heard=0)
     for now in range(0, 7200, 5):  # data prepared, kernels tuned: it lives, but does no step
         vital.beat(0, now)
@@ -31,6 +31,9 @@ def test_a_worker_may_take_any_time_to_its_first_step_and_hang_s_after_it():
     assert "no step was done in 60 s (resources.hang_s)" in vital.hung(7300)
     vital.beat(2, 7300)
     assert vital.hung(7300) is None
+    never = Vital(60, heard=0)
+    never.beat(0, FIRST_STEP_S + 1)
+    assert "no first step" in never.hung(FIRST_STEP_S + 1)
 
 
 def test_a_process_that_says_nothing_hangs_even_before_its_first_step():
