@@ -252,8 +252,8 @@ class ResourcesConfig(Config):
         gt=0.0,
         description="a worker that, once it has done a step, does none for so many seconds is restarted (null: never). "
         "Half an hour is torch.distributed's own limit, and far beyond what may lie between two steps: kernels for a "
-        "batch of another shape (minutes), a checkpoint on slow storage. Data and kernels come before the first step, to "
-        "which it may take hours",
+        "batch of another shape (minutes), a checkpoint on slow storage. To its first step, after data and kernels, it "
+        "may take hours",
     )
     node_wait_s: float = Field(
         600.0, gt=0.0, description="seconds without any worker, after nodes were lost, before the sweep ends resumably"
