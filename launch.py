@@ -1,7 +1,7 @@
 """Run sweeps:  python launch.py sweeps/quickstart.yaml [more.yaml ...] [key=value ...]
 
-Exit codes: 0 done, 1 done but some trial failed, 2 a mistake in what was asked (nothing was written), 130 Ctrl-C. Of
-several sweeps, the worst.
+Exit codes: 0 done; 1 done but some trial failed, or stopped for want of workers or of room (one line says so, and
+--resume goes on); 2 a mistake in what was asked (nothing was written); 130 Ctrl-C. Of several sweeps, the worst.
 """
 
 from __future__ import annotations
@@ -73,15 +73,15 @@ def run(sweeps: list[Sweep], args: argparse.Namespace) -> int:
 
 def launch(sweep: Sweep, args: argparse.Namespace) -> Ended:
     """Run, analyse, say where everything is."""
-    from attnlab.sweep.engine import EngineError, SlotError, run
+    from attnlab.sweep.engine import EngineError, SweepStopped, run
 
     where = args.results / sweep.name
     try:
         how = {"address": args.address, "resume": args.resume, "kernel_cache": args.kernel_cache}
-        board = run(sweep, args.results, **how)
-    except (EngineError, SlotError, SweepError) as error:
+        board = run(sweep, args.results, **how, own_process=True)
+    except (EngineError, SweepStopped, SweepError) as error:
         print("\n".join(f"error: {line}" for line in getattr(error, "problems", [error])), file=sys.stderr)
-        return Ended(sweep, 1 if isinstance(error, SlotError) else 2, why=str(error).splitlines()[0])
+        return Ended(sweep, 1 if isinstance(error, SweepStopped) else 2, why=str(error).splitlines()[0])
     except KeyboardInterrupt:
         again = shlex.join([sys.executable, *sys.argv, *([] if args.resume else ["--resume"])])
         print(f"\nstopped; what ended is kept. Go on with:\n  {again}", file=sys.stderr)

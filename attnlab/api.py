@@ -164,6 +164,7 @@ def run_sweep(
 
     Raises:
         SweepError, EngineError: as on the command line; nothing was written.
+        SweepStopped: it cannot go on here, such as for a full disk; what ended is kept, and `resume` goes on.
     """
     from attnlab.sweep.engine import run
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Callable
@@ -22,13 +23,16 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from transformers.utils import logging
 
-from attnlab.runs import TrialDir
+from attnlab.runs import TrialDir, room_for
 
 KEEP = 2  # the newest may be the one a crash or a full disk left useless
 
 
 def save(trial: TrialDir, step: int, model: torch.nn.Module, optimizer: Any, state: dict[str, Any]) -> Path:
-    """Write `step_<step>/`; older ones beyond KEEP go. `state` is JSON: what the loop needs beside the weights."""
+    """Write `step_<step>/`; older ones beyond KEEP go. `state` is JSON: what the loop needs beside the weights.
+
+    Raises NoRoom when the disk is full; nothing has changed then.
+    """
 
     def fill(folder: Path) -> None:
         _save(tensors(model), folder / "model.safetensors")
@@ -44,12 +48,6 @@ def tidy(trial: TrialDir, keep: int = 1) -> None:
     """Remove all but the newest `keep` resumable checkpoints."""
     for old in steps(trial)[:-keep]:
         shutil.rmtree(old, ignore_errors=True)
-
-
-def clear(trial: TrialDir) -> None:
-    """Remove what a process that was killed while it wrote has left; for the one process that writes here."""
-    for left in trial.checkpoints.glob(".*"):
-        shutil.rmtree(left, ignore_errors=True)
 
 
 def steps(trial: TrialDir) -> list[Path]:
@@ -108,18 +106,23 @@ def export(trial: TrialDir, model: Any, tokenizer_json: str | None, eos_id: int 
 
 
 def _write(path: Path, fill: Callable[[Path], None]) -> Path:
-    """Fill a folder beside `path`, put it on the disk, and rename it into place."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
-    try:
-        fill(folder)
-        for file in folder.iterdir():
-            with file.open("rb") as handle:
-                os.fsync(handle.fileno())
-        folder.chmod(0o755)
-        if path.exists():
-            shutil.rmtree(path)
-        os.replace(folder, path)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+    """Fill a folder beside `path`, put it on the disk, and rename it into place. Raises NoRoom."""
+    with room_for(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        folder = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
+        try:
+            fill(folder)
+            for file in folder.iterdir():
+                with file.open("rb") as handle:
+                    os.fsync(handle.fileno())
+            folder.chmod(0o755)
+            if path.exists():
+                shutil.rmtree(path)
+            os.replace(folder, path)
+        except SafetensorError as error:  # it says the system's errors in words only
+            if number := re.search(r"\(os error (\d+)\)", str(error)):
+                raise OSError(int(number[1]), os.strerror(int(number[1])), str(path)) from error
+            raise
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
     return path

@@ -244,7 +244,20 @@ class ResourcesConfig(Config):
     cpus_per_worker: PositiveInt = 1
     gpus_per_worker: Literal["auto"] | float = "auto"
     max_concurrent: Literal["auto"] | PositiveInt = "auto"
-    max_failures: int = Field(2, ge=0, description="restarts of a trial whose worker died before it counts as failed")
+    max_failures: int = Field(
+        2, ge=0, description="restarts of a trial whose worker died without getting further, before it counts as failed"
+    )
+    hang_s: float | None = Field(
+        1800.0,
+        gt=0.0,
+        description="a worker that, once it has done a step, does none for so many seconds is restarted (null: never). "
+        "Half an hour is torch.distributed's own limit, and far beyond what may lie between two steps: kernels for a "
+        "batch of another shape (minutes), a checkpoint on slow storage. To its first step, after data and kernels, it "
+        "may take hours",
+    )
+    node_wait_s: float = Field(
+        600.0, gt=0.0, description="seconds without any worker, after nodes were lost, before the sweep ends resumably"
+    )
 
     @field_validator("gpus_per_worker")
     @classmethod

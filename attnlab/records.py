@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 
 from torch.utils.tensorboard import SummaryWriter
 
-from attnlab.runs import Job, MetricsWriter, Results, TrialDir, write_json
+from attnlab.runs import Job, MetricsWriter, Results, TrialDir, room_for, write_json
 
 SKIP = ("step", "tokens")
 
@@ -15,30 +16,34 @@ class Records:
     """One trial's records, open while it trains (a context manager). On ranks other than 0 it writes nothing."""
 
     def __init__(self, home: TrialDir, resumed_step: int, lead: bool):
-        """Rows and events after `resumed_step` (0: all of them) are dropped: they are made again."""
+        """Rows and events after `resumed_step` (0: all of them) are dropped: they are made again. Raises NoRoom, as
+        `write` and `finish` do."""
         self._home = home
         self._metrics = MetricsWriter(home, resumed_step) if lead else None
-        self._events = (
-            SummaryWriter(str(home.path), purge_step=resumed_step + 1 if resumed_step else None) if lead else None
-        )
+        purge = resumed_step + 1 if resumed_step else None
+        with room_for(home.path):
+            self._events = SummaryWriter(str(home.path), purge_step=purge) if lead else None
         self.rows: list[dict[str, Any]] = self._metrics.rows if self._metrics else []
 
     def __enter__(self) -> Records:
         return self
 
     def __exit__(self, *error: Any) -> None:
-        if self._events:
-            self._events.close()
+        with suppress(OSError):  # a disk that is full has been told by what was written last
+            if self._events:
+                self._events.close()
 
     def write(self, row: dict[str, Any]) -> None:
         """One report: a line, and every number of it as a scalar over the step, a branch's apart from the trunk's."""
         if self._metrics is None or self._events is None:
             return
         group = "branch/" if "branch_steps" in row else ""
-        for key, value in self._metrics.write(row).items():
-            if key not in SKIP and value is not None:
-                self._events.add_scalar(group + key, value, row["step"])
-        self._events.flush()
+        written = self._metrics.write(row)
+        with room_for(self._home.path):
+            for key, value in written.items():
+                if key not in SKIP and value is not None:
+                    self._events.add_scalar(group + key, value, row["step"])
+            self._events.flush()
 
     def finish(self, job: Job, results: Results) -> None:
         """results.json, and for the HPARAMS tab the settings, arm and seed beside the best values."""
@@ -47,6 +52,7 @@ class Records:
         settings = {"arm": job.arm, "seed": results["seed"], "state": results["state"], **job.settings}
         plain = {k: v if isinstance(v, (bool, int, float, str)) else str(v) for k, v in settings.items()}
         best = {f"best/{k}": v for k, v in (results["best"] or {}).items() if k not in SKIP and v is not None}
-        self._events.add_hparams(plain, best or {"best/none": 0.0}, run_name=".", global_step=results["steps"])
-        self._events.close()
+        with room_for(self._home.path):
+            self._events.add_hparams(plain, best or {"best/none": 0.0}, run_name=".", global_step=results["steps"])
+            self._events.close()
         write_json(self._home.results_file, results)

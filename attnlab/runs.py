@@ -10,11 +10,14 @@ JSON here is strict: a value that is not finite is written as null.
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import os
+import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypedDict
@@ -114,6 +117,11 @@ class TrialDir:
         """`results.json`, or None while the trial has not ended."""
         return read_json(self.results_file) if self.results_file.exists() else None
 
+    def clear(self) -> None:
+        """Remove what a process that was killed while it wrote has left; for the one process that writes here."""
+        for left in (*self.checkpoints.glob(".*"), *self.path.glob(".*")):
+            shutil.rmtree(left, ignore_errors=True) if left.is_dir() else left.unlink(missing_ok=True)
+
     def metrics(self) -> list[dict[str, Any]]:
         """Every report, oldest first; a last line cut short by a crash is left out. Those of decay branches, which
         have `branch_steps`, follow the report at their rung; see `trunk`."""
@@ -174,20 +182,36 @@ def strict(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write a whole file atomically; its folder is made if missing."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+class NoRoom(OSError):
+    """The disk of the results is full, or a quota of it: no trial's fault. Says which file did not fit."""
+
+
+@contextmanager
+def room_for(path: Path) -> Iterator[None]:
+    """Around writing `path`: a full disk is NoRoom."""
     try:
-        with os.fdopen(handle, "w") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(name, 0o644)  # mkstemp's 0600 would hide results from the group on shared storage
-        os.replace(name, path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT) and not isinstance(error, NoRoom):
+            raise NoRoom(error.errno, os.strerror(error.errno), str(path)) from error
         raise
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a whole file atomically; its folder is made if missing. Raises NoRoom."""
+    with room_for(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        try:
+            with os.fdopen(handle, "w") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+            os.chmod(name, 0o644)  # mkstemp's 0600 would hide results from the group on shared storage
+            os.replace(name, path)
+        except BaseException:
+            Path(name).unlink(missing_ok=True)
+            raise
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -233,10 +257,10 @@ class MetricsWriter:
         self._path = trial.metrics_file
 
     def write(self, row: dict[str, Any]) -> dict[str, Any]:
-        """Append one report; returns it as written."""
+        """Append one report; returns it as written. Raises NoRoom; half a line is then left out by the next reader."""
         row = strict(row)
         assert not self.rows or place(row) > place(self.rows[-1]), f"step {row['step']} reported twice"
-        with self._path.open("a") as file:
+        with room_for(self._path), self._path.open("a") as file:
             file.write(json.dumps(row, allow_nan=False) + "\n")
         self.rows.append(row)
         return row

@@ -51,6 +51,7 @@ def train(
     rank: int = 0,
     world: int = 1,
     cache: warm.KernelCache | None = None,
+    beat: Callable[[], None] = lambda: None,
 ) -> Results:
     """Train one trial to its end, its pruning or its divergence, resuming from its last checkpoint if it has one.
 
@@ -62,9 +63,14 @@ def train(
         should_stop: called on every rank after each report; all ranks must get the same answer.
         device: where to train. With `world` > 1 a torch.distributed process group must be up.
         cache: the cluster's kernels, which are made sure of before the first step; None: each process tunes its own.
+        beat: called at every step and every batch of a validation, for who watches whether it goes on.
 
     Returns:
         `results.json`, on every rank. Metrics, checkpoints and TensorBoard events are in `home`.
+
+    Raises:
+        NoRoom: the disk is full; the trial is unfinished, and its checkpoints and records are whole.
+        What the model raises.
     """
     if (ended := home.results()) is not None:
         return ended
@@ -72,9 +78,9 @@ def train(
     last_step, every = trial.train.max_steps, trial.train.eval_every
     kernels.calls.clear()
     if lead:
-        checkpoint.clear(home)
+        home.clear()
     warm_s = warm_up(trial, device, world, cache) if cache else 0.0
-    run = _set_up(trial, device, rank, world)
+    run = _set_up(trial, device, rank, world, beat)
     resumed = checkpoint.load(home, run.model, run.optimizer, device) or {"step": 0, "seconds": 0.0}
     if device.type == "cuda":
         torch.cuda.init()  # its allocator knows no device before
@@ -198,12 +204,15 @@ class Run:
     device: torch.device
     rank: int
     world: int
+    beat: Callable[[], None]
 
     def step(self, step: int, at: int) -> torch.Tensor:
         """Optimizer step `step` (1-based), at place `at` of the schedule; returns this rank's part of the global
         batch's mean loss (see `Step`)."""
         self._seed((self.trial.train.seed * 1_000_003 + step) * 4096 + self.rank)
-        return self.run_step(at, self.task.batch(step - 1, self.rank, self.world))
+        loss = self.run_step(at, self.task.batch(step - 1, self.rank, self.world))
+        self.beat()
+        return loss
 
     def _seed(self, seed: int) -> None:
         """Dropout, the step's only randomness, as a function of (seed, step, rank). torch.manual_seed would do the
@@ -216,7 +225,7 @@ class Run:
         """Validation, in batches of a training micro-batch's size, so that it needs no more memory than training."""
         size = max(1, self.trial.train.batch_size // self.trial.train.grad_accum)
         where = {"device": self.device, "rank": self.rank, "world": self.world}
-        return evaluate(self.model, self.task, batch_size=size, autocast=self.autocast, **where)
+        return evaluate(self.model, self.task, batch_size=size, autocast=self.autocast, beat=self.beat, **where)
 
     def sum_over_ranks(self, value: torch.Tensor) -> float:
         """A 0-dim tensor's sum over the ranks, as a number: waits for the device."""
@@ -229,7 +238,7 @@ class Run:
         return torch.cuda.max_memory_allocated(self.device) / 2**30 if self.device.type == "cuda" else None
 
 
-def _set_up(trial: Trial, device: torch.device, rank: int, world: int) -> Run:
+def _set_up(trial: Trial, device: torch.device, rank: int, world: int, beat: Callable[[], None] = lambda: None) -> Run:
     bf16 = trial.train.precision == "bf16" or (trial.train.precision == "auto" and device.type == "cuda")
     autocast = partial(torch.autocast, device.type, torch.bfloat16) if bf16 else nullcontext
     task = build_task(trial.task, batch_size=trial.train.batch_size, seed=trial.train.seed)
@@ -244,7 +253,7 @@ def _set_up(trial: Trial, device: torch.device, rank: int, world: int) -> Run:
     optimizer = make_optimizer(model, trial.optim, trial.train.max_steps, device, capturable=kind == "captured")
     loss_of = Loss(model) if world == 1 else nn.parallel.DistributedDataParallel(Loss(model))
     step = Step(loss_of, optimizer, autocast, device, trial.train, trial.optim.clip, world, kind, why)
-    return Run(trial, task, model, step, optimizer, autocast, device, rank, world)
+    return Run(trial, task, model, step, optimizer, autocast, device, rank, world, beat)
 
 
 class Loss(nn.Module):

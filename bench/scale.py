@@ -93,7 +93,11 @@ class Pool:
     folder = ""
 
     @classmethod
-    def remote(cls) -> Any:
+    def options(cls, **options: Any) -> Any:
+        return cls
+
+    @classmethod
+    def remote(cls, *args: Any) -> Any:
         marks = Path(cls.folder) / "marks"
         marks.mkdir(parents=True, exist_ok=True)
         return _Marking({"folder": cls.folder, "mark": SimpleNamespace(remote=_Touch(str(marks)))})
@@ -116,12 +120,14 @@ class _Touch:
 class Slots:
     """In the slots' place: there are none."""
 
-    def __init__(self, *args: Any):
-        self.errors: list[BaseException] = []
+    def __init__(self, *args: Any, **kwargs: Any):
+        self.errors: list[str] = []
 
     def close(self) -> None: ...
 
     def abandon(self) -> None: ...
+
+    def release(self) -> None: ...
 
 
 class Meter:

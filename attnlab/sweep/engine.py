@@ -6,7 +6,7 @@ import logging
 import os
 import socket
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from attnlab.extension import planned
 from attnlab.runs import SweepDir
 from attnlab.standings import Leaderboard, standings
 from attnlab.sweep import sharing
+from attnlab.sweep.interrupt import Interrupts
 from attnlab.sweepfile import dump, normal, parse
 
 # Set before ray is imported. Ray's own out-of-memory killer judges the whole node, not us; reports are seen at once;
@@ -45,8 +46,8 @@ class EngineError(RuntimeError):
     """The sweep cannot be run here; one line says why and what would help. Nothing has been written."""
 
 
-class SlotError(RuntimeError):
-    """A slot's workers cannot be had any more, which ended the sweep; what had ended is kept."""
+class SweepStopped(RuntimeError):
+    """The sweep cannot go on here: no workers, no room on the disk. What had ended is kept, and it can be resumed."""
 
 
 def run(
@@ -56,6 +57,7 @@ def run(
     address: str | None = None,
     resume: bool = False,
     kernel_cache: str | Path | None = None,
+    own_process: bool = False,
 ) -> Leaderboard:
     """Run a sweep to its end and write its report.
 
@@ -66,6 +68,7 @@ def run(
             `auto` or an URL: a cluster that is up.
         resume: go on with what the sweep's folder holds.
         kernel_cache: the cluster's tuned kernels; see `attnlab.kernels.warm.directory`.
+        own_process: this process is there for sweeps alone: a second Ctrl-C ends it at once.
 
     Returns:
         `leaderboard.json`.
@@ -73,7 +76,8 @@ def run(
     Raises:
         EngineError: the folder, the cluster or the resources do not fit; nothing was written.
         SweepError: data that cannot be had, or a precision that the cluster's GPUs refuse; nothing was written.
-        SlotError: workers that cannot be started; everything finished is kept, and `resume` goes on.
+        SweepStopped: no workers to be had, or records that cannot be written; everything finished is kept, and
+            `resume` goes on.
         KeyboardInterrupt: Ctrl-C; everything finished is kept, and `resume` goes on.
     """
     folder = SweepDir(Path(results).resolve() / sweep.name)
@@ -83,7 +87,7 @@ def run(
         return standings(sweep, ended, runs.read_json(folder.leaderboard_file)["baselines"])
     tasks = prepared(sweep)
     need, baselines = sharing.largest(sweep, tasks), next(iter(tasks.values())).baselines()
-    with cluster(address, sweep, need) as (shape, slots):
+    with Interrupts(own_process) as interrupts, cluster(address, sweep, need) as (shape, slots):
         from attnlab.kernels import warm
         from attnlab.sweep import warmup
 
@@ -94,7 +98,7 @@ def run(
             warmup.before_slots(sweep, cache)
         folder.path.mkdir(parents=True, exist_ok=True)
         runs.write_text(folder.sweep_file, dump(sweep))
-        board = _search(sweep, folder, shape, slots, baselines, need, cache)
+        board = _search(sweep, folder, shape, slots, baselines, need, cache, interrupts)
     return board
 
 
@@ -222,6 +226,7 @@ def _search(
     baselines: dict[str, float],
     need: sharing.Need,
     kernel_cache: Path,
+    interrupts: Interrupts,
 ) -> Leaderboard:
     """Slots up, Tune through them, slots down."""
     from ray import tune
@@ -231,48 +236,73 @@ def _search(
     from attnlab.sweep.relay import RETRIES, relay
     from attnlab.sweep.scheduler import ArmAsha
     from attnlab.sweep.search import ArmSearch
-    from attnlab.sweep.slots import Slots
+    from attnlab.sweep.slots import Slots, here
     from attnlab.sweep.watch import Watch
 
     search = ArmSearch(sweep, folder)
-    pool = Pool.remote()  # type: ignore[attr-defined]
+    pool = Pool.options(scheduling_strategy=here()).remote(sweep.resources.node_wait_s)  # type: ignore[attr-defined]
     asha = ArmAsha(sweep, mark=pool.mark.remote)
     search.replay(asha)
     board = Board(sweep, sweep.total_trials, sweep.total_steps, baselines, count)
-    watch = Watch(sweep, folder, search, board, baselines)
+    watch = Watch(sweep, folder, search, board, baselines, interrupts)
     board.say(
         f"attnlab {__version__}: {sweep.name}, {len(sweep.arms)} arms, {sweep.total_trials} trials, {count} at a time"
         + (f", up to {int(1 / shape.gpus)} on a GPU: {need}" if 0 < shape.gpus < 1 else "")
     )
-    slots = Slots(count, shape, pool, folder, sweep.resources.max_failures, kernel_cache)
-    try:
-        with board, watch.listening(slots.errors):
-            tune.Tuner(
-                tune.with_resources(tune.with_parameters(relay, pool=pool), {"memory": 1}),
-                tune_config=tune.TuneConfig(
-                    search_alg=search,
-                    scheduler=asha,
-                    num_samples=-1,
-                    max_concurrent_trials=count + AHEAD,
-                    reuse_actors=True,
-                ),
-                run_config=tune.RunConfig(
-                    name="tune",
-                    storage_path=str(folder.ray),
-                    verbose=0,
-                    progress_reporter=tune.CLIReporter(),  # silent; a notebook's own would clear the cell's output
-                    callbacks=[watch],
-                    failure_config=tune.FailureConfig(max_failures=RETRIES),
-                ),
-            ).fit()
-        slots.close()
-    except BaseException as error:
-        slots.abandon()
-        if slots.errors and not isinstance(error, KeyboardInterrupt):
-            said = " ".join(str(slots.errors[0]).split())
-            raise SlotError(f"a slot failed: {said}; what ended is kept, and --resume goes on") from slots.errors[0]
-        raise
-    finally:
-        watch.write()
-        slots.release()
+    slots = Slots(count, shape, pool, folder, sweep.resources, kernel_cache)
+    watch.errors = slots.errors
+    tuner = tune.Tuner(
+        tune.with_resources(tune.with_parameters(relay, pool=pool), {"memory": 1}),
+        tune_config=tune.TuneConfig(
+            search_alg=search,
+            scheduler=asha,
+            num_samples=-1,
+            max_concurrent_trials=count + AHEAD,
+            reuse_actors=True,
+        ),
+        run_config=tune.RunConfig(
+            name="tune",
+            storage_path=str(folder.ray),
+            verbose=0,
+            progress_reporter=tune.CLIReporter(),  # silent; a notebook's own would clear the cell's output
+            callbacks=[watch],
+            failure_config=tune.FailureConfig(max_failures=RETRIES),
+        ),
+    )
+    with resumable(slots.errors):
+        try:
+            with board, interrupts.patient():
+                tuner.fit()
+            slots.close()
+        except BaseException:
+            slots.abandon()
+            raise
+        finally:
+            try:
+                watch.write()
+            finally:
+                slots.release()
     return watch.board()
+
+
+@contextmanager
+def resumable(errors: Sequence[str]) -> Iterator[None]:
+    """What ends a sweep early becomes one line: a reason of the slots' (`errors`), or a file that cannot be written."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise
+    except Exception as error:
+        why = errors[0] if errors else _unwritable(error)
+        if why is None:
+            raise
+        raise SweepStopped(f"{why}; what ended is kept, and --resume goes on") from error
+
+
+def _unwritable(error: BaseException | None) -> str | None:
+    """The system's refusal behind an exception, with the file; None if there is none."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno and error.filename:
+            return f"{error.strerror}: {error.filename}"
+        error = error.__cause__ or error.__context__
+    return None

@@ -3,159 +3,294 @@
     a trial's road:   Tune -> relay -> pool.lease -> mailbox.post -> worker (mailbox.take)
     a report's road:  worker -> mailbox.report -> relay (mailbox.read) -> tune.report -> searcher and scheduler
     a stop's road:    scheduler -> pool.mark -> mailbox -> the answer to the worker's next report
+    a slot without workers:  mailbox -> `moved` to the relay, which leases another slot for the trial
 
-They hold only what is on its way; everything that must survive them is in the trial's folder.
+They live on the launcher's node and hold only what is on its way; everything that must survive them is in the trial's
+folder. A mailbox also watches over its workers (`health.py` says how).
 """
 
 from __future__ import annotations
 
 import asyncio
+import time
+from collections import Counter
 from typing import Any
 
 import ray
 
+from attnlab.sweep.health import LOST_S, Vital
+
 STARTS = 3  # of a slot's workers that may fail in a row before their first trial
-POLL_S = 0.5  # how often a waiting call looks whether the mailbox was closed
+POLL_S = 0.5  # how often a mailbox looks after its workers
+
+
+class Superseded(RuntimeError):
+    """A call of workers that the slot has replaced: they were cut off and took themselves for alive."""
 
 
 @ray.remote(num_cpus=0)
 class Mailbox:
-    """One slot's: the trial it is at, the reports on their way out, and the stop mark."""
+    """One slot's: the trial it is at, the reports on their way out, the stop mark, and its workers' health.
 
-    def __init__(self, max_failures: int):
-        self._max_failures = max_failures
-        self._waiting: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
-        self._now: dict[str, Any] | None = None
-        self._attempts = 0
-        self._rows: dict[str, list[dict[str, Any]]] = {}  # of the trial that is here, or was last
+    A group is one start of the slot's workers. Every call of theirs names it, so that one that was replaced is told.
+    """
+
+    def __init__(self, slot: int, pool: Any, max_failures: int, hang_s: float | None):
+        self._slot, self._pool = slot, pool
+        self._max_failures, self._hang_s = max_failures, hang_s
         self._news = asyncio.Condition()
-        self._marked: set[str] = set()
+        self._halted: str | None = None
         self._closed = False
-        self._starts = 0
-        self._cause = "their processes died; ray's logs say how"
+        # the trial
+        self._key, self._job = "", dict[str, Any]()
+        self._here = self._begun = self._marked = False  # posted and not ended, being trained, to be stopped
+        self._rows: list[dict[str, Any]] = []  # of the trial that is here, or was last
+        self._failures, self._failed_at = 0, -1  # deaths of its workers, and the step it had reported by the last
+        # the workers
+        self._group, self._starts = 0, 0
+        self._workers: list[Any] = []
+        self._vital: Vital | None = None  # while a trial is trained
+        self._gone: float | None = time.monotonic()  # since when there are none
+        self._causes: dict[str, str] = {}  # of their last death, by who told
 
-    async def starting(self) -> bool:
-        """The workers start; False if they should not, because they have failed at it too often."""
+    # --- the workers ---
+
+    async def starting(self) -> int | None:
+        """Workers start; returns their group, or None if they should not, as they have failed at it too often."""
         self._starts += 1
-        return self._starts <= STARTS
+        self._group += 1
+        self._workers, self._vital = [], None
+        return self._group if self._starts <= STARTS else None
 
-    async def start_failed(self, cause: str) -> None:
+    async def join(self, group: int, worker: Any, words: str | None) -> None:
+        """A rank's actor, and what the process before it left when it crashed."""
+        self._check(group)
+        self._workers.append(worker)
+        if words:
+            self._causes["crash"] = words
+
+    async def start_failed(self, why: str) -> None:
         """What a worker raised before it could take a trial."""
-        self._cause = cause
+        self._causes["start"] = why
 
     async def broken(self) -> str | None:
         """Why the workers cannot start; None if they can."""
         return f"failed to start {STARTS} times in a row: {self._cause}" if self._starts > STARTS else None
 
-    async def post(self, job: dict[str, Any]) -> None:
-        """Hand a trial to the slot; said again by a relay that was started anew, it changes nothing."""
-        if job["trial_id"] not in self._rows:
-            self._rows = {job["trial_id"]: []}
-            await self._waiting.put(job)
-
-    async def take(self) -> dict[str, Any] | None:
+    async def take(self, group: int) -> dict[str, Any] | None:
         """The worker's next trial; the same one again if the worker died in it; None when the slot is to end."""
-        self._starts = 0
-        if self._now is not None:
-            self._attempts += 1
-            if self._attempts <= self._max_failures:
-                return self._now
-            await self.end(
-                {"state": "failed", "error": f"its worker died {self._attempts} times; the last cause is in ray's logs"}
-            )
-        while not self._closed:
-            try:
-                self._now = await asyncio.wait_for(self._waiting.get(), POLL_S)
-                self._attempts = 0
-                return self._now
-            except asyncio.TimeoutError:
-                continue
-        return None
-
-    async def report(self, row: dict[str, Any]) -> bool:
-        """One row of the running trial; True if it is to stop."""
-        assert self._now is not None
-        trial_id = self._now["trial_id"]
-        await self._add(trial_id, row)
-        return trial_id in self._marked
-
-    async def end(self, last: dict[str, Any]) -> None:
-        """The running trial's last word, with `state` and, if it failed, `error`."""
-        assert self._now is not None
-        trial_id = self._now["trial_id"]
-        self._now = None
-        self._marked.discard(trial_id)
-        await self._add(trial_id, last)
-
-    async def _add(self, trial_id: str, row: dict[str, Any]) -> None:
+        self._check(group)
+        self._starts, self._gone = 0, None
+        if self._begun:
+            await self._died_in_it()
+        self._causes = {}
         async with self._news:
-            self._rows[trial_id].append(row)
+            await self._news.wait_for(lambda: self._closed or group != self._group or (self._here and not self._halted))
+        self._check(group)
+        return None if self._closed else self._job
+
+    async def begun(self, group: int) -> None:
+        """The worker trains: from now on its death is the trial's."""
+        self._check(group)
+        self._begun, self._vital = True, Vital(self._hang_s)
+
+    async def beat(self, group: int, count: int) -> bool:
+        """A sign of life; False if the worker is to end."""
+        if group == self._group and self._vital:
+            self._vital.beat(count, time.monotonic())
+        return group == self._group
+
+    async def hangs(self, group: int, where: str) -> bool:
+        """No step was done in `hang_s`: the worker says where it stands, and is killed."""
+        if group == self._group and self._vital:
+            self._kill(f"it hung: no step was done in {self._hang_s:g} s (resources.hang_s); it stood at {where}")
+        return group == self._group
+
+    async def report(self, group: int, row: dict[str, Any]) -> bool:
+        """One row of the running trial; True if it is to stop."""
+        self._check(group)
+        if self._begun:  # else another rank has ended it
+            await self._add(row)
+        return self._marked or not self._begun
+
+    async def end(self, group: int, last: dict[str, Any]) -> None:
+        """The running trial's last word, with `state` and, if it failed, `error`; the first rank's that has one."""
+        self._check(group)
+        if self._begun:
+            await self._end(last)
+
+    async def halt(self, group: int, why: str) -> None:
+        """The sweep cannot go on; the trial stays unfinished."""
+        self._check(group)
+        self._halted, self._begun, self._vital = why, False, None
+
+    async def died(self, why: str) -> None:
+        """The workers are gone, as their TorchTrainer has seen; it starts others."""
+        self._causes["ray"] = why
+        self._gone = self._gone or time.monotonic()
+        self._group += 1  # calls of theirs that still wait are no one's
+        self._workers, self._vital = [], None
+        await self._pool.withdraw.remote(self._slot)
+        async with self._news:
             self._news.notify_all()
 
-    async def read(self, trial_id: str, number: int) -> dict[str, Any]:
-        """The trial's report `number`, from 0, waiting for it. None is used up, so that a relay may begin again."""
+    def _check(self, group: int) -> None:
+        if group != self._group:
+            raise Superseded(f"slot {self._slot} has other workers now")
+
+    def _kill(self, why: str) -> None:
+        """End every rank's process; the TorchTrainer sees it and starts others."""
+        self._causes["hang"], self._vital = why, None
+        for worker in self._workers:
+            ray.kill(worker)
+
+    async def _died_in_it(self) -> None:
+        """Count a death of the workers against their trial, from the first again if it had got further meanwhile."""
+        step = max((row["step"] for row in self._rows), default=0)
+        self._failures = self._failures + 1 if step <= self._failed_at else 1
+        self._failed_at, self._begun = step, False
+        if self._failures > self._max_failures:
+            times = f" {self._failures} times, the last time" if self._failures > 1 else ""
+            await self._end({"state": "failed", "error": f"its worker died{times}: {self._cause}"})
+
+    @property
+    def _cause(self) -> str:
+        """What the workers died of: of those who told, the one who knows best."""
+        told = [self._causes[who] for who in ("hang", "start", "crash", "ray") if who in self._causes]
+        return told[0] if told else "nobody knows of what; ray's logs may say"
+
+    # --- the trial ---
+
+    async def post(self, key: str, job: dict[str, Any], state: dict[str, Any]) -> None:
+        """Hand a trial to the slot; said again by a relay that was started anew, it changes nothing. `state`: of the
+        `moved` with which it left another slot, if it did."""
+        if key == self._key:
+            return
         async with self._news:
-            await self._news.wait_for(lambda: len(self._rows[trial_id]) > number)
-            return self._rows[trial_id][number]
+            self._key, self._job, self._rows = key, job, []
+            self._here, self._begun = True, False
+            self._marked = state.get("marked", False)
+            self._failures, self._failed_at = state.get("failures", (0, -1))
+            self._news.notify_all()
+
+    async def read(self, key: str, number: int) -> dict[str, Any]:
+        """The trial's report `number`, from 0, waiting for it. None is used up, so that a relay may begin again."""
+        assert key == self._key
+        async with self._news:
+            await self._news.wait_for(lambda: len(self._rows) > number)
+            return self._rows[number]
 
     async def mark(self, trial_id: str) -> None:
         """Ask a trial to stop; a trial that has ended is left alone."""
-        if self._now is not None and self._now["trial_id"] == trial_id:
-            self._marked.add(trial_id)
+        if self._here and self._job["trial_id"] == trial_id:
+            self._marked = True
+
+    async def _send_away(self) -> None:
+        """The trial is to go on at another slot: this one's workers, once there, could not be had again in time."""
+        if self._begun:
+            await self._died_in_it()
+        if self._here:
+            await self._end({"moved": True, "marked": self._marked, "failures": (self._failures, self._failed_at)})
+
+    async def _add(self, row: dict[str, Any]) -> None:
+        async with self._news:
+            self._rows.append(row)
+            self._news.notify_all()
+
+    async def _end(self, last: dict[str, Any]) -> None:
+        self._here = self._begun = False
+        self._vital = None
+        await self._add(last)
+
+    # --- the launcher ---
+
+    async def watch(self) -> str | None:
+        """Looks after the workers until the slot is closed; answers earlier if the sweep cannot go on, with the reason.
+        The launcher calls it once, and learns by it if this process dies."""
+        while not self._closed and not self._halted:
+            now = time.monotonic()
+            if self._vital and (why := self._vital.hung(now)):
+                self._kill(why)
+            if self._here and self._gone and now - self._gone > LOST_S:
+                await self._send_away()
+            await asyncio.sleep(POLL_S)
+        return self._halted
 
     async def close(self) -> None:
         """No more trials: `take` answers None."""
-        self._closed = True
-
-    async def alive(self) -> None:
-        """Answers when closed, and so never before this process dies."""
-        while not self._closed:
-            await asyncio.sleep(POLL_S)
+        async with self._news:
+            self._closed = True
+            self._news.notify_all()
 
 
 @ray.remote(num_cpus=0)
 class Pool:
-    """Which slots are free. A slot comes in when its workers are up, and is given to the trial that waits longest;
-    a free slot that last ran the trial's arm goes first, because its kernels and data are warm."""
+    """Which slots are free. A slot comes in when its workers are up, goes out while they are gone, and is given to the
+    trial that waits longest; a free slot that last ran the trial's arm goes first, because its kernels and data are
+    warm."""
 
-    def __init__(self) -> None:
+    def __init__(self, node_wait_s: float) -> None:
+        self._node_wait_s = node_wait_s
         self._boxes: dict[int, Any] = {}
-        self._free: list[int] = []
+        self._up: dict[int, None] = {}  # in the order of becoming free
         self._last_arm: dict[int, str] = {}
         self._at: dict[str, int] = {}
+        self._leases: Counter[str] = Counter()
+        self._none_since: float | None = None  # since when every slot that was up is down
         self._change = asyncio.Condition()
 
     async def offer(self, slot: int, box: Any) -> None:
         """A slot whose workers are up; said again after each restart of the group, and counted once."""
         async with self._change:
-            if slot not in self._boxes:
-                self._boxes[slot] = box
-                self._free.append(slot)
-                self._change.notify_all()
+            self._boxes[slot] = box
+            self._up.setdefault(slot)
+            self._none_since = None
+            self._change.notify_all()
 
-    async def lease(self, trial_id: str, arm: str) -> Any:
-        """Wait for a slot; returns its mailbox, for a trial that has one the same again."""
-        if trial_id in self._at:
-            return self._boxes[self._at[trial_id]]
-        async with self._change:
-            await self._change.wait_for(lambda: self._free)
-            slot = next((s for s in self._free if self._last_arm.get(s) == arm), self._free[0])
-            self._free.remove(slot)
-            self._at[trial_id], self._last_arm[slot] = slot, arm
-            return self._boxes[slot]
+    async def withdraw(self, slot: int) -> None:
+        """A slot whose workers are gone. A trial that is there stays, until the mailbox sends it away."""
+        if slot in self._up:
+            del self._up[slot]
+            self._none_since = None if self._up else time.monotonic()
+
+    async def up(self) -> list[int]:
+        """The slots with workers."""
+        return list(self._up)
+
+    async def lease(self, trial_id: str, arm: str) -> tuple[Any, str]:
+        """Wait for a slot; returns its mailbox and the lease's name, for a trial that has one the same again."""
+        if trial_id not in self._at:
+            async with self._change:
+                await self._change.wait_for(lambda: self._free or trial_id in self._at)
+                if trial_id not in self._at:  # else a relay that was killed while it waited has got it one
+                    slot = next((s for s in self._free if self._last_arm.get(s) == arm), self._free[0])
+                    self._at[trial_id], self._last_arm[slot] = slot, arm
+                    self._leases[trial_id] += 1
+        return self._boxes[self._at[trial_id]], f"{trial_id}/{self._leases[trial_id]}"
 
     async def release(self, trial_id: str) -> None:
-        """The trial has ended; its slot is free."""
+        """The trial has left its slot, which is free if its workers are up."""
         async with self._change:
-            if trial_id in self._at:
-                self._free.append(self._at.pop(trial_id))
+            slot = self._at.pop(trial_id, None)
+            if slot in self._up:
+                self._up[slot] = self._up.pop(slot)
                 self._change.notify_all()
 
-    async def alive(self) -> None:
-        """Never answers."""
-        await asyncio.Event().wait()
+    async def watch(self) -> str:
+        """Answers only if no slot has workers any more, and none has had any for a while."""
+        while self._none_since is None or time.monotonic() - self._none_since < self._node_wait_s:
+            await asyncio.sleep(POLL_S)
+        return (
+            f"no node could run a slot's workers for {self._node_wait_s:g} s (resources.node_wait_s); nodes were lost "
+            f"or are taken by others"
+        )
 
     async def mark(self, trial_id: str) -> None:
         """Ask a trial to stop, wherever it runs."""
         if trial_id in self._at:
             await self._boxes[self._at[trial_id]].mark.remote(trial_id)
+
+    @property
+    def _free(self) -> list[int]:
+        taken = self._at.values()
+        return [slot for slot in self._up if slot not in taken]

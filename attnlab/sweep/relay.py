@@ -19,8 +19,9 @@ PATIENCE_S = 60.0
 def relay(config: dict[str, Any], pool: Any = None) -> None:
     """Lease a slot, post the trial, pass on each report until the one that carries the end state.
 
-    A report whose step was passed on before is dropped: a resumed trial repeats its last one. Tune starts a relay that
-    was killed again; it finds the trial where it is and begins with its first report. If pool or mailbox die, the
+    A report whose step was passed on before is dropped: a resumed trial repeats its last one. A slot whose workers are
+    gone sends the trial away: another is leased, where the trial goes on from its last checkpoint. Tune starts a relay
+    that was killed again; it finds the trial where it is and begins with its first report. If pool or mailbox die, the
     launcher ends the sweep: the trial has not failed, so nothing is said until then.
     """
     try:
@@ -31,16 +32,21 @@ def relay(config: dict[str, Any], pool: Any = None) -> None:
 
 
 def _relay(job: dict[str, Any], pool: Any) -> None:
-    trial_id = job["trial_id"]
-    box = ray.get(pool.lease.remote(trial_id, job["arm"]))
-    ray.get(box.post.remote(job))
-    seen = (0, False)
-    for number in itertools.count():
-        row = ray.get(box.read.remote(trial_id, number))
-        if "state" in row:
-            ray.get(pool.release.remote(trial_id))
+    seen, state = (0, False), dict[str, Any]()
+    while True:
+        box, key = ray.get(pool.lease.remote(job["trial_id"], job["arm"]))
+        ray.get(box.post.remote(key, job, state))
+        for number in itertools.count():
+            row = ray.get(box.read.remote(key, number))
+            if "moved" in row:
+                break
+            if "state" not in row:
+                if place(row) > seen:
+                    seen = place(row)
+                    tune.report(row)
+                continue
+            ray.get(pool.release.remote(job["trial_id"]))
             tune.report({**row, "step": row.get("step", seen[0])})
             return
-        if place(row) > seen:
-            seen = place(row)
-            tune.report(row)
+        state = row
+        ray.get(pool.release.remote(job["trial_id"]))

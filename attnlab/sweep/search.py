@@ -6,6 +6,7 @@ sweep that was killed goes on where it was, under another version of ray if need
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import optuna
@@ -24,6 +25,7 @@ class ArmSearch(Transient, Searcher):
 
     def __init__(self, sweep: Sweep, folder: SweepDir):
         super().__init__(metric=sweep.metric, mode=sweep.mode)
+        mend(folder.journal_file)
         backend = optuna.storages.journal.JournalFileBackend(str(folder.journal_file))
         storage = optuna.storages.JournalStorage(backend)
         self.arms = {name: Arm(name, sweep, folder, storage) for name in sweep.arms}
@@ -80,12 +82,22 @@ class ArmSearch(Transient, Searcher):
         raise RuntimeError("a sweep resumes from its own records: launch.py SWEEP --resume")
 
 
+def mend(journal: Path) -> None:
+    """Cut off the half line that a killed launcher or a full disk left: the next one would be written behind it."""
+    if not journal.exists():
+        return
+    with journal.open("r+b") as file:
+        data = file.read()
+        file.truncate(data.rfind(b"\n") + 1)
+
+
 def close_records(folder: SweepDir, job: Job, last: dict[str, Any], error: bool) -> Results:
     """A trial's results.json; where training could not write it (it failed, or its worker kept dying), it is written
     here from what the trial left."""
     home = folder.trial(job.arm, job.trial_id)
     if (results := home.results()) is not None:
         return results
+    home.clear()
     rows = home.metrics()
     home.metrics_file.touch()
     steps, seconds = steps_run(rows), rows[-1]["seconds"] if rows else 0.0

@@ -6,27 +6,28 @@ is only the next turn of a loop, and a stop is an answer the trial gets to its r
 
 from __future__ import annotations
 
-import gc
 import os
-import random
 import threading
-import traceback
+import time
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import ray
 import ray.exceptions
-from ray import train as ray_train
 from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
 from ray.util import placement_group_table, remove_placement_group
 from ray.util.placement_group import PlacementGroup
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from attnlab.runs import Job, SweepDir
-from attnlab.sweep import sharing
+from attnlab.config import ResourcesConfig
+from attnlab.runs import SweepDir
+from attnlab.sweep.health import Obituary
 from attnlab.sweep.mailbox import Mailbox
+from attnlab.sweep.worker import work
 
 GUARD_S = 0.5  # how long the guard looks at a time
 
@@ -59,19 +60,30 @@ class SlotTrainer(TorchTrainer):
         return [c for c in super()._create_default_callbacks() if type(c).__name__ not in self.UNUSED]
 
 
+def here() -> NodeAffinitySchedulingStrategy:
+    """On the launcher's node: what it cannot go on without is lost with it alone, and never with another node."""
+    return NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+
+
 class Slots:
     """The launcher's slots: one thread each sits in `TorchTrainer.fit()` until its mailbox is closed."""
 
-    def __init__(self, count: int, shape: Shape, pool: Any, folder: SweepDir, max_failures: int, kernel_cache: Path):
-        self.boxes = [Mailbox.remote(max_failures) for _ in range(count)]  # type: ignore[attr-defined]
-        self.errors: list[BaseException] = []
+    def __init__(
+        self, count: int, shape: Shape, pool: Any, folder: SweepDir, resources: ResourcesConfig, kernel_cache: Path
+    ):
         self._pool = pool
         self._others = {*_controllers(), *_groups()}  # the caller's own Train runs, in a Ray that is the caller's
+        box = Mailbox.options(scheduling_strategy=here())  # type: ignore[attr-defined]
+        self.boxes = [box.remote(i, pool, resources.max_failures, resources.hang_s) for i in range(count)]
+        self.errors: list[str] = []  # why the sweep cannot go on
+        launch = uuid4().hex[:12]
         trainers = [
             SlotTrainer(
                 work,
                 train_loop_config={
                     "slot": i,
+                    "name": f"{launch}-{i}",
+                    "hang_s": resources.hang_s,
                     "box": box,
                     "pool": pool,
                     "folder": str(folder.path),
@@ -86,7 +98,10 @@ class Slots:
                     resources_per_worker={"CPU": shape.cpus, **({"GPU": shape.gpus} if shape.gpus else {})},
                 ),
                 run_config=RunConfig(
-                    name=f"slot-{i}", storage_path=str(folder.ray), failure_config=FailureConfig(max_failures=-1)
+                    name=f"slot-{i}",
+                    storage_path=str(folder.ray),
+                    failure_config=FailureConfig(max_failures=-1),
+                    callbacks=[Obituary(box)],
                 ),
             )
             for i, box in enumerate(self.boxes)
@@ -98,22 +113,24 @@ class Slots:
         self._ending = False
         for thread in self._threads:
             thread.start()
-        self._guarding = threading.Thread(target=self._guard, args=(pool,), daemon=True)
+        self._guarding = threading.Thread(target=self._guard, daemon=True)
         self._guarding.start()
 
-    def _guard(self, pool: Any) -> None:
-        """What is on its way is in the pool and the mailboxes: if one dies, the sweep is to end, and to be resumed."""
-        calls = {box.alive.remote(): f"the mailbox of slot {i}" for i, box in enumerate(self.boxes)}
-        calls[pool.alive.remote()] = "the pool of slots"
-        while not self._ending:
-            try:
-                done, _ = ray.wait(list(calls), timeout=GUARD_S)
-                for call in done:
-                    ray.get(call)
-                    del calls[call]
-            except ray.exceptions.RayActorError:
-                self.errors.append(RuntimeError(f"{calls[done[0]]} died"))
-                return
+    def _guard(self) -> None:
+        """What is on its way is in the pool and the mailboxes: if one dies, or says that the sweep cannot go on, the
+        sweep is to end, and to be resumed."""
+        calls = {box.watch.remote(): f"the mailbox of slot {i}" for i, box in enumerate(self.boxes)}
+        calls[self._pool.watch.remote()] = "the pool of slots"
+        while calls and not self._ending:
+            done, _ = ray.wait(list(calls), timeout=GUARD_S)
+            for call in done:
+                who = calls.pop(call)
+                try:
+                    why = ray.get(call)
+                except ray.exceptions.RayActorError:
+                    why = f"{who} died"
+                if why:
+                    self.errors.append(why)
 
     def _unguard(self) -> None:
         """Before anything of ray's ends under the guard's hands, which would end this process."""
@@ -124,16 +141,17 @@ class Slots:
         try:
             trainer.fit()
             if cause := ray.get(box.broken.remote()):
-                raise RuntimeError(f"its workers {cause}")
+                self.errors.append(f"a slot failed: its workers {cause}")
         except BaseException as error:  # a thread's exception is only seen if it is kept
-            self.errors.append(error)
+            self.errors.append(f"a slot failed: {' '.join(str(error).split())}")
 
     def close(self, timeout_s: float = 30.0) -> None:
-        """Let every slot end after the trial it is at, and wait for it."""
+        """Let every slot end after the trial it is at, and wait for those that have workers."""
         self._unguard()
         ray.get([box.close.remote() for box in self.boxes])
-        for thread in self._threads:
-            thread.join(timeout_s)
+        end = time.monotonic() + timeout_s
+        for slot in ray.get(self._pool.up.remote()):
+            self._threads[slot].join(max(0.0, end - time.monotonic()))
         if any(thread.is_alive() for thread in self._threads):
             self.abandon()
 
@@ -145,6 +163,7 @@ class Slots:
         their workers are up; the cluster's table of actors knows them all.
         """
         self._unguard()
+        end = time.monotonic() + timeout_s
         from ray._private import worker
         from ray._raylet import ActorID, PlacementGroupID
 
@@ -152,7 +171,7 @@ class Slots:
             if actor_id not in self._others:
                 worker.global_worker.core_worker.kill_actor(ActorID.from_hex(actor_id), True)
         for thread in self._threads:
-            thread.join(timeout_s)
+            thread.join(max(0.0, end - time.monotonic()))
         for group_id in _groups():  # a killed controller's stays as long as Ray does
             if group_id not in self._others:
                 remove_placement_group(PlacementGroup(PlacementGroupID.from_hex(group_id)))
@@ -180,136 +199,3 @@ def _groups() -> list[str]:
     job = ray.get_runtime_context().get_job_id()
     live = (i for i, row in placement_group_table().items() if row["state"] != "REMOVED")
     return [group_id for group_id in live if group_id.endswith(job)]
-
-
-def work(config: dict[str, Any]) -> None:
-    """The training function of a slot's TorchTrainer, on every rank: take a trial, train it, again.
-
-    Workers that fail are started again without end, as their trial is what counts its attempts; those that fail before
-    they took one are counted here.
-    """
-    context, box = ray_train.get_context(), config["box"]
-    rank, world = context.get_world_rank(), context.get_world_size()
-    if not _share(ray.get(box.starting.remote()) if rank == 0 else None, world):
-        return
-    try:
-        cache = _start(config)
-    except Exception as error:
-        ray.get(box.start_failed.remote("".join(traceback.format_exception_only(error)).strip()))
-        raise
-    clean = Clean()
-    if rank == 0:
-        ray.get(config["pool"].offer.remote(config["slot"], box))
-    while (job := _share(ray.get(box.take.remote()) if rank == 0 else None, world)) is not None:
-        _run(Job.model_validate(job), config, rank, world, cache)
-        clean()
-
-
-def _start(config: dict[str, Any]) -> Any:
-    """Make the process ready for trials; returns its kernel cache."""
-    import torch
-
-    import attnlab.train  # noqa: F401 (slow to import: done before the slot is offered)
-    from attnlab.kernels import warm
-
-    if os.path.isdir(config["cwd"]):  # the launcher's: a sweep file's relative paths mean the same here
-        os.chdir(config["cwd"])
-    torch.set_num_threads(config["cpus"])
-    cap_memory(config["gpus"], ray_train.torch.get_device())
-    os.environ[warm.VARIABLE] = config["kernel_cache"]
-    return warm.use(Path(config["kernel_cache"]), ray_train.torch.get_device())
-
-
-def _run(job: Job, config: dict[str, Any], rank: int, world: int, cache: Any) -> None:
-    """Train one trial and tell the mailbox how it ended."""
-    from attnlab.train import train
-
-    box, stop = config["box"], [False]
-
-    def report(row: dict[str, Any]) -> None:
-        stop[0] = ray.get(box.report.remote(row))
-
-    try:
-        results = train(
-            job,
-            SweepDir(Path(config["folder"])).trial(job.arm, job.trial_id),
-            report,
-            lambda: _share(stop[0], world),
-            device=ray_train.torch.get_device(),
-            rank=rank,
-            world=world,
-            cache=cache,
-        )
-    except Exception as error:
-        # The trial's own mistake: it would make it again, so it is not retried. Other ranks may hang in a collective
-        # and a CUDA context may be broken: then the whole group starts afresh.
-        ray.get(box.end.remote({"state": "failed", "error": reason(error, config["gpus"])}))
-        if world > 1 or ray_train.torch.get_device().type == "cuda":
-            raise
-        return
-    if rank == 0:
-        row = {**(results["last"] or {}), "best": results["best"], "state": results["state"]}
-        ray.get(box.end.remote(row))
-
-
-def cap_memory(gpus: float, device: Any) -> None:
-    """Keep a worker that shares its GPU to its part of the memory, so that its trial cannot take the others'."""
-    import torch
-
-    if 0 < gpus < 1:
-        whole = torch.cuda.get_device_properties(device).total_memory / 2**30
-        torch.cuda.set_per_process_memory_fraction(sharing.memory_fraction(gpus, whole), device)
-
-
-def reason(error: BaseException, gpus: float) -> str:
-    """Why a trial failed: the traceback, and where its part of a GPU's memory did not suffice, what gives it more."""
-    import torch
-
-    told = "".join(traceback.format_exception(error))
-    if isinstance(error, torch.OutOfMemoryError) and 0 < gpus < 1:
-        told += f"it had {gpus:g} of a GPU; a larger resources.gpus_per_worker lets fewer trials share one\n"
-    return told
-
-
-def _share(value: Any, world: int) -> Any:
-    """Rank 0's value on every rank."""
-    if world == 1:
-        return value
-    import torch.distributed as dist
-
-    box = [value]
-    dist.broadcast_object_list(box, 0)
-    return box[0]
-
-
-class Clean:
-    """Puts the process back as it was before its first trial, so that a trial cannot tell what ran before it."""
-
-    def __init__(self) -> None:
-        import torch
-
-        self._environ = dict(os.environ)
-        self._dtype = torch.get_default_dtype()
-        self._threads = torch.get_num_threads()
-        self._matmul = torch.get_float32_matmul_precision()
-        self()
-        gc.freeze()  # what the process is made of: looking through it again after each trial would take 0.3 s
-
-    def __call__(self) -> None:
-        import numpy as np
-        import torch
-
-        os.environ.clear()
-        os.environ.update(self._environ)
-        torch.set_default_dtype(self._dtype)
-        torch.set_num_threads(self._threads)
-        torch.set_float32_matmul_precision(self._matmul)
-        torch.set_grad_enabled(True)
-        torch.use_deterministic_algorithms(False)
-        random.seed(0)
-        np.random.seed(0)
-        torch.manual_seed(0)
-        gc.collect()
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
-            torch.cuda.reset_peak_memory_stats()

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import signal
-import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ray import tune
@@ -15,6 +12,7 @@ from attnlab.config import Sweep
 from attnlab.runs import Job, Results, SweepDir, write_json, write_lines
 from attnlab.standings import Leaderboard, standings
 from attnlab.sweep.board import Board
+from attnlab.sweep.interrupt import Interrupts
 from attnlab.sweep.search import ArmSearch
 from attnlab.sweep.transient import Transient
 
@@ -27,12 +25,20 @@ class Watch(Transient, tune.Callback):
     Ended trials are taken from the searcher, which Tune tells before its callbacks.
     """
 
-    def __init__(self, sweep: Sweep, folder: SweepDir, search: ArmSearch, board: Board, baselines: Mapping[str, float]):
+    def __init__(
+        self,
+        sweep: Sweep,
+        folder: SweepDir,
+        search: ArmSearch,
+        board: Board,
+        baselines: Mapping[str, float],
+        interrupts: Interrupts | None = None,
+    ):
         self._sweep, self._folder, self._search, self._board = sweep, folder, search, board
         self._baselines = dict(baselines)
-        self._interrupted = False
+        self.errors: Sequence[str] = ()  # the slots': why the sweep cannot go on
+        self._interrupts = interrupts or Interrupts()
         self._stale, self._write_from = False, 0.0  # something ended since the last write; earliest time of the next
-        self._slot_errors: Sequence[BaseException] = ()
         board.resumed(self.results())
 
     def results(self) -> list[Results]:
@@ -73,29 +79,11 @@ class Watch(Transient, tune.Callback):
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         self.on_trial_complete(iteration, trials, trial)
 
-    @contextmanager
-    def listening(self, slot_errors: Sequence[BaseException]) -> Iterator[None]:
-        """While open, Ctrl-C is taken up between two steps of Tune's, where nothing is half done; a second at once."""
-        self._slot_errors = slot_errors
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-
-        def note(signum: int, frame: Any) -> None:
-            self._interrupted = True
-            signal.signal(signal.SIGINT, signal.default_int_handler)
-
-        before = signal.signal(signal.SIGINT, note)
-        try:
-            yield
-        finally:
-            signal.signal(signal.SIGINT, before)
-
     def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
-        if self._interrupted:
+        if self._interrupts.came:
             raise KeyboardInterrupt
-        if self._slot_errors:  # its trial would be waited for in vain
-            raise RuntimeError("a slot failed") from self._slot_errors[0]
+        if self.errors:  # a trial would be waited for in vain
+            raise RuntimeError(self.errors[0])
         self._board.extended(self._search.extended)
         self._write_in_time()
         self._board.update(self.results)

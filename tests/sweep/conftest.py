@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +10,8 @@ from pathlib import Path
 import psutil
 import pytest
 import yaml
+
+from attnlab.config import merge
 
 ROOT = Path(__file__).parents[2]
 LAUNCH = [sys.executable, str(ROOT / "launch.py")]
@@ -34,6 +37,19 @@ def write_sweep(tiny, tmp_path):
 
 
 @pytest.fixture
+def slow(tiny):
+    """Trials long enough to be hit in the middle, as the raw tree of a sweep file's `trial`."""
+    return merge(tiny, {"train": {"max_steps": 600, "eval_every": 20, "save_every": 20}})
+
+
+@pytest.fixture
+def breaking(tmp_path):
+    """Puts `breaks.py` beside the sweep; the arms that break as they are called."""
+    shutil.copy(Path(__file__).with_name("breaks.py"), tmp_path)
+    return lambda *hows: {how: {"model.mixer": {"name": "breaks:Breaks", "how": how}} for how in hows}
+
+
+@pytest.fixture
 def launch(tmp_path):
     """Start launch.py as a user does; `launch(...)` waits and returns the finished process."""
     started = []
@@ -42,7 +58,8 @@ def launch(tmp_path):
         command = [*LAUNCH, *map(str, arguments), "--results", str(tmp_path / "results")]
         logs = [tmp_path / f"launch-{len(started)}.{kind}" for kind in ("out", "err")]
         with logs[0].open("w") as out, logs[1].open("w") as err:
-            process = subprocess.Popen(command, stdout=out, stderr=err, env={**os.environ, **environment}, cwd=tmp_path)
+            env, alone = {**os.environ, **environment}, {"start_new_session": True}  # signals reach it and its own
+            process = subprocess.Popen(command, stdout=out, stderr=err, env=env, cwd=tmp_path, **alone)
         process.logs = logs
         started.append(process)
         return finish(process) if wait else process

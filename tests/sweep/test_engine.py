@@ -57,7 +57,9 @@ def test_many_stops_leave_nothing_and_no_trial_knows_what_ran_before_it(write_sw
         assert rows_of(ran.path) == rows_of(fresh.path)[: len(rows_of(ran.path))], "bit for bit"
 
 
-def test_a_killed_launcher_is_resumed_with_every_trial_once(write_sweep, launch, folder, tmp_path):
+def test_a_killed_launcher_is_resumed_with_every_trial_once_also_of_a_sweep_that_has_grown(
+    write_sweep, launch, folder, tmp_path
+):
     asha = {"grace_steps": 4, "reduction_factor": 2}
     search = {"space": {"optim.lr": {"loguniform": [1e-3, 1e-1]}}, "trials": 5, "asha": asha}
     path = write_sweep(search=search, confirm={"seeds": [7, 8]})
@@ -71,18 +73,23 @@ def test_a_killed_launcher_is_resumed_with_every_trial_once(write_sweep, launch,
 
     refused = launch(path)
     assert refused.returncode == 2 and "--resume" in refused.stderr
+    arms = {"gla": {}, "standard": {"model.mixer": "standard"}, "retnet": {"model.mixer": "retnet"}}
+    resources = {"max_concurrent": 1, "max_failures": 0, "hang_s": 60}
+    path = write_sweep(search={**search, "trials": 6}, confirm={"seeds": [7, 8]}, arms=arms, resources=resources)
     done = launch(path, "--resume", ATTNLAB_TEST=str(tmp_path))
     assert done.returncode == 0, done.stderr
     suite = check_folder(folder)
-    assert Counter(r["arm"] for r in suite) == {"gla": 7, "standard": 7}
-    assert Counter(r["phase"] for r in suite) == {"search": 10, "confirm": 4}
+    assert Counter(r["arm"] for r in suite) == {"gla": 8, "standard": 8, "retnet": 8}
+    assert Counter(r["phase"] for r in suite) == {"search": 18, "confirm": 6}
     assert all(p.read_bytes() == before for p, before in ended.items()), "a finished trial ran again"
     assert begun <= {r["trial_id"] for r in suite}, "an unfinished trial was not taken up under its own id"
     nothing_left(str(tmp_path))
 
+    before = {p: p.read_bytes() for p in folder.glob("*/*/*.json*")}
     again = launch(path, "--resume")
     assert again.returncode == 0
     assert check_folder(folder) == suite
+    assert {p: p.read_bytes() for p in folder.glob("*/*/*.json*")} == before, "a finished sweep is left as it is"
 
 
 def test_a_killed_worker_resumes_its_trial_to_the_same_losses(write_sweep, launch, folder, tmp_path, tiny):

@@ -1,8 +1,11 @@
 """What breaks, and that nothing is waited for in vain."""
 
+import os
+import signal
+import time
+
 import pytest
 
-from attnlab.config import merge
 from attnlab.runs import SweepDir, TrialDir
 from attnlab.sweep.mailbox import STARTS
 from attnlab.train import train
@@ -47,21 +50,16 @@ def begun(folder):
     return list(folder.glob("*/*/metrics.jsonl")) and not list(folder.glob("*/*/results.json"))
 
 
-@pytest.fixture
-def slow(tiny):
-    """Trials long enough to be hit in the middle."""
-    return merge(tiny, {"train": {"max_steps": 600, "eval_every": 20, "save_every": 20}})
-
-
 SEARCH = {"space": {"optim.lr": {"choice": [0.01]}}, "trials": 1}
 
 
-def undisturbed(folder, tmp_path):
+def undisturbed(folder, tmp_path, trials=2):
     """Every trial once, with the losses of a run by itself."""
     suite = check_folder(folder)
-    assert [r["state"] for r in suite] == ["completed", "completed"]
+    assert [r["state"] for r in suite] == ["completed"] * trials
     for result in suite:
-        ran, fresh = SweepDir(folder).trial(result["arm"], result["trial_id"]), TrialDir(tmp_path / result["trial_id"])
+        ran = SweepDir(folder).trial(result["arm"], result["trial_id"])
+        fresh = TrialDir(tmp_path / result["arm"] / result["trial_id"])
         train(ran.job(), fresh)
         assert rows_of(ran.path) == rows_of(fresh.path)
 
@@ -93,3 +91,25 @@ def test_a_killed_mailbox_or_pool_ends_the_sweep_and_it_is_resumed(write_sweep, 
     assert states in ([], ["completed"]), "the slot that was not hit may have come to its end, and none has failed"
     assert launch(path, "--resume").returncode == 0
     undisturbed(folder, tmp_path)
+
+
+@pytest.mark.slow
+def test_a_second_ctrl_c_ends_at_once_and_the_sweep_is_resumed_with_every_trial_once(
+    write_sweep, launch, folder, tmp_path, slow
+):
+    path = write_sweep(trial=slow, search=SEARCH)
+    process = launch(path, ATTNLAB_TEST=str(tmp_path), wait=False)
+    wait_until(lambda: begun(folder))
+    taken_up = {p.parent.name for p in folder.glob("*/*/experiment_config.json")}
+    while process.poll() is None:  # as one does in a terminal, where every process of the launch gets it
+        os.killpg(process.pid, signal.SIGINT)
+        time.sleep(0.2)
+    done = finish(process)
+    assert done.returncode == 130
+    assert "interrupted twice" in done.stderr and "--resume" in done.stderr and "Traceback" not in done.stderr
+    nothing_left(str(tmp_path))
+
+    done = launch(path, "--resume", ATTNLAB_TEST=str(tmp_path))
+    assert done.returncode == 0, done.stdout + done.stderr
+    undisturbed(folder, tmp_path)
+    assert taken_up <= {t.trial_id for t in SweepDir(folder).trials()}

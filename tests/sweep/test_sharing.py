@@ -13,7 +13,7 @@ from attnlab.check import checked, prepared
 from attnlab.config import ResourcesConfig, Trial, merge
 from attnlab.models import build_model, count_params
 from attnlab.plan import show
-from attnlab.sweep import sharing, slots
+from attnlab.sweep import sharing, slots, worker
 from attnlab.sweep.sharing import MOST, Need
 
 needs = st.builds(Need, gib=st.floats(0.01, 500), tflop=st.floats(1e-6, 1e3))
@@ -183,9 +183,9 @@ def test_a_worker_that_shares_its_gpu_is_kept_to_its_part(monkeypatch):
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: Card)
     monkeypatch.setattr(torch.cuda, "set_per_process_memory_fraction", lambda *args: calls.append(args))
     for gpus in (0.0, 1.0, 2.0):
-        slots.cap_memory(gpus, "cuda:0")
+        worker.cap_memory(gpus, "cuda:0")
     assert not calls
-    slots.cap_memory(0.125, "cuda:0")
+    worker.cap_memory(0.125, "cuda:0")
     assert calls == [(pytest.approx(0.125 - 0.8 / 80), "cuda:0")]
 
 
@@ -193,7 +193,7 @@ def test_a_trial_without_memory_is_failed_with_the_reason():
     try:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 9.00 GiB")
     except torch.OutOfMemoryError as error:
-        shared, alone = slots.reason(error, 0.125), slots.reason(error, 1.0)
+        shared, alone = worker.reason(error, 0.125), worker.reason(error, 1.0)
     assert "Traceback" in shared and "Tried to allocate 9.00 GiB" in shared
     assert shared.endswith("it had 0.125 of a GPU; a larger resources.gpus_per_worker lets fewer trials share one\n")
     assert alone.endswith("Tried to allocate 9.00 GiB\n")

@@ -1,0 +1,96 @@
+"""Trials that break or hang their worker: failed with the reason, or taken up again; all others are unharmed."""
+
+import os
+import signal
+
+import pytest
+
+from attnlab.runs import SweepDir, TrialDir
+from attnlab.train import train
+from tests.contract import check_folder
+from tests.sweep.conftest import finish, rows_of
+from tests.sweep.test_engine import nothing_left, wait_until
+from tests.sweep.test_faults import begun, victim
+
+pytestmark = pytest.mark.timeout(400)
+
+
+def as_if_alone(folder, results, tmp_path):
+    """The trial's losses are those of a run by itself, in this process."""
+    ran = SweepDir(folder).trial(results["arm"], results["trial_id"])
+    fresh = TrialDir(tmp_path / "fresh" / results["arm"] / results["trial_id"])
+    train(ran.job(), fresh)
+    assert rows_of(ran.path) == rows_of(fresh.path)
+
+
+SEARCH = {"space": {"optim.lr": {"choice": [0.01]}}, "trials": 1}
+
+
+def test_trials_that_break_their_worker_are_failed_with_the_reason_and_harm_no_other(
+    write_sweep, launch, folder, breaking, tmp_path
+):
+    arms = {**breaking("segfault", "limit"), "gla": {}, "standard": {"model.mixer": "standard"}}
+    path = write_sweep(arms=arms, search=SEARCH, resources={"max_failures": 0, "max_concurrent": 2})
+    done = launch(path, PYTHONPATH=str(tmp_path), ATTNLAB_TEST=str(tmp_path))
+    assert done.returncode == 1, done.stdout + done.stderr
+    suite = {r["arm"]: r for r in check_folder(folder)}
+    error = {arm: r["error"] for arm, r in suite.items() if r["state"] == "failed"}
+    assert error.keys() == {"segfault", "limit"}
+    assert error["segfault"].startswith("its worker died: Fatal Python error: Segmentation fault")
+    assert "breaks.py" in error["segfault"] and "in segfault" in error["segfault"], error["segfault"]
+    assert "in limit" in error["limit"] and "memory" in error["limit"], error["limit"]
+    for arm in ("gla", "standard"):
+        as_if_alone(folder, suite[arm], tmp_path)
+    nothing_left(str(tmp_path))
+
+
+@pytest.mark.slow
+def test_broken_workers_are_tried_again_and_told_apart(write_sweep, launch, folder, breaking, tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(tmp_path))  # for the comparison, here
+    arms = {**breaking("hang_once", "segfault", "leave", "memory", "cuda_memory"), "gla": {}}
+    path = write_sweep(arms=arms, search=SEARCH, resources={"max_failures": 1, "hang_s": 15, "max_concurrent": 2})
+    done = launch(path, PYTHONPATH=str(tmp_path), ATTNLAB_TEST=str(tmp_path))
+    assert done.returncode == 1, done.stdout + done.stderr
+    suite = {r["arm"]: r for r in check_folder(folder)}
+    error = {arm: r["error"] for arm, r in suite.items() if r["state"] == "failed"}
+    assert error.keys() == {"segfault", "leave", "memory", "cuda_memory"}
+    assert error["segfault"].startswith(
+        "its worker died 2 times, the last time: Fatal Python error: Segmentation fault"
+    )
+    assert error["leave"].startswith("its worker died 2 times, the last time: its process ended without a word")
+    assert error["memory"].endswith("MemoryError: no list is that long\n")
+    assert "OutOfMemoryError: CUDA out of memory" in error["cuda_memory"]
+    for arm in ("hang_once", "gla"):
+        as_if_alone(folder, suite[arm], tmp_path)
+    nothing_left(str(tmp_path))
+
+
+@pytest.mark.slow
+def test_a_trial_that_hangs_every_time_is_failed_and_every_rank_of_it_is_ended(
+    write_sweep, launch, folder, breaking, tmp_path
+):
+    path = write_sweep(
+        arms={**breaking("hang"), "gla": {}}, search=SEARCH, resources={"workers": 2, "max_failures": 1, "hang_s": 15}
+    )
+    done = launch(path, PYTHONPATH=str(tmp_path), ATTNLAB_TEST=str(tmp_path))
+    assert done.returncode == 1, done.stdout + done.stderr
+    suite = {r["arm"]: r for r in check_folder(folder)}
+    said = "its worker died 2 times, the last time: it hung: no step was done in 15 s (resources.hang_s); it stood at "
+    assert suite["hang"]["error"].startswith(said)
+    assert "breaks.py" in suite["hang"]["error"] and "time.sleep(3600)" in suite["hang"]["error"]
+    assert suite["gla"]["state"] == "completed"
+    nothing_left(str(tmp_path))
+
+
+@pytest.mark.slow
+def test_a_worker_that_is_frozen_is_ended_and_its_trial_goes_on(write_sweep, launch, folder, tmp_path, tiny):
+    trial = {**tiny, "train": {**tiny["train"], "max_steps": 600, "eval_every": 20}}
+    path = write_sweep(trial=trial, search=SEARCH, resources={"hang_s": 15})
+    process = launch(path, ATTNLAB_TEST=str(tmp_path), wait=False)
+    wait_until(lambda: begun(folder))
+    os.kill(victim(str(tmp_path), "RayTrainWorker").pid, signal.SIGSTOP)  # it cannot even say that it hangs
+    done = finish(process)
+    assert done.returncode == 0, done.stdout + done.stderr
+    for results in check_folder(folder):
+        as_if_alone(folder, results, tmp_path)
+    nothing_left(str(tmp_path))

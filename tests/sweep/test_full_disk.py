@@ -1,0 +1,132 @@
+"""A disk that is full, or records that cannot be written: the sweep ends with one line, and is resumed to its end."""
+
+import os
+import subprocess
+
+import pytest
+
+from attnlab.runs import NoRoom, SweepDir, read_jsonl, room_for, write_json
+from attnlab.sweep.engine import SweepStopped, resumable
+from attnlab.sweep.search import mend
+from tests.sweep.conftest import finish
+from tests.sweep.test_engine import nothing_left, wait_until
+from tests.sweep.test_faults import SEARCH, begun, undisturbed
+
+pytestmark = pytest.mark.timeout(400)
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A disk of 24 MiB where `launch` puts its results; yields a way to fill it, and one to make room again."""
+    disk = tmp_path / "results"
+    disk.mkdir()
+    mount = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=24m", "tmpfs", disk], capture_output=True, text=True)
+    if mount.returncode:
+        pytest.skip(f"a small disk cannot be mounted here: {mount.stderr.strip()}")
+    ballast = disk / "ballast"
+
+    def fill():
+        with ballast.open("ab", buffering=0) as file:
+            for size in (2**20, 4096):
+                try:
+                    while True:
+                        file.write(b"\0" * size)
+                except OSError:
+                    continue
+
+    yield fill, ballast.unlink
+    subprocess.run(["umount", "-l", disk], check=True)
+
+
+@pytest.mark.slow
+def test_a_full_disk_ends_the_sweep_whole_and_it_is_resumed(write_sweep, launch, folder, tmp_path, slow, small_disk):
+    fill, make_room = small_disk
+    path = write_sweep(trial=slow, search=SEARCH)
+    process = launch(path, ATTNLAB_TEST=str(tmp_path), wait=False)
+    wait_until(lambda: begun(folder) and list(folder.glob("*/*/checkpoints/step_*")))
+    fill()
+    done = finish(process)
+    assert done.returncode == 1, done.stdout + done.stderr
+    lines = done.stderr.splitlines()
+    assert len(lines) == 1 and "No space left on device" in lines[0] and str(folder) in lines[0], done.stderr
+    assert lines[0].startswith("error: ") and lines[0].endswith("what ended is kept, and --resume goes on")
+    nothing_left(str(tmp_path))
+    assert SweepDir(folder).results() == [], "no trial is failed for it"
+    for trial in SweepDir(folder).trials():
+        steps = [int(path.name.removeprefix("step_")) for path in trial.path.glob("checkpoints/step_*")]
+        assert {row["step"] for row in read_jsonl(trial.metrics_file)} >= set(steps), "what was reported is there"
+        assert not list(trial.path.glob("checkpoints/.*")), "half a checkpoint was left"
+        assert all((step / "state.json").exists() for step in trial.path.glob("checkpoints/step_*"))
+    make_room()
+    done = launch(path, "--resume")
+    assert done.returncode == 0, done.stdout + done.stderr
+    undisturbed(folder, tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["optuna.journal", "leaderboard.json"])
+def test_records_that_cannot_be_written_end_the_sweep_and_it_is_resumed(
+    write_sweep, launch, folder, tmp_path, slow, name
+):
+    path = write_sweep(trial=slow, search={**SEARCH, "space": {"optim.lr": {"choice": [0.01, 0.02]}}, "trials": 2})
+    process = launch(path, ATTNLAB_TEST=str(tmp_path), wait=False)
+    wait_until(lambda: begun(folder))
+    file, kept = folder / name, tmp_path / "kept"
+    if file.exists():
+        os.replace(file, kept)
+    file.mkdir()
+    done = finish(process)
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert f"error: Is a directory: {file}; what ended is kept, and --resume goes on" in done.stderr.splitlines()
+    assert "Traceback" not in done.stderr
+    nothing_left(str(tmp_path))
+    file.rmdir()
+    if kept.exists():
+        os.replace(kept, file)
+    done = launch(path, "--resume")
+    assert done.returncode == 0, done.stdout + done.stderr
+    undisturbed(folder, tmp_path, 4)
+
+
+def test_only_a_full_disk_is_no_room(tmp_path):
+    with pytest.raises(NoRoom, match=r"No space left on device: '.*/a'"), room_for(tmp_path / "a"):
+        raise OSError(28, "No space left on device")
+    with pytest.raises(PermissionError), room_for(tmp_path / "a"):
+        raise PermissionError(13, "Permission denied")
+
+
+def test_what_ends_a_sweep_is_one_line_with_the_file():
+    with pytest.raises(SweepStopped, match="^Is a directory: /x/y; what ended is kept"), resumable([]):
+        try:
+            raise IsADirectoryError(21, "Is a directory", "/x/y")
+        except OSError as error:
+            raise RuntimeError("somewhere in Tune") from error
+    with pytest.raises(SweepStopped, match="^the pool of slots died; "), resumable(["the pool of slots died"]):
+        raise RuntimeError("a consequence")
+    with pytest.raises(ZeroDivisionError), resumable([]):
+        raise ZeroDivisionError  # a mistake of attnlab's own is shown whole
+    with pytest.raises(KeyboardInterrupt), resumable(["said before"]):
+        raise KeyboardInterrupt
+
+
+def test_a_journal_cut_short_in_a_line_is_mended(tmp_path):
+    journal = tmp_path / "optuna.journal"
+    mend(journal)
+    assert not journal.exists()
+    for text, left in (('{"a":1}\n{"b":2}\n', '{"a":1}\n{"b":2}\n'), ('{"a":1}\n{"b', '{"a":1}\n'), ('{"a', "")):
+        journal.write_text(text)
+        mend(journal)
+        assert journal.read_text() == left
+
+
+def test_a_file_that_does_not_fit_leaves_the_old_one(tmp_path, monkeypatch):
+    file = tmp_path / "leaderboard.json"
+    write_json(file, {"a": 1})
+
+    def full(handle):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(NoRoom, match="leaderboard.json"):
+        write_json(file, {"a": 2})
+    assert file.read_text() == '{\n "a": 1\n}\n' and list(tmp_path.iterdir()) == [file]
