@@ -1,13 +1,15 @@
 """Checkpoints x benchmarks -> results on disk; what was scored before is not scored again.
 
     <sweep>/analysis/benchmarks/<checkpoint>-<benchmark>-<dtype>.json    one result each, by digests
+    <sweep>/analysis/benchmarks/overlap-<corpus>-<benchmark>.json        which items stand in the training text
     <sweep>/analysis/benchmark_results.json                              those of the arms examined last, with all items
     <sweep>/all_benchmark_results.json                                   every result ever had here, without the items
 
 A result: `benchmark` (the exam's name), `digest`, `version`, `source`, `checkpoint` (digest), `dtype`, `n`, `n_all`,
 `limited`, `metric` (the exam's own) with its `value`, `chance` and `higher_is_better`, `metrics` (all of them, with
 `how` and `column` that say how the value comes from the columns), and `items`: `id` and every column, one entry per
-item, so that arms can be compared pairwise on the same items.
+item, so that arms can be compared pairwise on the same items. In the first file of the two also `overlap`, as
+`analysis.overlap.scan` gives it, where the checkpoint was trained on text and the items are text.
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from analysis.benchmarks import BENCHMARKS
 from analysis.benchmarks.base import Benchmark, BenchmarkError, Context, Exam, Outcome, value_of
 from analysis.checkpoints import CheckpointError, Target, digest_of, open_model
+from analysis.overlap import add_overlaps
 from analysis.score import MAX_LENGTH, Advance, Scorer, ScoringError, dtype_of
 from attnlab.config import did_you_mean
 from attnlab.runs import SweepDir, read_json, strict, write_text
@@ -90,15 +93,17 @@ def examine(targets: Sequence[Target], settings: Settings, home: Path, console: 
         console=console, transient=True, disable=not console.is_terminal,
     )  # fmt: skip
     exams: dict[str, list[Exam] | None] = {}
+    answered: list[tuple[Target, Exam]] = []
     with bar:
         for target in targets:
             row: dict[str, Any] = {"trial_id": target.trial_id, "path": str(target.path), "checkpoint": None}
             report.tree["arms"][target.label] = row | {"error": None, "benchmarks": {}}
             try:
-                _examine_one(target, settings, home, label, exams, report, bar)
+                _examine_one(target, settings, home, label, exams, answered, report, bar)
             except (CheckpointError, ScoringError) as error:
                 report.tree["arms"][target.label]["error"] = str(error)
                 report.problems.append(f"{target.label}: {error}")
+        report.problems += add_overlaps(answered, report.tree["arms"], home / "benchmarks", settings.fresh, bar)
     report.tree["problems"] = report.problems
     write_text(home / "benchmark_results.json", _json(report.tree))
     return report
@@ -110,6 +115,7 @@ def _examine_one(
     home: Path,
     label: str,
     exams: dict[str, list[Exam] | None],
+    answered: list[tuple[Target, Exam]],
     report: Report,
     bar: Progress,
 ) -> None:
@@ -143,6 +149,7 @@ def _examine_one(
                 result = _result(exam, outcome.columns, checkpoint, label)
                 write_text(kept, _json(result))
             row["benchmarks"][exam.name] = result
+            answered.append((target, exam))
 
 
 def _ask(exam: Exam, scorer: Scorer, advance: Advance) -> Outcome:
@@ -228,16 +235,26 @@ def _kept(path: Path) -> dict[str, Any] | None:
 def collect(folder: SweepDir, report: Report) -> Path:
     """Write `all_benchmark_results.json`: every result kept for this sweep as a row without its items; `arm` and
     `trial_id` where the checkpoint is one of those just examined."""
-    whose = {row["checkpoint"]: (arm, row["trial_id"]) for arm, row in report.tree["arms"].items()}
+    arms = report.tree["arms"].items()
+    whose = {row["checkpoint"]: (arm, row["trial_id"]) for arm, row in arms}
+    overlaps = {
+        (row["checkpoint"], r["digest"]): r.get("overlap") for _, row in arms for r in row["benchmarks"].values()
+    }
     rows = []
     for path in sorted((folder.analysis / "benchmarks").glob("*.json")):
         if result := _kept(path):
             arm, trial_id = whose.get(result["checkpoint"], (None, None))
-            rows.append({"arm": arm, "trial_id": trial_id, **{k: v for k, v in result.items() if k != "items"}})
+            found = overlaps.get((result["checkpoint"], result["digest"]))
+            rows.append({"arm": arm, "trial_id": trial_id, **_without_items(result)})
+            rows[-1] |= {"overlap": _without_items(found)} if found else {}
     rows.sort(key=lambda row: (row["benchmark"], row["arm"] or "", row["checkpoint"]))
     path = folder.path / "all_benchmark_results.json"
     write_text(path, json.dumps(strict(rows), indent=1, allow_nan=False) + "\n")
     return path
+
+
+def _without_items(tree: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in tree.items() if key != "items"}
 
 
 def device_of(name: str) -> Any:

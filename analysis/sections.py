@@ -8,7 +8,7 @@ from itertools import combinations
 from statistics import median
 from typing import Any
 
-from analysis import compare, cost, crossing, efficiency, stats
+from analysis import compare, cost, crossing, efficiency, stats, suspects
 from analysis.plot_results import PARTS
 from analysis.select import Selection
 from analysis.stats import Pair
@@ -46,7 +46,7 @@ def gather(sel: Selection) -> Sections:
     found = compare.benchmarks(sel)
     tree, problems = efficiency.read(sel.data.folder.analysis)
     out = Sections(found, tree, cost.trials_to_value(sel), problems=[*found.problems, *problems])
-    out.suspects = compare.suspects(found.tables)
+    out.suspects = suspects.suspects(found.tables)
     out.guards = _guards(sel)
     for table in (
         pairs("pairs", compare.over_seeds(sel), sel.sweep.mode),
@@ -191,6 +191,7 @@ def benchmark_table(sel: Selection, tables: Sequence[compare.Benchmark]) -> Tabl
                 "benchmark": t.name + (" (limited)" if t.limited else ""),
                 "metric": t.metric,
                 "chance": t.chance,
+                "seen": _seen(t),
                 **{f"arm:{arm}": score.interval for arm, score in t.scores.items()},
                 "_strong": (f"arm:{t.best}",),
                 "_tied": tuple(f"arm:{a}" for a in tied if len(tied) > 1),
@@ -201,8 +202,17 @@ def benchmark_table(sel: Selection, tables: Sequence[compare.Benchmark]) -> Tabl
         Column("metric", "metric", "text"),
         Column("chance", "chance"),
         *(Column(f"arm:{arm.arm}", arm.arm, "interval") for arm in arms),
+        *([Column("seen", "items in the training text", "text")] if any(row["seen"] for row in rows) else ()),
     ]
     return Table("benchmarks", columns, rows)
+
+
+def _seen(table: compare.Benchmark) -> str | None:
+    """`3 of 500`, per arm where arms were trained on texts that differ in it; None where it is no text."""
+    found = {arm: f"{len(s.overlap.seen):,} of {s.overlap.n:,}" for arm, s in table.scores.items() if s.overlap}
+    if len(set(found.values())) <= 1:
+        return next(iter(found.values()), None)
+    return ", ".join(f"{arm} {text}" for arm, text in found.items())
 
 
 def speed(sel: Selection, tree: Mapping[str, Any]) -> list[Table]:
