@@ -38,7 +38,7 @@ def main(argv: list[str] | None = None) -> int:
                 print(text)
             return 0
         if sel and args.efficiency:
-            print(f"wrote {efficiency.measure(sel, console, args.lengths or (), args.device)}")
+            print(f"wrote {efficiency.measure(sel, console, args.lengths or (), args.device, args.dtype)}")
         options.run(args, sel, console)
     except (LoadError, options.OptionError, claims.ClaimError, efficiency.EfficiencyError) as error:
         print(f"error: {error}", file=sys.stderr)

@@ -158,15 +158,17 @@ def _yaml(value: Any, flow: bool = False) -> str:
 
 def _errors(tree: Mapping[str, Any] | None) -> list[str]:
     """What could not be measured, a line each."""
-    out = []
+    out: list[str] = []
     for arm, row in (tree or {"arms": {}})["arms"].items():
         out += [f"{arm}: {row['error']}"] if row.get("error") else []
         if not row.get("error") and row.get("left_out"):
             out.append(f"{arm}: not measured at {', '.join(map(str, row['left_out']))}: the time was up")
+        failed: dict[tuple[str, str], list[str]] = {}
         for point in row["points"]:
             for part in plot_results.PARTS:
                 if isinstance(point.get(part), dict) and (error := point[part].get("error")):
-                    out.append(f"{arm}, {part} at {point['length']}: {error}")
+                    failed.setdefault((part, error), []).append(str(point["length"]))
+        out += [f"{arm}, {part} at {', '.join(lengths)}: {error}" for (part, error), lengths in failed.items()]
     return out
 
 

@@ -51,9 +51,6 @@ def found(tmp_path, cache):
 def test_copies_are_found_whatever_their_case_and_punctuation_and_quotations_are_none(found):
     long = "The old harbour master, who had seen many winters, walked slowly down to the quay that morning to look"
     answers = [" for ships", " at the tide"]
-    once = (
-        long.upper().replace(",", " -- so --", 1).replace(",", "!")
-    )  # a dash is a word: the stretch before it differs
     quoted = " ".join(long.split()[:8])
     items = [
         tuple(long + answer for answer in answers),
@@ -65,7 +62,7 @@ def test_copies_are_found_whatever_their_case_and_punctuation_and_quotations_are
     ]
     assert found(items, f"{long} for ships. 3 + 4 = 7. the clock STRUCK; thirteen") == [1, 1, 1, 0, 0, 0]
     assert found(items, f"{long.upper()} 3 - 4 = 7, the clock, struck, never, thirteen") == [1, 0, 0, 0, 0, 0]
-    assert found(items, f"{quoted} 3 + 4 = 8")[0] == 0 and found(items, once)[0] in (0, 1)
+    assert found(items, f"{quoted} 3 + 4 = 8")[0] == 0
     assert found(items, "") == [0] * 6
 
 
