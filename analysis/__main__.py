@@ -15,7 +15,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from analysis import claims, efficiency, leaderboard, options, suite, words
+from analysis import claims, efficiency, interactive, leaderboard, options, suite, words
 from analysis.load import LoadError, load
 from analysis.report import write
 from analysis.select import Selection, select
@@ -29,6 +29,8 @@ def main(argv: list[str] | None = None) -> int:
         parser.error("give a sweep's results folder, such as results/quickstart (or --checkpoint PATH alone)")
     console = Console(highlight=False)
     try:
+        if args.interactive and not interactive.available():
+            raise options.OptionError("--interactive: needs plotly; pip install 'attnlab[interactive]'")
         if args.sweep and suite.holds_several(args.sweep):
             print(f"wrote {suite.write(args.sweep)}")
             return 0
@@ -44,17 +46,17 @@ def main(argv: list[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     if sel:
-        report(sel, console)
+        report(sel, console, args.interactive)
     return 0
 
 
-def report(sel: Selection, console: Console) -> None:
+def report(sel: Selection, console: Console, hover: bool = False) -> None:
     """The leaderboard and the answer on the terminal, and the page."""
     leaderboard.show(sel, console)
     print(" ".join(words.answer(sel)))
     for problem in sel.data.problems:
         print(f"warning: {problem}", file=sys.stderr)
-    print(f"wrote {write(sel)}")
+    print(f"wrote {write(sel, hover)}")
 
 
 def arguments() -> argparse.ArgumentParser:
@@ -64,6 +66,7 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("--claim", action="append", metavar="TEXT", help="judge 'gla < standard on val_loss by 2%%'")
     parser.add_argument("--efficiency", action="store_true", help="measure speed and memory against length here")
     parser.add_argument("--lengths", type=_length, nargs="+", metavar="N", help="tokens per sequence to measure at")
+    parser.add_argument("--interactive", action="store_true", help="also figures to hover over (5 MB in the page)")
     options.add(parser)
     return parser
 

@@ -8,7 +8,7 @@ from itertools import combinations
 from statistics import median
 from typing import Any
 
-from analysis import compare, cost, crossing, efficiency, stats, suspects
+from analysis import compare, cost, crossing, details, efficiency, stats, suspects
 from analysis.plot_results import PARTS
 from analysis.select import Selection
 from analysis.stats import Pair
@@ -52,6 +52,7 @@ def gather(sel: Selection) -> Sections:
         pairs("pairs", compare.over_seeds(sel), sel.sweep.mode),
         fairness(sel),
         certificates(sel),
+        details.trials(sel),
         iso_loss(sel),
         scaling(sel),
         importances(sel),
