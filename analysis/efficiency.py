@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from analysis import measured
+from analysis import kernels, measured
 from analysis.apart import Server
 from analysis.cost import vocab_size
 from analysis.select import Selection
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from attnlab.config import Trial
 
 LENGTHS = {"cuda": (512, 1024, 2048, 4096, 8192, 16384, 32768), "cpu": (128, 256, 512, 1024, 2048)}
-BUDGET_S = 240.0  # on a CPU, for all arms together; a length that would exceed an arm's share is left out
+BUDGET_S = 240.0  # on a CPU, for all arms; a length that would exceed an arm's share is left out
 MEMORY = {
     "cpu": "the measuring process's peak resident set, less what Python and the libraries held before",
     "cuda": "what PyTorch's allocator reserved at most in the timed runs",
@@ -44,7 +44,6 @@ def measure(
     lengths: Sequence[int] = (),
     device: str = "auto",
     dtype: str = "auto",
-    budget_s: float = BUDGET_S,
 ) -> Path:
     """Measure every arm with its best settings and write `analysis/efficiency.json`.
 
@@ -52,7 +51,6 @@ def measure(
         lengths: tokens per sequence; empty: LENGTHS of the device.
         device: auto, cpu or cuda.
         dtype: of the autocast: auto (bf16 on CUDA), float32, bfloat16 or float16.
-        budget_s: of the whole, on a CPU.
 
     Raises:
         EfficiencyError: no such device or dtype, or the sweep has no exported model that tells the vocabulary.
@@ -61,7 +59,8 @@ def measure(
     if vocab is None:
         raise EfficiencyError(f"{sel.data.folder.path}: no trial has a checkpoints/final/config.json to measure after")
     trials = {arm.arm: sel.sweep.trial_of(arm.arm, arm.best.settings if arm.best else {}) for arm in sel.declared}
-    tree = curves(trials, vocab, console, lengths, device, dtype, budget_s)
+    root = sel.data.folder.path.resolve().parent
+    tree = curves(trials, vocab, console, lengths, device, dtype, results=root)
     path = sel.data.folder.analysis / "efficiency.json"
     write_json(path, tree)
     return path
@@ -74,9 +73,16 @@ def curves(
     lengths: Sequence[int] = (),
     device: str = "auto",
     dtype: str = "auto",
-    budget_s: float = BUDGET_S,
+    budget_s: float | None = None,
+    results: Path = Path("results"),
 ) -> dict[str, Any]:
-    """The tree of `efficiency.json`; an arm that cannot be measured costs one line in it. Arguments as `measure`."""
+    """The tree of `efficiency.json`; an arm that cannot be measured costs one line in it.
+
+    Args:
+        trials: what is measured, by arm; see `measure` for the others.
+        budget_s: of the whole, parted equally among the arms; None: BUDGET_S on a CPU, without end on CUDA.
+        results: beside it, if nothing else says where, tuned kernels are kept (`attnlab.kernels.warm`).
+    """
     import torch
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
@@ -88,6 +94,9 @@ def curves(
     if dtype not in dtypes:
         raise EfficiencyError(f"--dtype {dtype}: one of {', '.join(dtypes)}")
     dtype = ("bfloat16" if where == "cuda" else "float32") if dtype == "auto" else dtype
+    kernels.ready(where, results)
+    if budget_s is None:
+        budget_s = BUDGET_S if where == "cpu" else float("inf")
     wanted = sorted(set(lengths or LENGTHS[where]))
     tree: dict[str, Any] = {
         "format": 1,
@@ -112,8 +121,7 @@ def curves(
                 bar.advance(task)
                 return {"batch": batch, **found}
 
-            share = budget_s / len(trials) if where == "cpu" else float("inf")
-            points = list(_points(wanted, ask, share))
+            points = list(_points(wanted, ask, budget_s / len(trials)))
             tree["arms"][arm] = {"error": None, "points": points, "left_out": wanted[len(points) :]}
             bar.update(task, completed=len(measured.PARTS) * len(wanted) * len(tree["arms"]))
     return tree

@@ -46,17 +46,22 @@ def _against_length(
         return []
     with mpl.rc_context(STYLE):
         figure = new(3.9, 3.0)
-        axes = figure.add_subplot()
-        for index, points in lines.items():
+        against_length(figure.add_subplot(), lines, label)
+        return [render(figure, name, f"{label} against sequence length")]
+
+
+def against_length(axes: Axes, lines: Mapping[int, Sequence[tuple[float, ...]]], label: str) -> None:
+    """On logarithmic axes each arm's (length, value, low, high), by its place in the sweep file."""
+    for index, points in lines.items():
+        if points:
             x, y, low, high = zip(*points, strict=True)
             axes.plot(x, y, **style_of(index), marker="o", markersize=3, linewidth=1.6)
             axes.fill_between(x, low, high, color=style_of(index)["color"], alpha=0.12, linewidth=0)
-        axes.set_yscale("log")
-        _lengths(axes, sorted({point[0] for points in lines.values() for point in points}))
-        axes.yaxis.set_major_formatter(FuncFormatter(lambda v, _: large_text(v)))
-        axes.yaxis.set_minor_formatter(FuncFormatter(lambda v, _: ""))
-        axes.set_title(label)
-        return [render(figure, name, f"{label} against sequence length")]
+    axes.set_yscale("log")
+    _lengths(axes, sorted({point[0] for points in lines.values() for point in points}))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda v, _: large_text(v)))
+    axes.yaxis.set_minor_formatter(FuncFormatter(lambda v, _: ""))
+    axes.set_title(label)
 
 
 def _lengths(axes: Axes, lengths: Sequence[float]) -> None:

@@ -23,6 +23,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from analysis import kernels
 from analysis.benchmarks import BENCHMARKS
 from analysis.benchmarks.base import Benchmark, BenchmarkError, Context, Exam, Outcome, value_of
 from analysis.checkpoints import CheckpointError, Target, digest_of, open_model
@@ -86,6 +87,7 @@ def examine(targets: Sequence[Target], settings: Settings, home: Path, console: 
     settings = replace(settings, benchmarks=wanted)
     device = device_of(settings.device)
     dtype = dtype_of(device, settings.dtype)
+    kernels.ready(device, home.resolve().parents[1])
     label = str(dtype or torch.float32).removeprefix("torch.")
     report = Report({"format": FORMAT, "dtype": label, "limit": settings.context.limit, "arms": {}})
     bar = Progress(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import combinations
 from statistics import median
 from typing import Any
 
@@ -226,28 +225,22 @@ def speed(sel: Selection, tree: Mapping[str, Any]) -> list[Table]:
             for part in PARTS:
                 told = p.get(part) or {}
                 row[part] = median(told["runs"]) if told.get("runs") else None
-            train = p.get("train") or {}
-            rows.append(
-                {**row, "peak": train.get("peak_bytes"), "mfu": train.get("mfu"), "cache": p.get("cache_bytes")}
-            )
+                row[f"peak_{part}"] = told.get("peak_bytes")
+            rows.append({**row, "mfu": (p.get("train") or {}).get("mfu"), "cache": p.get("cache_bytes")})
     for part, label in PARTS.items():
         runs = {arm.arm: efficiency.runs_of(dict(tree), arm.arm, part) for arm in arms}
-        for a, b in combinations(runs, 2):
-            if (found := crossing.crossing(a, b, runs[a], runs[b])) is None:
-                continue
-            at = (
-                None
-                if found.length is None
-                else stats.Interval(found.length, found.low, found.high, len(set(runs[a]) & set(runs[b])))
+        for found, n in crossing.every(runs):
+            at = None if found.length is None else stats.Interval(found.length, found.low, found.high, n)
+            crossings.append(
+                {"part": label, "a": found.a, "b": found.b, "at": at, "faster": found.faster, "share": found.share}
             )
-            crossings.append({"part": label, "a": a, "b": b, "at": at, "faster": found.faster, "share": found.share})
     columns = [
         Column("arm", "arm", "arm"),
         Column("length", "length", "count"),
         Column("batch", "batch", "count"),
         *(Column(part, f"{label}, tok/s", "count") for part, label in PARTS.items()),
         Column("cache", "state, bytes", "large"),
-        Column("peak", "peak, bytes", "large"),
+        *(Column(f"peak_{part}", f"peak of {label}, bytes", "large") for part, label in PARTS.items()),
         Column("mfu", "MFU", "percent"),
     ]
     shown = [c for c in columns if any(row.get(c.key) is not None for row in rows)]
