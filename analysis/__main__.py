@@ -32,6 +32,8 @@ def main(argv: list[str] | None = None) -> int:
         if args.interactive and not interactive.available():
             raise options.OptionError("--interactive: needs plotly; pip install 'attnlab[interactive]'")
         if args.sweep and suite.holds_several(args.sweep):
+            if unusable := options.given(parser, args):
+                raise options.OptionError(f"{args.sweep}: of several sweeps; {unusable[0]} needs the folder of one")
             print(f"wrote {suite.write(args.sweep)}")
             return 0
         sel = select(load(args.sweep)) if args.sweep else None

@@ -134,7 +134,14 @@ def test_a_folder_of_sweeps_is_one_comparison(full, tmp_path, capsys):
     second.trial("gla", 2.5)
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken" / "sweep.yaml").write_text("name: [")
+    write_benchmarks(full, {"hellaswag": {"gla": rights(0, 0.6), "standard": rights(1, 0.3)}})
     assert main([str(tmp_path)]) == 0
+    assert main([str(tmp_path), "--claim", "gla < standard"]) == 2
+    assert "of several sweeps; --claim needs the folder of one" in capsys.readouterr().err
+    rows = list(csv.DictReader((tmp_path / "comparison-benchmarks.csv").read_text().splitlines()))
+    assert [(row["sweep"], row["arm"], row["value_n"]) for row in rows] == [
+        ("fake", "standard", "400"), ("fake", "gla", "400")
+    ]  # fmt: skip
     page = (tmp_path / "comparison.html").read_text()
     assert "other" in page and "Left out" in page and "broken" in page
     rows = list(csv.DictReader((tmp_path / "comparison.csv").read_text().splitlines()))
