@@ -53,6 +53,7 @@ class Benchmark:
     limited: bool
     scores: dict[str, Score]
     pairs: list[Pair]
+    source: str = "-"  # where its items are from
 
     @property
     def best(self) -> str:
@@ -133,7 +134,7 @@ def _table(name: str, facts: Mapping[str, Any], scores: dict[str, Score]) -> Ben
     higher = bool(facts.get("higher_is_better", True))
     limited = bool(facts.get("limited"))
     return Benchmark(name, str(facts["metric"]), "max" if higher else "min", number(facts.get("chance")), limited,
-                     scores, stats.holm(pairs))  # fmt: skip
+                     scores, stats.holm(pairs), str(facts.get("source") or "-"))  # fmt: skip
 
 
 def _score(arm: str, entry: Mapping[str, Any]) -> Score:

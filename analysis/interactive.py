@@ -19,7 +19,8 @@ from analysis.select import ArmSummary, Selection
 from analysis.words import settings_text
 
 DASHES = ("solid", "dash", "dot", "dashdot")  # as `plots.DASHES`
-CONFIG = {"displaylogo": False, "responsive": True}
+BUTTONS = [["zoom2d", "pan2d", "resetScale2d", "toImage"]]  # none that would send data anywhere
+CONFIG = {"displaylogo": False, "responsive": True, "modeBarButtons": BUTTONS}
 
 
 def available() -> bool:
