@@ -28,7 +28,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from analysis import kernels
 from analysis.benchmarks import BENCHMARKS
 from analysis.benchmarks.base import Benchmark, BenchmarkError, Context, Exam, Outcome, value_of
-from analysis.checkpoints import CheckpointError, Target, digest_of, open_model
+from analysis.checkpoints import CheckpointError, Target, digest_of, open_model, refuse_foreign
 from analysis.overlap import add_overlaps
 from analysis.score import MAX_LENGTH, Advance, Scorer, ScoringError, dtype_of
 from attnlab.config import did_you_mean
@@ -145,10 +145,11 @@ class _Run:
         problems: list[str] = []
         try:
             row["checkpoint"] = digest_of(target.path)
+            refuse_foreign(target.path, target.job)
             self._score(target, row, problems)
         except (CheckpointError, ScoringError) as error:
             row["error"] = str(error)
-            problems.append(f"{target.label}: {error}")
+            problems.append(row["error"] if row["error"].startswith(target.label) else f"{target.label}: {error}")
         return problems
 
     def _score(self, target: Target, row: dict[str, Any], problems: list[str]) -> None:
