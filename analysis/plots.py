@@ -89,8 +89,8 @@ def _limits(sel: Selection, arms: Iterable[ArmSummary], view: str) -> dict[str, 
 def _overview(sel: Selection, arms: list[ArmSummary], view: str, limits: dict[str, Any], others: bool) -> Plot:
     with mpl.rc_context(STYLE):
         longest = max(len(arm.arm) for arm in arms)
-        columns = 3 if longest <= 14 else 2 if longest <= 26 else 1
-        figure = new(5.3, 3.5 + 0.19 * math.ceil(len(arms) / columns))
+        columns = 3 if longest <= 10 else 2 if longest <= 20 else 1
+        figure = new(4.0, 3.0 + 0.19 * math.ceil(len(arms) / columns))
         axes = figure.add_subplot()
         for arm in arms:
             _arm_lines(axes, sel, arm, view, others)
