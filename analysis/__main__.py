@@ -58,7 +58,9 @@ def report(sel: Selection, console: Console, hover: bool = False) -> None:
     print(" ".join(words.answer(sel)))
     for problem in sel.data.problems:
         print(f"warning: {problem}", file=sys.stderr)
-    print(f"wrote {write(sel, hover)}")
+    with console.status("writing the report"):
+        page = write(sel, hover)
+    print(f"wrote {page}")
 
 
 def arguments() -> argparse.ArgumentParser:

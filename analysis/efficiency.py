@@ -109,7 +109,8 @@ def curves(
         "arms": {},
     }
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Server() as apart, Progress(*columns, console=console, transient=True) as bar:
+    bar = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+    with Server() as apart, bar:
         task = bar.add_task("efficiency", total=len(measured.PARTS) * len(wanted) * len(trials))
         for arm, trial in trials.items():
 
