@@ -15,13 +15,13 @@ import signal
 import subprocess
 import sys
 from contextlib import suppress
-from typing import Any, TextIO
+from typing import Any, NoReturn, TextIO
 
 from analysis import measured
 
 
 class Server:
-    """Starts with the first case; a context manager, which ends it.
+    """Starts by itself with the first case; a context manager, which ends it.
 
     A case that the system kills costs its `error`; a server that cannot be started is every case's error.
     """
@@ -38,8 +38,16 @@ class Server:
             with suppress(OSError):
                 self._process.communicate()
 
+    def start(self) -> None:
+        """Returns when everything is imported, so that no case waits for it."""
+        self._ask("")
+
     def measure(self, case: measured.Case, part: str) -> dict[str, Any]:
         """As `analysis.measured.run`."""
+        told = self._ask(json.dumps({"case": case.tree(), "part": part}))
+        return json.loads(told) if told else {"error": "the measuring process could not be started or was ended"}
+
+    def _ask(self, text: str) -> str:
         if self._process is None or self._process.poll() is not None:
             # a mixer of the user's lies where this process looks for it
             path = os.pathsep.join(folder or os.getcwd() for folder in sys.path)
@@ -47,27 +55,40 @@ class Server:
                 [sys.executable, "-m", "analysis.apart"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
                 env={**os.environ, "PYTHONPATH": path},
             )  # fmt: skip
-        asked = json.dumps({"case": case.tree(), "part": part})
         try:
-            print(asked, file=self._process.stdin, flush=True)
-            told = self._process.stdout.readline()  # type: ignore[union-attr]
+            print(text, file=self._process.stdin, flush=True)
+            return self._process.stdout.readline()  # type: ignore[union-attr]
         except OSError:
-            told = ""
-        return json.loads(told) if told else {"error": "the measuring process could not be started or was ended"}
+            return ""
 
 
 def serve(lines: TextIO, answers: TextIO) -> None:
-    """Fork for every line until there is no more."""
+    """Fork for every line until there is no more; an empty line is answered with one."""
     for text in lines:
+        if not text.strip():
+            print(file=answers, flush=True)
+            continue
         if (child := os.fork()) == 0:
-            asked = json.loads(text)
-            found = measured.run(measured.Case.of(asked["case"]), asked["part"])
-            print(json.dumps(found), file=answers, flush=True)
-            os._exit(0)  # past everything that the server would do at its end
+            _answer(text, answers)
         _, status = os.waitpid(child, 0)
-        if os.WIFSIGNALED(status):
-            why = "out of memory" if os.WTERMSIG(status) == signal.SIGKILL else signal.strsignal(os.WTERMSIG(status))
+        if status:
+            number = os.WTERMSIG(status)
+            why = "out of memory" if number == signal.SIGKILL else signal.strsignal(number) if number else "it exited"
             print(json.dumps({"error": f"the process was ended by the system: {why}"}), file=answers, flush=True)
+
+
+def _answer(text: str, answers: TextIO) -> NoReturn:
+    """One case, in the forked process, which ends past everything that the server would do at its end."""
+    try:
+        asked = json.loads(text)
+        found = measured.run(measured.Case.of(asked["case"]), asked["part"])
+        print(json.dumps(found), file=answers, flush=True)
+        os._exit(0)
+    except Exception as error:
+        print(json.dumps({"error": measured.line(error)}), file=answers, flush=True)
+        os._exit(0)
+    finally:
+        os._exit(1)
 
 
 def main() -> None:

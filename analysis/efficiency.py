@@ -59,8 +59,8 @@ def measure(
     if vocab is None:
         raise EfficiencyError(f"{sel.data.folder.path}: no trial has a checkpoints/final/config.json to measure after")
     trials = {arm.arm: sel.sweep.trial_of(arm.arm, arm.best.settings if arm.best else {}) for arm in sel.declared}
-    root = sel.data.folder.path.resolve().parent
-    tree = curves(trials, vocab, console, lengths, device, dtype, results=root)
+    root, threads = sel.data.folder.path.resolve().parent, sel.sweep.resources.cpus_per_worker
+    tree = curves(trials, vocab, console, lengths, device, dtype, results=root, threads=threads)
     path = sel.data.folder.analysis / "efficiency.json"
     write_json(path, tree)
     return path
@@ -75,6 +75,7 @@ def curves(
     dtype: str = "auto",
     budget_s: float | None = None,
     results: Path = Path("results"),
+    threads: int = 1,
 ) -> dict[str, Any]:
     """The tree of `efficiency.json`; an arm that cannot be measured costs one line in it.
 
@@ -82,6 +83,7 @@ def curves(
         trials: what is measured, by arm; see `measure` for the others.
         budget_s: of the whole, parted equally among the arms; None: BUDGET_S on a CPU, without end on CUDA.
         results: beside it, if nothing else says where, tuned kernels are kept (`attnlab.kernels.warm`).
+        threads: of the CPU; for a sweep's arms as many as its trials had.
     """
     import torch
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -101,7 +103,7 @@ def curves(
     tree: dict[str, Any] = {
         "format": 1,
         "device": torch.cuda.get_device_name() if where == "cuda" else "cpu",
-        "threads": torch.get_num_threads(),
+        "threads": threads,
         "dtype": dtype,
         "tokens": max(wanted),
         "lengths": wanted,
@@ -111,6 +113,8 @@ def curves(
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     bar = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
     with Server() as apart, bar:
+        if where == "cpu":
+            apart.start()  # its imports are no arm's time
         task = bar.add_task("efficiency", total=len(measured.PARTS) * len(wanted) * len(trials))
         for arm, trial in trials.items():
 

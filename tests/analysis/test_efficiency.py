@@ -69,6 +69,7 @@ def test_mistakes_are_one_line(fake, tiny, capsys):
 
 def test_an_arm_that_cannot_be_measured_costs_a_line(tiny, monkeypatch):
     monkeypatch.setattr(apart.Server, "measure", lambda self, case, part: {"error": "RuntimeError: no kernel"})
+    monkeypatch.setattr(apart.Server, "start", lambda self: None)
     fake = tiny[0]
     path = efficiency.measure(select(load(fake.path)), Console(file=io.StringIO()), (8, 4), "cpu")
     assert json.loads(path.read_text())["arms"]["gla"]["points"][0]["train"] == {"error": "RuntimeError: no kernel"}
