@@ -29,9 +29,11 @@ CORE = [
     "scikit-learn>=1.5",  # of Optuna's fANOVA
 ]
 EVAL = ["lm-eval>=0.4.13"]
+INTERACTIVE = ["plotly>=6"]  # figures to hover over, with `python -m analysis --interactive`
 # accelerate: lm-eval's own model, which ours is held against, imports it
 TEST = [
     *EVAL,
+    *INTERACTIVE,
     "accelerate>=1.10",
     "pytest>=8",
     "pytest-timeout>=2.3",
@@ -55,6 +57,7 @@ setup(
     install_requires=CORE,
     extras_require={
         "eval": EVAL,
+        "interactive": INTERACTIVE,
         "test": TEST,
         "dev": [*TEST, "ruff>=0.14", "mypy>=1.18", "types-PyYAML"],
     },

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from analysis import claims, efficiency, leaderboard, options, suite, words
+from analysis import claims, efficiency, interactive, leaderboard, options, suite, words
 from analysis.load import LoadError, load
 from analysis.report import write
 from analysis.select import Selection, select
@@ -29,7 +29,11 @@ def main(argv: list[str] | None = None) -> int:
         parser.error("give a sweep's results folder, such as results/quickstart (or --checkpoint PATH alone)")
     console = Console(highlight=False)
     try:
+        if args.interactive and not interactive.available():
+            raise options.OptionError("--interactive: needs plotly; pip install 'attnlab[interactive]'")
         if args.sweep and suite.holds_several(args.sweep):
+            if unusable := options.given(parser, args):
+                raise options.OptionError(f"{args.sweep}: of several sweeps; {unusable[0]} needs the folder of one")
             print(f"wrote {suite.write(args.sweep)}")
             return 0
         sel = select(load(args.sweep)) if args.sweep else None
@@ -38,23 +42,25 @@ def main(argv: list[str] | None = None) -> int:
                 print(text)
             return 0
         if sel and args.efficiency:
-            print(f"wrote {efficiency.measure(sel, console, args.lengths or (), args.device)}")
+            print(f"wrote {efficiency.measure(sel, console, args.lengths or (), args.device, args.dtype)}")
         options.run(args, sel, console)
     except (LoadError, options.OptionError, claims.ClaimError, efficiency.EfficiencyError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     if sel:
-        report(sel, console)
+        report(sel, console, args.interactive)
     return 0
 
 
-def report(sel: Selection, console: Console) -> None:
+def report(sel: Selection, console: Console, hover: bool = False) -> None:
     """The leaderboard and the answer on the terminal, and the page."""
     leaderboard.show(sel, console)
     print(" ".join(words.answer(sel)))
     for problem in sel.data.problems:
         print(f"warning: {problem}", file=sys.stderr)
-    print(f"wrote {write(sel)}")
+    with console.status("writing the report"):
+        page = write(sel, hover)
+    print(f"wrote {page}")
 
 
 def arguments() -> argparse.ArgumentParser:
@@ -64,6 +70,7 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("--claim", action="append", metavar="TEXT", help="judge 'gla < standard on val_loss by 2%%'")
     parser.add_argument("--efficiency", action="store_true", help="measure speed and memory against length here")
     parser.add_argument("--lengths", type=_length, nargs="+", metavar="N", help="tokens per sequence to measure at")
+    parser.add_argument("--interactive", action="store_true", help="also figures to hover over (5 MB in the page)")
     options.add(parser)
     return parser
 

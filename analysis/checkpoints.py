@@ -141,6 +141,25 @@ def _resumable(path: Path) -> bool:
     return (path / "state.json").is_file()
 
 
+def refuse_foreign(path: Path, job: Job | None) -> None:
+    """By config.json alone, so that a result of the same weights under another name is not taken for this trial's.
+
+    Raises:
+        CheckpointError: it is no model of attnlab's, or another one than `job` says.
+    """
+    from attnlab.models.backbone import BackboneConfig
+
+    tree = _json(path / "config.json")
+    if (kind := tree.get("model_type")) != "attnlab":
+        raise CheckpointError(f"{path}: a foreign checkpoint, of a model of type {kind!r}; attnlab's own are read")
+    try:
+        model = BackboneConfig.from_dict(tree).model()
+    except (ValueError, TypeError):  # pydantic's is a ValueError
+        raise CheckpointError(f"{path}: damaged, config.json describes no model") from None
+    if job and model != job.trial.model:
+        raise CheckpointError(f"{path}: a foreign checkpoint, of another model than its trial's experiment_config.json")
+
+
 def open_model(path: Path, job: Job | None = None) -> tuple[Any, Any]:
     """(the model on the CPU, its tokenizer or None) of an exported checkpoint.
 
@@ -155,9 +174,7 @@ def open_model(path: Path, job: Job | None = None) -> tuple[Any, Any]:
     from attnlab.data.tokenizer import Tokenizer, first_line
 
     digest_of(path)
-    kind = _json(path / "config.json").get("model_type")
-    if kind != "attnlab":
-        raise CheckpointError(f"{path}: a foreign checkpoint, of a model of type {kind!r}; attnlab's own are read")
+    refuse_foreign(path, job)
     logging.disable_progress_bar()  # transformers draws one per model
     try:
         with contextlib.redirect_stdout(io.StringIO()):
@@ -171,8 +188,6 @@ def open_model(path: Path, job: Job | None = None) -> tuple[Any, Any]:
         raise CheckpointError(f"{path}: its weights are not those of its config.json ({', '.join(wrong)})")
     if not all(bool(torch.isfinite(p).all()) for p in model.parameters()):
         raise CheckpointError(f"{path}: damaged, its weights are not finite")
-    if job and model.config.model() != job.trial.model:
-        raise CheckpointError(f"{path}: a foreign checkpoint, of another model than its trial's experiment_config.json")
     tokenizer = None
     if (path / "tokenizer.json").is_file():
         config = path / "tokenizer_config.json"

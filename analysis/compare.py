@@ -21,10 +21,14 @@ from analysis.select import ArmSummary, Selection
 from analysis.stats import Interval, Pair
 from attnlab.runs import read_json
 
-# What makes a benchmark look memorised rather than learnt; chosen by us, not estimated. Of what lies above chance:
-LEAP = 0.25  # an arm leads the next one by this much on one benchmark,
-ELSEWHERE = 0.05  # and by no more than this on any other
-CEILING = 0.9  # or every arm is above this
+
+@dataclass(frozen=True)
+class Overlap:
+    """Which items of a benchmark stand in the text that an arm was trained on (`analysis.overlap`)."""
+
+    corpus: str
+    seen: frozenset[str] = field(repr=False)  # ids
+    n: int
 
 
 @dataclass(frozen=True)
@@ -35,6 +39,7 @@ class Score:
     interval: Interval
     values: dict[str, float] = field(repr=False)
     logarithm: bool = False  # whether the values' mean is the logarithm of the figure
+    overlap: Overlap | None = None
 
 
 @dataclass(frozen=True)
@@ -48,6 +53,7 @@ class Benchmark:
     limited: bool
     scores: dict[str, Score]
     pairs: list[Pair]
+    source: str = "-"  # where its items are from
 
     @property
     def best(self) -> str:
@@ -128,7 +134,7 @@ def _table(name: str, facts: Mapping[str, Any], scores: dict[str, Score]) -> Ben
     higher = bool(facts.get("higher_is_better", True))
     limited = bool(facts.get("limited"))
     return Benchmark(name, str(facts["metric"]), "max" if higher else "min", number(facts.get("chance")), limited,
-                     scores, stats.holm(pairs))  # fmt: skip
+                     scores, stats.holm(pairs), str(facts.get("source") or "-"))  # fmt: skip
 
 
 def _score(arm: str, entry: Mapping[str, Any]) -> Score:
@@ -166,9 +172,16 @@ def _score(arm: str, entry: Mapping[str, Any]) -> Score:
     ):
         raise ValueError(f"its value {entry['value']} is not that of its items, {back(found.value):.6g}")
     ends = [None if end is None else back(end) for end in (found.low, found.high)]
-    return Score(
-        arm, Interval(back(found.value), *ends, found.n), dict(zip(ids, values.tolist(), strict=True)), back is math.exp
-    )
+    by_id = dict(zip(ids, values.tolist(), strict=True))
+    return Score(arm, Interval(back(found.value), *ends, found.n), by_id, back is math.exp, _overlap(entry, ids))
+
+
+def _overlap(entry: Mapping[str, Any], ids: list[str]) -> Overlap | None:
+    found = entry.get("overlap")
+    if not found:
+        return None
+    seen = frozenset(i for i, one in zip(ids, found["items"], strict=True) if one)
+    return Overlap(str(found["corpus"]), seen, len(ids))
 
 
 def _column(items: Mapping[str, Any], name: str) -> np.ndarray:
@@ -176,28 +189,3 @@ def _column(items: Mapping[str, Any], name: str) -> np.ndarray:
     if values.ndim != 1 or not np.isfinite(values).all():
         raise ValueError(f"column {name} holds what is no number")
     return values
-
-
-def suspects(tables: list[Benchmark]) -> list[str]:
-    """Benchmarks that look memorised, one sentence each: a score that nothing else about the arm supports."""
-    usable = {t.name: t for t in tables if t.mode == "max" and t.chance is not None and len(t.scores) > 1}
-    gains = {name: {arm: (s.interval.value - t.chance) / (1 - t.chance) for arm, s in t.scores.items()}
-             for name, t in usable.items()}  # fmt: skip
-    out = []
-    for name, table in usable.items():
-        gain = gains[name]
-        first, second = sorted(gain, key=lambda arm: -gain[arm])[:2]
-        if min(gain.values()) > CEILING:
-            out.append(
-                f"{name}: every arm is near the ceiling, so it separates nothing; items like these may be in "
-                "the training data."
-            )
-        others = [g[first] - max(v for arm, v in g.items() if arm != first)
-                  for other, g in gains.items() if other != name and first in g and len(g) > 1]  # fmt: skip
-        ahead = any(p.better("max") == first for p in table.pairs if {p.a, p.b} == {first, second})
-        if others and ahead and gain[first] - gain[second] > LEAP and max(others) <= ELSEWHERE:
-            out.append(
-                f"{name}: {first} leads {second} by {100 * (gain[first] - gain[second]):.0f} % of what lies above "
-                f"chance, and leads on no other benchmark; check that {first} was not trained on its items."
-            )
-    return out

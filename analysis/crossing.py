@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 
 import numpy as np
 
@@ -59,6 +60,15 @@ def crossing(a: str, b: str, left: Runs, right: Runs) -> Crossing | None:
         share=share,
         faster=a if seen[-1] > 0 else b if seen[-1] < 0 else None,
     )
+
+
+def every(speeds: Mapping[str, Runs]) -> list[tuple[Crossing, int]]:
+    """Of each pair of arms, whose runs `speeds` has by name, with the number of lengths both have."""
+    out = []
+    for a, b in combinations(speeds, 2):
+        if found := crossing(a, b, speeds[a], speeds[b]):
+            out.append((found, len(set(speeds[a]) & set(speeds[b]))))
+    return out
 
 
 def _medians(rng: np.random.Generator, runs: np.ndarray) -> np.ndarray:

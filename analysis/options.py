@@ -42,6 +42,12 @@ def add(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--fresh", action="store_true", help="score again what was scored before")
 
 
+def given(parser: argparse.ArgumentParser, args: argparse.Namespace) -> list[str]:
+    """The options that are not at their defaults."""
+    asked = [a for a in parser._actions if a.option_strings and a.dest != "help" and getattr(args, a.dest) != a.default]
+    return [action.option_strings[-1] for action in asked]
+
+
 def run(args: argparse.Namespace, sel: Selection | None, console: Console) -> Report | None:
     """Score what `args` asks for, print the table, write the results; None for `--benchmarks none`.
 

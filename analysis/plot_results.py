@@ -14,6 +14,7 @@ from analysis import compare
 from analysis.efficiency import runs_of
 from analysis.plots import style_of
 from analysis.select import Selection
+from analysis.stats import mean_over_seeds
 from analysis.svg import GREY, STYLE, Plot, new, render
 from analysis.words import large_text
 
@@ -46,17 +47,22 @@ def _against_length(
         return []
     with mpl.rc_context(STYLE):
         figure = new(3.9, 3.0)
-        axes = figure.add_subplot()
-        for index, points in lines.items():
+        against_length(figure.add_subplot(), lines, label)
+        return [render(figure, name, f"{label} against sequence length")]
+
+
+def against_length(axes: Axes, lines: Mapping[int, Sequence[tuple[float, ...]]], label: str) -> None:
+    """On logarithmic axes each arm's (length, value, low, high), by its place in the sweep file."""
+    for index, points in lines.items():
+        if points:
             x, y, low, high = zip(*points, strict=True)
             axes.plot(x, y, **style_of(index), marker="o", markersize=3, linewidth=1.6)
             axes.fill_between(x, low, high, color=style_of(index)["color"], alpha=0.12, linewidth=0)
-        axes.set_yscale("log")
-        _lengths(axes, sorted({point[0] for points in lines.values() for point in points}))
-        axes.yaxis.set_major_formatter(FuncFormatter(lambda v, _: large_text(v)))
-        axes.yaxis.set_minor_formatter(FuncFormatter(lambda v, _: ""))
-        axes.set_title(label)
-        return [render(figure, name, f"{label} against sequence length")]
+    axes.set_yscale("log")
+    _lengths(axes, sorted({point[0] for points in lines.values() for point in points}))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda v, _: large_text(v)))
+    axes.yaxis.set_minor_formatter(FuncFormatter(lambda v, _: ""))
+    axes.set_title(label)
 
 
 def _lengths(axes: Axes, lengths: Sequence[float]) -> None:
@@ -105,3 +111,29 @@ def trials(sel: Selection, expected: Mapping[str, Sequence[float]]) -> list[Plot
         axes.set_xlabel("trials")
         axes.set_title(f"expected best {sel.metric}")
         return [render(figure, "trials", f"expected best {sel.metric} against the number of trials")]
+
+
+def sweeps(found: Sequence[Selection]) -> list[Plot]:
+    """The arms of several sweeps, best first: one figure per metric that sweeps are judged by."""
+    out = []
+    for metric in dict.fromkeys(sel.metric for sel in found):
+        rows = [(sel, arm) for sel in found if sel.metric == metric for arm in sel.arms if arm.score is not None]
+        if not rows:
+            continue
+        with mpl.rc_context(STYLE):
+            figure = new(5.3, 0.8 + 0.24 * len(rows))
+            axes = figure.add_subplot()
+            for row, (sel, arm) in enumerate(rows):
+                colour = style_of(arm.index)["color"]
+                values = list(compare.confirm_values(sel, arm, metric).values())
+                mean = mean_over_seeds(values) if values and arm.confirm else None
+                if mean and mean.low is not None and mean.high is not None:
+                    axes.plot([mean.low, mean.high], [row, row], color=colour, linewidth=2)
+                face = colour if mean else "white"
+                axes.plot(mean.value if mean else arm.score, row, "o", color=colour, markerfacecolor=face, markersize=5)
+            axes.set_yticks(range(len(rows)), [f"{sel.sweep.name}: {arm.arm}" for sel, arm in rows])
+            axes.set_ylim(len(rows) - 0.5, -0.5)
+            axes.xaxis.set_major_locator(MaxNLocator(5))
+            axes.set_title(metric)
+            out.append(render(figure, f"sweeps-{metric}", f"{metric} of every arm of every sweep"))
+    return out

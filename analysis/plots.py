@@ -42,7 +42,7 @@ def dasharray(index: int) -> str:
 
 def curves(sel: Selection, view: str) -> list[Plot]:
     """The metric against `view` (a key of X_LABELS): all arms' best trials; above MANY arms then each arm's own."""
-    drawn = [arm for arm in sel.declared if any(_series(sel, t, view)[0] for t in arm.trials)]
+    drawn = [arm for arm in sel.declared if any(series(sel, t, view)[0] for t in arm.trials)]
     if not drawn:
         return []
     apart = len(sel.sweep.arms) > MANY and view != "flops"  # there they would only repeat the steps' figures
@@ -62,7 +62,8 @@ def tokens_per_step(sel: Selection) -> float | None:
     return ratios.pop() if len(ratios) == 1 else None
 
 
-def _series(sel: Selection, trial: TrialRecord, view: str) -> tuple[list[float], list[float]]:
+def series(sel: Selection, trial: TrialRecord, view: str) -> tuple[list[float], list[float]]:
+    """A trial's curve against `view`; empty where it has none."""
     if view == "flops":
         per_token = flops_per_token(trial)
         xs, ys = trial.series("tokens", sel.metric)
@@ -74,22 +75,22 @@ def _limits(sel: Selection, arms: Iterable[ArmSummary], view: str) -> dict[str, 
     """Axes that show best trials and confirm runs after their first tenth; a steep start would press the rest flat."""
     trials = [t for arm in arms for t in arm.trials]
     lead = [t for arm in arms for t in arm.trials if t is arm.best or (t.phase, t.state) == ("confirm", "completed")]
-    y = [v for ys in (_series(sel, t, view)[1] for t in lead) for v in ys[len(ys) // 10 :]]
-    y = y or [v for t in trials for v in _series(sel, t, view)[1]]
+    y = [v for ys in (series(sel, t, view)[1] for t in lead) for v in ys[len(ys) // 10 :]]
+    y = y or [v for t in trials for v in series(sel, t, view)[1]]
     low, high = min(y), max(y)
     reach = 0.5 * (high - low)  # a baseline farther away would press the curves flat
     near = [b for b in sel.baselines.values() if low - reach <= b <= high + reach]
     low, high = min([low, *near]), max([high, *near])
     pad = 0.06 * (high - low) or 0.05 * abs(high) or 1.0
-    far = max(v for t in trials for v in _series(sel, t, view)[0] or [0.0])
+    far = max(v for t in trials for v in series(sel, t, view)[0] or [0.0])
     return {"x": (0.0, far * 1.03 or 1.0), "y": (low - pad, high + pad)}
 
 
 def _overview(sel: Selection, arms: list[ArmSummary], view: str, limits: dict[str, Any], others: bool) -> Plot:
     with mpl.rc_context(STYLE):
         longest = max(len(arm.arm) for arm in arms)
-        columns = 3 if longest <= 14 else 2 if longest <= 26 else 1
-        figure = new(5.3, 3.5 + 0.19 * math.ceil(len(arms) / columns))
+        columns = 3 if longest <= 10 else 2 if longest <= 20 else 1
+        figure = new(4.0, 3.0 + 0.19 * math.ceil(len(arms) / columns))
         axes = figure.add_subplot()
         for arm in arms:
             _arm_lines(axes, sel, arm, view, others)
@@ -113,7 +114,7 @@ def _own(sel: Selection, arm: ArmSummary, arms: list[ArmSummary], view: str, lim
         axes = figure.add_subplot()
         for other in arms:
             if other is not arm and other.best:
-                axes.plot(*_series(sel, other.best, view), color="#c9c9c9", linewidth=1, zorder=1)
+                axes.plot(*series(sel, other.best, view), color="#c9c9c9", linewidth=1, zorder=1)
         _arm_lines(axes, sel, arm, view, others=True)
         _frame(axes, sel, view, limits)
         axes.set_title(arm.arm, color=INK)
@@ -123,7 +124,7 @@ def _own(sel: Selection, arm: ArmSummary, arms: list[ArmSummary], view: str, lim
 def _arm_lines(axes: Axes, sel: Selection, arm: ArmSummary, view: str, others: bool) -> None:
     look = style_of(arm.index)
     for trial in arm.trials:
-        xs, ys = _series(sel, trial, view)
+        xs, ys = series(sel, trial, view)
         best = trial is arm.best
         if not xs or not (best or others):
             continue

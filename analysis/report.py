@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from analysis import leaderboard, plot_results, plot_settings, plots, sections, svg, words
+from analysis import details, interactive, leaderboard, plot_results, plot_settings, plots, sections, svg, words
 from analysis.load import SweepData, load
 from analysis.select import Selection, select
 from attnlab.runs import write_text
@@ -31,13 +31,17 @@ def write_report(sweep_dir: Path) -> Path:
     return write(select(load(Path(sweep_dir))))
 
 
-def write(sel: Selection) -> Path:
-    """Write everything for a selection; figures of an earlier report that no longer exist are removed."""
+def write(sel: Selection, hover: bool = False) -> Path:
+    """Write everything for a selection; figures of an earlier report that no longer exist are removed.
+
+    Args:
+        hover: also the interactive figures, for which plotly must be installed.
+    """
     home = sel.data.folder.analysis
     parts = sections.gather(sel)
     figures = Figures(sel, parts)
     page = home / "report.html"
-    write_text(page, render(sel, figures, parts))
+    write_text(page, render(sel, figures, parts, hover))
     write_text(home / "leaderboard.csv", leaderboard.to_csv(sel))
     for table in parts.tables.values():
         write_text(home / f"{table.name}.csv", table.csv())
@@ -68,7 +72,7 @@ class Figures:
         return [*grouped, *self.trials, *self.benchmarks, *self.efficiency]
 
 
-def render(sel: Selection, figures: Figures, parts: sections.Sections) -> str:
+def render(sel: Selection, figures: Figures, parts: sections.Sections, hover: bool = False) -> str:
     """The page."""
     env = Environment(
         loader=PackageLoader("analysis"),
@@ -94,6 +98,9 @@ def render(sel: Selection, figures: Figures, parts: sections.Sections) -> str:
         caveats=words.caveats(sel),
         edges=words.edges(sel),
         figures=figures,
+        details=details.details(sel),
+        hovering=interactive.figures(sel, parts.efficiency) if hover else [],
+        library=interactive.library() if hover else None,
         parts=parts,
         efficiency_errors=_errors(parts.efficiency),
         problems=[*sel.data.problems, *parts.problems],
@@ -158,15 +165,17 @@ def _yaml(value: Any, flow: bool = False) -> str:
 
 def _errors(tree: Mapping[str, Any] | None) -> list[str]:
     """What could not be measured, a line each."""
-    out = []
+    out: list[str] = []
     for arm, row in (tree or {"arms": {}})["arms"].items():
         out += [f"{arm}: {row['error']}"] if row.get("error") else []
         if not row.get("error") and row.get("left_out"):
             out.append(f"{arm}: not measured at {', '.join(map(str, row['left_out']))}: the time was up")
+        failed: dict[tuple[str, str], list[str]] = {}
         for point in row["points"]:
             for part in plot_results.PARTS:
                 if isinstance(point.get(part), dict) and (error := point[part].get("error")):
-                    out.append(f"{arm}, {part} at {point['length']}: {error}")
+                    failed.setdefault((part, error), []).append(str(point["length"]))
+        out += [f"{arm}, {part} at {', '.join(lengths)}: {error}" for (part, error), lengths in failed.items()]
     return out
 
 

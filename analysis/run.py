@@ -1,19 +1,23 @@
 """Checkpoints x benchmarks -> results on disk; what was scored before is not scored again.
 
     <sweep>/analysis/benchmarks/<checkpoint>-<benchmark>-<dtype>.json    one result each, by digests
+    <sweep>/analysis/benchmarks/overlap-<corpus>-<benchmark>.json        which items stand in the training text
     <sweep>/analysis/benchmark_results.json                              those of the arms examined last, with all items
     <sweep>/all_benchmark_results.json                                   every result ever had here, without the items
 
 A result: `benchmark` (the exam's name), `digest`, `version`, `source`, `checkpoint` (digest), `dtype`, `n`, `n_all`,
 `limited`, `metric` (the exam's own) with its `value`, `chance` and `higher_is_better`, `metrics` (all of them, with
 `how` and `column` that say how the value comes from the columns), and `items`: `id` and every column, one entry per
-item, so that arms can be compared pairwise on the same items.
+item, so that arms can be compared pairwise on the same items. In the first file of the two also `overlap`, as
+`analysis.overlap.scan` gives it, where the checkpoint was trained on text and the items are text.
 """
 
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -21,9 +25,11 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from analysis import kernels
 from analysis.benchmarks import BENCHMARKS
 from analysis.benchmarks.base import Benchmark, BenchmarkError, Context, Exam, Outcome, value_of
-from analysis.checkpoints import CheckpointError, Target, digest_of, open_model
+from analysis.checkpoints import CheckpointError, Target, digest_of, open_model, refuse_foreign
+from analysis.overlap import add_overlaps
 from analysis.score import MAX_LENGTH, Advance, Scorer, ScoringError, dtype_of
 from attnlab.config import did_you_mean
 from attnlab.runs import SweepDir, read_json, strict, write_text
@@ -83,66 +89,124 @@ def examine(targets: Sequence[Target], settings: Settings, home: Path, console: 
     settings = replace(settings, benchmarks=wanted)
     device = device_of(settings.device)
     dtype = dtype_of(device, settings.dtype)
+    kernels.ready(device, home.resolve().parents[1])
     label = str(dtype or torch.float32).removeprefix("torch.")
     report = Report({"format": FORMAT, "dtype": label, "limit": settings.context.limit, "arms": {}})
     bar = Progress(
         TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
         console=console, transient=True, disable=not console.is_terminal,
     )  # fmt: skip
-    exams: dict[str, list[Exam] | None] = {}
+    run = _Run(settings, home, label, bar)
+    rows = [{"trial_id": t.trial_id, "path": str(t.path), "checkpoint": None, "error": None, "benchmarks": {}}
+            for t in targets]  # fmt: skip
     with bar:
-        for target in targets:
-            row: dict[str, Any] = {"trial_id": target.trial_id, "path": str(target.path), "checkpoint": None}
-            report.tree["arms"][target.label] = row | {"error": None, "benchmarks": {}}
-            try:
-                _examine_one(target, settings, home, label, exams, report, bar)
-            except (CheckpointError, ScoringError) as error:
-                report.tree["arms"][target.label]["error"] = str(error)
-                report.problems.append(f"{target.label}: {error}")
+        found = run.side_by_side(targets, rows, device.type)
+        report.tree["arms"] = dict(zip((t.label for t in targets), rows, strict=True))
+        report.problems += dict.fromkeys(problem for problems in found for problem in problems)
+        report.problems += add_overlaps(run.answered, report.tree["arms"], home / "benchmarks", settings.fresh, bar)
     report.tree["problems"] = report.problems
     write_text(home / "benchmark_results.json", _json(report.tree))
     return report
 
 
-def _examine_one(
-    target: Target,
-    settings: Settings,
-    home: Path,
-    label: str,
-    exams: dict[str, list[Exam] | None],
-    report: Report,
-    bar: Progress,
-) -> None:
-    row = report.tree["arms"][target.label]
-    row["checkpoint"] = checkpoint = digest_of(target.path)
-    scorer: Scorer | None = None
-    has_text = (target.path / "tokenizer.json").is_file()
-    for name, benchmark in _chosen(settings):
-        if benchmark.needs_text and not has_text:
-            continue
-        for exam in _exams(name, benchmark, target, settings, exams, report, bar):
-            kept = home / "benchmarks" / f"{checkpoint}-{exam.digest}-{label}.json"
-            result = None if settings.fresh else _kept(kept)
-            if result is None:
-                if scorer is None:
-                    longest = max(MAX_LENGTH, target.seq_len or 0)
-                    model, tokenizer = open_model(target.path, target.job)
-                    scorer = Scorer(model, tokenizer, settings.device, settings.dtype, settings.max_tokens, longest)
-                task = bar.add_task(f"{target.label}: {exam.name}", total=exam.requests)
-                try:
-                    outcome = _ask(exam, scorer, lambda n, task=task: bar.advance(task, n))
-                except (
-                    RuntimeError,
-                    ScoringError,
-                ) as error:  # also a kernel that refuses the dtype, memory that runs out
-                    reason = f"{exam.name} cannot be scored: {str(error).strip().splitlines()[0]}"
-                    report.problems.append(f"{target.label}: {reason}")
-                    continue
-                finally:
-                    bar.remove_task(task)
-                result = _result(exam, outcome.columns, checkpoint, label)
-                write_text(kept, _json(result))
-            row["benchmarks"][exam.name] = result
+class _Run:
+    """What the targets share while they are examined."""
+
+    def __init__(self, settings: Settings, home: Path, label: str, bar: Progress):
+        self.settings, self.home, self.label, self.bar = settings, home, label, bar
+        self.answered: list[tuple[Target, Exam]] = []
+        self._exams: dict[str, tuple[list[Exam], str | None]] = {}
+        self._one = threading.Lock()  # of lm-eval, datasets and transformers, which change what is global
+        self._ended = False
+
+    def side_by_side(self, targets: Sequence[Target], rows: Sequence[dict[str, Any]], device: str) -> list[list[str]]:
+        """Every target's problems. On a CPU as many targets at once as there are threads, each with one: small models
+        gain little from more threads, and lose much where other work runs beside them."""
+        import torch
+
+        threads = torch.get_num_threads()
+        if device != "cpu" or min(threads, len(targets)) < 2:
+            return list(map(self.examine, targets, rows))
+
+        def alone(target: Target, row: dict[str, Any]) -> list[str]:
+            torch.set_num_threads(1)
+            return self.examine(target, row)
+
+        pool = ThreadPoolExecutor(threads)
+        try:
+            return list(pool.map(alone, targets, rows))
+        finally:
+            self._ended = True  # after Ctrl-C the others end too
+            pool.shutdown(cancel_futures=True)
+            torch.set_num_threads(threads)
+
+    def examine(self, target: Target, row: dict[str, Any]) -> list[str]:
+        """Score one target on everything; fill its row of `benchmark_results.json`. Returns problems, a line each."""
+        problems: list[str] = []
+        try:
+            row["checkpoint"] = digest_of(target.path)
+            refuse_foreign(target.path, target.job)
+            self._score(target, row, problems)
+        except (CheckpointError, ScoringError) as error:
+            row["error"] = str(error)
+            problems.append(row["error"] if row["error"].startswith(target.label) else f"{target.label}: {error}")
+        return problems
+
+    def _score(self, target: Target, row: dict[str, Any], problems: list[str]) -> None:
+        scorer: Scorer | None = None
+        has_text = (target.path / "tokenizer.json").is_file()
+        for name, benchmark in _chosen(self.settings):
+            if benchmark.needs_text and not has_text:
+                continue
+            with self._one:
+                exams, problem = self._exams_of(name, benchmark, target)
+            problems += [problem] if problem else []
+            for exam in exams:
+                kept = self.home / "benchmarks" / f"{row['checkpoint']}-{exam.digest}-{self.label}.json"
+                result = None if self.settings.fresh else _kept(kept)
+                if result is None:
+                    scorer = scorer or self._scorer(target)
+                    task = self.bar.add_task(f"{target.label}: {exam.name}", total=exam.requests)
+                    try:
+                        outcome = _ask(exam, scorer, lambda n, task=task: self._advance(task, n))
+                    except (RuntimeError, ScoringError) as error:
+                        # also a kernel that refuses the dtype, memory that runs out
+                        reason = f"{exam.name} cannot be scored: {str(error).strip().splitlines()[0]}"
+                        problems.append(f"{target.label}: {reason}")
+                        continue
+                    finally:
+                        self.bar.remove_task(task)
+                    result = _result(exam, outcome.columns, row["checkpoint"], self.label)
+                    write_text(kept, _json(result))
+                row["benchmarks"][exam.name] = result
+                self.answered.append((target, exam))
+
+    def _advance(self, task: Any, n: int) -> None:
+        if self._ended:
+            raise KeyboardInterrupt
+        self.bar.advance(task, n)
+
+    def _scorer(self, target: Target) -> Scorer:
+        with self._one:
+            model, tokenizer = open_model(target.path, target.job)
+        longest = max(MAX_LENGTH, target.seq_len or 0)
+        how = self.settings
+        return Scorer(model, tokenizer, how.device, how.dtype, how.max_tokens, longest)
+
+    def _exams_of(self, name: str, benchmark: Benchmark, target: Target) -> tuple[list[Exam], str | None]:
+        """The benchmark's exams, made once where they do not depend on the checkpoint, or its problem."""
+        if name in self._exams:
+            return self._exams[name]
+        task = self.bar.add_task(f"preparing {name}", total=None)
+        try:
+            found: tuple[list[Exam], str | None] = benchmark.exams(self.settings.context, target), None
+        except BenchmarkError as error:
+            found = [], str(error)
+        finally:
+            self.bar.remove_task(task)
+        if not benchmark.per_checkpoint:
+            self._exams[name] = found
+        return found
 
 
 def _ask(exam: Exam, scorer: Scorer, advance: Advance) -> Outcome:
@@ -165,31 +229,6 @@ def _chosen(settings: Settings) -> Iterator[tuple[str, Benchmark]]:
         wanted = settings.benchmarks
         if name in wanted if wanted is not None else benchmark.by_default(settings.context):
             yield name, benchmark
-
-
-def _exams(
-    name: str,
-    benchmark: Benchmark,
-    target: Target,
-    settings: Settings,
-    known: dict[str, list[Exam] | None],
-    report: Report,
-    bar: Progress,
-) -> list[Exam]:
-    """The benchmark's exams, made once where they do not depend on the checkpoint; its problem is told once."""
-    if not benchmark.per_checkpoint and name in known:
-        return known[name] or []
-    task = bar.add_task(f"preparing {name}", total=None)
-    try:
-        found = benchmark.exams(settings.context, target)
-    except BenchmarkError as error:
-        if str(error) not in report.problems:
-            report.problems.append(str(error))
-        found = []
-    finally:
-        bar.remove_task(task)
-    known[name] = found
-    return found
 
 
 def _result(exam: Exam, columns: Mapping[str, Sequence[Any]], checkpoint: str, dtype: str) -> dict[str, Any]:
@@ -228,16 +267,26 @@ def _kept(path: Path) -> dict[str, Any] | None:
 def collect(folder: SweepDir, report: Report) -> Path:
     """Write `all_benchmark_results.json`: every result kept for this sweep as a row without its items; `arm` and
     `trial_id` where the checkpoint is one of those just examined."""
-    whose = {row["checkpoint"]: (arm, row["trial_id"]) for arm, row in report.tree["arms"].items()}
+    arms = report.tree["arms"].items()
+    whose = {row["checkpoint"]: (arm, row["trial_id"]) for arm, row in arms}
+    overlaps = {
+        (row["checkpoint"], r["digest"]): r.get("overlap") for _, row in arms for r in row["benchmarks"].values()
+    }
     rows = []
     for path in sorted((folder.analysis / "benchmarks").glob("*.json")):
         if result := _kept(path):
             arm, trial_id = whose.get(result["checkpoint"], (None, None))
-            rows.append({"arm": arm, "trial_id": trial_id, **{k: v for k, v in result.items() if k != "items"}})
+            found = overlaps.get((result["checkpoint"], result["digest"]))
+            rows.append({"arm": arm, "trial_id": trial_id, **_without_items(result)})
+            rows[-1] |= {"overlap": _without_items(found)} if found else {}
     rows.sort(key=lambda row: (row["benchmark"], row["arm"] or "", row["checkpoint"]))
     path = folder.path / "all_benchmark_results.json"
     write_text(path, json.dumps(strict(rows), indent=1, allow_nan=False) + "\n")
     return path
+
+
+def _without_items(tree: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in tree.items() if key != "items"}
 
 
 def device_of(name: str) -> Any:

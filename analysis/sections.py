@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import combinations
 from statistics import median
 from typing import Any
 
-from analysis import compare, cost, crossing, efficiency, stats
+from analysis import compare, cost, crossing, details, efficiency, stats, suspects
 from analysis.plot_results import PARTS
 from analysis.select import Selection
 from analysis.stats import Pair
@@ -46,12 +45,13 @@ def gather(sel: Selection) -> Sections:
     found = compare.benchmarks(sel)
     tree, problems = efficiency.read(sel.data.folder.analysis)
     out = Sections(found, tree, cost.trials_to_value(sel), problems=[*found.problems, *problems])
-    out.suspects = compare.suspects(found.tables)
+    out.suspects = suspects.suspects(found.tables)
     out.guards = _guards(sel)
     for table in (
         pairs("pairs", compare.over_seeds(sel), sel.sweep.mode),
         fairness(sel),
         certificates(sel),
+        details.trials(sel),
         iso_loss(sel),
         scaling(sel),
         importances(sel),
@@ -191,6 +191,7 @@ def benchmark_table(sel: Selection, tables: Sequence[compare.Benchmark]) -> Tabl
                 "benchmark": t.name + (" (limited)" if t.limited else ""),
                 "metric": t.metric,
                 "chance": t.chance,
+                "seen": _seen(t),
                 **{f"arm:{arm}": score.interval for arm, score in t.scores.items()},
                 "_strong": (f"arm:{t.best}",),
                 "_tied": tuple(f"arm:{a}" for a in tied if len(tied) > 1),
@@ -201,8 +202,17 @@ def benchmark_table(sel: Selection, tables: Sequence[compare.Benchmark]) -> Tabl
         Column("metric", "metric", "text"),
         Column("chance", "chance"),
         *(Column(f"arm:{arm.arm}", arm.arm, "interval") for arm in arms),
+        *([Column("seen", "items in the training text", "text")] if any(row["seen"] for row in rows) else ()),
     ]
     return Table("benchmarks", columns, rows)
+
+
+def _seen(table: compare.Benchmark) -> str | None:
+    """`3 of 500`, per arm where arms were trained on texts that differ in it; None where it is no text."""
+    found = {arm: f"{len(s.overlap.seen):,} of {s.overlap.n:,}" for arm, s in table.scores.items() if s.overlap}
+    if len(set(found.values())) <= 1:
+        return next(iter(found.values()), None)
+    return ", ".join(f"{arm} {text}" for arm, text in found.items())
 
 
 def speed(sel: Selection, tree: Mapping[str, Any]) -> list[Table]:
@@ -215,28 +225,22 @@ def speed(sel: Selection, tree: Mapping[str, Any]) -> list[Table]:
             for part in PARTS:
                 told = p.get(part) or {}
                 row[part] = median(told["runs"]) if told.get("runs") else None
-            train = p.get("train") or {}
-            rows.append(
-                {**row, "peak": train.get("peak_bytes"), "mfu": train.get("mfu"), "cache": p.get("cache_bytes")}
-            )
+                row[f"peak_{part}"] = told.get("peak_bytes")
+            rows.append({**row, "mfu": (p.get("train") or {}).get("mfu"), "cache": p.get("cache_bytes")})
     for part, label in PARTS.items():
         runs = {arm.arm: efficiency.runs_of(dict(tree), arm.arm, part) for arm in arms}
-        for a, b in combinations(runs, 2):
-            if (found := crossing.crossing(a, b, runs[a], runs[b])) is None:
-                continue
-            at = (
-                None
-                if found.length is None
-                else stats.Interval(found.length, found.low, found.high, len(set(runs[a]) & set(runs[b])))
+        for found, n in crossing.every(runs):
+            at = None if found.length is None else stats.Interval(found.length, found.low, found.high, n)
+            crossings.append(
+                {"part": label, "a": found.a, "b": found.b, "at": at, "faster": found.faster, "share": found.share}
             )
-            crossings.append({"part": label, "a": a, "b": b, "at": at, "faster": found.faster, "share": found.share})
     columns = [
         Column("arm", "arm", "arm"),
         Column("length", "length", "count"),
         Column("batch", "batch", "count"),
         *(Column(part, f"{label}, tok/s", "count") for part, label in PARTS.items()),
         Column("cache", "state, bytes", "large"),
-        Column("peak", "peak, bytes", "large"),
+        *(Column(f"peak_{part}", f"peak of {label}, bytes", "large") for part, label in PARTS.items()),
         Column("mfu", "MFU", "percent"),
     ]
     shown = [c for c in columns if any(row.get(c.key) is not None for row in rows)]

@@ -1,4 +1,4 @@
-"""A folder of several sweeps: one table of all their arms, as a page and as CSV."""
+"""A folder of several sweeps: all their arms and benchmarks on one page, and as CSV."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from analysis import plots, stats, words
+from analysis import compare, plot_results, plots, stats, words
 from analysis.compare import confirm_values
 from analysis.load import LoadError, load
 from analysis.select import Selection, select
@@ -20,7 +20,8 @@ def holds_several(folder: Path) -> bool:
 
 
 def write(folder: Path) -> Path:
-    """Compare every sweep in the folder; `comparison.html` and `comparison.csv` are written there.
+    """Compare every sweep in the folder; `comparison.html`, `comparison.csv` and, where there are any,
+    `comparison-benchmarks.csv` are written there.
 
     Raises:
         LoadError: none of them can be used.
@@ -33,16 +34,39 @@ def write(folder: Path) -> Path:
             problems.append(str(error))
     if not found:
         raise LoadError(problems[0])
-    table = compared(found)
+    table, scores = compared(found), benchmarks(found)
     env = Environment(loader=PackageLoader("analysis"), autoescape=True, undefined=StrictUndefined,
                       trim_blocks=True, lstrip_blocks=True)  # fmt: skip
     page = folder / "comparison.html"
     answers = {sel.sweep.name: " ".join(words.answer(sel)) for sel in found}
     text = env.get_template("suite.html").render(folder=folder, table=table, answers=answers, problems=problems,
-                                                 style_of=plots.style_of, dasharray=plots.dasharray)  # fmt: skip
+                                                 style_of=plots.style_of, dasharray=plots.dasharray, scores=scores,
+                                                 figures=plot_results.sweeps(found))  # fmt: skip
     write_text(page, text)
     write_text(folder / "comparison.csv", table.csv())
+    if scores.rows:
+        write_text(folder / "comparison-benchmarks.csv", scores.csv())
     return page
+
+
+def benchmarks(found: list[Selection]) -> Table:
+    """Every arm of every sweep on every benchmark that was scored there, benchmark by benchmark."""
+    rows = []
+    for sel in found:
+        for table in compare.benchmarks(sel).tables:
+            best = table.tied()
+            for arm in sel.declared:
+                if arm.arm in table.scores:
+                    rows.append({"benchmark": table.name + (" (limited)" if table.limited else ""), "arm": arm.arm,
+                                 "_index": arm.index, "metric": table.metric, "sweep": sel.sweep.name,
+                                 "chance": table.chance, "value": table.scores[arm.arm].interval,
+                                 "_strong": ("value",) if arm.arm in best else ()})  # fmt: skip
+    order = list(dict.fromkeys(row["benchmark"] for row in rows))
+    rows.sort(key=lambda row: order.index(row["benchmark"]))
+    columns = [Column("benchmark", "benchmark", "text"), Column("metric", "metric", "text"),
+               Column("sweep", "sweep", "text"), Column("arm", "arm", "arm"),
+               Column("value", "value [95 %] (n)", "interval"), Column("chance", "chance")]  # fmt: skip
+    return Table("comparison-benchmarks", columns, rows)
 
 
 def compared(found: list[Selection]) -> Table:

@@ -1,11 +1,14 @@
 """Our scoring of benchmarks against lm-eval's HFLM on the same exported checkpoint: agreement and tokens per second.
 
     python -m bench.scoring CHECKPOINT... --data-dir DIR [--tasks hellaswag lambada] [--limit 500] [--device cuda]
+    python -m bench.scoring --train standard gla --data-dir DIR --tasks hellaswag --limit 0 --batch-sizes 64 256 \\
+        --repeats 1 --dtype bfloat16 --out docs                        # all of HellaSwag, models of 17M, on a GPU
 
-CHECKPOINT: a trial's `checkpoints/final`. DIR: as `python -m analysis --data-dir`. Both sides get the same requests as
-texts and are timed (in CPU seconds on the CPU) from the texts to the log-likelihoods, tokenising included; HFLM at each
-of its batch sizes, the best one counting. Tokens are those of all requests, context and continuation, however often
-either side reads them.
+CHECKPOINT: a trial's `checkpoints/final`; or `--train MIXER...` first trains one of each on the built-in novels, for
+`--steps` steps. DIR: as `python -m analysis --data-dir`. With --out the table and a picture are written there, as
+scoring-<device>.md and .png. Both sides get the same requests as texts and are timed (in CPU seconds on the CPU) from
+the texts to the log-likelihoods, tokenising included; HFLM at each of its batch sizes, the best one counting. Tokens
+are those of all requests, context and continuation, however often either side reads them.
 Needs `pip install attnlab[eval] accelerate` (HFLM imports it).
 """
 
@@ -14,6 +17,7 @@ from __future__ import annotations
 import argparse
 import math
 import os
+import re
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -23,6 +27,7 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 import torch
 
+from analysis import kernels, svg
 from analysis.benchmarks import Context, harness_of
 from analysis.checkpoints import open_model
 from analysis.lm import LM
@@ -34,15 +39,37 @@ TOLERANCE = 2e-3  # nats
 def main() -> None:
     args = arguments()
     torch.set_num_threads(args.threads)
+    kernels.ready(args.device, args.results)
+    checkpoints = [*args.checkpoints, *(trained(mixer, args) for mixer in args.train)]
+    rows: list[dict[str, Any]] = []
     print(f"{'task':<11} {'model':<16} {'scored by':<15} requests  tokens/s  ratio accuracy worst difference")
     for name in args.tasks:
-        task = harness_of(name).load(Context(data_dir=args.data_dir, limit=args.limit))
-        for path in args.checkpoints:
-            compare(name, task, path, args)
+        task = harness_of(name).load(Context(data_dir=args.data_dir, limit=args.limit or None))
+        for path in checkpoints:
+            rows += compare(name, task, path, args)
+    if args.out:
+        write(rows, args)
 
 
-def compare(name: str, task: Any, path: Path, args: argparse.Namespace) -> None:
-    """One task on one checkpoint: a line for each way of scoring."""
+def trained(mixer: str, args: argparse.Namespace) -> Path:
+    """A model of that mixer, trained here; found again by its settings."""
+    from attnlab import run_experiment
+
+    tree = {
+        "model": {"d_model": args.d_model, "n_layers": args.n_layers, "n_heads": args.n_heads, "mixer": mixer,
+                  "tie_embeddings": False},
+        "task": {"name": "text", "dataset": "austen", "seq_len": 256, "vocab_size": 8192},
+        "optim": {"name": "muon", "lr": 0.01},
+        "train": {"max_steps": args.steps, "batch_size": 32, "eval_every": args.steps},
+    }  # fmt: skip
+    results = run_experiment(tree, args.results, name="bench-scoring", device=args.device)
+    assert results["checkpoint"], results["error"]
+    return args.results / "bench-scoring" / results["trial_id"] / results["checkpoint"]
+
+
+def compare(name: str, task: Any, path: Path, args: argparse.Namespace) -> list[dict[str, Any]]:
+    """One task on one checkpoint: a line for each way of scoring, and the same as rows."""
+    rows = []
     scorer = Scorer(*open_model(path), args.device, args.dtype)
     label = "+".join(dict.fromkeys(mixer.name for mixer in scorer.model.config.model().mixer))
     label += f" {sum(p.numel() for p in scorer.model.parameters()) / 1e6:.1f}M"
@@ -58,6 +85,8 @@ def compare(name: str, task: Any, path: Path, args: argparse.Namespace) -> None:
             f"{name:<11} {label:<16} {who:<15} {len(scored):>8,} {speed:>9,.0f} {ratio:>6} {accuracy:>8.4f} {worst:.1e}"
         )
         print(row, flush=True)
+        rows.append({"task": name, "model": label, "scored by": who, "requests": len(scored), "tokens/s": speed,
+                     "ratio": speed / best if best else None, "accuracy": accuracy, "worst": worst})  # fmt: skip
         assert worst < TOLERANCE or args.dtype != "float32", "the log-likelihoods differ"
         return speed
 
@@ -72,6 +101,7 @@ def compare(name: str, task: Any, path: Path, args: argparse.Namespace) -> None:
     line("attnlab", scored, seconds)
     if math.isclose(task.accuracy(scored), task.accuracy(first)) is False:
         print("  the accuracies differ")
+    return rows
 
 
 def hflm(scorer: Scorer, path: Path, size: int, args: argparse.Namespace) -> Callable[[list[Any]], Any]:
@@ -102,18 +132,60 @@ def timed(
     return scored, min(seconds)
 
 
+def write(rows: list[dict[str, Any]], args: argparse.Namespace) -> None:
+    """The table as Markdown, and the speeds as bars."""
+    import matplotlib as mpl
+
+    from attnlab.runs import write_text
+
+    device = torch.cuda.get_device_name() if args.device == "cuda" else f"cpu, {args.threads} thread"
+    stem = re.sub(r"[^a-z0-9]+", "-", device.lower().replace("nvidia", "")).strip("-")
+    lines = [f"{device}, {args.dtype}.\n", "| " + " | ".join(rows[0]) + " |", "|---" * 3 + "|---:" * 5 + "|"]
+    for row in rows:
+        ratio = f"{row['ratio']:.2f}" if row["ratio"] else ""
+        numbers = (
+            f"{row['requests']:,}",
+            f"{row['tokens/s']:,.0f}",
+            ratio,
+            f"{row['accuracy']:.4f}",
+            f"{row['worst']:.1e}",
+        )
+        lines.append("| " + " | ".join((row["task"], row["model"], row["scored by"], *numbers)) + " |")
+    write_text(args.out / f"scoring-{stem}.md", "\n".join(lines) + "\n")
+    with mpl.rc_context(svg.STYLE):
+        figure = svg.new(6.4, 0.9 + 0.27 * len(rows))
+        axes = figure.add_subplot()
+        colours = ["#0072B2" if row["scored by"] == "attnlab" else "#b8b8b8" for row in rows]
+        axes.barh(range(len(rows)), [row["tokens/s"] for row in rows], color=colours)
+        axes.set_yticks(range(len(rows)), [f"{r['task']}, {r['model']}, {r['scored by']}" for r in rows])
+        axes.invert_yaxis()
+        axes.set_title(f"scoring, tokens/s: {device}, {args.dtype}")
+        figure.savefig(args.out / f"scoring-{stem}.png", dpi=130, facecolor="white")
+    print(f"wrote {args.out}/scoring-{stem}.md and .png")
+
+
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("checkpoints", nargs="+", type=Path)
+    parser.add_argument("checkpoints", nargs="*", type=Path)
+    parser.add_argument("--train", nargs="+", default=[], metavar="MIXER")
+    parser.add_argument("--steps", type=int, default=300)
+    parser.add_argument("--d-model", type=int, default=384)
+    parser.add_argument("--n-layers", type=int, default=6)
+    parser.add_argument("--n-heads", type=int, default=6)
+    parser.add_argument("--results", type=Path, default=Path("results"))
+    parser.add_argument("--out", type=Path)
     parser.add_argument("--data-dir", type=Path)
     parser.add_argument("--tasks", nargs="+", default=["hellaswag", "lambada"])
-    parser.add_argument("--limit", type=int, default=500, help="items per task")
+    parser.add_argument("--limit", type=int, default=500, help="items per task; 0: all")
     parser.add_argument("--batch-sizes", nargs="+", type=int, default=[1, 8, 64])
     parser.add_argument("--repeats", type=int, default=2)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--dtype", default="float32")
     parser.add_argument("--threads", type=int, default=1)
-    return parser.parse_args()
+    args = parser.parse_args()
+    if not args.checkpoints and not args.train:
+        parser.error("give a checkpoint, or --train MIXER")
+    return args
 
 
 if __name__ == "__main__":

@@ -67,6 +67,7 @@ class Choice(Benchmark):
                 },
                 requests=len(questions) * (CANDIDATES + 1),
                 ask=lambda scorer, advance: answer(questions, scorer, advance),
+                texts=[(f"{q.prompt} {q.answer}",) for q in questions],
             )
         ]
 

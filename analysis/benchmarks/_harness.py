@@ -64,6 +64,7 @@ class Harness(Benchmark):
                 metrics=self.metrics,
                 requests=len(loaded.requests),
                 ask=loaded.ask,
+                texts=loaded.texts,
             )
         ]
 
@@ -156,6 +157,15 @@ class Loaded:
             for before, task in zip(prefix, self.tasks, strict=True)
             for number in dict.fromkeys(request.doc_id for request in task.instances)
         ]
+
+    @property
+    def texts(self) -> list[tuple[str, ...]]:
+        """Of each document its requests as texts."""
+        found: dict[tuple[int, int], list[str]] = {}
+        for i, task in enumerate(self.tasks):
+            for request in task.instances:
+                found.setdefault((i, request.doc_id), []).append("".join(request.args))
+        return [tuple(texts) for texts in found.values()]
 
     @property
     def n_all(self) -> int:

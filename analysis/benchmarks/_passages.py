@@ -28,7 +28,8 @@ def exam(name: str, source: str, documents: Sequence[str], window: int, limit: i
         nats, tokens = zip(*rolled, strict=True)
         return Outcome({"nats": nats, "tokens": tokens, "bytes": [len(text.encode()) for text in texts]})
 
-    return Exam(name, source, "1", [str(i) for i in taken], most, [texts, window], METRICS, len(texts), ask)
+    ids, asked = [str(i) for i in taken], [texts, window]
+    return Exam(name, source, "1", ids, most, asked, METRICS, len(texts), ask, [(text,) for text in texts])
 
 
 def passages(document: str) -> list[str]:

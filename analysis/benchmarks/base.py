@@ -73,6 +73,7 @@ class Exam:
         asked: JSON-able; decides the digest together with the metrics and `version`.
         metrics: the first one is the exam's own.
         ask: has a checkpoint answer; it reports requests done, of `requests`.
+        texts: of each item its wordings with an answer, to look for in training text; empty: it is no text.
     """
 
     name: str
@@ -84,6 +85,7 @@ class Exam:
     metrics: Mapping[str, Metric]
     requests: int
     ask: Callable[[Scorer, Advance], Outcome] = field(repr=False)
+    texts: Sequence[Sequence[str]] = field(default=(), repr=False)
 
     @property
     def digest(self) -> str:

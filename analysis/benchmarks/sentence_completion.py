@@ -5,5 +5,5 @@ from functools import partial
 from analysis.benchmarks._choice import Choice, from_file
 
 BENCHMARK = Choice(
-    "sentence_completion", "1", "written for attnlab", partial(from_file, "sentence_completion", prompt="{}")
+    "sentence_completion", "2", "written for attnlab", partial(from_file, "sentence_completion", prompt="{}")
 )

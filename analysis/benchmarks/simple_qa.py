@@ -5,4 +5,4 @@ from functools import partial
 from analysis.benchmarks._choice import Choice, from_file
 
 PROMPT = "Question: {}\nAnswer:"
-BENCHMARK = Choice("simple_qa", "1", "written for attnlab", partial(from_file, "simple_qa", prompt=PROMPT))
+BENCHMARK = Choice("simple_qa", "2", "written for attnlab", partial(from_file, "simple_qa", prompt=PROMPT))

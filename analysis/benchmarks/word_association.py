@@ -22,4 +22,4 @@ def questions() -> list[Question]:
     return mixed("word_association", out)
 
 
-BENCHMARK = Choice("word_association", "1", "written for attnlab", questions)
+BENCHMARK = Choice("word_association", "2", "written for attnlab", questions)

@@ -9,7 +9,7 @@ import pytest
 from benchmark_file import write_benchmarks
 from fake_results import SWEEP, Fake
 
-from analysis import compare, crossing
+from analysis import compare, crossing, suspects
 from analysis.__main__ import main
 from analysis.load import load
 from analysis.report import write_report
@@ -46,14 +46,14 @@ def test_a_worse_arm_a_tie_and_a_memorised_benchmark_are_told_apart(scored):
     assert told["hybrid", "standard"] == "hybrid better than standard"
     assert told["gla", "hybrid"] == "undecided" and found["hellaswag"].tied() == {"gla", "hybrid"}
     assert {p.verdict("max") for p in found["piqa"].pairs} == {"undecided"}
-    (suspect,) = compare.suspects(list(found.values()))
+    (suspect,) = suspects.suspects(list(found.values()))
     assert suspect.startswith("leaked: gla leads")
 
 
 def test_a_benchmark_that_every_arm_knows_by_heart_is_suspect(fake):
     fake.trial("gla", 3.0)
     write_benchmarks(fake, {"known": {arm: rights(i, 0.98) for i, arm in enumerate(fake.sweep.arms)}})
-    (suspect,) = compare.suspects(read(fake).tables)
+    (suspect,) = suspects.suspects(read(fake).tables)
     assert "near the ceiling" in suspect
 
 
@@ -134,7 +134,14 @@ def test_a_folder_of_sweeps_is_one_comparison(full, tmp_path, capsys):
     second.trial("gla", 2.5)
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken" / "sweep.yaml").write_text("name: [")
+    write_benchmarks(full, {"hellaswag": {"gla": rights(0, 0.6), "standard": rights(1, 0.3)}})
     assert main([str(tmp_path)]) == 0
+    assert main([str(tmp_path), "--claim", "gla < standard"]) == 2
+    assert "of several sweeps; --claim needs the folder of one" in capsys.readouterr().err
+    rows = list(csv.DictReader((tmp_path / "comparison-benchmarks.csv").read_text().splitlines()))
+    assert [(row["sweep"], row["arm"], row["value_n"]) for row in rows] == [
+        ("fake", "standard", "400"), ("fake", "gla", "400")
+    ]  # fmt: skip
     page = (tmp_path / "comparison.html").read_text()
     assert "other" in page and "Left out" in page and "broken" in page
     rows = list(csv.DictReader((tmp_path / "comparison.csv").read_text().splitlines()))

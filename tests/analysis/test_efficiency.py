@@ -8,11 +8,12 @@ import pytest
 from fake_results import SWEEP, Fake
 from rich.console import Console
 
-from analysis import efficiency
+from analysis import apart, efficiency, measured
 from analysis.__main__ import main
 from analysis.load import load
 from analysis.report import write_report
 from analysis.select import select
+from attnlab.config import Trial
 
 
 @pytest.fixture(scope="module")
@@ -35,8 +36,9 @@ def test_every_arm_is_measured_at_every_length(tiny):
         assert row["error"] is None and [p["length"] for p in row["points"]] == [16, 32]
         for point in row["points"]:
             assert point["length"] * point["batch"] == 32
-            for part in ("train", "prefill", "decode"):
-                assert len(point[part]["runs"]) == efficiency.REPEATS and min(point[part]["runs"]) > 0
+            for part in measured.PARTS:
+                assert len(point[part]["runs"]) == measured.REPEATS and min(point[part]["runs"]) > 0
+                assert 0 < point[part]["peak_bytes"] < 2**30, "the libraries alone hold more"
             assert point["train"]["mfu"] is None, "a CPU's peak is not known"
 
 
@@ -61,15 +63,56 @@ def test_mistakes_are_one_line(fake, tiny, capsys):
     assert "checkpoints/final/config.json" in capsys.readouterr().err
     assert main([str(tiny[0].path), "--efficiency", "--device", "tpu"]) == 2
     assert capsys.readouterr().err.count("\n") == 1
+    assert main([str(tiny[0].path), "--efficiency", "--dtype", "int8"]) == 2
+    assert capsys.readouterr().err.startswith("error: --dtype int8: one of auto, float32")
 
 
 def test_an_arm_that_cannot_be_measured_costs_a_line(tiny, monkeypatch):
-    def broken(trial, *_):
-        raise RuntimeError("no\nkernel")
-
-    monkeypatch.setattr(efficiency, "_train", broken)
-    monkeypatch.setattr(efficiency, "_inference", broken)
+    monkeypatch.setattr(apart.Server, "measure", lambda self, case, part: {"error": "RuntimeError: no kernel"})
+    monkeypatch.setattr(apart.Server, "start", lambda self: None)
     fake = tiny[0]
-    path = efficiency.measure(select(load(fake.path)), Console(file=io.StringIO()), (8,), "cpu")
+    path = efficiency.measure(select(load(fake.path)), Console(file=io.StringIO()), (8, 4), "cpu")
     assert json.loads(path.read_text())["arms"]["gla"]["points"][0]["train"] == {"error": "RuntimeError: no kernel"}
-    assert "gla, train at 8: RuntimeError: no kernel" in write_report(fake.path).read_text()
+    assert "gla, train at 4, 8: RuntimeError: no kernel" in write_report(fake.path).read_text()
+
+
+MIXER = '''
+import os, signal
+import torch
+from torch import nn
+
+
+class Own(nn.Module):
+    """Holds `mib` MiB while it runs; says so on stdout; may be killed, or raise."""
+
+    def __init__(self, d_model, mib=0, end=""):
+        super().__init__()
+        self.mib, self.end, self.map = mib, end, nn.Linear(d_model, d_model)
+
+    def forward(self, hidden_states, past_key_values=None, use_cache=False, **extra):
+        print("a mixer that talks")
+        if self.end == "killed":
+            os.kill(os.getpid(), signal.SIGKILL)
+        if self.end:
+            raise RuntimeError("two\\nlines")
+        held = torch.ones(self.mib << 18)
+        return self.map(hidden_states) + held[:0].sum(), None, past_key_values
+'''
+
+
+def test_memory_is_the_models_own_and_a_process_that_dies_costs_a_line(tmp_path, monkeypatch):
+    (tmp_path / "own_mixer.py").write_text(MIXER)
+    monkeypatch.syspath_prepend(tmp_path)
+
+    def case(**settings):
+        model = {"d_model": 16, "n_layers": 1, "n_heads": 2, "mixer": {"name": "own_mixer:Own", **settings}}
+        trial = Trial.model_validate({**copy.deepcopy(SWEEP["trial"]), "model": model})
+        return measured.Case(trial, 64, 1, 16, "cpu", "float32", 1)
+
+    with apart.Server() as server:
+        small = server.measure(case(), "prefill")["peak_bytes"]
+        assert server.measure(case(end="raises"), "train") == {"error": "RuntimeError: two lines"}
+        assert "ended by the system: out of memory" in server.measure(case(end="killed"), "train")["error"]
+        large = server.measure(case(mib=300), "prefill")["peak_bytes"]
+        assert 290 * 2**20 < large - small < 320 * 2**20
+        assert "keeps no state" in server.measure(case(), "decode")["error"]

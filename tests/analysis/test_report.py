@@ -15,6 +15,7 @@ import pytest
 from fake_results import SWEEP, Fake, fill
 from rich.console import Console
 
+from analysis import interactive
 from analysis.__main__ import main
 from analysis.leaderboard import show
 from analysis.load import load
@@ -252,3 +253,26 @@ def test_it_needs_neither_torch_nor_ray():
     code = "import sys, analysis.__main__; print(sorted({'torch', 'ray', 'fla', 'pandas'} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_interactive_figures_are_in_the_page_only_when_asked_for(full, capsys, monkeypatch):
+    pytest.importorskip("plotly", reason="needs pip install 'attnlab[interactive]'")
+    plain = write_report(full.path).read_text()
+    assert "<script" not in plain and 'id="hover"' not in plain
+    assert main([str(full.path), "--benchmarks", "none", "--interactive"]) == 0
+    page = (full.path / "analysis" / "report.html").read_text()
+    assert page.count('id="interactive-') >= 2, "curves and settings"
+    assert "cdn.plot.ly" not in page.split("plotly.js v", 1)[0] and "<script src" not in page and "<link" not in page
+    monkeypatch.setattr(interactive, "available", lambda: False)
+    assert main([str(full.path), "--interactive"]) == 2
+    assert "pip install 'attnlab[interactive]'" in capsys.readouterr().err
+
+
+def test_every_arm_has_its_trials_and_how_to_train_its_best_again(made):
+    fake, page = made
+    rows = list(csv.DictReader((fake.path / "analysis" / "trials.csv").read_text().splitlines()))
+    assert len(rows) == 22 and {row["arm"] for row in rows} == {"standard", "gla", "hybrid"}
+    assert {row["state"] for row in rows} == {"completed", "pruned", "diverged", "failed", "unfinished", "unreadable"}
+    (best,) = [row for row in rows if row["arm"] == "gla" and row["best"] == "3.1" and row["phase"] == "search"]
+    assert f"gla/{best['trial']}/experiment_config.json" in page.text and "0: 3.1000, 1: 3.1100, 2: 3.1200" in page.text
+    assert "1,234,567, 987,654 without embeddings" in page.text

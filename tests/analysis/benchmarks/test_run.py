@@ -135,6 +135,12 @@ def spoil(final, how):
     elif how == "of another arm":
         shutil.rmtree(final)
         export(final.parents[1], "deltanet")
+    elif how == "copied from another arm":
+        (other,) = final.parents[3].glob("standard/*/checkpoints/final")  # its results are there before this one's
+        shutil.rmtree(final)
+        shutil.copytree(other, final)
+    elif how == "no model":
+        (final / "config.json").write_text('{"model_type": "attnlab", "d_model": "wide"}')
     elif how == "of another size":
         shutil.copy(export(final.parents[1] / "other", "gla", d_model=64) / "model.safetensors", weights)
     elif how == "tensors lost":
@@ -161,6 +167,8 @@ SAYS = {
     "no JSON": "config.json is no JSON",
     "foreign": "a foreign checkpoint, of a model of type 'gpt2'",
     "of another arm": "of another model than its trial's experiment_config.json",
+    "copied from another arm": "of another model than its trial's experiment_config.json",
+    "no model": "config.json describes no model",
     "of another size": "",
     "tensors lost": "1 tensors missing",
     "not finite": "not finite",

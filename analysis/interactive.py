@@ -1,0 +1,146 @@
+"""The page's figures again as ones to zoom and to hover over, by plotly; only with `--interactive`.
+
+plotly.js (some 5 MB) is put into the page once, so that the page still asks for nothing from outside.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib.util import find_spec
+from statistics import median
+from typing import Any
+
+from markupsafe import Markup
+
+from analysis import plots
+from analysis.efficiency import runs_of
+from analysis.plot_results import PARTS
+from analysis.select import ArmSummary, Selection
+from analysis.words import settings_text
+
+DASHES = ("solid", "dash", "dot", "dashdot")  # as `plots.DASHES`
+BUTTONS = [["zoom2d", "pan2d", "resetScale2d", "toImage"]]  # none that would send data anywhere
+CONFIG = {"displaylogo": False, "responsive": True, "modeBarButtons": BUTTONS}
+
+
+def available() -> bool:
+    """Whether plotly is installed (`pip install attnlab[interactive]`)."""
+    return find_spec("plotly") is not None
+
+
+def library() -> Markup:
+    """plotly.js as a `<script>` element."""
+    from plotly.offline import get_plotlyjs
+
+    return Markup(f"<script>{get_plotlyjs()}</script>")
+
+
+def figures(sel: Selection, tree: Mapping[str, Any] | None) -> list[Markup]:
+    """Every trial's curve, every trial's settings, and (where measured) speed against length: a `<div>` each."""
+    drawn = [_curves(sel), _settings(sel), _speed(sel, tree) if tree else None]
+    out = []
+    for i, figure in enumerate(f for f in drawn if f is not None):
+        figure.update_layout(template="plotly_white", margin={"l": 60, "r": 20, "t": 60, "b": 50}, height=460)
+        how = {"include_plotlyjs": False, "full_html": False, "config": CONFIG, "default_width": "100%"}
+        out.append(Markup(figure.to_html(div_id=f"interactive-{i}", **how)))
+    return out
+
+
+def _look(arm: ArmSummary, **more: Any) -> dict[str, Any]:
+    """A line as everywhere else: the arm's colour and dash."""
+    dash = DASHES[arm.index // len(plots.COLOURS) % len(DASHES)]
+    return {"color": plots.COLOURS[arm.index % len(plots.COLOURS)], "dash": dash, **more}
+
+
+def _curves(sel: Selection) -> Any:
+    import plotly.graph_objects as go
+
+    figure, shown = go.Figure(), []
+    for view in plots.X_LABELS:
+        for arm in sel.declared:
+            for trial in arm.trials:
+                x, y = plots.series(sel, trial, view)
+                if not x:
+                    continue
+                best, said = trial is arm.best, f"{trial.trial_id} ({trial.state})"
+                figure.add_scatter(
+                    x=x, y=y, mode="lines+markers" if best or len(x) == 1 else "lines", name=arm.arm,
+                    legendgroup=arm.arm, showlegend=best, opacity=1 if best else 0.5,
+                    line=_look(arm, width=2.6 if best else 1), marker={"size": 4},
+                    hovertemplate=f"{arm.arm}, {said}<br>{settings_text(trial.settings)}<br>%{{x}}: %{{y:.4f}}"
+                    "<extra></extra>",
+                )  # fmt: skip
+                shown.append(view)
+    views = [view for view in plots.X_LABELS if view in shown]
+    if not views:
+        return None
+    figure.update_layout(yaxis_title=sel.metric)
+    _choose(figure, shown, {view: plots.X_LABELS[view] for view in views}, axis=True)
+    return figure
+
+
+def _settings(sel: Selection) -> Any:
+    """Each search trial as a line over its settings and its value; None where fewer than two settings are searched."""
+    import plotly.graph_objects as go
+
+    keys = list(dict.fromkeys(key for arm in sel.declared for key in arm.space))
+    rows = [
+        (arm, t) for arm in sel.declared for t in arm.trials if t.phase == "search" and t.value(sel.metric) is not None
+    ]
+    if len(keys) < 2 or len(rows) < 2:
+        return None
+    arms = [arm.arm for arm in sel.declared]
+    dimensions = [{"label": "arm", "values": [arms.index(arm.arm) for arm, _ in rows], "tickvals": [*range(len(arms))],
+                   "ticktext": arms}]  # fmt: skip
+    for key in keys:
+        values = [t.settings.get(key) for _, t in rows]
+        choices = sorted({str(v) for v in values})
+        if all(isinstance(v, (int, float)) and not isinstance(v, bool) for v in values):
+            dimensions.append({"label": key, "values": values})
+        else:
+            places = [choices.index(str(v)) for v in values]
+            dimensions.append({"label": key, "values": places, "tickvals": [*range(len(choices))], "ticktext": choices})
+    found = [t.value(sel.metric) for _, t in rows]
+    dimensions.append({"label": sel.metric, "values": found})
+    line = {"color": found, "colorscale": "Cividis", "reversescale": sel.sweep.mode == "min", "showscale": True}
+    return go.Figure(go.Parcoords(dimensions=dimensions, line=line))
+
+
+def _speed(sel: Selection, tree: Mapping[str, Any]) -> Any:
+    import plotly.graph_objects as go
+
+    figure, shown = go.Figure(), []
+    for part in PARTS:
+        for arm in sel.declared:
+            runs = runs_of(dict(tree), arm.arm, part)
+            if not runs:
+                continue
+            at = sorted(runs)
+            figure.add_scatter(x=at, y=[median(runs[n]) for n in at], mode="lines+markers", name=arm.arm,
+                               line=_look(arm, width=2),
+                               error_y={"array": [max(runs[n]) - median(runs[n]) for n in at],
+                                        "arrayminus": [median(runs[n]) - min(runs[n]) for n in at]},
+                               hovertemplate=f"{arm.arm}<br>%{{x}}: %{{y:,.0f}} tokens/s<extra></extra>")  # fmt: skip
+            shown.append(part)
+    if not shown:
+        return None
+    figure.update_xaxes(type="log", title="sequence length")
+    figure.update_yaxes(type="log", title="tokens/s")
+    _choose(figure, shown, {part: label for part, label in PARTS.items() if part in shown}, axis=False)
+    return figure
+
+
+def _choose(figure: Any, shown: list[str], labels: Mapping[str, str], axis: bool) -> None:
+    """A menu of views, of which one's lines are seen at a time, at first the first one's. `shown`: each line's view."""
+    seen = {view: [one == view for one in shown] for view in labels}
+    buttons = []
+    for view, label in labels.items():
+        args = [{"visible": seen[view]}, {"xaxis.title.text": label} if axis else {}]
+        buttons.append({"label": label, "method": "update", "args": args})
+    first = next(iter(labels))
+    for trace, visible in zip(figure.data, seen[first], strict=True):
+        trace.visible = visible
+    if axis:
+        figure.update_xaxes(title=labels[first])
+    place = {"x": 0, "xanchor": "left", "y": 1.02, "yanchor": "bottom"}
+    figure.update_layout(updatemenus=[{"buttons": buttons, "active": 0, "showactive": True, **place}])

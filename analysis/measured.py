@@ -1,0 +1,236 @@
+"""One measurement: a training step, a prefill or decoding of one model at one length, timed, with the memory it took.
+
+On CUDA the memory is what PyTorch's allocator reserved at most in the timed runs. On a CPU nothing counts it, so each
+measurement runs in a process of its own (`analysis.apart`): its peak resident set (`getrusage`) less the resident set
+before the model was built. That holds weights, gradients, optimizer state, activations, buffers and what the C
+allocator keeps of freed memory, but neither Python nor the libraries.
+"""
+
+from __future__ import annotations
+
+import gc
+import resource
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from analysis.flops import peak_of
+
+if TYPE_CHECKING:
+    import torch
+
+    from attnlab.config import Trial
+
+REPEATS, WARM = 5, {"cuda": 5, "cpu": 1}  # CUDA: attnlab's step captures after its third
+DECODED = 8  # tokens a run of decoding makes
+DECODE_BATCH = {"cuda": 8, "cpu": 1}
+PARTS = ("train", "prefill", "decode")
+
+
+@dataclass(frozen=True)
+class Case:
+    """What is measured."""
+
+    trial: Trial
+    vocab: int
+    batch: int
+    length: int
+    device: str  # cpu or cuda
+    dtype: str  # float32 or bfloat16, of the autocast
+    threads: int  # of the CPU
+
+    def tree(self) -> dict[str, Any]:
+        """As JSON."""
+        return {**vars(self), "trial": self.trial.model_dump(mode="json")}
+
+    @classmethod
+    def of(cls, tree: dict[str, Any]) -> Case:
+        """From `tree()`."""
+        from attnlab.config import Trial
+
+        return cls(**{**tree, "trial": Trial.model_validate(tree["trial"])})
+
+
+def run(case: Case, part: str) -> dict[str, Any]:
+    """`runs`, `tokens_per_s` and `peak_bytes`; `mfu` for `train`, `cache_bytes` for `decode`; or `error`, one line."""
+    import torch
+
+    try:
+        if case.device == "cpu":
+            _settle(case)
+        return {"train": _train, "prefill": _prefill, "decode": _decode}[part](case, Memory(case.device))
+    except Exception as error:  # of a mixer's author or of CUDA: told, and the rest goes on
+        return {"error": "out of memory" if isinstance(error, torch.OutOfMemoryError) else line(error)}
+    finally:
+        gc.collect()
+        if case.device == "cuda":
+            torch.cuda.empty_cache()
+
+
+def _settle(case: Case) -> None:
+    """Imports, threads and libraries' first allocations, which are no part of what the model takes."""
+    import torch
+
+    torch.set_num_threads(case.threads)
+    (torch.ones(256, 256) @ torch.ones(256, 256)).sum()
+    _model(case)
+
+
+class Memory:
+    """Bytes at most from here on."""
+
+    def __init__(self, device: str):
+        self.device = device
+        self.before = resident() if device == "cpu" else 0
+
+    def warm(self) -> None:
+        """On CUDA what warming up took does not count; a CPU's peak cannot be reset."""
+        if self.device == "cuda":
+            import torch
+
+            torch.cuda.synchronize()
+            torch.cuda.reset_peak_memory_stats()
+
+    def peak(self) -> int:
+        if self.device == "cuda":
+            import torch
+
+            return torch.cuda.max_memory_reserved()
+        most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return max(0, most * (1 if sys.platform == "darwin" else 1024) - self.before)
+
+
+def resident() -> int:
+    """Bytes of this process in memory now; where the system does not say, at most so far."""
+    try:
+        with open("/proc/self/statm") as file:
+            return int(file.read().split()[1]) * resource.getpagesize()
+    except OSError:
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+def _train(case: Case, memory: Memory) -> dict[str, Any]:
+    """Optimizer steps on random tokens, as a trial runs them: captured on CUDA."""
+    import numpy as np
+    import torch
+
+    from attnlab.config import TrainConfig
+    from attnlab.models.flops import flops_per_token
+    from attnlab.models.parts import compiled_parts
+    from attnlab.optim import make_optimizer
+    from attnlab.step import Step, choose
+    from attnlab.tasks import Batch
+    from attnlab.train import Loss
+
+    model, device = _model(case).train(), torch.device(case.device)
+    kind, _ = choose("auto", device, 1)
+    if device.type == "cuda":
+        model.backbone.parts = compiled_parts()
+    optimizer = make_optimizer(model, case.trial.optim, 1000, device.type, capturable=kind == "captured")
+    train = TrainConfig(batch_size=case.batch, grad_accum=1)
+    step = Step(Loss(model), optimizer, partial(_autocast, case), device, train, case.trial.optim.clip, 1, kind)
+    draw = np.random.default_rng(0).integers(case.vocab, size=(case.batch, case.length + 1))
+    data, counter = Batch(draw[:, :-1], draw[:, 1:]), iter(range(1, 1000))
+    found = _timed(case, lambda: step(next(counter), data), case.batch * case.length, memory)
+    peak = peak_of(torch.cuda.get_device_name(device)) if device.type == "cuda" else None
+    per_token = flops_per_token(case.trial.model, case.length, case.vocab) if peak else None
+    found["mfu"] = per_token * found["tokens_per_s"] / peak if peak and per_token else None
+    return found
+
+
+def _prefill(case: Case, memory: Memory) -> dict[str, Any]:
+    """A prompt read, with the logits of its last position."""
+    import torch
+
+    model = _model(case).eval()
+    prompt = _tokens(case, case.batch, case.length)
+    with torch.inference_mode(), _autocast(case):
+        return _timed(case, lambda: model.head(model.backbone.hidden(prompt)[:, -1]), case.batch * case.length, memory)
+
+
+def _decode(case: Case, memory: Memory) -> dict[str, Any]:
+    """Tokens one by one after a prompt of that length; on a CPU the memory includes reading the prompt."""
+    import torch
+
+    model, rows = _model(case).eval(), DECODE_BATCH[case.device]
+    if not model.backbone.cached:
+        return {"error": "a mixer of this model keeps no state, so each token reads the whole text"}
+    with torch.inference_mode(), _autocast(case):
+        cache = model.backbone(_tokens(case, rows, case.length), use_cache=True).past_key_values
+        size, new = tensor_bytes(cache) // rows, _tokens(case, rows, 1)
+
+        def decode() -> None:
+            for _ in range(DECODED):
+                model.head(model.backbone(new, past_key_values=cache, use_cache=True).last_hidden_state[:, -1])
+
+        return _timed(case, decode, rows * DECODED, memory) | {"cache_bytes": size}
+
+
+def _model(case: Case) -> Any:
+    import torch
+
+    from attnlab.models import build_model
+
+    torch.manual_seed(0)
+    return build_model(case.trial.model, case.vocab).to(case.device)
+
+
+def _tokens(case: Case, rows: int, columns: int) -> torch.Tensor:
+    import torch
+
+    return torch.randint(case.vocab, (rows, columns), generator=torch.Generator().manual_seed(0)).to(case.device)
+
+
+def _autocast(case: Case) -> Any:
+    """As in training."""
+    import torch
+
+    half = {"bfloat16": torch.bfloat16, "float16": torch.float16}.get(case.dtype)
+    return torch.autocast(case.device, half) if half else nullcontext()
+
+
+def _timed(case: Case, run: Callable[[], Any], tokens: int, memory: Memory) -> dict[str, Any]:
+    """Tokens per second of REPEATS runs after WARM ones, and the memory at most."""
+    import torch
+
+    def wait() -> None:
+        if case.device == "cuda":
+            torch.cuda.synchronize()
+
+    for _ in range(WARM[case.device]):
+        run()
+    memory.warm()
+    rates = []
+    for _ in range(REPEATS):
+        start = time.perf_counter()
+        run()
+        wait()
+        rates.append(tokens / (time.perf_counter() - start))
+    return {"runs": rates, "tokens_per_s": statistics.median(rates), "peak_bytes": memory.peak()}
+
+
+def tensor_bytes(thing: Any, seen: set[int] | None = None) -> int:
+    """Of all tensors that a cache holds, each once."""
+    import torch
+
+    seen = set() if seen is None else seen
+    if id(thing) in seen:
+        return 0
+    seen.add(id(thing))
+    if isinstance(thing, torch.Tensor):
+        return thing.numel() * thing.element_size()
+    if isinstance(thing, dict):
+        return sum(tensor_bytes(v, seen) for v in thing.values())
+    if isinstance(thing, (list, tuple)):
+        return sum(tensor_bytes(v, seen) for v in thing)
+    return sum(tensor_bytes(v, seen) for v in vars(thing).values()) if hasattr(thing, "__dict__") else 0
+
+
+def line(error: BaseException) -> str:
+    """The error on one line."""
+    return " ".join(f"{type(error).__name__}: {error}".split())[:200]

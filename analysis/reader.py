@@ -1,0 +1,187 @@
+"""Token ids through one model in batches: what `Scorer` asks, as fast as the model allows.
+
+Three things make it fast: requests of like length go through the model together, as many as a token budget allows; the
+head reads the continuations' positions alone; and a context that several continuations share is read once, its state (a
+recurrent state, a key-value cache) then standing for it. Padding is to the right, where a causal model never sees it.
+Whether the state is exact is tried on each model; where it is not, it is not used.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from functools import cached_property
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+MAX_LENGTH = 2048  # tokens a model reads at most, as lm-eval's HFLM has it for a model that names no limit
+TOKENS = {"cpu": 1024, "cuda": 65536}  # per batch, padding included; cpu: measured, the caches' size
+HEAD_BYTES = 1 << 28  # of fp32 logits at once
+SHARED_FROM = 12  # context tokens from which on its state is worth its launches
+SPREAD = 16  # tokens by which the contexts of a batch differ at most: what the shortest lacks is read per continuation
+
+Key = tuple[tuple[int, ...], tuple[int, ...]]  # a request: context and continuation
+
+
+class Reader:
+    """One model on a device.
+
+    Args:
+        model: a `BackboneForCausalLM`; it is put on `device`, in evaluation mode.
+        dtype: to autocast to; None: fp32 throughout.
+        max_tokens: per batch; None: by device.
+        max_length: tokens the model reads at most.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        device: torch.device,
+        dtype: torch.dtype | None,
+        max_tokens: int | None = None,
+        max_length: int = MAX_LENGTH,
+    ):
+        self.device, self.dtype, self.max_length = device, dtype, max_length
+        self.model = model.to(device).eval()
+        self.max_tokens = max_tokens or TOKENS.get(device.type, TOKENS["cpu"])
+
+    def launch(self, keys: list[Key]) -> Iterator[tuple[list[Key], Tensor]]:
+        """Batch by batch: the requests, and what `_rows` makes of them. Longest first, so that memory runs out at once
+        or never."""
+        groups: dict[tuple[int, ...], list[Key]] = {}
+        for key in keys:
+            groups.setdefault(key[0], []).append(key)
+        shared, alone = [], []
+        for context, group in groups.items():
+            if len(group) > 1 and len(context) > SHARED_FROM and self.reuses:
+                shared.append(group)
+            else:
+                alone += group
+        shared.sort(key=lambda group: -len(group[0][0]))
+        while shared:
+            longest = len(shared[0][0][0])
+            n = max(1, self.max_tokens // longest)
+            some = [group for group in shared[:n] if longest - len(group[0][0]) <= SPREAD]
+            shared = shared[len(some) :]
+            yield from self._after_contexts(some)
+        for rows in self._by_length(alone, 0):
+            yield rows, self._rows(rows, 0, None)
+
+    def _after_contexts(self, groups: list[list[Key]]) -> Iterator[tuple[list[Key], Tensor]]:
+        """Each group's context is read once, up to the shortest one's last token but one (the last predicts the first
+        token of every continuation); the state after it stands before the rest of every request."""
+        cut = len(groups[-1][0][0]) - 1
+        place = {group[0][0]: i for i, group in enumerate(groups)}
+        with torch.inference_mode(), self.autocast():
+            cache, nowhere = self._cache(), self.index([])
+            self.model.backbone.hidden(self._tensor([context[:cut] for context in place]), cache, (nowhere, nowhere))
+        for rows in self._by_length([key for group in groups for key in group], cut):
+            yield rows, self._rows(rows, cut, select(cache, self.index([place[context] for context, _ in rows])))
+
+    def _by_length(self, keys: list[Key], cut: int) -> Iterator[list[Key]]:
+        """The requests, longest first, as many at once as the budget allows for the tokens after the first `cut`."""
+        keys = sorted(keys, key=lambda key: -len(key[0]) - len(key[1]))
+        while keys:
+            n = max(1, self.max_tokens // (len(keys[0][0]) + len(keys[0][1]) - 1 - cut))
+            yield keys[:n]
+            keys = keys[n:]
+
+    @torch.inference_mode()
+    def _rows(self, rows: list[Key], cut: int, cache: Any) -> Tensor:
+        """[rows, 2]: the log-likelihood, and how many of its tokens are not the likeliest. On the device, not awaited.
+
+        `cache` holds the state of every row's first `cut` tokens.
+        """
+        inputs = [(context + continuation)[cut:-1] for context, continuation in rows]
+        counts = torch.tensor([len(continuation) for _, continuation in rows])
+        ends = torch.tensor([len(tokens) for tokens in inputs])
+        row = torch.repeat_interleave(torch.arange(len(rows)), counts)
+        within = torch.arange(len(row)) - torch.repeat_interleave(counts.cumsum(0) - counts, counts)
+        row, at = self.index(row), self.index((ends - counts)[row] + within)
+        targets = self.index([token for _, continuation in rows for token in continuation])
+        with self.autocast():
+            hidden = self.model.backbone.hidden(self._tensor(inputs), cache, (row, at))
+            return self.read(hidden, row, len(rows), targets)
+
+    @torch.inference_mode()
+    def decode(self, prompts: list[list[int]], steps: int) -> list[list[int]]:
+        """`steps` greedy tokens after each prompt; all prompts are equally long."""
+        read, cache, written = self._tensor([p[-self.max_length :] for p in prompts]), None, []
+        for _ in range(steps):
+            with self.autocast():
+                if self.model.backbone.cached:
+                    got = self.model.backbone(read, past_key_values=cache, use_cache=True)
+                    hidden, cache = got.last_hidden_state, got.past_key_values
+                else:
+                    hidden = self.model.backbone.hidden(read)
+                token = self.model.head(hidden[:, -1]).argmax(-1, keepdim=True)
+            written.append(token)
+            read = token if self.model.backbone.cached else torch.cat([read, token], 1)
+        return torch.cat(written, 1).tolist()
+
+    @cached_property
+    def reuses(self) -> bool:
+        """Whether a state of some tokens may stand for them when several more follow at once: tried here. FLA 0.6's
+        forgetting, path and log-linear layers take one token at a time; some mixers keep no state at all."""
+        if not self.model.backbone.cached:
+            return False
+        half = self.dtype is not None or self.device.type != "cpu"
+        draw = torch.Generator().manual_seed(0)
+        for before, after in ((2 * SHARED_FROM, 9), (70, 70)):  # FLA's layers switch kernels at 64 tokens
+            tokens = torch.randint(0, self.model.config.vocab_size, (2, before + after), generator=draw)
+            tokens = tokens.to(self.device)
+            try:
+                with torch.inference_mode(), self.autocast():
+                    whole = self.model.backbone.hidden(tokens)[:, before:]
+                    cache = self._cache()
+                    self.model.backbone.hidden(tokens[:, :before], cache)
+                    part = self.model.backbone.hidden(tokens[[1, 0, 1], before:], select(cache, self.index([1, 0, 1])))
+            except (AssertionError, ValueError, NotImplementedError, AttributeError):
+                return False
+            # hidden states are normed to 1; in half precision their rounding alone is some 1e-2
+            if not (part - whole[[1, 0, 1]]).abs().float().mean() < (2e-2 if half else 1e-4):
+                return False
+        return True
+
+    def read(self, hidden: Tensor, row: Tensor, rows: int, targets: Tensor) -> Tensor:
+        """What the head says at states `hidden` [N, D] of the sequences `row` [N]: [rows, 2], the targets' [N]
+        log-likelihoods summed by sequence, and how many of them are not the likeliest."""
+        out = torch.zeros(rows, 2, dtype=torch.float64, device=self.device)
+        step = max(1, HEAD_BYTES // (4 * self.model.head.weight.shape[0]))
+        for part in range(0, len(targets), step):
+            some = slice(part, part + step)
+            logits = self.model.head(hidden[some]).float()
+            losses = F.cross_entropy(logits, targets[some], reduction="none")
+            wrong = (logits.argmax(-1) != targets[some]).double()
+            out.index_add_(0, row[some], torch.stack([-losses.double(), wrong], 1))
+        return out
+
+    def autocast(self) -> AbstractContextManager[Any]:
+        """As in training: matrices in half precision, the residual stream in fp32."""
+        return torch.autocast(self.device.type, self.dtype) if self.dtype else nullcontext()
+
+    def _tensor(self, rows: Sequence[Sequence[int]]) -> torch.Tensor:
+        """[rows, longest], padded to the right with token 0."""
+        longest = max(map(len, rows))
+        filled = torch.tensor([[*row, *[0] * (longest - len(row))] for row in rows])
+        return filled.to(self.device, non_blocking=True)
+
+    def index(self, values: Sequence[int] | Tensor) -> Tensor:
+        return torch.as_tensor(values, dtype=torch.long).to(self.device, non_blocking=True)
+
+    def _cache(self) -> Any:
+        from fla.models.utils import Cache
+
+        return Cache()
+
+
+def select(cache: Any, index: Tensor) -> Any:
+    """A cache of the sequences `index` of `cache`, which stays as it is."""
+    chosen = copy.copy(cache)
+    chosen.layers = [copy.copy(layer) for layer in cache.layers]
+    chosen.reorder_cache(index)  # FLA's gives each layer new tensors
+    return chosen
