@@ -86,6 +86,7 @@ class Pulse:
 
     def __exit__(self, *error: Any) -> None:
         self._over.set()
+        self._thread.join()  # no word of this trial's is to come in the next one's time
 
     def _tell(self) -> None:
         """Tell the count; end the process if nobody answers, or if its group is not the slot's any more."""

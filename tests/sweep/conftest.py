@@ -71,7 +71,7 @@ def launch(tmp_path):
             process.wait()
 
 
-def finish(process, timeout_s=280):
+def finish(process, timeout_s=380):
     """Wait for a launch; its exit code and what it said."""
     code = process.wait(timeout_s)
     return subprocess.CompletedProcess(process.args, code, *(log.read_text() for log in process.logs))

@@ -6,8 +6,8 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
 from itertools import count
+from pathlib import Path
 
 import psutil
 import pytest
@@ -120,10 +120,10 @@ def test_a_sweep_that_lost_every_node_ends_and_is_resumed(write_sweep, launch, f
     undisturbed(folder, tmp_path)
 
 
-BOTH_UP = """
-import ray, time
+UP = """
+import ray, sys, time
 ray.init(address="10.77.0.1:6379", logging_level="ERROR", log_to_driver=False)
-while ray.cluster_resources().get("CPU") != 2:
+while ray.cluster_resources().get("CPU") != int(sys.argv[1]):
     time.sleep(0.5)
 """
 
@@ -201,16 +201,17 @@ def test_a_link_that_is_cut_moves_the_trial_and_ends_the_worker_behind_it(write_
     """Real `ray start` processes, each with an address of its own. The worker that is cut off is alive: it must end
     itself before its trial is another's."""
     ray = [sys.executable, "-m", "ray.scripts.scripts", "start", "--block", "--disable-usage-stats"]
-    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     net.scratch = tempfile.mkdtemp(prefix="attnlab")  # the names of sockets must be short
+    said = (tmp_path / "ray.log").open("w")
+    logged = {"stdout": said, "stderr": said}
     head = ["--head", "--port=6379", "--node-ip-address=10.77.0.1", "--num-cpus=0", "--include-dashboard=false"]
-    net.start(0, *ray, *head, f"--temp-dir={net.scratch}", **quiet)
-    wait_until(lambda: any("gcs_server" in name_of(p) for p in net.pids(0)))
-    time.sleep(3)
-    for host in (1, 2):
-        join = ["--address=10.77.0.1:6379", f"--node-ip-address=10.77.0.{10 + host}", "--num-cpus=1"]
-        net.start(host, *ray, *join, **quiet)
-    net.start(0, sys.executable, "-c", BOTH_UP).wait(180)
+    with said:
+        net.start(0, *ray, *head, f"--temp-dir={net.scratch}", **logged)
+        wait_until(lambda: "ray start --address" in Path(said.name).read_text())
+        for host in (1, 2):  # one after the other: they share a disk, and look there for names of sockets that are free
+            join = ["--address=10.77.0.1:6379", f"--node-ip-address=10.77.0.{10 + host}", "--num-cpus=1"]
+            net.start(host, *ray, *join, **logged)
+            assert net.start(0, sys.executable, "-c", UP, host, **logged).wait(120) == 0, Path(said.name).read_text()
 
     log = tmp_path / "launch.log"
     command = [*LAUNCH, write_sweep(trial=long, search=SEARCH), "--results", tmp_path / "results"]
