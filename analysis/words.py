@@ -16,9 +16,11 @@ NONE = "-"
 
 
 def value_text(value: Any) -> str:
-    """A metric's value: four decimals, or three digits where that would hide it."""
+    """A metric's value: four decimals, or three digits where that would hide it; tokens per second in full."""
     if number(value) is None:
         return NONE
+    if 1e4 <= abs(value) < 1e9:
+        return f"{value:,.0f}"
     return f"{value:.4f}" if value == 0 or 1e-3 <= abs(value) < 1e4 else f"{value:.3g}"
 
 

@@ -148,13 +148,14 @@ def summary(ended: Sequence[Ended]) -> str:
 
 
 def _said(ended: Ended) -> str:
+    from attnlab.sweep.board import value_text
+
     if ended.board is None:
         return ended.why
     board, first = ended.board, ended.board["ranking"][0]
     row = board["arms"][first]
     value = row["confirm"]["mean"] if board["ranked_by"] == "confirm mean" else row["best"] and row["best"]["value"]
     failed = sum(row["counts"]["failed"] for row in board["arms"].values())
-    best = (
-        f"best {first} with {board['metric']} {value:.4f} ({board['ranked_by']})" if value is not None else "no value"
-    )
+    best = f"best {first} with {board['metric']} {value_text(value)} ({board['ranked_by']})"
+    best = best if value is not None else "no value"
     return f"{len(board['arms'])} arms, {best}" + (f"; {failed} trials failed" if failed else "")

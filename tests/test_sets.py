@@ -10,6 +10,7 @@ import pytest
 import torch
 import yaml
 
+import launch
 from attnlab.check import checked
 from attnlab.config import load_sweep
 from attnlab.match import measure
@@ -152,6 +153,15 @@ def test_every_set_is_matched_and_reads_back(path):
     if sweep.match != "none":
         matched(sweep)
     assert checked(yaml.safe_load(dump(sweep))) == sweep
+
+
+@pytest.mark.slow
+def test_the_dry_run_of_all_sets_passes(cache, capsys):
+    assert launch.main([*map(str, FILES), "--dry-run"]) == 0
+    said = capsys.readouterr().out
+    for path in FILES:
+        assert f"\n{path.stem}: " in f"\n{said}"
+        assert all(f"\n{arm}: " in said for arm in load(path.stem).arms)
 
 
 def matched(sweep):

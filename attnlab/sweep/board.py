@@ -23,7 +23,8 @@ SHARE = 0.05  # of the driver's time that drawing may take
 
 
 def value_text(value: float | None) -> str:
-    return "-" if value is None else f"{value:.4f}"
+    """Four decimals; tokens per second and the like in full."""
+    return "-" if value is None else f"{value:,.0f}" if abs(value) >= 1e4 else f"{value:.4f}"
 
 
 def settings_text(settings: Mapping[str, Any]) -> str:
