@@ -85,7 +85,10 @@ def benchmarks(sel: Selection, tables: Sequence[compare.Benchmark]) -> list[Plot
                 if found.low is not None and found.high is not None:
                     axes.plot([found.low, found.high], [row, row], color=colour, linewidth=2)
                 axes.plot(found.value, row, "o", color=colour, markersize=5)
-            if table.chance is not None:
+            ends = [end for s in table.scores.values() for end in (s.interval.value, s.interval.low, s.interval.high)
+                    if end is not None]  # fmt: skip
+            reach = max(ends) - min(ends)  # a level of chance farther away would press the intervals flat
+            if table.chance is not None and min(ends) - reach <= table.chance <= max(ends) + reach:
                 axes.axvline(table.chance, color=GREY, linestyle=(0, (3, 3)), linewidth=1)
             axes.set_yticks(range(len(arms)), [arm.arm for arm in arms])
             axes.set_ylim(len(arms) - 0.5, -0.5)

@@ -185,15 +185,16 @@ def benchmark_table(sel: Selection, tables: Sequence[compare.Benchmark]) -> Tabl
     arms = [arm for arm in sel.declared if any(arm.arm in t.scores for t in tables)]
     rows = []
     for t in tables:
-        tied = t.tied()
+        tied, top = t.tied(), t.scores[t.best].interval.value
         rows.append(
             {
                 "benchmark": t.name + (" (limited)" if t.limited else ""),
                 "metric": t.metric,
                 "chance": t.chance,
+                "n": _agreed({arm: f"{score.interval.n:,}" for arm, score in t.scores.items()}),
                 "seen": _seen(t),
                 **{f"arm:{arm}": score.interval for arm, score in t.scores.items()},
-                "_strong": (f"arm:{t.best}",),
+                "_strong": tuple(f"arm:{a}" for a, s in t.scores.items() if s.interval.value == top),
                 "_tied": tuple(f"arm:{a}" for a in tied if len(tied) > 1),
             }
         )
@@ -201,7 +202,8 @@ def benchmark_table(sel: Selection, tables: Sequence[compare.Benchmark]) -> Tabl
         Column("benchmark", "benchmark", "text"),
         Column("metric", "metric", "text"),
         Column("chance", "chance"),
-        *(Column(f"arm:{arm.arm}", arm.arm, "interval") for arm in arms),
+        *(Column(f"arm:{arm.arm}", arm.arm, "stacked") for arm in arms),
+        Column("n", "n", "text"),
         *([Column("seen", "items in the training text", "text")] if any(row["seen"] for row in rows) else ()),
     ]
     return Table("benchmarks", columns, rows)
@@ -210,6 +212,11 @@ def benchmark_table(sel: Selection, tables: Sequence[compare.Benchmark]) -> Tabl
 def _seen(table: compare.Benchmark) -> str | None:
     """`3 of 500`, per arm where arms were trained on texts that differ in it; None where it is no text."""
     found = {arm: f"{len(s.overlap.seen):,} of {s.overlap.n:,}" for arm, s in table.scores.items() if s.overlap}
+    return _agreed(found)
+
+
+def _agreed(found: Mapping[str, str]) -> str | None:
+    """What is said of every arm alike, or of each; None of none."""
     if len(set(found.values())) <= 1:
         return next(iter(found.values()), None)
     return ", ".join(f"{arm} {text}" for arm, text in found.items())

@@ -25,7 +25,8 @@ FORMATS = {
 
 @dataclass(frozen=True)
 class Column:
-    """A key of the rows, its heading, and how its values are shown: a key of FORMATS, or `interval` [of FORMATS]."""
+    """A key of the rows, its heading, and how its values are shown: a key of FORMATS, or `interval` or `stacked` [of
+    FORMATS]; stacked, the ends stand below the value, without n."""
 
     key: str
     label: str
@@ -40,10 +41,19 @@ class Column:
         if isinstance(value, Interval):
             form = FORMATS[self.form.partition(" ")[2] or "value"]
             ends = "" if value.low is None else f" [{form(value.low)}, {form(value.high)}]"
+            if self.form.startswith("stacked"):
+                return form(value.value)
             return f"{form(value.value)}{ends} ({value.n:,})"
-        if self.form.startswith("interval"):
+        if self.form.startswith(("interval", "stacked")):
             return words.NONE if value is None else str(value)
         return FORMATS[self.form](value)
+
+    def below(self, value: Any) -> str:
+        """A stacked cell's second line."""
+        if not isinstance(value, Interval) or value.low is None or not self.form.startswith("stacked"):
+            return ""
+        form = FORMATS[self.form.partition(" ")[2] or "value"]
+        return f"[{form(value.low)}, {form(value.high)}]"
 
 
 @dataclass(frozen=True)
