@@ -50,7 +50,7 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("--only", nargs="+", metavar="ARM", help="these arms alone, of whichever sweeps have them")
     parser.add_argument("--plain", action="store_true", help="no search: every arm as declared; results in NAME-plain")
     parser.add_argument("--scale", metavar="tiny", help="try it small, in minutes on 2 CPU cores; results in NAME-tiny")
-    parser.add_argument("--results", type=Path, default=Path("results"), metavar="DIR", help="default: results")
+    parser.add_argument("--results", default="results", metavar="DIR|URI", help="default: results")
     parser.add_argument(
         "--kernel-cache", type=Path, metavar="DIR", help="tuned GPU kernels; default: .attnlab-kernels beside --results"
     )
@@ -73,9 +73,10 @@ def run(sweeps: list[Sweep], args: argparse.Namespace) -> int:
 
 def launch(sweep: Sweep, args: argparse.Namespace) -> Ended:
     """Run, analyse, say where everything is."""
+    from attnlab.mirror import mirror
+    from attnlab.store import local
     from attnlab.sweep.engine import EngineError, SweepStopped, run
 
-    where = args.results / sweep.name
     try:
         how = {"address": args.address, "resume": args.resume, "kernel_cache": args.kernel_cache}
         board = run(sweep, args.results, **how, own_process=True)
@@ -86,13 +87,17 @@ def launch(sweep: Sweep, args: argparse.Namespace) -> Ended:
         again = shlex.join([sys.executable, *sys.argv, *([] if args.resume else ["--resume"])])
         print(f"\nstopped; what ended is kept. Go on with:\n  {again}", file=sys.stderr)
         return Ended(sweep, 130, why="stopped")
-    report = subprocess.run([sys.executable, "-m", "analysis", str(where), "--benchmarks", "none"], check=False)
+    place = mirror(args.results, sweep.name)
+    here = place.folder.path if place.remote else Path(local(args.results) or "", sweep.name)
+    report = subprocess.run([sys.executable, "-m", "analysis", str(here), "--benchmarks", "none"], check=False)
+    place.push(here / "analysis")
+    where = place if place.remote else here
     for line in board["edges"]:
         print(f"note         {line}")
     failed = sum(row["counts"]["failed"] for row in board["arms"].values())
     print(f"results      {where}")
     print(f"report       {where}/analysis/report.html")
-    print(f"tensorboard  tensorboard --logdir {where}")
+    print(f"tensorboard  tensorboard --logdir {here}")
     return Ended(sweep, 1 if failed or report.returncode else 0, board)
 
 

@@ -41,6 +41,9 @@ TEST = [
     "hypothesis>=6.100",
     "jsonschema>=4.20",
     "psutil>=5.9",
+    "moto[s3]>=5.1",  # with flask: an S3 server for the tests
+    "flask>=3",
+    "flask-cors>=5",
 ]
 
 setup(
@@ -58,6 +61,7 @@ setup(
     extras_require={
         "eval": EVAL,
         "interactive": INTERACTIVE,
+        "cluster": ["ray[default]>=2.60,<2.61", "boto3>=1.34"],  # jobs, dashboard; the autoscaler on AWS
         "test": TEST,
         "dev": [*TEST, "ruff>=0.14", "mypy>=1.18", "types-PyYAML"],
     },

@@ -11,14 +11,19 @@ from __future__ import annotations
 
 import argparse
 import sys
-from pathlib import Path
 
 from rich.console import Console
 
 from analysis import claims, efficiency, interactive, leaderboard, options, suite, words
+from analysis.checkpoints import CheckpointError, targets
 from analysis.load import LoadError, load
 from analysis.report import write
 from analysis.select import Selection, select
+from attnlab.mirror import Mirror, mirror
+from attnlab.runs import TrialDir
+from attnlab.store import StoreError, local
+
+MISTAKES = (LoadError, StoreError, CheckpointError, options.OptionError, claims.ClaimError, efficiency.EfficiencyError)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -31,10 +36,13 @@ def main(argv: list[str] | None = None) -> int:
     try:
         if args.interactive and not interactive.available():
             raise options.OptionError("--interactive: needs plotly; pip install 'attnlab[interactive]'")
+        elsewhere = fetched(args)
         if args.sweep and suite.holds_several(args.sweep):
             if unusable := options.given(parser, args):
                 raise options.OptionError(f"{args.sweep}: of several sweeps; {unusable[0]} needs the folder of one")
             print(f"wrote {suite.write(args.sweep)}")
+            if elsewhere:
+                elsewhere.push(args.sweep / "comparison.html", args.sweep / "comparison.csv")
             return 0
         sel = select(load(args.sweep)) if args.sweep else None
         if sel and args.claim:
@@ -43,13 +51,38 @@ def main(argv: list[str] | None = None) -> int:
             return 0
         if sel and args.efficiency:
             print(f"wrote {efficiency.measure(sel, console, args.lengths or (), args.device, args.dtype)}")
+        if sel and elsewhere and args.benchmarks != ["none"]:
+            for target in targets(sel, args.arm, args.trial)[0]:
+                elsewhere.fetch_final(TrialDir(target.path.parents[1]))
         options.run(args, sel, console)
-    except (LoadError, options.OptionError, claims.ClaimError, efficiency.EfficiencyError) as error:
+        if sel:
+            report(sel, console, args.interactive)
+        if sel and elsewhere:
+            elsewhere.push(sel.data.folder.analysis, sel.data.folder.path / "all_benchmark_results.json")
+            print(f"published in {elsewhere}")
+    except MISTAKES as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    if sel:
-        report(sel, console, args.interactive)
     return 0
+
+
+def fetched(args: argparse.Namespace) -> Mirror | None:
+    """For a URI, its records in a copy here that `args` then names; None for a path.
+
+    Raises:
+        StoreError: it cannot be read.
+    """
+    if args.sweep is None:
+        return None
+    if (path := local(args.sweep)) is not None:
+        args.sweep = path
+        return None
+    elsewhere = mirror(args.sweep).at_worker("analysis")
+    elsewhere.pull()
+    if not elsewhere.folder.path.is_dir():
+        raise StoreError(f"{elsewhere}: there is nothing; give the URI of a sweep's results")
+    args.sweep = elsewhere.folder.path
+    return elsewhere
 
 
 def report(sel: Selection, console: Console, hover: bool = False) -> None:
@@ -66,7 +99,7 @@ def report(sel: Selection, console: Console, hover: bool = False) -> None:
 def arguments() -> argparse.ArgumentParser:
     """The options, with their help."""
     parser = argparse.ArgumentParser("python -m analysis", description="Rank a sweep's arms and write its report.")
-    parser.add_argument("sweep", type=Path, nargs="?", help="a sweep's results folder, or a folder of several sweeps'")
+    parser.add_argument("sweep", nargs="?", help="a sweep's results folder or its URI, or a folder of several sweeps'")
     parser.add_argument("--claim", action="append", metavar="TEXT", help="judge 'gla < standard on val_loss by 2%%'")
     parser.add_argument("--efficiency", action="store_true", help="measure speed and memory against length here")
     parser.add_argument("--lengths", type=_length, nargs="+", metavar="N", help="tokens per sequence to measure at")

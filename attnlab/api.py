@@ -15,8 +15,10 @@ from rich.console import Console
 
 from attnlab.check import checked, precision_problems, try_own_mixers
 from attnlab.config import Sweep, SweepError, Trial, did_you_mean, load_sweep
+from attnlab.mirror import mirror
 from attnlab.runs import Job, Results, SweepDir, TrialDir, read_json, write_json
 from attnlab.standings import Leaderboard
+from attnlab.store import local
 from attnlab.sweepfile import normal, parse
 from attnlab.sweepfile import plain as without_search
 
@@ -123,13 +125,15 @@ def run_experiment(
     from attnlab.kernels import warm
     from attnlab.train import train
 
+    if (root := local(results_dir)) is None:
+        raise SweepError([f"results_dir {results_dir}: one experiment is written to a folder; run_sweep takes a URI"])
     tree = trial.model_dump(mode="json", exclude_none=True) if isinstance(trial, Trial) else dict(trial)
     sweep = checked(normal({"name": name, "trial": tree, "arms": {name: {}}}))
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     if torch.device(device).type == "cuda" and (problems := precision_problems(sweep.trial_of(name), name)):
         raise SweepError(problems)
     job = Job.make(name, 0, sweep.trial_of(name))
-    home = TrialDir(Path(results_dir) / name / job.trial_id)
+    home = TrialDir(root / name / job.trial_id)
     if home.results() is None:  # finished work is a no-op
         try_own_mixers(sweep)
     write_json(home.config_file, job.model_dump(mode="json"))
@@ -153,7 +157,7 @@ def run_sweep(
 
     Args:
         sweep: a sweep file's path, its tree, or a `Sweep`, which is run as it is.
-        results_dir: holds the sweep's folder; on a cluster every node must see it.
+        results_dir: holds the sweep's folder, a path or a URI; on a cluster every node must see it.
         overrides: `a.b=c` texts, to a file.
         only: these arms alone.
         plain, scale: as launch.py's `--plain` and `--scale`, of a file or a tree.
@@ -178,5 +182,5 @@ def run_sweep(
     elif plain or scale:
         raise SweepError(["plain, scale: of a sweep file or its tree; a Sweep is run as it is"])
     sweep = sweep.only(only) if only else sweep
-    board = run(sweep, Path(results_dir), address=address, resume=resume, kernel_cache=kernel_cache)
-    return SweepResults(sweep, Path(results_dir) / sweep.name, board)
+    board = run(sweep, results_dir, address=address, resume=resume, kernel_cache=kernel_cache)
+    return SweepResults(sweep, mirror(results_dir, sweep.name).folder.path, board)

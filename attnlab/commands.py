@@ -125,13 +125,12 @@ def check_all(sweeps: Sequence[Sweep], args: Namespace) -> None:
         SweepError: what is wrong, one line each, with the sweep's name.
     """
     from attnlab.check import prepared
-    from attnlab.runs import SweepDir
-    from attnlab.sweep.engine import EngineError, check_folder
+    from attnlab.sweep.engine import EngineError, opened
 
     problems = []
     for sweep in sweeps if len(sweeps) > 1 else ():
         try:
-            check_folder(sweep, SweepDir(args.results.resolve() / sweep.name), args.resume)
+            opened(sweep, args.results, args.resume)
             prepared(sweep)
         except EngineError as error:
             problems.append(f"{sweep.name}: {error}")

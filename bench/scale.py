@@ -30,6 +30,7 @@ import psutil
 
 from attnlab.check import checked
 from attnlab.config import Sweep
+from attnlab.mirror import Mirror
 from attnlab.runs import Job, SweepDir, TrialDir, best_row, write_json
 from attnlab.sweep import engine
 
@@ -217,7 +218,7 @@ def bare_loop(sweep: Sweep, folder: SweepDir) -> None:
     marked: set[str] = set()
     os.environ["ATTNLAB_SCALE"] = str(folder.path)
     search, asha = ArmSearch(sweep, folder), ArmAsha(sweep, mark=marked.add)
-    watch = Watch(sweep, folder, search, Board(sweep, sweep.total_trials, sweep.total_steps, {}), {})
+    watch = Watch(sweep, Mirror(folder), search, Board(sweep, sweep.total_trials, sweep.total_steps, {}), {})
     live: dict[str, Any] = {}
     for number in itertools.count():
         config = search.suggest(str(number)) if len(live) < SLOTS else None
@@ -251,7 +252,7 @@ def resume_s(sweep: Sweep, folder: SweepDir) -> float:
     start = time.perf_counter()
     search = ArmSearch(sweep, folder)
     search.replay(ArmAsha(sweep, mark=print))
-    Watch(sweep, folder, search, Board(sweep, sweep.total_trials, sweep.total_steps, {}), {}).write()
+    Watch(sweep, Mirror(folder), search, Board(sweep, sweep.total_trials, sweep.total_steps, {}), {}).write()
     return time.perf_counter() - start
 
 

@@ -55,3 +55,38 @@ def tiny(cache, tmp_path_factory):
         "optim": {"name": "muon", "lr": 0.01},
         "train": {"max_steps": 12, "batch_size": 4, "eval_every": 2, "seed": 3},
     }
+
+
+@pytest.fixture(scope="session")
+def s3_server(tmp_path_factory):
+    """A real S3-compatible server in a process of its own, with the bucket `bucket`; yields its URL."""
+    import subprocess
+    import sys
+    import urllib.request
+
+    code = (
+        "from moto.server import ThreadedMotoServer as Server; import sys\n"
+        "server = Server('127.0.0.1', 0, verbose=False); server.start()\n"
+        "print(*server.get_host_and_port(), flush=True); sys.stdin.read()"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-W", "ignore", "-c", code],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
+    )  # fmt: skip
+    with process:
+        host, port = process.stdout.readline().split()
+        url = f"http://{host}:{port}"
+        urllib.request.urlopen(urllib.request.Request(f"{url}/bucket", method="PUT"), timeout=30).close()
+        yield url
+        process.stdin.close()
+        process.wait(30)
+
+
+@pytest.fixture
+def s3(s3_server, monkeypatch, tmp_path):
+    """The environment in which `s3://bucket/...` is on that server; yields a URI of this test's own."""
+    monkeypatch.setenv("AWS_ENDPOINT_URL", s3_server)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    return f"s3://bucket/{tmp_path.name}"

@@ -35,7 +35,9 @@ from filelock import FileLock, Timeout
 
 from attnlab import __version__
 from attnlab.config import Trial
+from attnlab.data.packed import cache_root
 from attnlab.runs import write_json, write_text
+from attnlab.store import local
 
 VARIABLE = "ATTNLAB_KERNEL_CACHE"  # names DIR where no argument does; set for the workers of a sweep
 DEFAULT = ".attnlab-kernels"  # beside the results root
@@ -47,9 +49,12 @@ _used: KernelCache | None = None  # of this process
 
 
 def directory(given: str | Path | None, results: str | Path) -> Path:
-    """DIR, absolute: as given, or as ATTNLAB_KERNEL_CACHE says, or beside the folder of results."""
-    chosen = given or os.environ.get(VARIABLE)
-    return Path(chosen).resolve() if chosen else Path(results).resolve().parent / DEFAULT
+    """DIR, absolute: as given, or as ATTNLAB_KERNEL_CACHE says, or beside the folder of results; where that is a URI,
+    in each host's own cache folder."""
+    if chosen := given or os.environ.get(VARIABLE):
+        return Path(chosen).resolve()
+    beside = local(results) or cache_root() / "results"
+    return beside.resolve().parent / DEFAULT
 
 
 def prepare(root: Path) -> None:

@@ -18,6 +18,7 @@ from attnlab.config import SearchConfig, Sweep
 from attnlab.runs import Job, Results, SweepDir, best_row, judged, write_json
 from attnlab.space import Dimension, grid
 from attnlab.standings import best_settings
+from attnlab.sweep.mend import mend
 from attnlab.sweep.tpe import WindowedTPE
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -41,6 +42,7 @@ class Arm:
         self._more = 0  # trials of the search's extension
         self.jobs = {t.trial_id: t.job() for t in folder.trials(name)}
         self.ended: dict[str, Results] = {i: r for i in self.jobs if (r := folder.trial(name, i).results())}
+        mend(self.study, self.jobs.values(), self._space)
         self._adopt()
         self.unfinished = deque(job for job in self.jobs.values() if job.trial_id not in self.ended)
         self.issued = len(self.jobs) - len(self.unfinished)

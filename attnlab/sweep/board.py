@@ -92,6 +92,7 @@ class Board:
         self._running: dict[str, dict[str, Any]] = {}
         self._done_before = 0.0
         self._per_trial = total_steps / max(1, total)
+        self.waiting: Callable[[], str] = str  # what is not there yet, to be said
         self._first_report: float | None = None  # the estimate leaves out the start of ray and of the slots
 
     def __enter__(self) -> Board:
@@ -160,4 +161,5 @@ class Board:
         left = (self._steps - self._share(results)) * working / done if done > 0 and working > 5 else None
         running = len([*self._running][: self._slots])
         said = f"{len(results)} of {self._total} trials ended, {running} running, {span(elapsed)} elapsed"
+        said += "".join(f", {text}" for text in [self.waiting()] if text)
         return Text(said + (f", about {span(max(0.0, left))} left" if left is not None else ""))

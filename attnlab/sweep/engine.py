@@ -6,7 +6,7 @@ import logging
 import os
 import socket
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -15,9 +15,12 @@ from attnlab import __version__, runs
 from attnlab.check import precision_problems, prepared
 from attnlab.config import Sweep, SweepError
 from attnlab.extension import planned
+from attnlab.mirror import Mirror, mirror
 from attnlab.runs import SweepDir
 from attnlab.standings import Leaderboard, standings
+from attnlab.store import StoreError
 from attnlab.sweep import sharing
+from attnlab.sweep.coming import Coming, coming
 from attnlab.sweep.interrupt import Interrupts
 from attnlab.sweepfile import dump, normal, parse
 
@@ -30,6 +33,7 @@ ENVIRONMENT = {
     "RAY_AIR_NEW_OUTPUT": "0",
     "RAY_worker_maximum_startup_concurrency": "16",  # its warnings count actors that only wait
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
+    "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "86400",  # an autoscaler's machine may be long in coming
     "RAY_TRAIN_METRICS_ENABLED": "0",
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
@@ -52,7 +56,7 @@ class SweepStopped(RuntimeError):
 
 def run(
     sweep: Sweep,
-    results: Path,
+    results: str | Path,
     *,
     address: str | None = None,
     resume: bool = False,
@@ -63,7 +67,7 @@ def run(
 
     Args:
         sweep: what to run.
-        results: the folder that holds sweeps' folders; on a cluster, one that every node sees.
+        results: the folder that holds sweeps' folders, as a path or URI; on a cluster, one that every node sees.
         address: None: the Ray that this process is connected to, which is left up, else one of our own on this machine;
             `auto` or an URL: a cluster that is up.
         resume: go on with what the sweep's folder holds.
@@ -80,11 +84,15 @@ def run(
             `resume` goes on.
         KeyboardInterrupt: Ctrl-C; everything finished is kept, and `resume` goes on.
     """
-    folder = SweepDir(Path(results).resolve() / sweep.name)
-    check_folder(sweep, folder, resume)
+    place = opened(sweep, results, resume)
+    folder = place.folder
     ended = [r for r in folder.results() if r["arm"] in sweep.arms]
     if len(ended) >= planned(sweep, ended) and folder.leaderboard_file.exists():  # finished work is a no-op
         return standings(sweep, ended, runs.read_json(folder.leaderboard_file)["baselines"])
+    try:
+        place.check()
+    except StoreError as error:
+        raise EngineError(f"--results {error}") from None
     tasks = prepared(sweep)
     need, baselines = sharing.largest(sweep, tasks), next(iter(tasks.values())).baselines()
     with Interrupts(own_process) as interrupts, cluster(address, sweep, need) as (shape, slots):
@@ -92,35 +100,72 @@ def run(
         from attnlab.sweep import warmup
 
         cache = warm.directory(kernel_cache, results)
+        _probe(sweep, place, shape, cache if shape.gpus else None, address is None)
         if shape.gpus:  # with `auto` it is only known now
             if problems := [p for arm in sweep.arms for p in precision_problems(sweep.trial_of(arm), arm)]:
                 raise SweepError(problems)
             warmup.before_slots(sweep, cache)
         folder.path.mkdir(parents=True, exist_ok=True)
         runs.write_text(folder.sweep_file, dump(sweep))
-        board = _search(sweep, folder, shape, slots, baselines, need, cache, interrupts)
+        try:
+            place.push(folder.sweep_file)
+            board = _search(sweep, place, shape, slots, baselines, need, cache, interrupts)
+        except StoreError as error:
+            raise SweepStopped(f"{error}; what was published is kept, and --resume goes on") from error
     return board
 
 
-def check_folder(sweep: Sweep, folder: SweepDir, resume: bool) -> None:
-    """A folder of another sweep, or one to be resumed, is never written over. Raises EngineError."""
+def _probe(sweep: Sweep, place: Mirror, shape: Any, kernel_cache: Path | None, local: bool) -> None:
+    """Every node that can hold a worker sees what its trials need; not asked where Ray is this machine.
+
+    Raises:
+        SweepError: a line per node and place.
+    """
+    import ray
+
+    from attnlab.data.packed import cache_root
+    from attnlab.sweep import nodes
+
+    if local and sum(node["Alive"] for node in ray.nodes()) < 2:
+        return
+    shared = nodes.spots(place, kernel_cache, cache_root())
+    asked = nodes.holding(ray.nodes(), shape.cpus, shape.gpus)
+    if problems := nodes.probe(asked, shared, nodes.datasets(sweep)):
+        raise SweepError(problems)
+
+
+def opened(sweep: Sweep, results: str | Path, resume: bool) -> Mirror:
+    """The sweep's folder, with the records that are in it at hand; see `check_folder`. Raises EngineError."""
+    try:
+        place = mirror(results, sweep.name)
+        place.pull()
+    except StoreError as error:
+        raise EngineError(f"--results {error}") from None
+    check_folder(sweep, place.folder, resume, str(place))
+    return place
+
+
+def check_folder(sweep: Sweep, folder: SweepDir, resume: bool, where: str) -> None:
+    """A folder of another sweep, or one to be resumed, is never written over. `where`: what it is to the user.
+
+    Raises:
+        EngineError
+    """
     if not folder.sweep_file.exists():
         return
     try:
         old = Sweep.model_validate(normal(parse(folder.sweep_file.read_text(), str(folder.sweep_file))))
     except ValueError as error:
-        raise EngineError(
-            f"{folder.sweep_file}: not a sweep of this version ({error}); use another --results"
-        ) from None
+        raise EngineError(f"{where}/sweep.yaml: not a sweep of this version ({error}); use another --results") from None
     if differs := changes(old, sweep):
         raise EngineError(
-            f"{folder.path} holds another sweep of this name: {'; '.join(differs[:4])}. "
+            f"{where} holds another sweep of this name: {'; '.join(differs[:4])}. "
             f"Give this one a name of its own (name=...), or another folder (--results DIR)"
         )
     if not resume:
         ended = len(folder.results())
         raise EngineError(
-            f"{folder.path} already holds this sweep, {ended} trials ended: go on with --resume, or keep it and start "
+            f"{where} already holds this sweep, {ended} trials ended: go on with --resume, or keep it and start "
             f"afresh under another folder (--results DIR) or name (name=...)"
         )
 
@@ -174,7 +219,7 @@ def cluster(address: str | None, sweep: Sweep, need: sharing.Need) -> Iterator[t
     logging.getLogger("ray.widgets.util").setLevel(logging.ERROR)  # it asks notebooks for widgets
     import ray
 
-    from attnlab.sweep.slots import Shape
+    from attnlab.sweep import shipping
 
     quiet = {"log_to_driver": False, "logging_level": "ERROR"}
     log, level = logging.getLogger("ray"), logging.getLogger("ray").level
@@ -187,23 +232,47 @@ def cluster(address: str | None, sweep: Sweep, need: sharing.Need) -> Iterator[t
         raise EngineError(f"--address {address}: {str(error).splitlines()[0]}") from None
     try:
         log.setLevel(logging.ERROR)
-        have = ray.cluster_resources()
-        r = sweep.resources
-        gpus = sharing.gpus_per_worker(r, need, have, sweep.total_trials)
-        shape = Shape(r.workers, r.cpus_per_worker, gpus)
-        fit = shape.fits(have.get("CPU", 0), have.get("GPU", 0))
-        if not fit:
-            raise EngineError(
-                f"resources: a trial takes {r.workers} x {r.cpus_per_worker} CPUs and {r.workers} x {gpus:g} GPUs, but "
-                f"here are {have.get('CPU', 0):g} CPUs and {have.get('GPU', 0):g} GPUs; lower resources.workers, "
-                f"cpus_per_worker or gpus_per_worker{' (0 trains on CPUs)' if gpus else ''}"
-            )
-        slots = fit if r.max_concurrent == "auto" else min(fit, r.max_concurrent)
-        yield shape, min(slots, sweep.total_trials)
+        to_come = coming() if address or theirs else Coming()
+        if address and (env := shipping.needed(sweep, ray.nodes(), to_come.autoscaled)):
+            ray.shutdown()
+            ray.init(address=address, runtime_env=env, **quiet)
+        have = to_come.most_at_once(ray.nodes()) if to_come.types else ray.cluster_resources()
+        yield _room(sweep, need, have, to_come)
     finally:
         log.setLevel(level)
         if not theirs:
             ray.shutdown()
+
+
+def _room(sweep: Sweep, need: sharing.Need, have: Mapping[str, float], to_come: Coming) -> tuple[Any, int]:
+    """A slot's shape and how many there are to be. `have`: the cluster's resources when all of it is up.
+
+    Raises:
+        EngineError: not one fits.
+    """
+    from attnlab.sweep.slots import Shape
+
+    r = sweep.resources
+    gpus = sharing.gpus_per_worker(r, need, have, sweep.total_trials)
+    shape = Shape(r.workers, r.cpus_per_worker, gpus)
+    fit = shape.fits(have.get("CPU", 0), have.get("GPU", 0))
+    if to_come.autoscaled and not to_come.types:  # what may come is not known, so what is asked for may
+        if "auto" not in (r.max_concurrent, r.gpus_per_worker):
+            fit = int(r.max_concurrent)
+        elif not fit:
+            raise EngineError(
+                "resources: nothing fits on the nodes that are up, and what the autoscaler may start is not known "
+                "here; give resources.max_concurrent and resources.gpus_per_worker as numbers"
+            )
+    if not fit:
+        raise EngineError(
+            f"resources: a trial takes {r.workers} x {r.cpus_per_worker} CPUs and {r.workers} x {gpus:g} GPUs, but "
+            f"here are {'at most ' if to_come.types else ''}{have.get('CPU', 0):g} CPUs and {have.get('GPU', 0):g} "
+            f"GPUs; lower resources.workers, cpus_per_worker or gpus_per_worker"
+            f"{' (0 trains on CPUs)' if gpus else ''}"
+        )
+    slots = fit if r.max_concurrent == "auto" else min(fit, r.max_concurrent)
+    return shape, min(slots, sweep.total_trials)
 
 
 def _knock(address: str) -> None:
@@ -220,7 +289,7 @@ def _knock(address: str) -> None:
 
 def _search(
     sweep: Sweep,
-    folder: SweepDir,
+    place: Mirror,
     shape: Any,
     count: int,
     baselines: dict[str, float],
@@ -239,18 +308,20 @@ def _search(
     from attnlab.sweep.slots import Slots, here
     from attnlab.sweep.watch import Watch
 
-    search = ArmSearch(sweep, folder)
+    folder = place.folder
+    search = ArmSearch(sweep, folder, place)
     pool = Pool.options(scheduling_strategy=here()).remote(sweep.resources.node_wait_s)  # type: ignore[attr-defined]
     asha = ArmAsha(sweep, mark=pool.mark.remote)
     search.replay(asha)
     board = Board(sweep, sweep.total_trials, sweep.total_steps, baselines, count)
-    watch = Watch(sweep, folder, search, board, baselines, interrupts)
+    watch = Watch(sweep, place, search, board, baselines, interrupts)
     board.say(
         f"attnlab {__version__}: {sweep.name}, {len(sweep.arms)} arms, {sweep.total_trials} trials, {count} at a time"
         + (f", up to {int(1 / shape.gpus)} on a GPU: {need}" if 0 < shape.gpus < 1 else "")
     )
-    slots = Slots(count, shape, pool, folder, sweep.resources, kernel_cache)
+    slots = Slots(count, shape, pool, place, sweep.resources, kernel_cache)
     watch.errors = slots.errors
+    board.waiting = slots.waiting
     tuner = tune.Tuner(
         tune.with_resources(tune.with_parameters(relay, pool=pool), {"memory": 1}),
         tune_config=tune.TuneConfig(

@@ -14,6 +14,7 @@ from ray.tune.search import Searcher
 
 from attnlab.config import Sweep
 from attnlab.extension import Extension, extension
+from attnlab.mirror import Mirror
 from attnlab.runs import Job, Results, SweepDir, best_row, steps_run, trunk, write_json
 from attnlab.sweep.arm import Arm
 from attnlab.sweep.scheduler import ArmAsha
@@ -23,13 +24,13 @@ from attnlab.sweep.transient import Transient
 class ArmSearch(Transient, Searcher):
     """Tune's searcher: asks the arm that has been given fewest trials so far; equal quotas by construction."""
 
-    def __init__(self, sweep: Sweep, folder: SweepDir):
+    def __init__(self, sweep: Sweep, folder: SweepDir, mirror: Mirror | None = None):
         super().__init__(metric=sweep.metric, mode=sweep.mode)
         mend(folder.journal_file)
         backend = optuna.storages.journal.JournalFileBackend(str(folder.journal_file))
         storage = optuna.storages.JournalStorage(backend)
         self.arms = {name: Arm(name, sweep, folder, storage) for name in sweep.arms}
-        self._sweep, self._folder = sweep, folder
+        self._sweep, self._folder, self._mirror = sweep, folder, mirror or Mirror(folder)
         self._live: dict[str, Job] = {}
         self._extension: Extension | None = None  # not known yet
 
@@ -70,7 +71,12 @@ class ArmSearch(Transient, Searcher):
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """Told by Tune; what is told to the study is read from the trial's own records."""
         job = self._live.pop(trial_id)
-        self.arms[job.arm].end(job, close_records(self._folder, job, result or {}, error))
+        home = self._folder.trial(job.arm, job.trial_id)
+        self._mirror.fetch(home)
+        if (ended := home.results()) is None:
+            ended = close_records(self._folder, job, result or {}, error)
+            self._mirror.push(home.metrics_file, home.results_file)
+        self.arms[job.arm].end(job, ended)
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """Nothing to do: intermediate values are told with the end."""

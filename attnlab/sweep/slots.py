@@ -24,7 +24,8 @@ from ray.util.placement_group import PlacementGroup
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from attnlab.config import ResourcesConfig
-from attnlab.runs import SweepDir
+from attnlab.mirror import Mirror
+from attnlab.sweep import nodes
 from attnlab.sweep.health import Obituary
 from attnlab.sweep.mailbox import Mailbox
 from attnlab.sweep.worker import work
@@ -69,7 +70,7 @@ class Slots:
     """The launcher's slots: one thread each sits in `TorchTrainer.fit()` until its mailbox is closed."""
 
     def __init__(
-        self, count: int, shape: Shape, pool: Any, folder: SweepDir, resources: ResourcesConfig, kernel_cache: Path
+        self, count: int, shape: Shape, pool: Any, mirror: Mirror, resources: ResourcesConfig, kernel_cache: Path
     ):
         self._pool = pool
         self._others = {*_controllers(), *_groups()}  # the caller's own Train runs, in a Ray that is the caller's
@@ -86,7 +87,8 @@ class Slots:
                     "hang_s": resources.hang_s,
                     "box": box,
                     "pool": pool,
-                    "folder": str(folder.path),
+                    "mirror": mirror,
+                    "seal": nodes.seal(mirror),
                     "kernel_cache": str(kernel_cache),
                     "cpus": shape.cpus,
                     "gpus": shape.gpus,
@@ -99,7 +101,7 @@ class Slots:
                 ),
                 run_config=RunConfig(
                     name=f"slot-{i}",
-                    storage_path=str(folder.ray),
+                    storage_path=str(mirror.folder.ray),
                     failure_config=FailureConfig(max_failures=-1),
                     callbacks=[Obituary(box)],
                 ),
@@ -144,6 +146,14 @@ class Slots:
                 self.errors.append(f"a slot failed: its workers {cause}")
         except BaseException as error:  # a thread's exception is only seen if it is kept
             self.errors.append(f"a slot failed: {' '.join(str(error).split())}")
+
+    def waiting(self) -> str:
+        """For the board: which slots have no machine yet."""
+        try:
+            up = len(ray.get(self._pool.up.remote(), timeout=1.0))
+        except (ray.exceptions.RayError, TimeoutError):
+            return ""
+        return f"{up} of {len(self.boxes)} slots up, the others wait for nodes" if up < len(self.boxes) else ""
 
     def close(self, timeout_s: float = 30.0) -> None:
         """Let every slot end after the trial it is at, and wait for those that have workers."""

@@ -9,7 +9,8 @@ from typing import Any
 from ray import tune
 
 from attnlab.config import Sweep
-from attnlab.runs import Job, Results, SweepDir, write_json, write_lines
+from attnlab.mirror import Mirror
+from attnlab.runs import Job, Results, write_json, write_lines
 from attnlab.standings import Leaderboard, standings
 from attnlab.sweep.board import Board
 from attnlab.sweep.interrupt import Interrupts
@@ -28,13 +29,13 @@ class Watch(Transient, tune.Callback):
     def __init__(
         self,
         sweep: Sweep,
-        folder: SweepDir,
+        mirror: Mirror,
         search: ArmSearch,
         board: Board,
         baselines: Mapping[str, float],
         interrupts: Interrupts | None = None,
     ):
-        self._sweep, self._folder, self._search, self._board = sweep, folder, search, board
+        self._sweep, self._mirror, self._search, self._board = sweep, mirror, search, board
         self._baselines = dict(baselines)
         self.errors: Sequence[str] = ()  # the slots': why the sweep cannot go on
         self._interrupts = interrupts or Interrupts()
@@ -51,9 +52,10 @@ class Watch(Transient, tune.Callback):
 
     def write(self) -> None:
         """Both records of the whole sweep, now."""
-        start = time.monotonic()
-        write_json(self._folder.leaderboard_file, self.board())
-        write_lines(self._folder.suite_file, self.results())
+        start, folder = time.monotonic(), self._mirror.folder
+        write_json(folder.leaderboard_file, self.board())
+        write_lines(folder.suite_file, self.results())
+        self._mirror.push(folder.leaderboard_file, folder.suite_file, folder.journal_file)
         now = time.monotonic()
         self._stale, self._write_from = False, now + (now - start) / SHARE
 

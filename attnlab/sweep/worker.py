@@ -12,8 +12,10 @@ from typing import Any
 import ray
 from ray import train as ray_train
 
-from attnlab.runs import Job, NoRoom, SweepDir
-from attnlab.sweep import sharing
+from attnlab.mirror import Taken
+from attnlab.runs import Job, NoRoom, Results
+from attnlab.store import StoreError
+from attnlab.sweep import nodes, sharing
 from attnlab.sweep.clean import Clean
 from attnlab.sweep.health import Crash, Pulse
 
@@ -55,6 +57,7 @@ def _start(config: dict[str, Any]) -> Any:
     import attnlab.train  # noqa: F401 (slow to import: done before the slot is offered)
     from attnlab.kernels import warm
 
+    nodes.check(config["mirror"], config["seal"])
     if os.path.isdir(config["cwd"]):  # the launcher's: a sweep file's relative paths mean the same here
         os.chdir(config["cwd"])
     torch.set_num_threads(config["cpus"])
@@ -85,32 +88,50 @@ class Worker:
 
     def run(self, job: Job) -> None:
         """Train a trial and tell the mailbox how it ended."""
+        results: Results | Exception
+        try:
+            if self.rank == 0:
+                with Pulse(self._box, self.group, self.config["hang_s"]) as pulse:
+                    results = self._train(job, pulse)
+            else:
+                results = self._train(job)
+        except (NoRoom, StoreError) as error:  # no trial's fault, and every other one would meet it
+            ray.get(self._box.halt.remote(self.group, str(error)))
+            return
+        if isinstance(results, Exception):
+            self._failed(results)
+        elif self.rank == 0:
+            row = {**(results["last"] or {}), "best": results["best"], "state": results["state"]}
+            ray.get(self._box.end.remote(self.group, row))
+
+    def _train(self, job: Job, pulse: Pulse | None = None) -> Results | Exception:
+        """The results, or what the trial's own mistake raised; either way all that it wrote is where it is kept.
+
+        Raises:
+            NoRoom, StoreError: it cannot be.
+        """
         from attnlab.train import train
 
-        stop, home = [False], SweepDir(Path(self.config["folder"])).trial(job.arm, job.trial_id)
+        place = self.config["mirror"].at_worker(f"slot-{self.config['slot']}-rank-{self.rank}")
+        taken: Taken = place.take(job, lead=self.rank == 0)
+        stop, results = [False], None
         where = {"device": self.device, "rank": self.rank, "world": self.world, "cache": self.cache}
 
         def report(row: dict[str, Any]) -> None:
+            taken.publish()
             stop[0] = ray.get(self._box.report.remote(self.group, row))
 
         def should_stop() -> bool:
             return share(stop[0], self.world)
 
         try:
-            if self.rank == 0:
-                with Pulse(self._box, self.group, self.config["hang_s"]) as pulse:
-                    results = train(job, home, report, should_stop, beat=pulse, **where)
-            else:
-                results = train(job, home, report, should_stop, **where)
-        except NoRoom as error:  # no trial's fault, and every other one would meet it
-            ray.get(self._box.halt.remote(self.group, str(error)))
-            return
+            results = train(job, taken.home, report, should_stop, **({"beat": pulse} if pulse else {}), **where)
+        except NoRoom:
+            raise
         except Exception as error:
-            self._failed(error)
-            return
-        if self.rank == 0:
-            row = {**(results["last"] or {}), "best": results["best"], "state": results["state"]}
-            ray.get(self._box.end.remote(self.group, row))
+            results = error
+        taken.ended()
+        return results
 
     def _failed(self, error: Exception) -> None:
         """The trial's own mistake: it would make it again, so it is not retried. Other ranks may hang in a collective

@@ -55,7 +55,7 @@ def launch(tmp_path):
     started = []
 
     def start(*arguments, wait=True, **environment):
-        command = [*LAUNCH, *map(str, arguments), "--results", str(tmp_path / "results")]
+        command = [*LAUNCH, "--results", str(tmp_path / "results"), *map(str, arguments)]
         logs = [tmp_path / f"launch-{len(started)}.{kind}" for kind in ("out", "err")]
         with logs[0].open("w") as out, logs[1].open("w") as err:
             env, alone = {**os.environ, **environment}, {"start_new_session": True}  # signals reach it and its own

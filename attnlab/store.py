@@ -1,0 +1,191 @@
+"""A folder in object storage, behind whatever URI pyarrow or fsspec knows: list, get, put, delete.
+
+An object appears under its name only when it is whole: object stores make one visible when its upload is finished, and
+elsewhere it is written under another name and renamed.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit, urlunsplit
+from uuid import uuid4
+
+APPEARS_WHOLE = ("s3", "gcs", "abfs")  # pyarrow's names of filesystems where an upload that is cut short leaves nothing
+SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
+HINTS = {  # what storage says -> what would help
+    r"NO_SUCH_BUCKET|bucket does not exist|NoSuchBucket": "there is no such bucket; make it first",
+    r"ACCESS_DENIED|AccessDenied|INVALID_ACCESS_KEY|SIGNATURE|InvalidClientTokenId|credentials|Forbidden|Anonymous": (
+        "access is refused; are there credentials (AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, a profile, the "
+        "machine's role), and may they write there?"
+    ),
+    r"NETWORK_CONNECTION|resolve host|Connection refused|timed out|timeout": "it cannot be reached from here",
+}
+
+
+class StoreError(ValueError):
+    """The storage cannot be used; the message is one line that begins with the URI."""
+
+
+def is_uri(place: str | Path) -> bool:
+    """Whether it names a place by a scheme, `file://` included."""
+    return bool(SCHEME.match(str(place)))
+
+
+def local(place: str | Path) -> Path | None:
+    """The path that a plain path or a `file://` URI means on this machine; None for another URI.
+
+    Raises:
+        StoreError: `file://` with a host.
+    """
+    if not is_uri(place):
+        return Path(place)
+    parts = urlsplit(str(place))
+    if parts.scheme != "file":
+        return None
+    if parts.netloc not in ("", "localhost"):
+        raise StoreError(f"{place}: file:// takes an absolute path, as in file:///{parts.netloc}{parts.path}")
+    return Path(unquote(parts.path))
+
+
+def join(uri: str, *parts: str) -> str:
+    """The URI of something below: the path grows, the query stays."""
+    at = urlsplit(uri)
+    return urlunsplit(at._replace(path="/".join([at.path.rstrip("/"), *parts])))
+
+
+def shown(uri: str) -> str:
+    """For messages: without user, password and query."""
+    at = urlsplit(uri)
+    return f"{at.scheme}://{at.netloc.rpartition('@')[2]}{at.path}"
+
+
+@dataclass(frozen=True)
+class Store:
+    """A folder: names are relative to it, with slashes. Every method raises StoreError."""
+
+    uri: str
+    fs: Any  # a pyarrow.fs.FileSystem
+    path: str  # in `fs`
+
+    @classmethod
+    def open(cls, uri: str) -> Store:
+        """Find the filesystem; nothing is read yet."""
+        return cls(uri, *_filesystem(uri))
+
+    def __str__(self) -> str:
+        return shown(self.uri)
+
+    def child(self, *parts: str) -> Store:
+        return Store(join(self.uri, *parts), self.fs, "/".join([self.path.rstrip("/"), *parts]))
+
+    def list(self) -> dict[str, int]:
+        """Bytes of every file below, by name; empty where there is nothing."""
+        from pyarrow.fs import FileSelector, FileType
+
+        with self._telling():
+            found = self.fs.get_file_info(FileSelector(self.path, recursive=True, allow_not_found=True))
+            start = len(self.path.strip("/")) + 1
+            return {info.path.strip("/")[start:]: info.size for info in found if info.type == FileType.File}
+
+    def read(self, name: str) -> bytes:
+        with self._telling(name), self.fs.open_input_stream(self._at(name)) as stream:
+            return stream.read()
+
+    def get(self, name: str, path: Path) -> None:
+        """Fetch one file; it appears under `path` when it is whole."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part = path.with_name(f".{path.name}.{uuid4().hex[:8]}")
+        try:
+            with self._telling(name), self.fs.open_input_stream(self._at(name)) as stream, part.open("wb") as file:
+                while block := stream.read(1 << 23):
+                    file.write(block)
+            os.replace(part, path)
+        finally:
+            part.unlink(missing_ok=True)
+
+    def put(self, path: Path, name: str) -> int:
+        """Publish one file as it is now; returns its bytes. Raises FileNotFoundError when it is gone."""
+        import pyarrow as pa
+
+        size = path.stat().st_size
+        # mapped, so that the write is one call: a reader's error half way would publish half a file
+        content = pa.memory_map(str(path)).read_buffer() if size else b""
+        self.write(name, content)
+        return len(content)
+
+    def write(self, name: str, content: Any) -> None:
+        at = self._at(name)
+        with self._telling(name):
+            if self.fs.type_name in APPEARS_WHOLE:
+                with self.fs.open_output_stream(at) as stream:
+                    stream.write(content)
+                return
+            folder, _, base = at.rpartition("/")
+            part = f"{folder}/.{base}.{uuid4().hex[:8]}"
+            self.fs.create_dir(folder, recursive=True)
+            with self.fs.open_output_stream(part) as stream:
+                stream.write(content)
+            self.fs.move(part, at)
+
+    def delete(self, name: str) -> None:
+        """Remove one file; nothing happens if it is not there."""
+        try:
+            with self._telling(name):
+                self.fs.delete_file(self._at(name))
+        except FileNotFoundError:
+            pass
+
+    def _at(self, name: str) -> str:
+        return f"{self.path.rstrip('/')}/{name}"
+
+    @contextmanager
+    def _telling(self, name: str = "") -> Iterator[None]:
+        try:
+            yield
+        except FileNotFoundError:
+            raise
+        except Exception as error:  # pyarrow's, and whatever an fsspec filesystem raises
+            raise StoreError(f"{join(shown(self.uri), name) if name else self}: {_reason(error)}") from error
+
+
+def _filesystem(uri: str) -> tuple[Any, str]:
+    import pyarrow as pa
+    from pyarrow.fs import FileSystem, FSSpecHandler, PyFileSystem
+
+    try:
+        return FileSystem.from_uri(uri)
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+        if "nrecognized filesystem" not in str(error) and "without" not in str(error):
+            raise StoreError(f"{shown(uri)}: {_reason(error)}") from None
+    except OSError as error:  # hdfs without its library; S3 that does not answer
+        raise StoreError(f"{shown(uri)}: {_reason(error)}") from None
+    try:
+        from fsspec.core import url_to_fs
+
+        fs, path = url_to_fs(uri)
+    except (ImportError, ValueError) as error:
+        scheme = urlsplit(uri).scheme
+        raise StoreError(
+            f"{shown(uri)}: no storage is known for {scheme}:// ({_reason(error)}); a path that every node sees, or "
+            f"s3://, gs://, abfs://, hdfs://"
+        ) from None
+    return PyFileSystem(FSSpecHandler(fs)), path
+
+
+def _reason(error: BaseException) -> str:
+    said = " ".join(str(error).split())
+    for pattern, hint in HINTS.items():
+        if re.search(pattern, said, re.IGNORECASE):
+            return f"{hint} ({_short(said)})"
+    return _short(said)
+
+
+def _short(said: str) -> str:
+    said = re.sub(r"\s*\(Request ID:[^)]*\)", "", said)
+    return said if len(said) <= 200 else f"{said[:200]}..."

@@ -1,0 +1,72 @@
+"""What a node says of a folder that it sees, does not see, or sees another of; asked without ray."""
+
+import pytest
+
+from attnlab.mirror import mirror
+from attnlab.sweep import nodes
+from attnlab.sweep.nodes import Spot, look
+
+
+@pytest.fixture(autouse=True)
+def at_once(monkeypatch):
+    monkeypatch.setattr(Spot.read, "__defaults__", (0.0,))
+
+
+@pytest.fixture
+def spot(tmp_path):
+    return Spot("--results", str(tmp_path), tmp_path)
+
+
+def test_a_node_that_sees_the_token_answers_beside_it(spot, tmp_path):
+    spot.write("probe/token", "abc")
+    assert look([spot], [str(tmp_path)], "probe", "abc", "node") == []
+    assert spot.read("probe/node", "abc") is None
+    spot.clear("probe")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_node_that_sees_nothing_or_another_folder_says_what_must_be(spot, tmp_path):
+    (said,) = look([spot], [], "probe", "abc", "node")
+    assert said.startswith(
+        f"does not see --results {tmp_path}: nothing of what the launcher wrote is there; every node"
+    )
+    spot.write("probe/token", "of another sweep")
+    (said,) = look([spot], ["/no/such/page.txt"], "probe", "abc", "node")[:1]
+    assert "another file of this name" in said
+    assert look([], ["/no/such/page.txt"], "", "", "") == [
+        "does not see the dataset /no/such/page.txt; every node must"
+    ]
+
+
+def test_a_uri_is_a_place_like_any_other(s3, monkeypatch, tmp_path):
+    monkeypatch.setenv("ATTNLAB_CACHE", str(tmp_path))
+    place = mirror(s3, "study")
+    (spot,) = nodes.spots(place, tmp_path / ".attnlab-kernels", tmp_path)  # the kernels' cache is each host's own
+    spot.write("probe/token", "abc")
+    assert look([spot], [], "probe", "abc", "node") == []
+    spot.clear("probe")
+    assert place.store.list() == {}
+
+
+def test_a_worker_that_comes_later_is_held_against_the_sweeps_own_file(tmp_path):
+    here, there = mirror(tmp_path / "a", "study"), mirror(tmp_path / "b", "study")
+    for place, text in ((here, "name: study\n"), (there, "name: another\n")):
+        place.folder.path.mkdir(parents=True)
+        place.folder.sweep_file.write_text(text)
+    seal = nodes.seal(here)
+    nodes.check(here, seal)
+    with pytest.raises(
+        nodes.Unseen, match="does not see --results .*: another file of this name is there; every node must"
+    ):
+        nodes.check(there, seal)
+
+
+def test_only_nodes_that_a_worker_fits_on_are_asked():
+    rows = [
+        {"Alive": True, "Resources": {"CPU": 2.0, "GPU": 1.0}},
+        {"Alive": True, "Resources": {"memory": 1.0}},
+        {"Alive": False, "Resources": {"CPU": 2.0, "GPU": 1.0}},
+        {"Alive": True, "Resources": {"CPU": 2.0}},
+    ]
+    assert nodes.holding(rows, 1, 0) == [rows[0], rows[3]]
+    assert nodes.holding(rows, 1, 0.25) == [rows[0]]
