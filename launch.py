@@ -87,8 +87,6 @@ def launch(sweep: Sweep, args: argparse.Namespace) -> Ended:
         print(f"\nstopped; what ended is kept. Go on with:\n  {again}", file=sys.stderr)
         return Ended(sweep, 130, why="stopped")
     report = subprocess.run([sys.executable, "-m", "analysis", str(where), "--benchmarks", "none"], check=False)
-    for line in board["edges"]:
-        print(f"note         {line}")
     failed = sum(row["counts"]["failed"] for row in board["arms"].values())
     print(f"results      {where}")
     print(f"report       {where}/analysis/report.html")

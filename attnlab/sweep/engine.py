@@ -11,13 +11,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from attnlab import __version__, runs
+from attnlab import __version__, guards, runs
 from attnlab.check import precision_problems, prepared
 from attnlab.config import Sweep, SweepError
 from attnlab.extension import planned
+from attnlab.noise import planned_for
 from attnlab.runs import SweepDir
-from attnlab.standings import Leaderboard, standings
+from attnlab.standings import Leaderboard, notes, standings
 from attnlab.sweep import sharing
+from attnlab.sweep.board import say
 from attnlab.sweepfile import dump, normal, parse
 
 # Set before ray is imported. Ray's own out-of-memory killer judges the whole node, not us; reports are seen at once;
@@ -72,16 +74,21 @@ def run(
 
     Raises:
         EngineError: the folder, the cluster or the resources do not fit; nothing was written.
-        SweepError: data that cannot be had, or a precision that the cluster's GPUs refuse; nothing was written.
+        SweepError: data that cannot be had, what `guards.examine` refuses, or a precision that the cluster's GPUs
+            refuse; nothing was written.
         SlotError: workers that cannot be started; everything finished is kept, and `resume` goes on.
         KeyboardInterrupt: Ctrl-C; everything finished is kept, and `resume` goes on.
     """
     folder = SweepDir(Path(results).resolve() / sweep.name)
     check_folder(sweep, folder, resume)
-    ended = [r for r in folder.results() if r["arm"] in sweep.arms]
+    ended = [r for r in folder.results() if r["arm"] in sweep.arms and planned_for(sweep, r)]
     if len(ended) >= planned(sweep, ended) and folder.leaderboard_file.exists():  # finished work is a no-op
-        return standings(sweep, ended, runs.read_json(folder.leaderboard_file)["baselines"])
+        old = runs.read_json(folder.leaderboard_file)
+        final = standings(sweep, ended, old["baselines"], old.get("guards"))
+        say(notes(final))
+        return final
     tasks = prepared(sweep)
+    guarded = guards.examine(sweep, tasks)
     need, baselines = sharing.largest(sweep, tasks), next(iter(tasks.values())).baselines()
     with cluster(address, sweep, need) as (shape, slots):
         from attnlab.kernels import warm
@@ -94,7 +101,7 @@ def run(
             warmup.before_slots(sweep, cache)
         folder.path.mkdir(parents=True, exist_ok=True)
         runs.write_text(folder.sweep_file, dump(sweep))
-        board = _search(sweep, folder, shape, slots, baselines, need, cache)
+        board = _search(sweep, folder, shape, slots, baselines, need, cache, guarded)
     return board
 
 
@@ -222,6 +229,7 @@ def _search(
     baselines: dict[str, float],
     need: sharing.Need,
     kernel_cache: Path,
+    guarded: dict[str, Any],
 ) -> Leaderboard:
     """Slots up, Tune through them, slots down."""
     from ray import tune
@@ -238,12 +246,13 @@ def _search(
     pool = Pool.remote()  # type: ignore[attr-defined]
     asha = ArmAsha(sweep, mark=pool.mark.remote)
     search.replay(asha)
-    board = Board(sweep, sweep.total_trials, sweep.total_steps, baselines, count)
-    watch = Watch(sweep, folder, search, board, baselines)
+    board = Board(sweep, sweep.total_trials, sweep.total_steps, baselines, count, guarded)
+    watch = Watch(sweep, folder, search, board, baselines, guarded)
     board.say(
         f"attnlab {__version__}: {sweep.name}, {len(sweep.arms)} arms, {sweep.total_trials} trials, {count} at a time"
         + (f", up to {int(1 / shape.gpus)} on a GPU: {need}" if 0 < shape.gpus < 1 else "")
     )
+    board.note(notes(watch.board()))
     slots = Slots(count, shape, pool, folder, sweep.resources.max_failures, kernel_cache)
     try:
         with board, watch.listening(slots.errors):
@@ -275,4 +284,6 @@ def _search(
     finally:
         watch.write()
         slots.release()
-    return watch.board()
+    final = watch.board()
+    say(notes(final))
+    return final

@@ -27,9 +27,17 @@ class Watch(Transient, tune.Callback):
     Ended trials are taken from the searcher, which Tune tells before its callbacks.
     """
 
-    def __init__(self, sweep: Sweep, folder: SweepDir, search: ArmSearch, board: Board, baselines: Mapping[str, float]):
+    def __init__(
+        self,
+        sweep: Sweep,
+        folder: SweepDir,
+        search: ArmSearch,
+        board: Board,
+        baselines: Mapping[str, float],
+        guards: Mapping[str, Any] | None = None,
+    ):
         self._sweep, self._folder, self._search, self._board = sweep, folder, search, board
-        self._baselines = dict(baselines)
+        self._baselines, self._guards = dict(baselines), guards
         self._interrupted = False
         self._stale, self._write_from = False, 0.0  # something ended since the last write; earliest time of the next
         self._slot_errors: Sequence[BaseException] = ()
@@ -41,7 +49,7 @@ class Watch(Transient, tune.Callback):
 
     def board(self) -> Leaderboard:
         """The leaderboard as it stands."""
-        return standings(self._sweep, self.results(), self._baselines)
+        return standings(self._sweep, self.results(), self._baselines, self._guards)
 
     def write(self) -> None:
         """Both records of the whole sweep, now."""

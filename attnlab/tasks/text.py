@@ -11,18 +11,28 @@ is not masked between them. Training and validation tokens are separate arrays, 
 
 from __future__ import annotations
 
+import contextlib
+import json
 import math
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 
+from attnlab.data.overlap import contained
 from attnlab.data.packed import Packed, cache_root, pack
 from attnlab.data.sampler import Blocks, Sampler
 from attnlab.data.sources import Dataset, check_dataset, open_dataset
 from attnlab.data.tokenizer import Spec
+from attnlab.runs import write_json
 from attnlab.tasks import base
 from attnlab.tasks.base import Batch
+
+# A run so long that two texts have it by copying: the 50 tokens of Lee et al. 2022, "Deduplicating Training Data Makes
+# Language Models Better" (arXiv 2107.06499, section 4.1), in bytes of English at 4 a token.
+SPAN_BYTES = 200
+MOST_SPANS = 1 << 17
+KEEP_BEYOND = 1 << 24  # training tokens; of more the look-up, some 0.1 s per million, is kept beside them
 
 
 class Task(base.Task):
@@ -138,6 +148,39 @@ class Task(base.Task):
     def tokenizer_json(self) -> str:
         """The text of tokenizer.json."""
         return self.packed.tokenizer_json
+
+    def leakage(self) -> dict[str, Any]:
+        """Looked up in the packed tokens, at every offset of the training split.
+
+        Returns:
+            `windows`: sequences validated on, `in_training`: the share of them that occur there whole; `spans`: runs of
+            `span_tokens` tokens spread over the validation split, `spans_in_training`; `documents` of the validation
+            split, and `copies`: further ones that were left out of it because training has them too (None: packed by a
+            version that did not count).
+        """
+        kept = self.packed.path / f"overlap-{self.seq_len}-{self.eval_tokens}.json"  # the folder is of this content
+        large = len(self.packed.train) > KEEP_BEYOND
+        found = json.loads(kept.read_text()) if large and kept.exists() else self._overlap()
+        if large and not kept.exists():
+            with contextlib.suppress(OSError):  # a cache that others own
+                write_json(kept, found)
+        return found
+
+    def _overlap(self) -> dict[str, Any]:
+        packed, windows = self.packed, self.eval_examples().inputs
+        n = max(1, min(round(SPAN_BYTES / self.bytes_per_token), len(packed.validation)))
+        every = max(1, n // 4, len(packed.validation) // MOST_SPANS)
+        spans = np.lib.stride_tricks.sliding_window_view(packed.validation, n)[::every]
+        share = [float(contained(runs, packed.train, self.vocab_size).mean()) for runs in (windows, spans)]
+        return {
+            "windows": len(windows),
+            "in_training": share[0],
+            "spans": len(spans),
+            "span_tokens": n,
+            "spans_in_training": share[1],
+            "documents": packed.meta["validation"]["documents"],
+            "copies": packed.meta.get("copies"),
+        }
 
     def describe(self) -> dict[str, Any]:
         """The corpus, its splits and its tokenizer."""
