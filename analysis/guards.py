@@ -71,11 +71,11 @@ def _leakage(task: Mapping[str, Any]) -> str:
     if "held_out" in task:
         how = "rows are held out of training" if task["held_out"] else "the task has too few rows to hold any out"
         return f"Validation ({who}): {how}; {share} ({task['looked_at']:,} training rows looked at)."
-    spans = f"{task['spans_in_training']:.2%} of {task['spans']:,} runs of {task['span_tokens']} tokens"
+    spans = f"{task['tokens_in_training']:.2%} of {task['tokens']:,} tokens in runs of {task['span_tokens']} that do"
     copies = (
         f"; {task['copies']:,} copies of training documents were left out" if task.get("copies") is not None else ""
     )
-    return f"Validation ({who}), looked up in the packed tokens: {share}, and {spans} of its split{copies}."
+    return f"Validation ({who}), looked up in the packed tokens: {share}, and {spans}{copies}."
 
 
 def _pairs(pairs: list[Mapping[str, Any]]) -> Table:

@@ -182,6 +182,9 @@ def sweep_problems(sweep: Sweep) -> Iterator[str]:
     for arm in sweep.arms:
         trial = sweep.trial_of(arm)
         yield from _run_problems(trial, arm, sweep.resources)
+        schedule, never = trial.optim.schedule, trial.optim.min_lr_ratio == 1 and trial.optim.schedule != "constant"
+        if never and "optim.min_lr_ratio" not in sweep.dimensions_of(arm):
+            yield f"arms.{arm}.optim.min_lr_ratio: at 1 schedule {schedule} never decays; lower it, or use constant"
         known = tasks.metrics_of(trial.task) + (() if sweep.search else ("tokens_per_s",))
         if sweep.metric not in known:
             hint = did_you_mean(sweep.metric, known)

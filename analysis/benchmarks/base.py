@@ -73,6 +73,9 @@ class Exam:
         asked: JSON-able; decides the digest together with the metrics and `version`.
         metrics: the first one is the exam's own.
         ask: has a checkpoint answer; it reports requests done, of `requests`.
+
+    Raises:
+        BenchmarkError: an item twice: n would claim more than was asked.
     """
 
     name: str
@@ -84,6 +87,10 @@ class Exam:
     metrics: Mapping[str, Metric]
     requests: int
     ask: Callable[[Scorer, Advance], Outcome] = field(repr=False)
+
+    def __post_init__(self) -> None:
+        if repeated := len(self.ids) - len(set(self.ids)):
+            raise BenchmarkError(f"{self.name}: {repeated} of {len(self.ids)} items are repetitions; ask each once")
 
     @property
     def digest(self) -> str:

@@ -113,9 +113,6 @@ def _pair(sweep: Sweep, a: str, b: str, one: Facts, other: Facts) -> Pair:
         factor = factor_of(key, one.task if one.task == other.task else "")
         if factor and not _solved(sweep, key):
             keys.setdefault(factor, []).append(key)
-    searched = [_own(sweep, arm) for arm in (a, b)]
-    if searched[0] != searched[1]:
-        keys["search"] = ["search.space"]
     derived = [factor for factor in SAID if _apart(factor, one.derived[factor], other.derived[factor])]
     if "tokens" not in derived and {"batch", "seq_len"} & set(keys):
         keys.pop("steps", None)  # given so that both read as many tokens
@@ -123,12 +120,6 @@ def _pair(sweep: Sweep, a: str, b: str, one: Facts, other: Facts) -> Pair:
     stated = one.states | other.states
     undeclared = [f for f in derived if f not in implied and f not in stated and f not in keys]
     return Pair(a, b, keys, tuple(f for f in FACTORS if f in {*keys, *derived}), tuple(undeclared))
-
-
-def _own(sweep: Sweep, arm: str) -> dict[str, Any]:
-    """What an arm alone searches, but for its mixer's arguments, which go with the mixer."""
-    own = (sweep.arms[arm].get("search") or {}).get("space") or {}
-    return {key: form for key, form in own.items() if not key.startswith("model.mixer")}
 
 
 def _solved(sweep: Sweep, key: str) -> bool:

@@ -34,7 +34,6 @@ FACTORS: Mapping[str, str] = {
     "seconds": "the time trained",
     "precision": "the numbers' format",
     "seed": "the seed",
-    "search": "what is searched",
     "params": "non-embedding parameters",
     "tokens": "training tokens",
 }

@@ -153,10 +153,10 @@ class Task(base.Task):
         """Looked up in the packed tokens, at every offset of the training split.
 
         Returns:
-            `windows`: sequences validated on, `in_training`: the share of them that occur there whole; `spans`: runs of
-            `span_tokens` tokens spread over the validation split, `spans_in_training`; `documents` of the validation
-            split, and `copies`: further ones that were left out of it because training has them too (None: packed by a
-            version that did not count).
+            `windows`: sequences of `window_tokens` validated on, `in_training`: the share of them that occur there
+            whole; `tokens`, `documents` of the validation split; `tokens_in_training`: the share of these tokens that
+            lie in a run of `span_tokens` that occurs there; `copies`: further documents that were left out because
+            training has them too (None: packed by a version that did not count).
         """
         kept = self.packed.path / f"overlap-{self.seq_len}-{self.eval_tokens}.json"  # the folder is of this content
         large = len(self.packed.train) > KEEP_BEYOND
@@ -171,13 +171,18 @@ class Task(base.Task):
         n = max(1, min(round(SPAN_BYTES / self.bytes_per_token), len(packed.validation)))
         every = max(1, n // 4, len(packed.validation) // MOST_SPANS)
         spans = np.lib.stride_tricks.sliding_window_view(packed.validation, n)[::every]
-        share = [float(contained(runs, packed.train, self.vocab_size).mean()) for runs in (windows, spans)]
+        known, found = (contained(runs, packed.train, self.vocab_size) for runs in (windows, spans))
+        edges = np.zeros(len(packed.validation) + 1, np.int64)  # +1 where a run that was found begins, -1 where it ends
+        at = np.flatnonzero(found) * every
+        edges[at] += 1
+        np.subtract.at(edges, at + n, 1)
         return {
             "windows": len(windows),
-            "in_training": share[0],
-            "spans": len(spans),
+            "window_tokens": self.seq_len,
+            "in_training": float(known.mean()),
+            "tokens": len(packed.validation),
             "span_tokens": n,
-            "spans_in_training": share[1],
+            "tokens_in_training": float((edges.cumsum()[:-1] > 0).mean()),
             "documents": packed.meta["validation"]["documents"],
             "copies": packed.meta.get("copies"),
         }
