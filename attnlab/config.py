@@ -243,7 +243,7 @@ class NoiseConfig(Config):
     """One arm as declared, trained over seeds of their own before anything else: how far apart equal runs come."""
 
     arm: str
-    seeds: int = Field(5, ge=2, description="how many")
+    seeds: int = Field(5, ge=3, description="how many; two would tell next to nothing of how far runs scatter")
 
     @property
     def values(self) -> tuple[int, ...]:

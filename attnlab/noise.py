@@ -27,6 +27,7 @@ from attnlab.config import Sweep
 from attnlab.runs import STATES, Results
 
 ALPHA, POWER = 0.05, 0.8
+FEWEST = 3  # values; the standard deviation of two is known from 0.4 to 32 times itself
 MULTIPLES = (4.0, 2.0, 1.0, 0.5)  # of s, for which the needed seeds are told
 MOST = 1000  # seeds per arm; no sweep has as many
 
@@ -38,7 +39,7 @@ def noise_floor(sweep: Sweep, results: Sequence[Results]) -> dict[str, Any] | No
         {arm, asked: seeds, counts: {state: n}, steps, tokens, seconds, device_seconds (of these runs, beside the arm's
         own), values: [last value of each completed run], mean, std, std_interval: [low, high] (95 %), n: seeds per arm
         that the comparison has, detects: {difference, low, high} or None, needed: [{difference, seeds or None}]};
-        std and what follows from it are None before two runs have completed.
+        std and what follows from it are None before FEWEST runs have completed.
     """
     if sweep.noise is None:
         return None
@@ -69,7 +70,7 @@ def planned_for(sweep: Sweep, result: Results) -> bool:
 @lru_cache(maxsize=64)
 def _scatter(values: tuple[float, ...], n: int) -> dict[str, Any]:
     nothing = {"std": None, "std_interval": None, "detects": None, "needed": []}
-    if len(values) < 2 or (s := stdev(values)) == 0:
+    if len(values) < FEWEST or (s := stdev(values)) == 0:
         return nothing
     low, high = std_interval(s, len(values))
     d = detectable(n, len(values) - 1)

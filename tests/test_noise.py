@@ -58,7 +58,7 @@ def test_it_goes_on_where_it_was_and_with_more_seeds(folder):
     jobs, results = play(folder, more, by_seed)
     assert [j["trial"]["train"]["seed"] - NOISE_SEED for j in jobs if j["phase"] == "noise"] == [2, 3, 4]
     assert planned(more, results) == len(results)
-    other = sweep_of(noise={"arm": "b", "seeds": 2})
+    other = sweep_of(noise={"arm": "b", "seeds": 3})
     assert not any(noise.planned_for(other, r) for r in results if r["phase"] == "noise")
     assert all(noise.planned_for(other, r) for r in results if r["phase"] == "search")
 
@@ -69,11 +69,11 @@ def test_a_plain_ablation_has_one_too(folder):
             "name": "study",
             "trial": {"train": {"max_steps": 8, "eval_every": 2}},
             "arms": {"a": {"model": {"mixer": "gla"}}, "b": {"model": {"mixer": "standard"}}},
-            "noise": {"arm": "a", "seeds": 2},
+            "noise": {"arm": "a", "seeds": 3},
         }
     )
     jobs, results = play(folder, sweep, by_seed)
-    assert [(j["arm"], j["phase"]) for j in jobs] == [("a", "noise")] * 2 + [("a", "confirm"), ("b", "confirm")]
+    assert [(j["arm"], j["phase"]) for j in jobs] == [("a", "noise")] * 3 + [("a", "confirm"), ("b", "confirm")]
     assert standings(sweep, results)["arms"]["a"]["counts"]["completed"] == 1
 
 
@@ -94,8 +94,14 @@ def test_what_it_says(folder):
     assert not [line for line in notes(unfinished) if line.startswith("noise:")]
 
 
+@pytest.mark.parametrize("k", [3, 4, 10, 100])
+@pytest.mark.parametrize("n", [1, 2, 3, 30])
+def test_it_is_known_for_every_number_of_seeds(n, k):
+    assert noise.power(noise.detectable(n, k - 1), n, k - 1) == pytest.approx(0.8, abs=1e-6)
+
+
 def test_without_scatter_nothing_is_claimed(folder):
-    sweep = sweep_of(noise={"arm": "a", "seeds": 2})
+    sweep = sweep_of(noise={"arm": "a", "seeds": 3})
     _, results = play(folder, sweep, lambda job: 1.0)
     found = standings(sweep, results)["noise"]
     assert found["std"] is None and found["detects"] is None and found["needed"] == []
