@@ -27,6 +27,7 @@ from attnlab.config import Sweep
 from attnlab.runs import STATES, Results
 
 ALPHA, POWER = 0.05, 0.8
+POINTS = 4000
 FEWEST = 3  # values; the standard deviation of two is known from 0.4 to 32 times itself
 MULTIPLES = (4.0, 2.0, 1.0, 0.5)  # of s, for which the needed seeds are told
 MOST = 1000  # seeds per arm; no sweep has as many
@@ -95,10 +96,22 @@ def power(d: float, n: int, noise_freedom: int | None = None) -> float:
 
     noise_freedom: for n = 1, the degrees of freedom of the standard deviation that is then taken from the noise runs.
     """
+    if n == 1 and noise_freedom:
+        return _power_of_one(d, noise_freedom)
     from statsmodels.stats.power import TTestIndPower  # not at the top: it takes a second
 
-    freedom = noise_freedom if n == 1 else None
-    return float(TTestIndPower().power(d, n, ALPHA, df=freedom))
+    return float(TTestIndPower().power(d, n, ALPHA))
+
+
+def _power_of_one(d: float, freedom: int) -> float:
+    """The noncentral t's tails, averaged over what the standard deviation may come to: scipy's own are nan at so few
+    degrees of freedom."""
+    import numpy as np
+    from scipy.stats import chi2, norm, t
+
+    off = np.sqrt(chi2.ppf((np.arange(POINTS) + 0.5) / POINTS, freedom) / freedom) * t.ppf(1 - ALPHA / 2, freedom)
+    centre = d / math.sqrt(2)
+    return float((norm.sf(off - centre) + norm.cdf(-off - centre)).mean())
 
 
 def detectable(n: int, noise_freedom: int) -> float:

@@ -134,7 +134,7 @@ def test_guards_never_touch_finished_trials(sweep_of):
     after = sweep_of(
         {**MIXERS, "hgrn": {**MIXERS["hgrn"], "differs": ["params"]}},
         guards="strict",
-        noise={"arm": "hgrn", "seeds": 2},
+        noise={"arm": "hgrn", "seeds": 3},
     )
     assert changes(before, after) == []
     assert before.trial_of("hgrn").digest == after.trial_of("hgrn").digest
