@@ -136,12 +136,11 @@ def test_every_sweep_file_warms_up_and_decays_within_its_run(path):
     st.integers(2, 100_000),
     st.floats(0, 0.99),
     st.floats(0.001, 1.0),
-    st.floats(0, 1, exclude_max=True),
+    st.floats(0, 0.9),
 )
 def test_every_schedule_ends_at_its_floor(schedule, steps, warmup, decay, floor):
     optim = OptimConfig(schedule=schedule, warmup=warmup, decay=decay, min_lr_ratio=floor)
-    last = lr_factor(steps, steps, optim)
-    assert last == floor < max(lr_factor(step, steps, optim) for step in (1, steps // 2 or 1, steps - 1))
+    assert lr_factor(steps, steps, optim) == floor < 1.0 == lr_factor(warmup_steps(steps, optim), steps, optim)
 
 
 @pytest.mark.parametrize(
@@ -190,7 +189,7 @@ def test_documents_that_lm_eval_lists_twice_count_once():
 
     from analysis.benchmarks._harness import Loaded
 
-    def asked(number):  # two requests per document; documents 3 and 13 ask the same
+    def asked(number):  # two requests per document; documents 0 and 10 ask the same
         return [
             SimpleNamespace(doc_id=number, doc={}, args=(f"question {number % 10}", end)) for end in (" yes", " no")
         ]
