@@ -3,8 +3,8 @@
 Of two arms, a factor (`factors.FACTORS`) is
 
     named       if a setting of it that one of them gives differs: that is what is compared
-    implied     if it follows from what is named in the only way it can: tokens from steps alone; steps given so that
-                another batch or length reads as many tokens; what `match` or `budget` solved
+    implied     if it follows from what is named in the only way it can: tokens from steps alone; a batch or steps that
+                were given so that another length or batch reads as many tokens; what `match` or `budget` solved
     stated      if one of the two arms has it in `differs`
     undeclared  else: parameters beyond PARAMS_WITHIN, tokens beyond TOKENS_WITHIN, the vocabulary
 
@@ -37,10 +37,11 @@ INSTEAD = {
 
 @dataclass(frozen=True)
 class Facts:
-    """One arm: its settings by dotted key, what follows from them, and what it states with `differs`."""
+    """One arm: its settings by dotted key, what follows from them, tokens per step, what it states with `differs`."""
 
     settings: Mapping[str, Any]
     derived: Mapping[str, Any]  # params, tokens, tokenizer; None where it is not known
+    per_step: int
     states: frozenset[str]
     task: str
 
@@ -104,7 +105,7 @@ def _facts(sweep: Sweep, arm: str, task: Task) -> Facts:
         "tokenizer": str(described.get("tokenizer_sha256") or task.vocab_size)[:12],
     }
     stated = frozenset(sweep.arms[arm].get("differs", ()))
-    return Facts(resolved(sweep, arm), derived, stated, trial.task.name)
+    return Facts(resolved(sweep, arm), derived, trial.tokens_per_step, stated, trial.task.name)
 
 
 def _pair(sweep: Sweep, a: str, b: str, one: Facts, other: Facts) -> Pair:
@@ -114,9 +115,11 @@ def _pair(sweep: Sweep, a: str, b: str, one: Facts, other: Facts) -> Pair:
         if factor and not _solved(sweep, key):
             keys.setdefault(factor, []).append(key)
     derived = [factor for factor in SAID if _apart(factor, one.derived[factor], other.derived[factor])]
+    if "seq_len" in keys and one.per_step == other.per_step:
+        keys.pop("batch", None)  # given so that both read as many tokens per step,
     if "tokens" not in derived and {"batch", "seq_len"} & set(keys):
-        keys.pop("steps", None)  # given so that both read as many tokens
-    implied = _implied(sweep, keys)
+        keys.pop("steps", None)  # or in all
+    implied = _implied(sweep, keys, one.per_step == other.per_step)
     stated = one.states | other.states
     undeclared = [f for f in derived if f not in implied and f not in stated and f not in keys]
     return Pair(a, b, keys, tuple(f for f in FACTORS if f in {*keys, *derived}), tuple(undeclared))
@@ -128,10 +131,10 @@ def _solved(sweep: Sweep, key: str) -> bool:
     return by_match or (sweep.budget is not None and key in ("train.max_steps", "train.seconds"))
 
 
-def _implied(sweep: Sweep, keys: Mapping[str, Any]) -> set[str]:
+def _implied(sweep: Sweep, keys: Mapping[str, Any], as_many_per_step: bool) -> set[str]:
     """Factors that follow from what is named, or from what the sweep says all arms have alike."""
     out = {"params"} if sweep.match in ("flops", "state") else set()
-    if "steps" in keys and not {"batch", "seq_len"} & set(keys):
+    if "steps" in keys and as_many_per_step:
         out.add("tokens")
     if "seconds" in keys or (sweep.budget and sweep.budget.kind != "tokens"):
         out.add("tokens")

@@ -73,7 +73,13 @@ def _training(sweep: Sweep, arm: str) -> Hashable:
         flat = {f"train.{key}": value for key, value in train.items()}
         layers = [trial.model.mixer_at(layer).args for layer in range(trial.model.n_layers)]
         cost = [repr([args.get(key.rpartition(".")[2]) for args in layers]) for key in COST if "mixer" in key]
-        seen += [repr(flat), tuple(cost), schedule(trial.optim, trial.train.max_steps), trial.optim.clip]
+        seen += [
+            repr(flat),
+            tuple(cost),
+            trial.model.dropout,
+            schedule(trial.optim, trial.train.max_steps),
+            trial.optim.clip,
+        ]
     return tuple(seen)
 
 
