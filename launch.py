@@ -75,7 +75,8 @@ def launch(sweep: Sweep, args: argparse.Namespace) -> Ended:
     """Run, analyse, say where everything is."""
     from attnlab.mirror import mirror
     from attnlab.store import local
-    from attnlab.sweep.engine import EngineError, SweepStopped, run
+    from attnlab.sweep.engine import run
+    from attnlab.sweep.errors import EngineError, SweepStopped
 
     try:
         how = {"address": args.address, "resume": args.resume, "kernel_cache": args.kernel_cache}
@@ -92,8 +93,6 @@ def launch(sweep: Sweep, args: argparse.Namespace) -> Ended:
     report = subprocess.run([sys.executable, "-m", "analysis", str(here), "--benchmarks", "none"], check=False)
     place.push(here / "analysis")
     where = place if place.remote else here
-    for line in board["edges"]:
-        print(f"note         {line}")
     failed = sum(row["counts"]["failed"] for row in board["arms"].values())
     print(f"results      {where}")
     print(f"report       {where}/analysis/report.html")

@@ -10,13 +10,13 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from pydantic import ValidationError
 
 from attnlab import sweepfile
 from attnlab.config import Sweep, SweepError
-from attnlab.runs import STATES, Results, SweepDir, TrialDir, read_json, strict, trunk
+from attnlab.runs import STATES, Phase, Results, SweepDir, TrialDir, read_json, strict, trunk
 
 ALL_STATES = (*STATES, "unfinished", "unreadable")  # without results.json, and with one that cannot be used
 
@@ -32,7 +32,7 @@ class TrialRecord:
     arm: str
     trial_id: str
     state: str  # one of ALL_STATES
-    phase: str  # search or confirm
+    phase: str  # search, confirm or noise
     settings: dict[str, Any]
     results: Results | None  # None while unfinished, and when unreadable
     rows: list[dict[str, Any]] = field(repr=False)  # metrics.jsonl without decay branches, oldest first
@@ -151,7 +151,7 @@ def _sound(home: TrialDir, raw: Any) -> Results:
         raise ValueError(f"it lacks {', '.join(missing)}")
     if raw["state"] not in STATES:
         raise ValueError(f"unknown state {raw['state']!r}")
-    if raw["phase"] not in ("search", "confirm"):
+    if raw["phase"] not in get_args(Phase):
         raise ValueError(f"unknown phase {raw['phase']!r}")
     for key in ("steps", "tokens", "seconds", "device_seconds"):
         if number(raw[key]) is None:

@@ -7,13 +7,12 @@ from dataclasses import dataclass, field
 from statistics import median
 from typing import Any
 
-from analysis import compare, cost, crossing, details, efficiency, stats, suspects
+from analysis import compare, cost, crossing, details, efficiency, guards, stats, suspects
 from analysis.plot_results import PARTS
 from analysis.select import Selection
 from analysis.stats import Pair
 from analysis.tables import Column, Table
 from analysis.words import value_text
-from attnlab.runs import read_json
 
 PAIR_COLUMNS = [
     Column("a", "arm", "text"),
@@ -37,7 +36,7 @@ class Sections:
     tables: dict[str, Table] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
     suspects: list[str] = field(default_factory=list)
-    guards: Sequence[str] = ()
+    guards: guards.Guards = field(default_factory=guards.Guards)
 
 
 def gather(sel: Selection) -> Sections:
@@ -46,7 +45,8 @@ def gather(sel: Selection) -> Sections:
     tree, problems = efficiency.read(sel.data.folder.analysis)
     out = Sections(found, tree, cost.trials_to_value(sel), problems=[*found.problems, *problems])
     out.suspects = suspects.suspects(found.tables)
-    out.guards = _guards(sel)
+    out.guards = guards.gather(sel)
+    out.problems += out.guards.problems
     for table in (
         pairs("pairs", compare.over_seeds(sel), sel.sweep.mode),
         fairness(sel),
@@ -58,6 +58,7 @@ def gather(sel: Selection) -> Sections:
         benchmark_table(sel, found.tables),
         *(pairs(f"pairs-{t.name}", t.pairs, t.mode) for t in found.tables),
         *(speed(sel, tree) if tree else ()),
+        *out.guards.tables,
     ):
         if table.rows:
             out.tables[table.name] = table
@@ -260,20 +261,3 @@ def speed(sel: Selection, tree: Mapping[str, Any]) -> list[Table]:
         Column("share", "resamples that cross", "percent"),
     ]
     return [Table("efficiency", shown, rows), Table("crossings", cross, crossings)]
-
-
-def _guards(sel: Selection) -> Sequence[str]:
-    """`guards` of leaderboard.json, where the sweep wrote them; its damage is told elsewhere."""
-    try:
-        guards = read_json(sel.data.folder.leaderboard_file).get("guards") or []
-    except (OSError, ValueError, AttributeError):
-        return ()
-    lines = [f"{key}: {value}" for key, value in guards.items()] if isinstance(guards, Mapping) else guards
-    usable = lines if isinstance(lines, list) else [lines]
-    return [_sentence(line) for line in usable]
-
-
-def _sentence(finding: Any) -> str:
-    if isinstance(finding, Mapping):
-        return ", ".join(f"{key}: {value}" for key, value in finding.items() if value is not None)
-    return str(finding)

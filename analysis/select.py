@@ -13,6 +13,7 @@ from typing import Any
 from analysis.load import ALL_STATES, SweepData, TrialRecord, number
 from attnlab.config import Sweep
 from attnlab.extension import extension, planned
+from attnlab.noise import planned_for
 from attnlab.space import Dimension
 from attnlab.standings import standings
 
@@ -26,7 +27,7 @@ class ArmSummary:
     rank: int | None  # 1 is best; arms with equal scores share a rank
     score: float | None  # what it is ranked by
     mixer: str
-    trials: list[TrialRecord]
+    trials: list[TrialRecord]  # without those of the noise floor
     counts: dict[str, int]  # by ALL_STATES
     best: TrialRecord | None
     value: float | None  # the best trial's
@@ -72,8 +73,8 @@ class Selection:
 
     @property
     def ended(self) -> int:
-        """Trials with a readable end, of all arms."""
-        return sum(arm.ended for arm in self.arms)
+        """Trials with a readable end, of all arms, as far as the sweep asks for them."""
+        return sum(planned_for(self.sweep, results) for results in self.data.results)
 
     @property
     def in_progress(self) -> bool:
@@ -120,7 +121,7 @@ def _arm(
     ranking: list[str],
     space: Mapping[str, Dimension],
 ) -> ArmSummary:
-    trials = [t for t in data.trials if t.arm == arm]
+    trials = [t for t in data.trials if t.arm == arm and t.phase != "noise"]
     best = next((t for t in trials if row["best"] and t.trial_id == row["best"]["trial_id"]), None)
     value = best.value(data.sweep.metric) if best else None
     candidates = [t for t in trials if best and t.phase == best.phase and t.state in ("completed", "pruned")]

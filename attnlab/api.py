@@ -13,7 +13,8 @@ from typing import Any
 
 from rich.console import Console
 
-from attnlab.check import checked, precision_problems, try_own_mixers
+from attnlab import guards
+from attnlab.check import checked, precision_problems, prepared
 from attnlab.config import Sweep, SweepError, Trial, did_you_mean, load_sweep
 from attnlab.mirror import mirror
 from attnlab.runs import Job, Results, SweepDir, TrialDir, read_json, write_json
@@ -118,7 +119,8 @@ def run_experiment(
         What `results.json` holds, and so a mapping with the keys of `attnlab.runs.Results`.
 
     Raises:
-        SweepError (a ValueError): everything wrong with the trial, one line each.
+        SweepError (a ValueError): everything wrong with the trial, one line each; its data cannot be had, or validation
+            lies in the training text.
     """
     import torch
 
@@ -135,7 +137,7 @@ def run_experiment(
     job = Job.make(name, 0, sweep.trial_of(name))
     home = TrialDir(root / name / job.trial_id)
     if home.results() is None:  # finished work is a no-op
-        try_own_mixers(sweep)
+        guards.examine(sweep, prepared(sweep))
     write_json(home.config_file, job.model_dump(mode="json"))
     cache = warm.use(warm.directory(kernel_cache, results_dir), device)
     return train(job, home, report, device=device, cache=cache)

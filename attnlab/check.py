@@ -27,6 +27,7 @@ from attnlab.config import (
     nest,
     trial_part,
 )
+from attnlab.guards import factors
 
 if TYPE_CHECKING:
     from attnlab.tasks import Task
@@ -84,6 +85,9 @@ def checked(raw: Mapping[str, Any], *, scale: str | None = None, solve: bool = T
             if line not in told:
                 problems.append(f"trial.{line}" if everywhere else f"arms.{arm}.{line}")
     problems += [line for arm, tree in arms.items() if isinstance(tree, dict) for line in _space_problems(arm, tree)]
+    problems += factors.problems(arms)
+    if sweep and sweep.noise and sweep.noise.arm not in arms:
+        problems.append(f"noise.arm: no arm {sweep.noise.arm!r}{did_you_mean(sweep.noise.arm, arms)}")
     if sweep and not problems:
         sweep = match.solved(sweep) if solve else sweep
         if solve or sweep.budget is None:  # until a budget is solved, its runs have no length
@@ -178,6 +182,9 @@ def sweep_problems(sweep: Sweep) -> Iterator[str]:
     for arm in sweep.arms:
         trial = sweep.trial_of(arm)
         yield from _run_problems(trial, arm, sweep.resources)
+        schedule, never = trial.optim.schedule, trial.optim.min_lr_ratio == 1 and trial.optim.schedule != "constant"
+        if never and "optim.min_lr_ratio" not in sweep.dimensions_of(arm):
+            yield f"arms.{arm}.optim.min_lr_ratio: at 1 schedule {schedule} never decays; lower it, or use constant"
         known = tasks.metrics_of(trial.task) + (() if sweep.search else ("tokens_per_s",))
         if sweep.metric not in known:
             hint = did_you_mean(sweep.metric, known)

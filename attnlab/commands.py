@@ -103,7 +103,7 @@ def plan(sweeps: Sequence[Sweep]) -> int:
 
 def warm(sweeps: Sequence[Sweep], args: Namespace) -> int:
     """Tune the kernels of all arms; a table of arm, type of GPU and seconds."""
-    from attnlab.sweep.engine import EngineError
+    from attnlab.sweep.errors import EngineError
     from attnlab.sweep.warmup import alone
 
     failed = False
@@ -125,7 +125,8 @@ def check_all(sweeps: Sequence[Sweep], args: Namespace) -> None:
         SweepError: what is wrong, one line each, with the sweep's name.
     """
     from attnlab.check import prepared
-    from attnlab.sweep.engine import EngineError, opened
+    from attnlab.sweep.errors import EngineError
+    from attnlab.sweep.folder import opened
 
     problems = []
     for sweep in sweeps if len(sweeps) > 1 else ():

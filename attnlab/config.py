@@ -23,6 +23,9 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveInt, field_validator,
 
 from attnlab.space import Dimension, parse
 
+NOISE_SEED = 10_000  # the first seed of `noise`
+ARM_ONLY = ("search", "differs")  # what an arm may say beside its trial
+
 
 class Config(BaseModel):
     """Base of every node: unknown keys are errors, values never change after construction."""
@@ -236,6 +239,18 @@ class ConfirmConfig(Config):
     top: PositiveInt = Field(1, description="how many of its best settings; the best mean over the seeds counts")
 
 
+class NoiseConfig(Config):
+    """One arm as declared, trained over seeds of their own before anything else: how far apart equal runs come."""
+
+    arm: str
+    seeds: int = Field(5, ge=3, description="how many; two would tell next to nothing of how far runs scatter")
+
+    @property
+    def values(self) -> tuple[int, ...]:
+        """The seeds, far from those that people give."""
+        return tuple(range(NOISE_SEED, NOISE_SEED + self.seeds))
+
+
 class ResourcesConfig(Config):
     """What one trial takes. `auto` GPUs: none where the cluster has none; one per worker; a part of one where small
     trials of one worker share it (see sweep/sharing.py)."""
@@ -311,6 +326,8 @@ class Sweep(Config):
     search: SearchConfig | None = None
     rank: RankConfig | None = None
     confirm: ConfirmConfig | None = None
+    noise: NoiseConfig | None = None
+    guards: Literal["warn", "strict"] = Field("warn", description="strict: what the guards warn of is an error")
     resources: ResourcesConfig = ResourcesConfig()
 
     def trial_of(self, arm: str, settings: Mapping[str, Any] | None = None, seed: int | None = None) -> Trial:
@@ -359,8 +376,8 @@ class Sweep(Config):
 
     @property
     def total_trials(self) -> int:
-        """Trials of the whole sweep, without an extension of the search."""
-        return sum(self.trials_of(arm) for arm in self.arms)
+        """Trials of the whole sweep, those of `noise` included, without an extension of the search."""
+        return sum(self.trials_of(arm) for arm in self.arms) + (self.noise.seeds if self.noise else 0)
 
     @property
     def total_steps(self) -> int:
@@ -376,14 +393,16 @@ class Sweep(Config):
         trial, asha = self.trial_of(arm), self.search.asha if self.search else None
         searched = self.search.trials_of(self.dimensions_of(arm)) if self.search else 0
         beside = sum(asha.branches(trial).values()) * searched if asha else 0
-        return trial.train.max_steps * self.trials_of(arm) + beside
+        noise = self.noise.seeds if self.noise and self.noise.arm == arm else 0
+        return trial.train.max_steps * (self.trials_of(arm) + noise) + beside
 
     def only(self, arms: Sequence[str]) -> Sweep:
-        """The same sweep with some of its arms."""
+        """The same sweep with some of its arms; without `noise` if that arm is none of them."""
         problems = [f"--only {arm}: no such arm{did_you_mean(arm, self.arms)}" for arm in arms if arm not in self.arms]
         if problems:
             raise SweepError(problems)
-        return self.model_copy(update={"arms": {arm: self.arms[arm] for arm in self.arms if arm in arms}})
+        noise = self.noise if self.noise and self.noise.arm in arms else None
+        return self.model_copy(update={"arms": {a: self.arms[a] for a in self.arms if a in arms}, "noise": noise})
 
 
 class SweepError(ValueError):
@@ -417,8 +436,8 @@ def expand(tree: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def trial_part(arm: Mapping[str, Any]) -> dict[str, Any]:
-    """An arm's tree without what it says of its search."""
-    return {key: value for key, value in arm.items() if key != "search"}
+    """An arm's tree without what it says beside its trial."""
+    return {key: value for key, value in arm.items() if key not in ARM_ONLY}
 
 
 def merge(base: Any, change: Any, key: str = "") -> Any:

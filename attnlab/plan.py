@@ -6,6 +6,7 @@ import torch
 import yaml
 from rich.console import Console
 
+from attnlab import guards
 from attnlab.check import prepared
 from attnlab.config import Sweep, Trial
 from attnlab.models import build_model, count_params
@@ -33,6 +34,7 @@ def show(sweep: Sweep) -> None:
         sep="\n",
     )
     tasks = prepared(sweep)
+    guarded = guards.examine(sweep, tasks)
     for arm, task in tasks.items():
         trial = sweep.trial_of(arm)
         own = any(":" in mixer.name for mixer in trial.model.mixer)  # whose constructors may compute with values
@@ -66,6 +68,10 @@ def show(sweep: Sweep) -> None:
     console.print(f"\nGPUs: {sharing.said(sweep.resources, sharing.largest(sweep, tasks))}")
     if sweep.search and sweep.search.extend:
         console.print(f"and {sweep.search.extend} trials more per arm, if any arm's best lies at the end of its range")
+    if sweep.noise:
+        console.print(f"first, for the noise floor: {sweep.noise.seeds} runs of {sweep.noise.arm}, a seed each")
+    for line in guarded["warnings"]:
+        console.print(f"warning: {line}", markup=False)
     console.print(
         f"total: {len(sweep.arms)} arms x up to {sweep.trials_per_arm} trials: {sweep.total_trials} trials, at most "
         f"{sweep.total_steps:,} steps and {sweep.total_tokens:,} tokens"

@@ -28,7 +28,8 @@ State = Literal["completed", "pruned", "diverged", "failed"]
 STATES: tuple[State, ...] = ("completed", "pruned", "diverged", "failed")
 
 
-Phase = Literal["search", "confirm"]  # confirm: the arm's best setting again, unstopped, under another seed
+# confirm: the arm's best setting again, unstopped, under another seed; noise: an arm as declared, over seeds
+Phase = Literal["search", "confirm", "noise"]
 
 
 class Job(Config):

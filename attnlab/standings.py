@@ -9,6 +9,7 @@ from typing import Any, Literal, TypedDict, cast
 from attnlab.certificate import certificate, edges
 from attnlab.config import Sweep
 from attnlab.extension import Extension, extension
+from attnlab.noise import noise_floor, said
 from attnlab.runs import STATES, Results, State, better
 
 SIZES = ("n_params", "n_params_non_embedding", "flops_per_token", "state_bytes")
@@ -64,14 +65,22 @@ class Leaderboard(TypedDict):
     ranked_by: str
     ranking: list[str]  # arms, the best first
     edges: list[str]  # sentences on best settings at the end of their range
+    guards: dict[str, Any]  # what was found before the start, see `attnlab.guards.examine`; {} where it is not known
+    noise: dict[str, Any] | None  # see `attnlab.noise.noise_floor`; its runs count here alone
     arms: dict[str, Standing]
 
 
-def standings(sweep: Sweep, results: Sequence[Results], baselines: Mapping[str, float] | None = None) -> Leaderboard:
+def standings(
+    sweep: Sweep,
+    results: Sequence[Results],
+    baselines: Mapping[str, float] | None = None,
+    guards: Mapping[str, Any] | None = None,
+) -> Leaderboard:
     """`leaderboard.json`. Arms are ranked by the mean of their confirm runs where every arm has them, else by their
-    best value in the search; arms without a value last."""
+    best value in the search; arms without a value last. `guards` is kept as it is."""
     more = extension(sweep, results)
-    rows = {arm: _row(sweep, arm, [r for r in results if r["arm"] == arm], more) for arm in sweep.arms}
+    noise, own = noise_floor(sweep, results), [r for r in results if r["phase"] != "noise"]
+    rows = {arm: _row(sweep, arm, [r for r in own if r["arm"] == arm], more) for arm in sweep.arms}
     confirmed = all(row["confirm"] for row in rows.values())
     sign = 1 if sweep.mode == "min" else -1
 
@@ -88,8 +97,18 @@ def standings(sweep: Sweep, results: Sequence[Results], baselines: Mapping[str, 
         "ranked_by": "confirm mean" if confirmed else "best of search",
         "ranking": sorted(rows, key=place),
         "edges": [line for arm, row in rows.items() for line in edges(arm, row["certificate"])],
+        "guards": dict(guards or {}),
+        "noise": noise,
         "arms": rows,
     }
+
+
+def notes(board: Mapping[str, Any]) -> list[str]:
+    """What a reader of a leaderboard must know: best settings at an edge, what the guards warn of, the noise floor."""
+    guards = board.get("guards") or {}
+    warnings = [f"warning: {line}" for line in guards.get("warnings", [])]
+    unsure = [f"unsure: {line}" for line in guards.get("no_op", {}).get("unsure", [])]
+    return [*warnings, *unsure, *board["edges"], *said(board.get("noise"), board["metric"])]
 
 
 def value_of(result: Results, metric: str) -> float | None:

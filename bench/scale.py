@@ -33,6 +33,7 @@ from attnlab.config import Sweep
 from attnlab.mirror import Mirror
 from attnlab.runs import Job, SweepDir, TrialDir, best_row, write_json
 from attnlab.sweep import engine
+from attnlab.sweep.cluster import ENVIRONMENT
 
 SLOTS = 64
 SWEEP: dict[str, Any] = {
@@ -293,7 +294,7 @@ def main() -> None:
     parser.add_argument("--sampler", default="tpe", choices=("tpe", "random"))
     parser.add_argument("--profile", type=Path, help="write the driver's cProfile here")
     args = parser.parse_args()
-    for key, value in engine.ENVIRONMENT.items():
+    for key, value in ENVIRONMENT.items():
         os.environ.setdefault(key, value)
     for trials in args.trials:
         measure(trials, args)

@@ -29,7 +29,7 @@ import torch
 from attnlab.check import checked
 from attnlab.config import merge
 from attnlab.runs import Job, SweepDir
-from attnlab.sweep import engine
+from attnlab.sweep import cluster, engine
 
 SWEEP: dict[str, Any] = {
     "name": "turnaround",
@@ -185,7 +185,7 @@ def main() -> None:
     parser.add_argument("--share", type=float, default=0.0, help="of a GPU, per trial; 0: on the CPU")
     args = parser.parse_args()
     SWEEP["trial"]["train"] |= {"max_steps": args.steps, "eval_every": args.steps // 2}
-    for key, value in engine.ENVIRONMENT.items():
+    for key, value in cluster.ENVIRONMENT.items():
         os.environ.setdefault(key, value)
     cpu = Cpu()
     rows = {}

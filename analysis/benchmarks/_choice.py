@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import resources
 
-from analysis.benchmarks.base import Benchmark, Context, Exam, Metric, Outcome
+from analysis.benchmarks.base import Benchmark, BenchmarkError, Context, Exam, Metric, Outcome
 from analysis.checkpoints import Target
 from analysis.score import Advance, Scorer
 
@@ -50,8 +50,15 @@ class Choice(Benchmark):
     draw: Callable[[], list[Question]]
 
     def exams(self, context: Context, target: Target | None) -> list[Exam]:
-        """One exam of all questions, or of the first `limit`."""
+        """One exam of all questions, or of the first `limit`.
+
+        Raises:
+            BenchmarkError: what `check` finds.
+        """
         everything = self.draw()
+        if problems := check(everything):
+            more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+            raise BenchmarkError(f"{self.name}: {problems[0]}{more}")
         questions = everything[: context.limit]
         return [
             Exam(

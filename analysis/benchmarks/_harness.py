@@ -137,7 +137,8 @@ class Harness(Benchmark):
 
 @dataclass(frozen=True)
 class Loaded:
-    """Tasks with their requests built."""
+    """Tasks with their requests built. A document that asks what an earlier one asked (LAMBADA has two) counts once: n
+    is that of distinct items."""
 
     name: str
     tasks: tuple[Any, ...]
@@ -146,7 +147,20 @@ class Loaded:
     @cached_property
     def requests(self) -> list[Any]:
         """lm-eval's instances of all tasks, in order."""
-        return [request for task in self.tasks for request in task.instances]
+        return [request for found in self._distinct for request in found]
+
+    @cached_property
+    def _distinct(self) -> list[list[Any]]:
+        """Each task's instances, without those of repeated documents."""
+        out = []
+        for task in self.tasks:
+            documents: dict[int, list[Any]] = {}
+            for request in task.instances:
+                documents.setdefault(request.doc_id, []).append(request)
+            first = {repr([request.args for request in asked]): asked for asked in reversed(documents.values())}
+            kept = {asked[0].doc_id for asked in first.values()}
+            out.append([request for request in task.instances if request.doc_id in kept])
+        return out
 
     @cached_property
     def ids(self) -> list[str]:
@@ -154,8 +168,8 @@ class Loaded:
         prefix = [f"{task.config.task}/" if len(self.tasks) > 1 else "" for task in self.tasks]
         return [
             f"{before}{number}"
-            for before, task in zip(prefix, self.tasks, strict=True)
-            for number in dict.fromkeys(request.doc_id for request in task.instances)
+            for before, found in zip(prefix, self._distinct, strict=True)
+            for number in dict.fromkeys(request.doc_id for request in found)
         ]
 
     @property
@@ -169,8 +183,9 @@ class Loaded:
 
     @property
     def n_all(self) -> int:
-        """Documents of the split that is asked."""
-        return sum(len(task.eval_docs) for task in self.tasks)
+        """Documents of the split that is asked, without repeated ones as far as they were met."""
+        met = sum(len({request.doc_id for request in task.instances}) for task in self.tasks)
+        return sum(len(task.eval_docs) for task in self.tasks) - (met - len(self.ids))
 
     @property
     def version(self) -> str:
@@ -181,9 +196,9 @@ class Loaded:
         """Columns per item by each task's own `process_results`; `loglikelihoods`, of each item's requests."""
         columns: dict[str, list[Any]] = {name: [] for name in self.metrics} | {"loglikelihoods": [], "greedy": []}
         results = iter(scored)
-        for task in self.tasks:
+        for task, found in zip(self.tasks, self._distinct, strict=True):
             documents: dict[int, tuple[Any, list[tuple[float, bool]]]] = {}
-            for request in task.instances:
+            for request in found:
                 documents.setdefault(request.doc_id, (request.doc, []))[1].append(next(results))
             for document, answers in documents.values():
                 judged = task.process_results(document, answers)

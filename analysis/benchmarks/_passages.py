@@ -18,7 +18,7 @@ METRICS = {
 
 def exam(name: str, source: str, documents: Sequence[str], window: int, limit: int | None) -> Exam:
     """The documents' passages, each in windows of `window` tokens, which is what the model was trained at."""
-    whole = [passage for document in documents for passage in passages(document)]
+    whole = list(dict.fromkeys(passage for document in documents for passage in passages(document)))  # each once
     most = max(1, min(len(whole), MAX_CHARS // PASSAGE_CHARS))
     taken = [i * len(whole) // most for i in range(most)][:limit] if whole else []
     texts = [whole[i] for i in taken]

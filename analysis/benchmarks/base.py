@@ -74,6 +74,9 @@ class Exam:
         metrics: the first one is the exam's own.
         ask: has a checkpoint answer; it reports requests done, of `requests`.
         texts: of each item its wordings with an answer, to look for in training text; empty: it is no text.
+
+    Raises:
+        BenchmarkError: an item twice: n would claim more than was asked.
     """
 
     name: str
@@ -86,6 +89,10 @@ class Exam:
     requests: int
     ask: Callable[[Scorer, Advance], Outcome] = field(repr=False)
     texts: Sequence[Sequence[str]] = field(default=(), repr=False)
+
+    def __post_init__(self) -> None:
+        if repeated := len(self.ids) - len(set(self.ids)):
+            raise BenchmarkError(f"{self.name}: {repeated} of {len(self.ids)} items are repetitions; ask each once")
 
     @property
     def digest(self) -> str:

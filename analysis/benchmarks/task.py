@@ -55,6 +55,8 @@ def _exam(trained: TaskConfig, factor: int, limit: int | None) -> Exam | None:
         if factor > 1:
             return None
         raise BenchmarkError(f"task: {trained.name} cannot be had ({str(error).splitlines()[0]})") from None
+    _, first = np.unique(np.hstack(everything), axis=0, return_index=True)  # each example counts once
+    everything = Batch(*(part[np.sort(first)] for part in everything))
     batch = Batch(*(part[:limit] for part in everything))
     n = len(batch.inputs)
     known = task.baselines()

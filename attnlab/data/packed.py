@@ -49,7 +49,8 @@ class Packed:
     @cached_property
     def meta(self) -> dict[str, Any]:
         """`dtype`, `vocab_size`, `eos_id`, `tokenizer`, `tokenizer_sha256`, `corpus_sha256`, `unigram_loss` (nats per
-        token), and under `train` and `validation`: `tokens`, `bytes` (UTF-8, of the text alone), `documents`."""
+        token), `copies` (see `Split.copies`; absent in older folders), and under `train` and `validation`: `tokens`,
+        `bytes` (UTF-8, of the text alone), `documents`."""
         return json.loads((self.path / "meta.json").read_text())
 
     @cached_property
@@ -155,6 +156,7 @@ def _build(scratch: Path, source: Source, spec: Spec, tokenizer: Tokenizer | Non
         "eos_id": tokenizer.eos_id,
         "dtype": writer.dtype.name,
         "corpus_sha256": writer.sha256.hexdigest(),
+        "copies": split.copies,
         **facts,
     }
     train, validation = (np.memmap(scratch / f"{name}.bin", writer.dtype, "r") for name in SPLITS)

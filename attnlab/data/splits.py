@@ -58,6 +58,11 @@ class Split:
         """Validation documents without exact duplicates, and without copies of a document that `train` has given."""
         return [document for digest, document in self._held.items() if digest not in self._copies]
 
+    @property
+    def copies(self) -> int:
+        """Documents that `validation` leaves out because `train` has given them."""
+        return len(self._copies)
+
     def _candidates(self) -> Iterator[str]:
         if self.source.validation:
             return _written(self.source.validation())

@@ -45,7 +45,7 @@ class Arm:
         mend(self.study, self.jobs.values(), self._space)
         self._adopt()
         self.unfinished = deque(job for job in self.jobs.values() if job.trial_id not in self.ended)
-        self.issued = len(self.jobs) - len(self.unfinished)
+        self.issued = sum(job.phase != "noise" and i in self.ended for i, job in self.jobs.items())
 
     def next(self, settled: bool) -> Job | None:
         """The next job: unfinished ones of an earlier session first. None: nothing to run now.
@@ -54,16 +54,32 @@ class Arm:
         """
         if self.unfinished:
             job = self.unfinished.popleft()
+        elif seeds := self.noise_seeds:
+            job = self._make(seeds[0], self._sweep.trial_of(self.name, seed=seeds[0]), phase="noise")
         elif self.search and self.count("search") < self._quota:
             job = self._ask(self.search)
         else:
             job = self._seed_run() if settled else None
         if job is None:
             return None
-        self.issued += 1
+        self.issued += job.phase != "noise"
         self.jobs[job.trial_id] = job
         write_json(self._folder.trial(self.name, job.trial_id).config_file, job.model_dump(mode="json"))
         return job
+
+    @property
+    def begins(self) -> bool:
+        """Whether it has jobs that come before any search: unfinished ones, and those of `noise`."""
+        return bool(self.unfinished or self.noise_seeds)
+
+    @property
+    def noise_seeds(self) -> list[int]:
+        """Seeds of `noise` that have no run yet, if this is its arm."""
+        noise = self._sweep.noise
+        if noise is None or noise.arm != self.name:
+            return []
+        begun = {job.trial.train.seed for job in self.jobs.values() if job.phase == "noise"}
+        return [seed for seed in noise.values if seed not in begun]
 
     def count(self, phase: str) -> int:
         """Jobs of a phase begun so far, in this session or before."""
@@ -150,7 +166,8 @@ class Arm:
         if not left:
             return None
         settings, seed = left[0]
-        number = max([self._quota - 1, *(job.number for job in self.jobs.values())]) + 1
+        own = (job.number for job in self.jobs.values() if job.phase != "noise")
+        number = max([self._quota - 1, *own]) + 1
         return self._make(number, self._sweep.trial_of(self.name, settings, seed), settings=settings, phase="confirm")
 
     def _adopt(self) -> None:

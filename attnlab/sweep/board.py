@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from rich.console import Console, Group
@@ -15,7 +15,7 @@ from rich.text import Text
 
 from attnlab.config import Sweep
 from attnlab.runs import Job
-from attnlab.standings import standings
+from attnlab.standings import notes, standings
 
 PLAIN_EVERY_S = 20.0
 LIVE_EVERY_S = 0.5
@@ -75,16 +75,30 @@ def table(
     return out
 
 
+def say(lines: Iterable[str], console: Console | None = None) -> None:
+    """Lines of `standings.notes`, in the terminal."""
+    console = console or Console(highlight=False)
+    for line in lines:
+        console.print(Text(f"note: {line}", style="yellow"), soft_wrap=True)
+
+
 class Board:
     """Shows a sweep's progress; `update` is cheap and may be called often."""
 
     def __init__(
-        self, sweep: Sweep, total: int, total_steps: int, baselines: Mapping[str, float], slots: int | None = None
+        self,
+        sweep: Sweep,
+        total: int,
+        total_steps: int,
+        baselines: Mapping[str, float],
+        slots: int | None = None,
+        guards: Mapping[str, Any] | None = None,
     ):
         """slots: how many trials can train at once; of more that have begun, the later ones wait."""
         self._slots = slots
         self._sweep, self._total, self._steps, self._baselines = sweep, total, total_steps, baselines
-        self._planned = total
+        self._planned, self._guards = total, guards
+        self._noted: set[str] = set()
         # in a notebook too plain lines: rich would make an output of its own of each
         self._console = Console(width=None if sys.stdout.isatty() else 110, highlight=False, force_jupyter=False)
         self._live = Live(console=self._console, refresh_per_second=2, transient=True) if sys.stdout.isatty() else None
@@ -107,6 +121,11 @@ class Board:
     def say(self, text: str) -> None:
         """One line that stays."""
         self._console.print(text, soft_wrap=True)
+
+    def note(self, lines: Sequence[str]) -> None:
+        """Lines of `standings.notes` that stay, each said once."""
+        say([line for line in lines if line not in self._noted], self._console)
+        self._noted.update(lines)
 
     def resumed(self, results: list[Any]) -> None:
         """What earlier sessions finished, so that the estimate counts only this one's work."""
@@ -140,13 +159,15 @@ class Board:
         if now < self._next:
             return
         results = results_of()
+        board = standings(self._sweep, results, self._baselines, self._guards)
         if not self._live:
             self.say(self._summary(results).plain)
+            self.note(notes(board))
         else:
             running = Counter(r["arm"] for r in [*self._running.values()][: self._slots])
             speeds = {r["arm"]: r["tokens_per_s"] for r in self._running.values() if r.get("tokens_per_s")}
-            board = standings(self._sweep, results, self._baselines)
-            self._live.update(Group(table(board, running, speeds), self._summary(results)))
+            below = [Text(f"note: {line}", style="yellow") for line in notes(board)]
+            self._live.update(Group(table(board, running, speeds), *below, self._summary(results)))
         took = time.monotonic() - now  # grows with the trials that ended
         self._next = now + max(LIVE_EVERY_S if self._live else PLAIN_EVERY_S, took / SHARE)
 

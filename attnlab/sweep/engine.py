@@ -2,56 +2,38 @@
 
 from __future__ import annotations
 
-import logging
-import os
-import socket
-import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from attnlab import __version__, runs
+from attnlab import __version__, guards, runs
 from attnlab.check import precision_problems, prepared
 from attnlab.config import Sweep, SweepError
 from attnlab.extension import planned
-from attnlab.mirror import Mirror, mirror
-from attnlab.runs import SweepDir
-from attnlab.standings import Leaderboard, standings
+from attnlab.mirror import Mirror
+from attnlab.noise import planned_for
+from attnlab.standings import Leaderboard, notes, standings
 from attnlab.store import StoreError
 from attnlab.sweep import sharing
-from attnlab.sweep.coming import Coming, coming
+from attnlab.sweep.board import say
+from attnlab.sweep.cluster import cluster, probe
+from attnlab.sweep.errors import EngineError, SweepStopped
+from attnlab.sweep.folder import opened
 from attnlab.sweep.interrupt import Interrupts
-from attnlab.sweepfile import dump, normal, parse
+from attnlab.sweepfile import dump
 
-# Set before ray is imported. Ray's own out-of-memory killer judges the whole node, not us; reports are seen at once;
-# Tune keeps to itself: no CSV, TensorBoard or snapshots of its own, and Ctrl-C is ours.
-ENVIRONMENT = {
-    "RAY_memory_monitor_refresh_ms": "0",
-    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-    "RAY_AIR_NEW_OUTPUT": "0",
-    "RAY_worker_maximum_startup_concurrency": "16",  # its warnings count actors that only wait
-    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
-    "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "86400",  # an autoscaler's machine may be long in coming
-    "RAY_TRAIN_METRICS_ENABLED": "0",
-    "RAY_CHDIR_TO_TRIAL_DIR": "0",
-    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
-    "TUNE_DISABLE_SIGINT_HANDLER": "1",
-    "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",  # the last word of a failed trial has no metric
-    "TUNE_GLOBAL_CHECKPOINT_S": "86400",
-    "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
-}
-PROBE_S = 5.0
 AHEAD = 1  # trials that are drawn, and wait, while all slots train: the next one begins without asking the searcher
 
 
-class EngineError(RuntimeError):
-    """The sweep cannot be run here; one line says why and what would help. Nothing has been written."""
+@dataclass(frozen=True)
+class Facts:
+    """Known before it runs: the needs of its largest trial, its tasks' baselines, what its guards found."""
 
-
-class SweepStopped(RuntimeError):
-    """The sweep cannot go on here: no workers, no room on the disk. What had ended is kept, and it can be resumed."""
+    need: sharing.Need
+    baselines: dict[str, float]
+    guards: dict[str, Any]
 
 
 def run(
@@ -79,28 +61,33 @@ def run(
 
     Raises:
         EngineError: the folder, the cluster or the resources do not fit; nothing was written.
-        SweepError: data that cannot be had, or a precision that the cluster's GPUs refuse; nothing was written.
+        SweepError: data that cannot be had, what `guards.examine` refuses, or a precision that the cluster's GPUs
+            refuse; nothing was written.
         SweepStopped: no workers to be had, or records that cannot be written; everything finished is kept, and
             `resume` goes on.
         KeyboardInterrupt: Ctrl-C; everything finished is kept, and `resume` goes on.
     """
     place = opened(sweep, results, resume)
     folder = place.folder
-    ended = [r for r in folder.results() if r["arm"] in sweep.arms]
+    ended = [r for r in folder.results() if r["arm"] in sweep.arms and planned_for(sweep, r)]
     if len(ended) >= planned(sweep, ended) and folder.leaderboard_file.exists():  # finished work is a no-op
-        return standings(sweep, ended, runs.read_json(folder.leaderboard_file)["baselines"])
+        old = runs.read_json(folder.leaderboard_file)
+        final = standings(sweep, ended, old["baselines"], old.get("guards"))
+        say(notes(final))
+        return final
     try:
         place.check()
     except StoreError as error:
         raise EngineError(f"--results {error}") from None
     tasks = prepared(sweep)
     need, baselines = sharing.largest(sweep, tasks), next(iter(tasks.values())).baselines()
+    facts = Facts(need, baselines, guards.examine(sweep, tasks))
     with Interrupts(own_process) as interrupts, cluster(address, sweep, need) as (shape, slots):
         from attnlab.kernels import warm
         from attnlab.sweep import warmup
 
         cache = warm.directory(kernel_cache, results)
-        _probe(sweep, place, shape, cache if shape.gpus else None, address is None)
+        probe(sweep, place, shape, cache if shape.gpus else None, address is None)
         if shape.gpus:  # with `auto` it is only known now
             if problems := [p for arm in sweep.arms for p in precision_problems(sweep.trial_of(arm), arm)]:
                 raise SweepError(problems)
@@ -109,182 +96,10 @@ def run(
         runs.write_text(folder.sweep_file, dump(sweep))
         try:
             place.push(folder.sweep_file)
-            board = _search(sweep, place, shape, slots, baselines, need, cache, interrupts)
+            board = _search(sweep, place, shape, slots, facts, cache, interrupts)
         except StoreError as error:
             raise SweepStopped(f"{error}; what was published is kept, and --resume goes on") from error
     return board
-
-
-def _probe(sweep: Sweep, place: Mirror, shape: Any, kernel_cache: Path | None, local: bool) -> None:
-    """Every node that can hold a worker sees what its trials need; not asked where Ray is this machine.
-
-    Raises:
-        SweepError: a line per node and place.
-    """
-    import ray
-
-    from attnlab.data.packed import cache_root
-    from attnlab.sweep import nodes
-
-    if local and sum(node["Alive"] for node in ray.nodes()) < 2:
-        return
-    shared = nodes.spots(place, kernel_cache, cache_root())
-    asked = nodes.holding(ray.nodes(), shape.cpus, shape.gpus)
-    if problems := nodes.probe(asked, shared, nodes.datasets(sweep)):
-        raise SweepError(problems)
-
-
-def opened(sweep: Sweep, results: str | Path, resume: bool) -> Mirror:
-    """The sweep's folder, with the records that are in it at hand; see `check_folder`. Raises EngineError."""
-    try:
-        place = mirror(results, sweep.name)
-        place.pull()
-    except StoreError as error:
-        raise EngineError(f"--results {error}") from None
-    check_folder(sweep, place.folder, resume, str(place))
-    return place
-
-
-def check_folder(sweep: Sweep, folder: SweepDir, resume: bool, where: str) -> None:
-    """A folder of another sweep, or one to be resumed, is never written over. `where`: what it is to the user.
-
-    Raises:
-        EngineError
-    """
-    if not folder.sweep_file.exists():
-        return
-    try:
-        old = Sweep.model_validate(normal(parse(folder.sweep_file.read_text(), str(folder.sweep_file))))
-    except ValueError as error:
-        raise EngineError(f"{where}/sweep.yaml: not a sweep of this version ({error}); use another --results") from None
-    if differs := changes(old, sweep):
-        raise EngineError(
-            f"{where} holds another sweep of this name: {'; '.join(differs[:4])}. "
-            f"Give this one a name of its own (name=...), or another folder (--results DIR)"
-        )
-    if not resume:
-        ended = len(folder.results())
-        raise EngineError(
-            f"{where} already holds this sweep, {ended} trials ended: go on with --resume, or keep it and start "
-            f"afresh under another folder (--results DIR) or name (name=...)"
-        )
-
-
-def changes(old: Sweep, new: Sweep) -> list[str]:
-    """What differs so that trials of `old` would not be trials of `new`. More trials, more or fewer arms,
-    other resources, seeds or words do not."""
-    out = []
-    for arm in old.arms:
-        if arm in new.arms:
-            a, b = (s.trial_of(arm).model_dump(mode="json") for s in (old, new))
-            out += [f"arms.{arm} {path}: {x!r} there, {y!r} here" for path, x, y in _differences(a, b)]
-    for key in ("space", "metric", "mode", "sampler", "seed", "asha"):
-        a, b = (getattr(s.search, key, None) for s in (old, new))
-        if a != b:
-            out.append(f"search.{key}: {a!r} there, {b!r} here")
-    if (old.metric, old.mode) != (new.metric, new.mode) and not (old.search and new.search):
-        out.append(f"rank: {old.mode} {old.metric} there, {new.mode} {new.metric} here")
-    for arm in old.arms.keys() & new.arms.keys():
-        a, b = (s.arms[arm].get("search") for s in (old, new))
-        if a != b:
-            out.append(f"arms.{arm}.search: {a!r} there, {b!r} here")
-    return list(dict.fromkeys(out))
-
-
-def _differences(a: Any, b: Any, path: str = "") -> Iterator[tuple[str, Any, Any]]:
-    if isinstance(a, dict) and isinstance(b, dict):
-        for key in {**a, **b}:
-            yield from _differences(a.get(key), b.get(key), f"{path}.{key}" if path else key)
-    elif a != b:
-        yield path, a, b
-
-
-@contextmanager
-def cluster(address: str | None, sweep: Sweep, need: sharing.Need) -> Iterator[tuple[Any, int]]:
-    """Ray, up: the process's, one of our own, which ends with us, or a cluster's. Yields a slot's shape and how many to
-    start.
-
-    `need`: the largest trial's, which says how many of them share a GPU.
-
-    Raises:
-        EngineError: nobody answers, or not one slot fits.
-    """
-    theirs = "ray" in sys.modules and sys.modules["ray"].is_initialized()  # the caller's, who goes on with it
-    if theirs and address:
-        raise EngineError(f"--address {address}: this process is connected to Ray already; leave the address out")
-    if address and address != "auto":
-        _knock(address)
-    for key, value in ENVIRONMENT.items():
-        os.environ.setdefault(key, value)
-    logging.getLogger("ray.widgets.util").setLevel(logging.ERROR)  # it asks notebooks for widgets
-    import ray
-
-    from attnlab.sweep import shipping
-
-    quiet = {"log_to_driver": False, "logging_level": "ERROR"}
-    log, level = logging.getLogger("ray"), logging.getLogger("ray").level
-    try:
-        if address:
-            ray.init(address=address, **quiet)
-        elif not theirs:
-            ray.init("local", include_dashboard=False, **quiet)  # not whatever cluster happens to be up here
-    except (ConnectionError, RuntimeError, ValueError) as error:
-        raise EngineError(f"--address {address}: {str(error).splitlines()[0]}") from None
-    try:
-        log.setLevel(logging.ERROR)
-        to_come = coming() if address or theirs else Coming()
-        if address and (env := shipping.needed(sweep, ray.nodes(), to_come.autoscaled)):
-            ray.shutdown()
-            ray.init(address=address, runtime_env=env, **quiet)
-        have = to_come.most_at_once(ray.nodes()) if to_come.types else ray.cluster_resources()
-        yield _room(sweep, need, have, to_come)
-    finally:
-        log.setLevel(level)
-        if not theirs:
-            ray.shutdown()
-
-
-def _room(sweep: Sweep, need: sharing.Need, have: Mapping[str, float], to_come: Coming) -> tuple[Any, int]:
-    """A slot's shape and how many there are to be. `have`: the cluster's resources when all of it is up.
-
-    Raises:
-        EngineError: not one fits.
-    """
-    from attnlab.sweep.slots import Shape
-
-    r = sweep.resources
-    gpus = sharing.gpus_per_worker(r, need, have, sweep.total_trials)
-    shape = Shape(r.workers, r.cpus_per_worker, gpus)
-    fit = shape.fits(have.get("CPU", 0), have.get("GPU", 0))
-    if to_come.autoscaled and not to_come.types:  # what may come is not known, so what is asked for may
-        if "auto" not in (r.max_concurrent, r.gpus_per_worker):
-            fit = int(r.max_concurrent)
-        elif not fit:
-            raise EngineError(
-                "resources: nothing fits on the nodes that are up, and what the autoscaler may start is not known "
-                "here; give resources.max_concurrent and resources.gpus_per_worker as numbers"
-            )
-    if not fit:
-        raise EngineError(
-            f"resources: a trial takes {r.workers} x {r.cpus_per_worker} CPUs and {r.workers} x {gpus:g} GPUs, but "
-            f"here are {'at most ' if to_come.types else ''}{have.get('CPU', 0):g} CPUs and {have.get('GPU', 0):g} "
-            f"GPUs; lower resources.workers, cpus_per_worker or gpus_per_worker"
-            f"{' (0 trains on CPUs)' if gpus else ''}"
-        )
-    slots = fit if r.max_concurrent == "auto" else min(fit, r.max_concurrent)
-    return shape, min(slots, sweep.total_trials)
-
-
-def _knock(address: str) -> None:
-    """Whether anybody listens at host:port (or ray://host:port), without ray's minute of patience."""
-    host, _, port = address.removeprefix("ray://").rpartition(":")
-    try:
-        with socket.create_connection((host, int(port)), PROBE_S):
-            pass
-    except (OSError, ValueError) as error:
-        raise EngineError(
-            f"--address {address}: nobody answers there ({error}); is the cluster up, the port right?"
-        ) from None
 
 
 def _search(
@@ -292,8 +107,7 @@ def _search(
     place: Mirror,
     shape: Any,
     count: int,
-    baselines: dict[str, float],
-    need: sharing.Need,
+    facts: Facts,
     kernel_cache: Path,
     interrupts: Interrupts,
 ) -> Leaderboard:
@@ -313,12 +127,13 @@ def _search(
     pool = Pool.options(scheduling_strategy=here()).remote(sweep.resources.node_wait_s)  # type: ignore[attr-defined]
     asha = ArmAsha(sweep, mark=pool.mark.remote)
     search.replay(asha)
-    board = Board(sweep, sweep.total_trials, sweep.total_steps, baselines, count)
-    watch = Watch(sweep, place, search, board, baselines, interrupts)
+    board = Board(sweep, sweep.total_trials, sweep.total_steps, facts.baselines, count, facts.guards)
+    watch = Watch(sweep, place, search, board, facts.baselines, facts.guards, interrupts)
     board.say(
         f"attnlab {__version__}: {sweep.name}, {len(sweep.arms)} arms, {sweep.total_trials} trials, {count} at a time"
-        + (f", up to {int(1 / shape.gpus)} on a GPU: {need}" if 0 < shape.gpus < 1 else "")
+        + (f", up to {int(1 / shape.gpus)} on a GPU: {facts.need}" if 0 < shape.gpus < 1 else "")
     )
+    board.note(notes(watch.board()))
     slots = Slots(count, shape, pool, place, sweep.resources, kernel_cache)
     watch.errors = slots.errors
     board.waiting = slots.waiting
@@ -353,7 +168,9 @@ def _search(
                 watch.write()
             finally:
                 slots.release()
-    return watch.board()
+    final = watch.board()
+    say(notes(final))
+    return final
 
 
 @contextmanager

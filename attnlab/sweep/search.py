@@ -47,7 +47,7 @@ class ArmSearch(Transient, Searcher):
         """The next job as Tune's config; None: ask again later; FINISHED: there is none to come."""
         settled = self._settle()
         order = {name: i for i, name in enumerate(self.arms)}
-        for arm in sorted(self.arms.values(), key=lambda a: (not a.unfinished, a.issued, order[a.name])):
+        for arm in sorted(self.arms.values(), key=lambda a: (not a.begins, a.issued, order[a.name])):
             if (job := arm.next(settled)) is not None:
                 self._live[trial_id] = job
                 return {"job": job.model_dump(mode="json")}

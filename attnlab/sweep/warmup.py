@@ -16,7 +16,8 @@ from attnlab.config import Sweep, Trial
 from attnlab.kernels import warm
 from attnlab.runs import read_json, write_json
 from attnlab.sweep import sharing
-from attnlab.sweep.engine import EngineError, cluster
+from attnlab.sweep.cluster import cluster
+from attnlab.sweep.errors import EngineError
 from attnlab.tasks import build_task
 
 PER_GPU = 8  # tasks on one GPU at a time, at most: all but the timing of kernels is the CPU's work

@@ -33,10 +33,11 @@ class Watch(Transient, tune.Callback):
         search: ArmSearch,
         board: Board,
         baselines: Mapping[str, float],
+        guards: Mapping[str, Any] | None = None,
         interrupts: Interrupts | None = None,
     ):
         self._sweep, self._mirror, self._search, self._board = sweep, mirror, search, board
-        self._baselines = dict(baselines)
+        self._baselines, self._guards = dict(baselines), guards
         self.errors: Sequence[str] = ()  # the slots': why the sweep cannot go on
         self._interrupts = interrupts or Interrupts()
         self._stale, self._write_from = False, 0.0  # something ended since the last write; earliest time of the next
@@ -48,7 +49,7 @@ class Watch(Transient, tune.Callback):
 
     def board(self) -> Leaderboard:
         """The leaderboard as it stands."""
-        return standings(self._sweep, self.results(), self._baselines)
+        return standings(self._sweep, self.results(), self._baselines, self._guards)
 
     def write(self) -> None:
         """Both records of the whole sweep, now."""

@@ -12,6 +12,7 @@ length at its end: `val_loss_T512`, `val_accuracy_T512`, and for a kind of targe
 from __future__ import annotations
 
 import copy
+import itertools
 from abc import abstractmethod
 from functools import cached_property
 from typing import Any
@@ -26,6 +27,7 @@ from attnlab.tasks.base import Batch
 FRESH, POOL, EVAL, PROBE, HASH = 1, 2, 3, 4, 5  # first words of the seeds: streams that share no generator state
 HELD_OUT = 16  # one row in so many is for validation
 CHUNK = 4096  # rows drawn at once for a training set
+LOOKED_AT = 1 << 22  # training tokens looked at for validation rows
 ROUNDS = 500  # of drawing again; (15/16)^500 = 1e-14 of the rows of a task that has enough are then still missing
 
 
@@ -164,6 +166,18 @@ class Generated(base.Task):
     def _is_held(self, rows: Batch) -> NDArray[np.bool_]:
         """Which rows [n, T] are on the validation side, bool [n]."""
         return _hash(rows.inputs) % np.uint64(HELD_OUT) == 0
+
+    def leakage(self) -> dict[str, Any]:
+        """`held_out`; `windows`: validation rows at all lengths; `in_training`: the share of them that occur among
+        `looked_at` rows of training, all of them where there is a training set of at most so many, else the first."""
+        asked = np.concatenate([_hash(at.eval_examples().inputs) for at in self.lengths().values()])
+        fresh = min(CHUNK, max(256, LOOKED_AT // self.seq_len))
+        rows, steps = max(fresh, min(self.n_train or 0, 64 * CHUNK)), itertools.count()
+        seen = np.empty(0, np.uint64)
+        while len(seen) < rows:
+            seen = np.append(seen, _hash(self.batch(next(steps)).inputs))
+        found = {"held_out": self.describe()["held_out"], "windows": len(asked), "looked_at": len(seen)}
+        return found | {"in_training": float(np.isin(asked, seen).mean())}
 
     def describe(self) -> dict[str, Any]:
         """The settings common to all, and whether validation is held out."""

@@ -108,6 +108,11 @@ class Task(ABC):
         """The text of `tokenizer.json` for an exported model; None where the tokens are no text."""
         return None
 
+    def leakage(self) -> dict[str, Any]:
+        """How much of validation occurs in training, as measured, JSON-able (`attnlab.guards.leakage` judges it); empty
+        where a task does not know. Of text see `tasks.text`, of drawn rows `tasks._generated`."""
+        return {}
+
     def describe(self) -> dict[str, Any]:
         """JSON-able facts for the report."""
         return {"seq_len": self.seq_len, "vocab_size": self.vocab_size}

@@ -11,18 +11,28 @@ is not masked between them. Training and validation tokens are separate arrays, 
 
 from __future__ import annotations
 
+import contextlib
+import json
 import math
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 
+from attnlab.data.overlap import contained
 from attnlab.data.packed import Packed, cache_root, pack
 from attnlab.data.sampler import Blocks, Sampler
 from attnlab.data.sources import Dataset, check_dataset, open_dataset
 from attnlab.data.tokenizer import Spec
+from attnlab.runs import write_json
 from attnlab.tasks import base
 from attnlab.tasks.base import Batch
+
+# A run so long that two texts have it by copying: the 50 tokens of Lee et al. 2022, "Deduplicating Training Data Makes
+# Language Models Better" (arXiv 2107.06499, section 4.1), in bytes of English at 4 a token.
+SPAN_BYTES = 200
+MOST_SPANS = 1 << 17
+KEEP_BEYOND = 1 << 24  # training tokens; of more the look-up, some 0.1 s per million, is kept beside them
 
 
 class Task(base.Task):
@@ -138,6 +148,44 @@ class Task(base.Task):
     def tokenizer_json(self) -> str:
         """The text of tokenizer.json."""
         return self.packed.tokenizer_json
+
+    def leakage(self) -> dict[str, Any]:
+        """Looked up in the packed tokens, at every offset of the training split.
+
+        Returns:
+            `windows`: sequences of `window_tokens` validated on, `in_training`: the share of them that occur there
+            whole; `tokens`, `documents` of the validation split; `tokens_in_training`: the share of these tokens that
+            lie in a run of `span_tokens` that occurs there; `copies`: further documents that were left out because
+            training has them too (None: packed by a version that did not count).
+        """
+        kept = self.packed.path / f"overlap-{self.seq_len}-{self.eval_tokens}.json"  # the folder is of this content
+        large = len(self.packed.train) > KEEP_BEYOND
+        found = json.loads(kept.read_text()) if large and kept.exists() else self._overlap()
+        if large and not kept.exists():
+            with contextlib.suppress(OSError):  # a cache that others own
+                write_json(kept, found)
+        return found
+
+    def _overlap(self) -> dict[str, Any]:
+        packed, windows = self.packed, self.eval_examples().inputs
+        n = max(1, min(round(SPAN_BYTES / self.bytes_per_token), len(packed.validation)))
+        every = max(1, n // 4, len(packed.validation) // MOST_SPANS)
+        spans = np.lib.stride_tricks.sliding_window_view(packed.validation, n)[::every]
+        known, found = (contained(runs, packed.train, self.vocab_size) for runs in (windows, spans))
+        edges = np.zeros(len(packed.validation) + 1, np.int64)  # +1 where a run that was found begins, -1 where it ends
+        at = np.flatnonzero(found) * every
+        edges[at] += 1
+        np.subtract.at(edges, at + n, 1)
+        return {
+            "windows": len(windows),
+            "window_tokens": self.seq_len,
+            "in_training": float(known.mean()),
+            "tokens": len(packed.validation),
+            "span_tokens": n,
+            "tokens_in_training": float((edges.cumsum()[:-1] > 0).mean()),
+            "documents": packed.meta["validation"]["documents"],
+            "copies": packed.meta.get("copies"),
+        }
 
     def describe(self) -> dict[str, Any]:
         """The corpus, its splits and its tokenizer."""

@@ -13,8 +13,9 @@ import pytest
 
 from attnlab.check import checked
 from attnlab.sweep import sharing
+from attnlab.sweep.cluster import room
 from attnlab.sweep.coming import HEAD, Coming, NodeType, of_config
-from attnlab.sweep.engine import EngineError, _room
+from attnlab.sweep.errors import EngineError
 from tests.contract import check_folder
 from tests.sweep.test_on_a_cluster import NODES
 
@@ -122,11 +123,11 @@ def test_what_an_unknown_autoscaler_may_start_is_taken_at_its_word():
     sweep = checked({"name": "s", "trial": {}, "arms": {"a": {}, "b": {}, "c": {}}})
     need, kube = sharing.Need(1.0, 1.0), Coming(autoscaled=True)
     with pytest.raises(EngineError, match="give resources.max_concurrent and resources.gpus_per_worker as numbers"):
-        _room(sweep, need, {}, kube)
+        room(sweep, need, {}, kube)
     with pytest.raises(EngineError, match="here are 0 CPUs"):
-        _room(sweep, need, {}, Coming())
+        room(sweep, need, {}, Coming())
     asked = sweep.model_copy(
         update={"resources": sweep.resources.model_copy(update={"max_concurrent": 2, "gpus_per_worker": 1.0})}
     )
-    shape, slots = _room(asked, need, {}, kube)
+    shape, slots = room(asked, need, {}, kube)
     assert (shape.gpus, slots) == (1.0, 2)

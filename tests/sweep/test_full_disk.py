@@ -6,7 +6,8 @@ import subprocess
 import pytest
 
 from attnlab.runs import NoRoom, SweepDir, read_jsonl, room_for, write_json
-from attnlab.sweep.engine import SweepStopped, resumable
+from attnlab.sweep.engine import resumable
+from attnlab.sweep.errors import SweepStopped
 from attnlab.sweep.search import mend
 from tests.sweep.conftest import finish
 from tests.sweep.test_engine import nothing_left, wait_until

@@ -36,7 +36,8 @@ def end(folder, search, tune_id, config, state="completed", value=1.0):
     ]
     home.metrics_file.write_text("".join(json.dumps(r) + "\n" for r in rows))
     results = {
-        **dict.fromkeys(("steps", "tokens", "seconds", "device_seconds", "seed"), 1),
+        **dict.fromkeys(("steps", "tokens", "seconds", "device_seconds"), 1),
+        "seed": job.trial.train.seed,
         **{"trial_id": job.trial_id, "arm": job.arm, "state": state, "phase": job.phase, "settings": job.settings},
         **{"best": None if state == "diverged" else rows[-1], "last": rows[-1], "error": None, "environment": {}},
         **{"n_params": 1, "n_params_non_embedding": 1, "checkpoint": None},

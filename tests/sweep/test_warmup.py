@@ -9,7 +9,7 @@ import launch as command
 from attnlab.config import load_sweep
 from attnlab.kernels import warm
 from attnlab.runs import Job, TrialDir, write_json
-from attnlab.sweep.engine import EngineError
+from attnlab.sweep.errors import EngineError
 from attnlab.sweep.warmup import Gpus, gpus_of, planned, wanted, warm_up
 from attnlab.train import train
 

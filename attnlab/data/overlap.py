@@ -1,0 +1,49 @@
+"""Which runs of validation tokens occur in the training tokens, anywhere and at any offset: looked up, not assumed.
+
+Every run of n tokens has a hash, h(i) = sum over j < n of r[x[i + j]] b^j modulo 2^64, with a random 64-bit number r[v]
+per token and an odd b (Karp and Rabin 1987, IBM J. Res. Dev. 31). From running sums S[i] = sum over k < i of
+r[x[k]] b^k it is (S[i + n] - S[i]) b^-i, so that all of a split's cost a few passes of numpy. Two different runs have
+one hash with a chance of about 2^-64: none is expected among 10^9 training tokens and 10^5 runs.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+CHUNK = 1 << 20  # training tokens at once
+SEED = 7
+
+
+def contained(runs: NDArray[np.integer[Any]], tokens: NDArray[np.integer[Any]], vocab_size: int) -> NDArray[np.bool_]:
+    """For each of the runs [R, n] of tokens whether it occurs in the tokens [N], bool [R]."""
+    n = runs.shape[1]
+    if not len(runs) or len(tokens) < n:
+        return np.zeros(len(runs), bool)
+    rng = np.random.default_rng(SEED)
+    numbers = rng.integers(2**64, size=vocab_size, dtype=np.uint64)
+    base = int(rng.integers(2**64, dtype=np.uint64)) | 1
+    weights = _powers(base, n)
+    wanted = numbers[runs] @ weights
+    order = np.sort(wanted)
+    found = np.zeros(len(order), bool)
+    length = min(CHUNK, len(tokens)) + n  # a chunk reaches n - 1 tokens into the next one
+    up, down = _powers(base, length), _powers(pow(base, -1, 2**64), length)
+    for start in range(0, len(tokens) - n + 1, CHUNK):
+        part = numbers[tokens[start : start + CHUNK + n - 1]]
+        sums = np.zeros(len(part) + 1, np.uint64)
+        np.cumsum(part * up[: len(part)], out=sums[1:])
+        hashes = (sums[n:] - sums[:-n]) * down[: len(part) - n + 1]
+        at = np.searchsorted(order, hashes)
+        at[at == len(order)] = 0
+        found[at[order[at] == hashes]] = True  # the first of equal ones
+    return found[np.searchsorted(order, wanted)]
+
+
+def _powers(base: int, n: int) -> NDArray[np.uint64]:
+    """base^0 ... base^(n - 1) modulo 2^64."""
+    out = np.full(n, base, np.uint64)
+    out[0] = 1
+    return np.cumprod(out)

@@ -1,0 +1,97 @@
+"""What an arm's trial is built of: model, optimizer and schedule, on torch's meta device, which takes no memory.
+
+FLA takes seconds to import, so what was built is kept beside the token caches, under a key of all that decides it: the
+model, the optimizer, the versions of FLA and torch, and the source of attnlab's models and optimizers.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import hashlib
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from attnlab import models, optim
+from attnlab.config import OptimConfig, Trial
+from attnlab.data.packed import cache_root
+from attnlab.models import build_model, count_params
+from attnlab.optim import lr_factor, make_optimizer
+from attnlab.runs import read_json, write_json
+from attnlab.tasks import Task
+
+STEPS = 20_000  # of a schedule that are compared; of a longer one so many, evenly spread
+
+
+@dataclass(frozen=True)
+class Built:
+    """`modules`: a hash of every module's name and class, every parameter's and buffer's shape and type; `optimizer`:
+    of which parameters each optimizer has in which group, and the group's settings but for the rate."""
+
+    modules: str
+    optimizer: str
+    n_params_non_embedding: int
+
+
+def build(trial: Trial, task: Task) -> Built | None:
+    """None where the model cannot be built here: a mixer that needs CUDA."""
+    return _kept(trial.model_copy(update={"task": Trial().task}).model_dump_json(), task.vocab_size, task.readout)
+
+
+@functools.lru_cache(maxsize=512)
+def _kept(trial_json: str, vocab_size: int, readout: Any) -> Built | None:
+    trial = Trial.model_validate_json(trial_json)
+    if any(":" in mixer.name for mixer in trial.model.mixer):  # the user's own, whose file may change
+        return _build(trial, vocab_size, readout)
+    parts = [trial.model.model_dump_json(), trial.optim.model_dump_json(), str(vocab_size), str(readout), _code()]
+    path = cache_root() / "built" / f"{_sha(parts)[:32]}.json"
+    with contextlib.suppress(OSError, ValueError, TypeError):
+        return Built(**read_json(path))
+    built = _build(trial, vocab_size, readout)
+    if built:
+        with contextlib.suppress(OSError):  # a cache that others own
+            write_json(path, asdict(built))
+    return built
+
+
+@functools.cache
+def _code() -> str:
+    """Of everything that turns a trial into a model and an optimizer."""
+    files = [path for package in (models, optim) for path in Path(str(package.__file__)).parent.glob("*.py")]
+    return _sha([*(path.read_text() for path in sorted(files)), version("flash-linear-attention"), torch.__version__])
+
+
+def _sha(parts: Iterable[str]) -> str:
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()
+
+
+def _build(trial: Trial, vocab_size: int, readout: Any) -> Built | None:
+    own = any(":" in mixer.name for mixer in trial.model.mixer)  # whose constructors may compute with values
+    device = "cpu" if own else "meta"
+    try:
+        with torch.random.fork_rng(devices=[]), torch.device(device):
+            model = build_model(trial.model, vocab_size, readout)
+    except ValueError:
+        return None
+    tensors = [*model.named_parameters(), *model.named_buffers()]
+    tree = [f"{name} {type(module).__qualname__}" for name, module in model.named_modules()]
+    tree += [f"{name} {tuple(tensor.shape)} {tensor.dtype}" for name, tensor in tensors]
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    groups = []
+    for part in make_optimizer(model, trial.optim, trial.train.max_steps, device).parts:
+        for group in part.param_groups:
+            settings = {key: value for key, value in sorted(group.items()) if key not in ("params", "lr")}
+            groups.append(repr([type(part).__name__, settings, [names[id(p)] for p in group["params"]]]))
+    return Built(_sha(tree), _sha(groups), count_params(model)["n_params_non_embedding"])
+
+
+def schedule(optim: OptimConfig, max_steps: int) -> tuple[float, ...]:
+    """The rate at every step."""
+    every = max(1, max_steps // STEPS)
+    steps = [*range(1, max_steps + 1, every), max_steps]
+    return tuple(optim.lr * lr_factor(step, max_steps, optim) for step in steps)

@@ -1,0 +1,202 @@
+"""What beside their declared difference differs between arms, pair by pair.
+
+Of two arms, a factor (`factors.FACTORS`) is
+
+    named       if a setting of it that one of them gives differs: that is what is compared
+    implied     if it follows from what is named in the only way it can: tokens from steps alone; a batch or steps that
+                were given so that another length or batch reads as many tokens; what `match` or `budget` solved
+    stated      if one of the two arms has it in `differs`
+    undeclared  else: parameters beyond PARAMS_WITHIN, tokens beyond TOKENS_WITHIN, the vocabulary
+
+An undeclared factor is warned of. So are two or more named ones between which nothing tells: arms x and y that differ
+in mixer and steps, where no chain of arms leads from x to y in steps of one named factor each. (Where there is one, as
+where all arms change one thing of a common arm, the comparisons along it are clean, and the pair is only listed.)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from typing import Any
+
+from attnlab.config import Sweep
+from attnlab.guards.built import build
+from attnlab.guards.factors import FACTORS, differing, factor_of, resolved, trial_at
+from attnlab.tasks import Task
+
+PARAMS_WITHIN = 0.03
+TOKENS_WITHIN = 0.01  # a budget in tokens is a whole number of steps
+SAID = {"params": "non-embedding parameters", "tokens": "training tokens", "tokenizer": "vocabulary"}
+INSTEAD = {
+    "params": "match: params makes them agree",
+    "tokens": "train.max_steps or budget: {tokens: ...} makes them agree",
+    "tokenizer": "one task.tokenizer for all makes them agree",
+}
+
+
+@dataclass(frozen=True)
+class Facts:
+    """One arm: its settings by dotted key, what follows from them, tokens per step, what it states with `differs`."""
+
+    settings: Mapping[str, Any]
+    derived: Mapping[str, Any]  # params, tokens, tokenizer; None where it is not known
+    per_step: int
+    states: frozenset[str]
+    task: str
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two arms. `keys`: the settings that differ, by named factor; `differ`: every factor that differs."""
+
+    a: str
+    b: str
+    keys: Mapping[str, list[str]]
+    differ: tuple[str, ...]
+    undeclared: tuple[str, ...]
+
+    def causes(self, stated: frozenset[str]) -> list[str]:
+        """Named factors, less those stated; one of them is what the pair compares."""
+        return [factor for factor in FACTORS if factor in self.keys and factor not in stated]
+
+
+@dataclass
+class Confounds:
+    """`warnings`: sentences; `record`: for leaderboard.json."""
+
+    warnings: list[str]
+    record: dict[str, Any]
+
+
+def find(sweep: Sweep, tasks: Mapping[str, Task]) -> Confounds:
+    """Compare every pair of arms. `tasks`: each arm's, prepared.
+
+    Returns:
+        `record`: {derived: {factor: {arm: value}} of the factors that follow from others, pairs: [{differ: [factor],
+        undeclared: [factor], settings: [dotted key], arms: [[a, b], ...]}]}, pairs that differ in the same together.
+    """
+    facts = {arm: _facts(sweep, arm, tasks[arm]) for arm in sweep.arms}
+    pairs = [_pair(sweep, a, b, facts[a], facts[b]) for a, b in combinations(sweep.arms, 2)]
+    warnings = [line for factor in SAID if (line := _undeclared(factor, pairs, facts))]
+    warnings += _at_once(pairs, facts)
+    warnings += _per_token(sweep, facts)
+    derived = {factor: {arm: f.derived[factor] for arm, f in facts.items()} for factor in SAID}
+    return Confounds(warnings, {"derived": derived, "pairs": _listed(pairs)})
+
+
+def _listed(pairs: Sequence[Pair]) -> list[dict[str, Any]]:
+    groups: dict[Any, list[list[str]]] = {}
+    for p in pairs:
+        settings = tuple(key for factor in FACTORS for key in p.keys.get(factor, ()))
+        groups.setdefault((p.differ, p.undeclared, settings), []).append([p.a, p.b])
+    names = ("differ", "undeclared", "settings")
+    return [{**{n: list(v) for n, v in zip(names, key, strict=True)}, "arms": arms} for key, arms in groups.items()]
+
+
+def _facts(sweep: Sweep, arm: str, task: Task) -> Facts:
+    trial = trial_at(sweep, arm)
+    built = build(trial, task)
+    described = task.describe()
+    tokens = None if trial.train.seconds else trial.train.max_steps * trial.tokens_per_step
+    derived = {
+        "params": built.n_params_non_embedding if built else None,
+        "tokens": tokens,
+        "tokenizer": str(described.get("tokenizer_sha256") or task.vocab_size)[:12],
+    }
+    stated = frozenset(sweep.arms[arm].get("differs", ()))
+    return Facts(resolved(sweep, arm), derived, trial.tokens_per_step, stated, trial.task.name)
+
+
+def _pair(sweep: Sweep, a: str, b: str, one: Facts, other: Facts) -> Pair:
+    keys: dict[str, list[str]] = {}
+    for key in differing(one.settings, other.settings):
+        factor = factor_of(key, one.task if one.task == other.task else "")
+        if factor and not _solved(sweep, key):
+            keys.setdefault(factor, []).append(key)
+    derived = [factor for factor in SAID if _apart(factor, one.derived[factor], other.derived[factor])]
+    if "seq_len" in keys and one.per_step == other.per_step:
+        keys.pop("batch", None)  # given so that both read as many tokens per step,
+    if "tokens" not in derived and {"batch", "seq_len"} & set(keys):
+        keys.pop("steps", None)  # or in all
+    implied = _implied(sweep, keys, one.per_step == other.per_step)
+    stated = one.states | other.states
+    undeclared = [f for f in derived if f not in implied and f not in stated and f not in keys]
+    return Pair(a, b, keys, tuple(f for f in FACTORS if f in {*keys, *derived}), tuple(undeclared))
+
+
+def _solved(sweep: Sweep, key: str) -> bool:
+    """Whether `match` or `budget` gave the setting its value."""
+    by_match = key == "model.d_ff" and sweep.match != "none"
+    return by_match or (sweep.budget is not None and key in ("train.max_steps", "train.seconds"))
+
+
+def _implied(sweep: Sweep, keys: Mapping[str, Any], as_many_per_step: bool) -> set[str]:
+    """Factors that follow from what is named, or from what the sweep says all arms have alike."""
+    out = {"params"} if sweep.match in ("flops", "state") else set()
+    if "steps" in keys and as_many_per_step:
+        out.add("tokens")
+    if "seconds" in keys or (sweep.budget and sweep.budget.kind != "tokens"):
+        out.add("tokens")
+    return out | ({"tokenizer"} if "task" in keys else set())
+
+
+def _apart(factor: str, one: Any, other: Any) -> bool:
+    if one is None or other is None or isinstance(one, str):
+        return one is not None and other is not None and one != other
+    within = PARAMS_WITHIN if factor == "params" else TOKENS_WITHIN
+    return abs(one - other) > within * min(one, other)
+
+
+def _undeclared(factor: str, pairs: Sequence[Pair], facts: Mapping[str, Facts]) -> str | None:
+    """One line on all pairs in which a factor differs undeclared: the arms by value."""
+    concerned = dict.fromkeys(arm for p in pairs if factor in p.undeclared for arm in (p.a, p.b))
+    if not concerned:
+        return None
+    values: dict[Any, list[str]] = {}
+    for arm in sorted(concerned, key=lambda arm: str(facts[arm].derived[factor]).rjust(30)):
+        values.setdefault(facts[arm].derived[factor], []).append(arm)
+    each = "; ".join(f"{', '.join(arms)} {value:,}" if isinstance(value, int) else f"{', '.join(arms)} {value}"
+                     for value, arms in values.items())  # fmt: skip
+    beyond = {"params": f" by more than {PARAMS_WITHIN:.0%}"}.get(factor, "")
+    return (
+        f"{factor}: arms differ in {SAID[factor]}{beyond}, which none of them names ({each}); {INSTEAD[factor]}, "
+        f"or `differs: [{factor}]` in an arm says that it is meant"
+    )
+
+
+def _at_once(pairs: Sequence[Pair], facts: Mapping[str, Facts]) -> list[str]:
+    """Groups of arms between which more than one named factor differs in every step."""
+    clean = [p for p in pairs if len(p.causes(facts[p.a].states | facts[p.b].states)) <= 1]
+    group = {arm: arm for arm in facts}
+    for p in clean:
+        old, new = group[p.a], group[p.b]
+        group = {arm: new if at == old else at for arm, at in group.items()}
+    mixed: dict[tuple[str, ...], list[Pair]] = {}
+    for p in pairs:
+        if group[p.a] != group[p.b]:
+            causes = p.causes(facts[p.a].states | facts[p.b].states)
+            mixed.setdefault(tuple(causes), []).append(p)
+    return [_mixed_said(list(causes), found) for causes, found in mixed.items()]
+
+
+def _mixed_said(causes: list[str], found: Sequence[Pair]) -> str:
+    keys = list(dict.fromkeys(key for p in found for cause in causes for key in p.keys[cause]))
+    left = dict.fromkeys(p.a for p in found)
+    who = "; ".join(f"{a} and {', '.join(p.b for p in found if p.a == a)}" for a in left)
+    return (
+        f"{who}: differ in {' and '.join(keys)} at once, so what made a difference cannot be told; add an arm that "
+        f"changes one of them alone, or `differs: [{causes[-1]}]` in an arm says that it is meant"
+    )
+
+
+def _per_token(sweep: Sweep, facts: Mapping[str, Facts]) -> list[str]:
+    """A loss per token does not compare over different tokens, whatever the arms declare."""
+    vocabularies = {f.derived["tokenizer"] for f in facts.values()}
+    text = all(f.task == "text" for f in facts.values())
+    if len(vocabularies) == 1 or not text or not sweep.metric.startswith("val_loss"):
+        return []
+    return [
+        "tokenizer: val_loss is in nats per token, and the arms' tokens differ, so it does not rank them; "
+        "use search.metric val_bpb"
+    ]

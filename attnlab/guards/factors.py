@@ -1,0 +1,141 @@
+"""What two arms can differ in: every setting of a trial under the name of the factor it belongs to.
+
+A factor is *named* by the settings that arms give themselves. Three follow from others and are named only by saying so
+(`differs: [params]` in an arm): the number of parameters, the tokens trained on, and the vocabulary. Neither torch nor
+ray is imported.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from attnlab import tasks
+from attnlab.config import Sweep, TaskConfig, Trial, did_you_mean
+from attnlab.space import corners
+
+FACTORS: Mapping[str, str] = {
+    "mixer": "what mixes over time, and its arguments",
+    "size": "width, depth, heads and d_ff",
+    "mlp": "the kind of MLP",
+    "tying": "whether head and embedding share their weights",
+    "dropout": "dropout",
+    "task": "the task and its difficulty",
+    "seq_len": "the training length",
+    "tokenizer": "the tokenizer, so what a token is",
+    "data": "the text or rows trained on",
+    "evaluation": "what is validated, and how often",
+    "optimizer": "the optimizer's kind, momenta and clipping",
+    "lr": "the learning rate",
+    "weight_decay": "weight decay",
+    "schedule": "the rate over the run",
+    "steps": "optimizer steps",
+    "batch": "sequences per step",
+    "seconds": "the time trained",
+    "precision": "the numbers' format",
+    "seed": "the seed",
+    "params": "non-embedding parameters",
+    "tokens": "training tokens",
+}
+
+# Dotted setting, or a part of the tree that ends in ".", -> its factor; the first that fits. None: it says how a thing
+# is computed or kept, not what comes out.
+SETTINGS: Mapping[str, str | None] = {
+    "model.mixer": "mixer",
+    "model.mlp": "mlp",
+    "model.tie_embeddings": "tying",
+    "model.dropout": "dropout",
+    "model.": "size",
+    "task.seq_len": "seq_len",
+    "task.eval_tokens": "evaluation",
+    "task.eval_seq_lens": "evaluation",
+    "task.n_eval": "evaluation",
+    "task.n_train": "data",
+    "task.": "task",
+    "optim.lr": "lr",
+    "optim.weight_decay": "weight_decay",
+    **dict.fromkeys(("optim.schedule", "optim.warmup", "optim.decay", "optim.min_lr_ratio"), "schedule"),
+    "optim.": "optimizer",
+    "train.max_steps": "steps",
+    "train.batch_size": "batch",
+    "train.eval_every": "evaluation",
+    "train.seconds": "seconds",
+    "train.precision": "precision",
+    "train.seed": "seed",
+    "train.": None,
+}
+TEXT = {  # the task `text` calls these differently
+    **dict.fromkeys(("task.tokenizer", "task.vocab_size"), "tokenizer"),
+    **dict.fromkeys(("task.dataset", "task.config", "task.split", "task.revision", "task.field"), "data"),
+    **dict.fromkeys(("task.max_tokens", "task.validation"), "data"),
+}
+
+
+def problems(arms: Mapping[str, Any]) -> Iterator[str]:
+    """What is wrong with the arms' `differs`, one line each."""
+    for arm, tree in arms.items():
+        said = tree.get("differs", []) if isinstance(tree, Mapping) else []
+        if not isinstance(said, list):
+            yield f"arms.{arm}.differs: a list of factors, such as [params, tokens], not {said!r}"
+            continue
+        for name in said:
+            if name not in FACTORS:
+                yield f"arms.{arm}.differs: no factor {name!r}{did_you_mean(str(name), FACTORS)}"
+
+
+def factor_of(setting: str, task: str) -> str | None:
+    """The factor that a dotted setting belongs to in trials of the task."""
+    table = {**(TEXT if task == "text" else {}), **SETTINGS}
+    fits = (name for name in table if setting == name or setting.startswith(name if name.endswith(".") else f"{name}."))
+    return table[next(fits)]
+
+
+def resolved(sweep: Sweep, arm: str, settings: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Every setting of an arm's trial by its dotted key, defaults filled in; one that is searched has what is searched
+    as its value, unless `settings` are given. A mixer's arguments are settings of their own (`model.mixer.expand_k`)
+    where all layers have one mixer."""
+    trial = sweep.trial_of(arm, settings)
+    tree = trial.model_dump(mode="json")
+    flat = {f"{part}.{key}": value for part in ("optim", "train") for key, value in tree[part].items()}
+    flat |= {f"task.{key}": value for key, value in {"name": trial.task.name, **task_settings(trial.task)}.items()}
+    flat |= {f"model.{key}": value for key, value in tree["model"].items() if key != "mixer"}
+    flat["model.d_ff"] = None if trial.model.mlp == "none" else trial.model.d_ff or "its default"
+    mixers = tree["model"]["mixer"]
+    flat["model.mixer"] = [str(mixer) for mixer in trial.model.mixer] if len(mixers) > 1 else mixers[0]["name"]
+    if len(mixers) == 1:
+        flat |= {f"model.mixer.{key}": value for key, value in mixers[0].items() if key != "name"}
+    if settings is None:
+        flat |= {key: str(sweep_form(sweep, arm, key)) for key in sweep.dimensions_of(arm)}
+    return flat
+
+
+def sweep_form(sweep: Sweep, arm: str, key: str) -> Any:
+    """What is searched for a setting, as the sweep file has it."""
+    own = (sweep.arms[arm].get("search") or {}).get("space") or {}
+    return own[key] if key in own else sweep.search.space[key]  # type: ignore[union-attr]
+
+
+def task_settings(task: TaskConfig) -> dict[str, Any]:
+    """A task's settings, its defaults filled in."""
+    known = {name: p.default for name, p in tasks.settings_of(task.name).items() if p.default is not p.empty}
+    return {**known, **task.args}
+
+
+def differing(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[str]:
+    """The settings in which two arms differ; of two mixers of different names, `model.mixer` alone."""
+    apart = [key for key in {**a, **b} if a.get(key, "") != b.get(key, "")]
+    if "model.mixer" in apart:
+        apart = [key for key in apart if not key.startswith("model.mixer.")]
+    if {"task.name"} & set(apart):
+        apart = ["task.name", *(key for key in apart if not key.startswith("task.") or key == "task.seq_len")]
+    return apart
+
+
+def at_a_corner(sweep: Sweep, arm: str, last: bool = False) -> dict[str, Any]:
+    """Settings at the first, or the last, corner of what is searched for an arm; {} without a search."""
+    return corners(sweep.dimensions_of(arm))[-1 if last else 0]
+
+
+def trial_at(sweep: Sweep, arm: str, last: bool = False) -> Trial:
+    """An arm's trial there."""
+    return sweep.trial_of(arm, at_a_corner(sweep, arm, last))

@@ -1,0 +1,145 @@
+"""The Ray that a sweep runs on: connected to or started, what fits on it, and whether its nodes see what trials use."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from attnlab.config import Sweep, SweepError
+from attnlab.mirror import Mirror
+from attnlab.sweep import sharing
+from attnlab.sweep.coming import Coming, coming
+from attnlab.sweep.errors import EngineError
+
+# Set before ray is imported. Ray's own out-of-memory killer judges the whole node, not us; reports are seen at once;
+# Tune keeps to itself: no CSV, TensorBoard or snapshots of its own, and Ctrl-C is ours.
+ENVIRONMENT = {
+    "RAY_memory_monitor_refresh_ms": "0",
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "RAY_worker_maximum_startup_concurrency": "16",  # its warnings count actors that only wait
+    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
+    "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "86400",  # an autoscaler's machine may be long in coming
+    "RAY_TRAIN_METRICS_ENABLED": "0",
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",
+    "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",  # the last word of a failed trial has no metric
+    "TUNE_GLOBAL_CHECKPOINT_S": "86400",
+    "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
+}
+PROBE_S = 5.0
+
+
+@contextmanager
+def cluster(address: str | None, sweep: Sweep, need: sharing.Need) -> Iterator[tuple[Any, int]]:
+    """Ray, up: the process's, one of our own, which ends with us, or a cluster's. Yields a slot's shape and how many to
+    start.
+
+    `need`: the largest trial's, which says how many of them share a GPU.
+
+    Raises:
+        EngineError: nobody answers, or not one slot fits.
+    """
+    theirs = "ray" in sys.modules and sys.modules["ray"].is_initialized()  # the caller's, who goes on with it
+    if theirs and address:
+        raise EngineError(f"--address {address}: this process is connected to Ray already; leave the address out")
+    if address and address != "auto":
+        _knock(address)
+    for key, value in ENVIRONMENT.items():
+        os.environ.setdefault(key, value)
+    logging.getLogger("ray.widgets.util").setLevel(logging.ERROR)  # it asks notebooks for widgets
+    import ray
+
+    from attnlab.sweep import shipping
+
+    quiet = {"log_to_driver": False, "logging_level": "ERROR"}
+    log, level = logging.getLogger("ray"), logging.getLogger("ray").level
+    try:
+        if address:
+            ray.init(address=address, **quiet)
+        elif not theirs:
+            ray.init("local", include_dashboard=False, **quiet)  # not whatever cluster happens to be up here
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        raise EngineError(f"--address {address}: {str(error).splitlines()[0]}") from None
+    try:
+        log.setLevel(logging.ERROR)
+        to_come = coming() if address or theirs else Coming()
+        if address and (env := shipping.needed(sweep, ray.nodes(), to_come.autoscaled)):
+            ray.shutdown()
+            ray.init(address=address, runtime_env=env, **quiet)
+        have = to_come.most_at_once(ray.nodes()) if to_come.types else ray.cluster_resources()
+        yield room(sweep, need, have, to_come)
+    finally:
+        log.setLevel(level)
+        if not theirs:
+            ray.shutdown()
+
+
+def room(sweep: Sweep, need: sharing.Need, have: Mapping[str, float], to_come: Coming) -> tuple[Any, int]:
+    """A slot's shape and how many there are to be. `have`: the cluster's resources when all of it is up.
+
+    Raises:
+        EngineError: not one fits.
+    """
+    from attnlab.sweep.slots import Shape
+
+    r = sweep.resources
+    gpus = sharing.gpus_per_worker(r, need, have, sweep.total_trials)
+    shape = Shape(r.workers, r.cpus_per_worker, gpus)
+    fit = shape.fits(have.get("CPU", 0), have.get("GPU", 0))
+    if to_come.autoscaled and not to_come.types:  # what may come is not known, so what is asked for may
+        if "auto" not in (r.max_concurrent, r.gpus_per_worker):
+            fit = int(r.max_concurrent)
+        elif not fit:
+            raise EngineError(
+                "resources: nothing fits on the nodes that are up, and what the autoscaler may start is not known "
+                "here; give resources.max_concurrent and resources.gpus_per_worker as numbers"
+            )
+    if not fit:
+        raise EngineError(
+            f"resources: a trial takes {r.workers} x {r.cpus_per_worker} CPUs and {r.workers} x {gpus:g} GPUs, but "
+            f"here are {'at most ' if to_come.types else ''}{have.get('CPU', 0):g} CPUs and {have.get('GPU', 0):g} "
+            f"GPUs; lower resources.workers, cpus_per_worker or gpus_per_worker"
+            f"{' (0 trains on CPUs)' if gpus else ''}"
+        )
+    slots = fit if r.max_concurrent == "auto" else min(fit, r.max_concurrent)
+    return shape, min(slots, sweep.total_trials)
+
+
+def _knock(address: str) -> None:
+    """Whether anybody listens at host:port (or ray://host:port), without ray's minute of patience."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    try:
+        with socket.create_connection((host, int(port)), PROBE_S):
+            pass
+    except (OSError, ValueError) as error:
+        raise EngineError(
+            f"--address {address}: nobody answers there ({error}); is the cluster up, the port right?"
+        ) from None
+
+
+def probe(sweep: Sweep, place: Mirror, shape: Any, kernel_cache: Path | None, local: bool) -> None:
+    """Every node that can hold a worker sees what its trials need; not asked where Ray is this machine.
+
+    Raises:
+        SweepError: a line per node and place.
+    """
+    import ray
+
+    from attnlab.data.packed import cache_root
+    from attnlab.sweep import nodes
+
+    if local and sum(node["Alive"] for node in ray.nodes()) < 2:
+        return
+    shared = nodes.spots(place, kernel_cache, cache_root())
+    asked = nodes.holding(ray.nodes(), shape.cpus, shape.gpus)
+    if problems := nodes.probe(asked, shared, nodes.datasets(sweep)):
+        raise SweepError(problems)

@@ -1,0 +1,41 @@
+import pytest
+
+from attnlab.check import checked, prepared
+from attnlab.guards import examine
+from attnlab.sweepfile import normal
+
+TRIAL = {
+    "model": {"d_model": 32, "n_layers": 2, "n_heads": 2, "d_ff": 64},
+    "task": {"name": "mqar", "seq_len": 32, "vocab_size": 64, "n_pairs": 4, "n_eval": 64},
+    "optim": {"name": "adamw"},
+    "train": {"max_steps": 40, "batch_size": 8, "eval_every": 10},
+}
+
+
+@pytest.fixture(autouse=True)
+def shared_cache(cache):
+    """What was built is kept for the session, and never in the user's cache."""
+
+
+@pytest.fixture
+def sweep_of():
+    """A sweep of small arms; `trial` changes what they share."""
+
+    def make(arms, trial=None, **rest):
+        shared = {part: {**tree, **(trial or {}).get(part, {})} for part, tree in TRIAL.items()}
+        if "task" in (trial or {}) and "name" in trial["task"]:
+            shared["task"] = trial["task"]
+        return checked(normal({"name": "x", "trial": shared, "arms": arms, **rest}))
+
+    return make
+
+
+@pytest.fixture
+def guarded(sweep_of):
+    """What the guards say of such a sweep."""
+
+    def run(arms, trial=None, **rest):
+        sweep = sweep_of(arms, trial, **rest)
+        return examine(sweep, prepared(sweep))
+
+    return run

@@ -1,0 +1,144 @@
+"""Two arms that are one experiment are refused, and arms that differ in anything that counts are not."""
+
+import pytest
+
+from attnlab.check import prepared
+from attnlab.config import SweepError
+from attnlab.guards import noop
+from attnlab.guards.built import build
+from attnlab.models import build_model
+from attnlab.models.mixers import RECURRENT
+
+GLA = {"name": "gla"}
+
+
+def same(sweep_of, a, b, **rest):
+    sweep = sweep_of({"a": a, "b": b}, **rest)
+    return noop.find(sweep, prepared(sweep)).same
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "ignored"),
+    [
+        ({}, {"optim.momentum": 0.5}, "optim.momentum (0.95 there, 0.5 here) has no effect"),  # Muon's; AdamW trains
+        ({}, {"optim.decay": 0.5}, "optim.decay (0.2 there, 0.5 here) has no effect"),  # wsd's; the schedule is cosine
+        ({}, {"optim.warmup": 2.0}, "optim.warmup (0.05 there, 2.0 here) has no effect"),  # 5 % of 40 steps
+        ({}, {"train.save_every": 20}, "train.save_every (None there, 20 here) has no effect"),
+        ({"model.mlp": "none"}, {"model.mlp": "none", "model.n_heads": 4, "model.mixer": "mamba"}, None),
+        ({"model.mixer": "mamba"}, {"model.mixer": "mamba", "model.n_heads": 4}, "model.n_heads (2 there, 4 here) has"),
+        ({"model.mixer": GLA}, {"model.mixer": ["gla", "gla"]}, "model.mixer (gla there, ['gla', 'gla'] here) has"),
+        (
+            {"model.mixer": {"name": "standard", "window": 32}},
+            {"model.mixer": {"name": "standard", "window": 64}},
+            "model.mixer.window (32 there, 64 here) has no effect",  # no row is as long
+        ),
+        ({}, {"task.n_train": None}, "no setting differs"),
+        ({"model.d_ff": 128}, {"model.d_ff": 128, "optim.decay": 0.3, "optim.momentum": 0.1}, "have no effect"),
+    ],
+    ids=str,
+)
+def test_a_setting_without_effect_is_named(sweep_of, a, b, ignored):
+    found = same(sweep_of, a, b)
+    if ignored is None:
+        assert found == []
+    else:
+        (line,) = found
+        assert line.startswith("arms.b: the same as arm a: ") and ignored in line
+
+
+@pytest.mark.parametrize(
+    "b",
+    [
+        {"model.dropout": 0.1},
+        {"model.mixer": {"name": "gla", "gate_logit_normalizer": 8}},  # the same tree, shapes and initial weights
+        {"model.mixer": {"name": "gla", "norm_eps": 1e-6}},
+        {"model.mixer": {"name": "gla", "mode": "fused_recurrent"}},  # the same function at another speed
+        {"model.mixer": ["gla", {"name": "gla", "gate_logit_normalizer": 8}]},  # in the second layer alone
+        {"train.seed": 1},
+        {"train.grad_accum": 2},
+        {"train.precision": "fp32"},
+        {"train.eval_every": 20},
+        {"train.max_steps": 50},
+        {"optim.lr": 0.1},
+        {"optim.beta1": 0.8},
+        {"optim.weight_decay": 0.0},
+        {"optim.clip": None},
+        {"optim.schedule": "linear"},
+        {"optim.name": "muon"},
+        {"task.power_a": 1.0},
+        {"task.n_eval": 32},
+        {"task.n_train": 100},
+        {"task.eval_seq_lens": [64]},
+    ],
+    ids=str,
+)
+def test_what_has_an_effect_is_let_through(sweep_of, b):
+    shared = {"model": {"mixer": "gla"}}
+    assert same(sweep_of, {}, b, trial=shared) == []
+
+
+def test_arms_that_differ_only_in_how_they_start_are_two(sweep_of, monkeypatch):
+    sweep = sweep_of(
+        {"a": {}, "b": {"model.mixer": {"name": "gla", "gate_low_rank_dim": 16}}}, {"model": {"mixer": "gla"}}
+    )
+
+    def started(model, vocab_size, readout=None):
+        built = build_model(model, vocab_size, readout)
+        if model.mixer[0].args:
+            built.head.weight.data *= 2
+        return built
+
+    assert len(noop.find(sweep, prepared(sweep)).same) == 1  # 16 is the argument's default
+    monkeypatch.setattr(noop, "build_model", started)
+    assert noop.find(sweep, prepared(sweep)).same == []
+
+
+def search(**space):
+    return {"search": {"space": {"optim.lr": {"loguniform": [1e-3, 1e-1]}, **space}, "trials": 2}}
+
+
+def test_what_is_searched_anyway_tells_no_arms_apart(sweep_of):
+    (line,) = same(sweep_of, {"optim.lr": 0.1}, {"optim.lr": 0.01}, **search())
+    assert "optim.lr, in which they differ, is searched" in line
+
+
+def test_arms_with_spaces_of_their_own_are_two(sweep_of):
+    own = {"search.space": {"optim.clip": {"choice": [0.5, 1.0]}}}
+    assert same(sweep_of, {}, own, **search()) == []
+    (line,) = same(sweep_of, own, {**own, "optim.clip": 3.0}, **search())
+    assert "optim.clip, in which they differ, is searched" in line
+
+
+def test_a_difference_at_one_corner_of_the_space_is_one(sweep_of):
+    # muon reads optim.momentum, adamw does not
+    space = {"optim.name": {"choice": ["adamw", "muon"]}}
+    assert same(sweep_of, {}, {"optim.momentum": 0.5}, **search(**space)) == []
+
+
+def test_a_mixer_that_cannot_run_here_is_told_and_not_refused(sweep_of, monkeypatch):
+    monkeypatch.setattr(noop, "build", lambda trial, task: None if trial.optim.lr == 0.1 else build(trial, task))
+    sweep = sweep_of({"a": {"optim.lr": 0.1}, "b": {"optim.lr": 0.1, "optim.momentum": 0.5}})
+    found = noop.find(sweep, prepared(sweep))
+    assert found.same == [] and [line.partition(":")[0] for line in found.unsure] == ["a", "b"]
+
+
+def test_beyond_the_longest_run_nothing_is_claimed(monkeypatch):
+    from attnlab.config import ModelConfig
+
+    monkeypatch.setattr(noop, "LONGEST", 64)
+    wide, wider = (ModelConfig(d_model=32, mixer={"name": "standard", "window": w}) for w in (256, 512))
+    assert noop.same_function(wide, wider, 64) is True
+    assert noop.same_function(wide, wider, 1024) is None
+
+
+def test_all_are_told_in_one_go_and_nothing_runs(guarded):
+    with pytest.raises(SweepError) as error:
+        guarded({"a": {}, "b": {"optim.momentum": 0.5}, "c": {"optim.decay": 0.5}, "d": {"optim.lr": 0.1}})
+    assert [line.partition(":")[0] for line in error.value.problems] == ["arms.b", "arms.c"]
+
+
+def test_different_mixers_are_never_the_same(sweep_of):
+    names = ["standard", *(n for n in RECURRENT if not RECURRENT[n].refused and not RECURRENT[n].needs)]
+    sweep = sweep_of({name: {"model.mixer": name} for name in names}, {"model": {"d_model": 128, "n_heads": 4}})
+    found = noop.find(sweep, prepared(sweep))
+    assert found.same == [] and len(names) > 20
