@@ -7,6 +7,11 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+# no test depends on how fast the machine is, nor on what hypothesis drew last time
+settings.register_profile("attnlab", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("attnlab")
 
 
 @pytest.hookimpl(tryfirst=True)  # before xdist reads the groups

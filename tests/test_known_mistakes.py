@@ -130,7 +130,7 @@ def test_every_sweep_file_warms_up_and_decays_within_its_run(path):
             assert lr_factor(steps, steps, optim) == (1.0 if optim.schedule == "constant" else optim.min_lr_ratio)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(
     st.sampled_from(SCHEDULES),
     st.integers(2, 100_000),

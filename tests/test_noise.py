@@ -107,7 +107,7 @@ def test_without_scatter_nothing_is_claimed(folder):
     assert found["std"] is None and found["detects"] is None and found["needed"] == []
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.integers(2, 40))
 def test_the_smallest_difference_is_that_of_the_test(n):
     assert noise.detectable(n, 4) == pytest.approx(
@@ -115,7 +115,7 @@ def test_the_smallest_difference_is_that_of_the_test(n):
     )
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.floats(0.15, 6.0))
 def test_the_needed_seeds_are_the_fewest_that_do(d):
     n = noise.seeds_for(d)

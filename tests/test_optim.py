@@ -33,7 +33,7 @@ def schedules(draw):
     )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(schedules())
 def test_a_schedule_warms_up_peaks_at_one_and_ends_at_its_floor(case):
     max_steps, optim = case

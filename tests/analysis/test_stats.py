@@ -19,7 +19,6 @@ def covered(found, truth):
 
 
 @given(st.integers(1, 3000).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
-@settings(deadline=None)
 def test_a_share_has_wilsons_interval(counts):
     k, n = counts
     ours = stats.proportion(k, n)

@@ -10,7 +10,7 @@ from attnlab.data.overlap import contained
 tokens = st.lists(st.integers(0, 2), min_size=1, max_size=60)  # few kinds of token, so that runs do occur
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(tokens, st.integers(1, 6), st.data())
 def test_it_finds_what_a_search_by_hand_finds(train, n, data):
     runs = np.array(data.draw(st.lists(st.lists(st.integers(0, 2), min_size=n, max_size=n), min_size=1, max_size=8)))

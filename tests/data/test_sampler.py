@@ -13,7 +13,7 @@ CASES = {
 }
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(**CASES, parts=st.sampled_from([(4, 1), (4, 2), (4, 4), (12, 3), (64, 8)]))
 def test_ranks_concatenate_to_the_global_batch_whatever_the_world(n_tokens, seq_len, seed, step, parts):
     size, world = parts
@@ -24,7 +24,7 @@ def test_ranks_concatenate_to_the_global_batch_whatever_the_world(n_tokens, seq_
     assert (np.concatenate(ranks) == whole).all()
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(**CASES)
 def test_a_step_does_not_depend_on_the_steps_before(n_tokens, seq_len, seed, step):
     blocks = Blocks(np.arange(n_tokens, dtype=np.uint16), seq_len)
@@ -34,13 +34,13 @@ def test_a_step_does_not_depend_on_the_steps_before(n_tokens, seq_len, seed, ste
     assert (used.batch(step) == Sampler(blocks, 4, seed).batch(step)).all()
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(n=st.integers(1, 60), seed=st.integers(0, 2**31), epoch=st.integers(0, 5))
 def test_every_example_comes_once_per_epoch(n, seed, epoch):
     assert sorted(EpochOrder(n, seed).take(epoch * n, n)) == list(range(n))
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(n=st.integers(1, 20), start=st.integers(0, 100), count=st.integers(0, 90))
 def test_a_stretch_is_its_elements_also_over_epochs_and_beyond_the_corpus(n, start, count):
     order = EpochOrder(n, 3)

@@ -17,7 +17,7 @@ BYTES = ByteTokenizer()
 ANY = st.text(st.characters(exclude_categories=["Cs"]), max_size=60)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(ANY)
 def test_any_text_comes_back(text):
     for tokenizer in (BPE, BYTES):
@@ -26,7 +26,7 @@ def test_any_text_comes_back(text):
         assert (ids < tokenizer.vocab_size).all() and tokenizer.eos_id not in ids
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(ANY)
 def test_bytes_are_the_bytes_and_the_exported_file_agrees(text):
     (ids,) = BYTES.encode([text])

@@ -152,7 +152,7 @@ def test_every_setting_of_a_trial_belongs_to_a_known_factor(task):
         assert factor in FACTORS or key in ("train.step", "train.grad_accum", "train.save_every"), key
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     st.lists(st.sampled_from([{"optim.lr": 0.1}, {"optim.clip": 0.5}, {"train.seed": 5}]), max_size=3), st.booleans()
 )

@@ -70,7 +70,7 @@ def close(x, y, tolerance):
     return (x - y).norm() <= tolerance * (y.norm() + 1e-12)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     kind=st.sampled_from(KINDS),
     steps=st.integers(1, 40),

@@ -132,7 +132,7 @@ def test_every_synthetic_task_has_a_solver():
 
 
 @pytest.mark.parametrize("name", SOLVERS)
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(data=st.data())
 def test_every_answer_follows_from_its_prompt(name, data):
     args = data.draw(st.fixed_dictionaries(HARD[name]))

@@ -69,7 +69,7 @@ def test_a_state_that_is_not_exact_is_not_used(exported, monkeypatch):
     assert not ours.reuses
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(
     st.lists(
         st.tuples(st.lists(st.integers(0, 255), min_size=1, max_size=40), st.lists(st.integers(0, 255), min_size=1)),
