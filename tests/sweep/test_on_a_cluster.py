@@ -21,6 +21,8 @@ pytestmark = pytest.mark.timeout(400)
 
 NODES = """
 import sys, time, ray
+from attnlab.sweep.cluster import show_token
+show_token()
 ray.init(address=sys.argv[1], logging_level="ERROR", log_to_driver=False)
 end = time.monotonic() + 120
 while sum(node["Alive"] for node in ray.nodes()) < int(sys.argv[2]):
