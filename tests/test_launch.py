@@ -18,7 +18,7 @@ def files(tiny, tmp_path):
     """Two sweep files around the tiny trial, `a` (arms gla, both) and `b` (arms standard, both)."""
     search = {"space": {"optim.lr": {"loguniform": [1e-4, 1e-1]}}, "trials": 2, "asha": {"grace_steps": 4}}
     trees = {
-        "a": {"name": "a", "trial": tiny, "arms": {"gla": {}, "both": {"optim.lr": 0.02}}, "search": search},
+        "a": {"name": "a", "trial": tiny, "arms": {"gla": {}, "both": {"model.n_heads": 4}}, "search": search},
         "b": {"name": "b", "trial": tiny, "arms": {"standard": {"model.mixer": "standard"}, "both": {}}},
     }
     for name, tree in trees.items():

@@ -18,7 +18,7 @@ HERE = Path(__file__).parent
 class Breaks(torch.nn.Module):
     def __init__(self, d_model: int, how: str):
         super().__init__()
-        self.w = torch.nn.Linear(d_model, d_model)
+        self.add_module(f"w_{how}", torch.nn.Linear(d_model, d_model))  # no two ways are the same model
         self.how, self.calls = how, 0
 
     def forward(self, hidden_states, **extra):
@@ -29,7 +29,7 @@ class Breaks(torch.nn.Module):
                 self.again = mark.exists()
                 mark.touch()
                 getattr(self, self.how)()
-        return self.w(hidden_states), None, None
+        return self.get_submodule(f"w_{self.how}")(hidden_states), None, None
 
     def segfault(self):
         ctypes.string_at(0)  # a null pointer, read

@@ -24,7 +24,7 @@ def lines_of(board):
 def test_edges_are_said_while_it_runs_and_each_line_once(tmp_path):
     sweep = sweep_of(search={"space": {"optim.lr": {"choice": [0.001, 0.01, 0.1]}}, "trials": 3})
     found = results_of(play(SweepDir(tmp_path / "study"), sweep, lambda job: job["settings"]["optim.lr"]))
-    board = Board(sweep, sweep.total_trials, sweep.total_steps, {}, FOUND)
+    board = Board(sweep, sweep.total_trials, sweep.total_steps, {}, guards=FOUND)
     board._console = Console(file=io.StringIO(), width=300)
     board.note(notes(standings(sweep, [], {}, FOUND)))
     assert lines_of(board) == ["note: warning: params: arms differ", "note: unsure: c: not compared"]
@@ -37,7 +37,7 @@ def test_edges_are_said_while_it_runs_and_each_line_once(tmp_path):
 def test_in_a_terminal_they_stand_below_the_table(tmp_path):
     sweep = sweep_of(search={"space": {"optim.lr": {"choice": [0.001, 0.01, 0.1]}}, "trials": 3})
     found = results_of(play(SweepDir(tmp_path / "study"), sweep, lambda job: job["settings"]["optim.lr"]))
-    board = Board(sweep, sweep.total_trials, sweep.total_steps, {}, FOUND)
+    board = Board(sweep, sweep.total_trials, sweep.total_steps, {}, guards=FOUND)
     console = Console(file=io.StringIO(), width=300, force_terminal=True)
 
     class Live:
