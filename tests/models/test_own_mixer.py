@@ -1,4 +1,4 @@
-"""A mixer in a file of the user's: README's example works as printed; what is wrong with one is told in one line."""
+"""A mixer in a file of the user's: the documented example works as printed; what is wrong with one is one line."""
 
 import re
 import sys
@@ -15,8 +15,7 @@ from attnlab.models import build_model, try_mixer
 from attnlab.models.build import build_mixer
 
 torch.set_num_threads(1)
-README = (Path(__file__).parents[2] / "README.md").read_text()
-EXAMPLE = README.partition("### A mixer of your own, whole")[2]
+EXAMPLE = (Path(__file__).parents[2] / "docs/own_mixer.md").read_text()
 FILE, ARMS = (re.search(f"```{kind}\n(.*?)```", EXAMPLE, re.DOTALL)[1] for kind in ("python", "yaml"))
 MINE = {"name": "my_mixer:MyMixer", "expand": 2.0}
 PLAIN = """
@@ -39,7 +38,7 @@ class Mine(nn.Module):
 
 @pytest.fixture
 def beside(tmp_path, monkeypatch):
-    """The working directory holds README's file; what is imported from it is forgotten again."""
+    """The working directory holds the example's file; what is imported from it is forgotten again."""
     (tmp_path / "my_mixer.py").write_text(FILE)
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)

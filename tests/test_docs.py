@@ -1,0 +1,34 @@
+"""The documentation is true where a machine can tell: its sweep file loads, links lead somewhere, the map is whole."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from attnlab.config import load_sweep
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page):
+    for target in re.findall(r"\]\(([^)#]+)", page.read_text()):
+        assert target.startswith("https:") or (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+def test_the_sweep_file_shown_is_one(tmp_path):
+    path = tmp_path / "my_study.yaml"
+    path.write_text(re.search(r"## The sweep file\n\n```yaml\n(.*?)```", README, re.DOTALL)[1])
+    sweep = load_sweep(path)
+    assert set(sweep.arms) == {"attention", "gla", "no_gate", "hybrid"} and sweep.noise.arm == "gla"
+
+
+@pytest.mark.parametrize("folder", ["attnlab", "attnlab/sweep", "bench"])
+def test_the_map_names_every_module(folder):
+    for path in sorted((ROOT / folder).iterdir()):
+        if path.suffix == ".py" and not path.name.startswith("_"):
+            assert re.search(rf"\b{path.name}\b", README), path
+        elif (path / "__init__.py").exists():
+            assert f"  {path.name}/" in README, path
