@@ -64,12 +64,12 @@ def cluster(address: str | None, sweep: Sweep, need: sharing.Need) -> Iterator[t
     log, level = logging.getLogger("ray"), logging.getLogger("ray").level
     try:
         if address:
-            show_token()
             ray.init(address=address, **quiet)
         elif not theirs:
             ray.init("local", include_dashboard=False, **quiet)  # not whatever cluster happens to be up here
     except (ConnectionError, RuntimeError, ValueError) as error:
-        raise EngineError(f"--address {address}: {str(error).splitlines()[0]}") from None
+        hint = "" if "RAY_AUTH_MODE" in os.environ else "; if the cluster asks for a token, set RAY_AUTH_MODE=token"
+        raise EngineError(f"--address {address}: {str(error).splitlines()[0]}{hint}") from None
     try:
         log.setLevel(logging.ERROR)
         to_come = coming() if address or theirs else Coming()
@@ -82,15 +82,6 @@ def cluster(address: str | None, sweep: Sweep, need: sharing.Need) -> Iterator[t
         log.setLevel(level)
         if not theirs:
             ray.shutdown()
-
-
-def show_token() -> None:
-    """Have Ray show the token of the home folder to the cluster, if there is one: by itself it does so for `auto`, and
-    with an URL a cluster that asks for one would seem not to answer."""
-    from ray._private.authentication import authentication_token_setup as tokens
-
-    logging.getLogger(tokens.__name__).setLevel(logging.ERROR)  # it tells that it does
-    tokens.maybe_enable_token_auth_if_token_available(warn_if_disabled=False)
 
 
 def room(sweep: Sweep, need: sharing.Need, have: Mapping[str, float], to_come: Coming) -> tuple[Any, int]:

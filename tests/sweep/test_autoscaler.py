@@ -10,6 +10,7 @@ import tempfile
 
 import psutil
 import pytest
+from ray.autoscaler._private.fake_multi_node.node_provider import FAKE_HEAD_NODE_ID, FAKE_HEAD_NODE_TYPE
 
 from attnlab.check import checked
 from attnlab.sweep import sharing
@@ -17,7 +18,7 @@ from attnlab.sweep.cluster import room
 from attnlab.sweep.coming import HEAD, Coming, NodeType, of_config
 from attnlab.sweep.errors import EngineError
 from tests.contract import check_folder
-from tests.sweep.test_on_a_cluster import NODES
+from tests.sweep.test_on_a_cluster import NODES, no_token  # noqa: F401
 
 
 def test_what_could_come_is_counted_from_the_node_types():
@@ -54,12 +55,17 @@ def autoscaled(tmp_path):
         "max_workers": 2,
         "idle_timeout_minutes": 5,
         "upscaling_speed": 10.0,
-        "provider": {"type": "fake_multinode", "head_node_id": "f" * 56},
+        "provider": {
+            "type": "fake_multinode",
+            "gcs_address": f"127.0.0.1:{port}",
+            "disable_node_updaters": True,  # no ssh
+            "disable_launch_config_check": True,
+        },
         "available_node_types": {
-            "head": {"resources": {"CPU": 0}, "node_config": {}, "max_workers": 0},
+            FAKE_HEAD_NODE_TYPE: {"resources": {"CPU": 0}, "node_config": {}, "max_workers": 0},
             "worker": {"resources": {"CPU": 2}, "node_config": {}, "min_workers": 0, "max_workers": 2},
         },
-        "head_node_type": "head",
+        "head_node_type": FAKE_HEAD_NODE_TYPE,
         "auth": {},
         "file_mounts": {},
         "cluster_synced_files": [],
@@ -82,7 +88,7 @@ def autoscaled(tmp_path):
         **os.environ,
         "AUTOSCALER_UPDATE_INTERVAL_S": "1",
         "RAY_FAKE_CLUSTER": "1",
-        "RAY_OVERRIDE_NODE_ID_FOR_TESTING": "f" * 56,
+        "RAY_OVERRIDE_NODE_ID_FOR_TESTING": FAKE_HEAD_NODE_ID,
         "ATTNLAB_TEST": marker,
     }
     with (tmp_path / "head.log").open("w") as log:

@@ -21,8 +21,6 @@ pytestmark = pytest.mark.timeout(400)
 
 NODES = """
 import sys, time, ray
-from attnlab.sweep.cluster import show_token
-show_token()
 ray.init(address=sys.argv[1], logging_level="ERROR", log_to_driver=False)
 end = time.monotonic() + 120
 while sum(node["Alive"] for node in ray.nodes()) < int(sys.argv[2]):
@@ -44,6 +42,12 @@ for _ in range(60):
     time.sleep(0.5)
 print(json.dumps([groups, alive, free]))
 """
+
+
+@pytest.fixture(autouse=True)
+def no_token(monkeypatch):
+    """Whether this home folder has a token or not: `ray start` would ask for one that it finds."""
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
 
 
 @pytest.fixture
@@ -177,7 +181,8 @@ def bare(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_cluster_without_our_code_is_sent_it_and_the_users_mixers(write_sweep, launch, bare, tmp_path):
+def test_a_cluster_without_our_code_is_sent_it_and_the_users_mixers(write_sweep, launch, bare, tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(tmp_path))  # for the reading of the results, here
     address, shared = bare
     (tmp_path / "mine.py").write_text(
         "import torch\n\n\nclass Mine(torch.nn.Module):\n"
