@@ -116,6 +116,7 @@ def all_of(mixer: str) -> dict[tuple[str, str], dict]:
 
 
 @pytest.mark.timeout(1200)
+@pytest.mark.xdist_group("fla")  # compared once, all together
 @pytest.mark.parametrize(("mixer", "case"), FAST)
 def test_one_of_each_family_equals_flas_kernels(mixer, case):
     check(mixer, case, fast()[mixer, case])

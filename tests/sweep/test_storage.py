@@ -35,7 +35,7 @@ def download(uri, to):
 
 
 def test_a_sweep_to_s3_survives_its_launcher_and_its_machine(write_sweep, launch, tmp_path, s3, machine, tiny):
-    trial = merge(tiny, {"train": {"max_steps": 300, "eval_every": 10, "save_every": 20}})
+    trial = merge(tiny, {"train": {"max_steps": 600, "eval_every": 20, "save_every": 40}})
     search = {"space": {"optim.lr": {"loguniform": [1e-3, 1e-1]}}, "trials": 3}
     path = write_sweep(trial=trial, search=search, confirm={"seeds": [7]})
     where, marker = Store.open(join(s3, "study")), str(tmp_path)
@@ -43,9 +43,10 @@ def test_a_sweep_to_s3_survives_its_launcher_and_its_machine(write_sweep, launch
 
     def in_the_middle():
         names = where.list()
-        ended = [n for n in names if n.endswith("/results.json")]
-        begun = {n.partition("/checkpoints/")[0] for n in names if n.endswith("/.whole")}
-        return len(ended) >= 2 and begun - {n.rpartition("/")[0] for n in ended}
+        ended = {n.rpartition("/")[0] for n in names if n.endswith("/results.json")}
+        saved = [n.removesuffix("/.whole").partition("/checkpoints/step_") for n in names if n.endswith("/.whole")]
+        saved = [(trial, int(step)) for trial, at, step in saved if at]
+        return ended and any(trial not in ended and step < 200 for trial, step in saved)  # 400 steps to go
 
     wait_until(in_the_middle)
     os.kill(first.pid, signal.SIGKILL)
