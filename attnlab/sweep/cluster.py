@@ -6,8 +6,9 @@ import logging
 import os
 import socket
 import sys
+import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -35,53 +36,111 @@ ENVIRONMENT = {
     "TUNE_GLOBAL_CHECKPOINT_S": "86400",
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
 }
+QUIET: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
 PROBE_S = 5.0
 
 
-@contextmanager
-def cluster(address: str | None, sweep: Sweep, need: sharing.Need) -> Iterator[tuple[Any, int]]:
-    """Ray, up: the process's, one of our own, which ends with us, or a cluster's. Yields a slot's shape and how many to
-    start.
+class Local:
+    """Ray of our own on this machine, ended with the context. It starts in a thread, on the second core, while the
+    launcher imports and checks. The thread stays as long as Ray does, whose processes die with the one that started
+    them (PR_SET_PDEATHSIG means the thread)."""
 
-    `need`: the largest trial's, which says how many of them share a GPU.
+    def __init__(self) -> None:
+        self._error: BaseException | None = None
+        self._up, self._over = threading.Event(), threading.Event()
+        self._thread = threading.Thread(target=self._run, name="ray", daemon=True)
+
+    def _run(self) -> None:
+        try:
+            _imported().init("local", include_dashboard=False, **QUIET)  # not whatever cluster happens to be up here
+        except BaseException as error:  # raised where it is waited for
+            self._error = error
+        self._up.set()
+        self._over.wait()
+
+    def __enter__(self) -> Local:
+        self._thread.start()
+        return self
+
+    def up(self) -> None:
+        """Wait for it. Raises what its start raised."""
+        self._up.wait()
+        if self._error:
+            raise self._error
+
+    def __exit__(self, *error: Any) -> None:
+        self._up.wait()
+        import ray
+
+        ray.shutdown()
+        self._over.set()
+        self._thread.join()
+
+
+def early(address: str | None) -> AbstractContextManager[Local | None]:
+    """Ray of our own, coming up, for `cluster`; None where the sweep is to run on another: the address's, or this
+    process's, whose user goes on with it."""
+    return nullcontext() if address or _connected() else Local()
+
+
+@contextmanager
+def cluster(
+    address: str | None, sweep: Sweep, need: sharing.Need, local: Local | None = None
+) -> Iterator[tuple[Any, int]]:
+    """Ray, up: the process's, one of our own, or a cluster's. Yields a slot's shape and how many to start.
+
+    `need`: the largest trial's, which says how many of them share a GPU. `local`: what `early` gave, if it was asked.
 
     Raises:
         EngineError: nobody answers, or not one slot fits.
     """
-    theirs = "ray" in sys.modules and sys.modules["ray"].is_initialized()  # the caller's, who goes on with it
-    if theirs and address:
-        raise EngineError(f"--address {address}: this process is connected to Ray already; leave the address out")
-    if address and address != "auto":
-        _knock(address)
+    with nullcontext(local) if local else early(address) as ours:
+        ours.up() if ours else _connect(address)
+        import ray
+
+        from attnlab.sweep import shipping
+
+        log, level = logging.getLogger("ray"), logging.getLogger("ray").level
+        try:
+            log.setLevel(logging.ERROR)
+            to_come = Coming() if ours else coming()
+            if address and (env := shipping.needed(sweep, ray.nodes(), to_come.autoscaled)):
+                ray.shutdown()
+                ray.init(address=address, runtime_env=env, **QUIET)
+            have = to_come.most_at_once(ray.nodes()) if to_come.types else ray.cluster_resources()
+            yield room(sweep, need, have, to_come)
+        finally:
+            log.setLevel(level)
+            if address:
+                ray.shutdown()
+
+
+def _connected() -> bool:
+    return "ray" in sys.modules and sys.modules["ray"].is_initialized()
+
+
+def _imported() -> Any:
     for key, value in ENVIRONMENT.items():
         os.environ.setdefault(key, value)
     logging.getLogger("ray.widgets.util").setLevel(logging.ERROR)  # it asks notebooks for widgets
     import ray
 
-    from attnlab.sweep import shipping
+    return ray
 
-    quiet = {"log_to_driver": False, "logging_level": "ERROR"}
-    log, level = logging.getLogger("ray"), logging.getLogger("ray").level
+
+def _connect(address: str | None) -> None:
+    """To the cluster at the address; without one, this process is connected already."""
+    if address and _connected():
+        raise EngineError(f"--address {address}: this process is connected to Ray already; leave the address out")
+    if address and address != "auto":
+        _knock(address)
+    ray = _imported()
     try:
         if address:
-            ray.init(address=address, **quiet)
-        elif not theirs:
-            ray.init("local", include_dashboard=False, **quiet)  # not whatever cluster happens to be up here
+            ray.init(address=address, **QUIET)
     except (ConnectionError, RuntimeError, ValueError) as error:
         hint = "" if "RAY_AUTH_MODE" in os.environ else "; if the cluster asks for a token, set RAY_AUTH_MODE=token"
         raise EngineError(f"--address {address}: {str(error).splitlines()[0]}{hint}") from None
-    try:
-        log.setLevel(logging.ERROR)
-        to_come = coming() if address or theirs else Coming()
-        if address and (env := shipping.needed(sweep, ray.nodes(), to_come.autoscaled)):
-            ray.shutdown()
-            ray.init(address=address, runtime_env=env, **quiet)
-        have = to_come.most_at_once(ray.nodes()) if to_come.types else ray.cluster_resources()
-        yield room(sweep, need, have, to_come)
-    finally:
-        log.setLevel(level)
-        if not theirs:
-            ray.shutdown()
 
 
 def room(sweep: Sweep, need: sharing.Need, have: Mapping[str, float], to_come: Coming) -> tuple[Any, int]:

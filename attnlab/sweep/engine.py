@@ -18,7 +18,7 @@ from attnlab.standings import Leaderboard, notes, standings
 from attnlab.store import StoreError
 from attnlab.sweep import sharing
 from attnlab.sweep.board import say
-from attnlab.sweep.cluster import cluster, probe
+from attnlab.sweep.cluster import cluster, early, probe
 from attnlab.sweep.errors import EngineError, SweepStopped
 from attnlab.sweep.folder import opened
 from attnlab.sweep.interrupt import Interrupts
@@ -79,27 +79,31 @@ def run(
         place.check()
     except StoreError as error:
         raise EngineError(f"--results {error}") from None
-    tasks = prepared(sweep)
-    need, baselines = sharing.largest(sweep, tasks), next(iter(tasks.values())).baselines()
-    facts = Facts(need, baselines, guards.examine(sweep, tasks))
-    with Interrupts(own_process) as interrupts, cluster(address, sweep, need) as (shape, slots):
-        from attnlab.kernels import warm
-        from attnlab.sweep import warmup
+    with Interrupts(own_process) as interrupts, early(address) as local:
+        facts = _examined(sweep)
+        with cluster(address, sweep, facts.need, local) as (shape, slots):
+            from attnlab.kernels import warm
+            from attnlab.sweep import warmup
 
-        cache = warm.directory(kernel_cache, results)
-        probe(sweep, place, shape, cache if shape.gpus else None, address is None)
-        if shape.gpus:  # with `auto` it is only known now
-            if problems := [p for arm in sweep.arms for p in precision_problems(sweep.trial_of(arm), arm)]:
-                raise SweepError(problems)
-            warmup.before_slots(sweep, cache)
-        folder.path.mkdir(parents=True, exist_ok=True)
-        runs.write_text(folder.sweep_file, dump(sweep))
-        try:
-            place.push(folder.sweep_file)
-            board = _search(sweep, place, shape, slots, facts, cache, interrupts)
-        except StoreError as error:
-            raise SweepStopped(f"{error}; what was published is kept, and --resume goes on") from error
-    return board
+            cache = warm.directory(kernel_cache, results)
+            probe(sweep, place, shape, cache if shape.gpus else None, address is None)
+            if shape.gpus:  # with `auto` it is only known now
+                if problems := [p for arm in sweep.arms for p in precision_problems(sweep.trial_of(arm), arm)]:
+                    raise SweepError(problems)
+                warmup.before_slots(sweep, cache)
+            folder.path.mkdir(parents=True, exist_ok=True)
+            runs.write_text(folder.sweep_file, dump(sweep))
+            try:
+                place.push(folder.sweep_file)
+                return _search(sweep, place, shape, slots, facts, cache, interrupts)
+            except StoreError as error:
+                raise SweepStopped(f"{error}; what was published is kept, and --resume goes on") from error
+
+
+def _examined(sweep: Sweep) -> Facts:
+    tasks = prepared(sweep)
+    baselines = next(iter(tasks.values())).baselines()
+    return Facts(sharing.largest(sweep, tasks), baselines, guards.examine(sweep, tasks))
 
 
 def _search(
@@ -124,6 +128,7 @@ def _search(
 
     folder = place.folder
     search = ArmSearch(sweep, folder, place)
+    search.most = count  # until slots train: what is drawn ahead costs a process, and they are what is waited for
     pool = Pool.options(scheduling_strategy=here()).remote(sweep.resources.node_wait_s)  # type: ignore[attr-defined]
     asha = ArmAsha(sweep, mark=pool.mark.remote)
     search.replay(asha)

@@ -33,6 +33,7 @@ class ArmSearch(Transient, Searcher):
         self._sweep, self._folder, self._mirror = sweep, folder, mirror or Mirror(folder)
         self._live: dict[str, Job] = {}
         self._extension: Extension | None = None  # not known yet
+        self.most: int | None = None  # trials at once; None: as many as Tune asks for
 
     def replay(self, asha: ArmAsha) -> None:
         """Rebuild the brackets from what earlier sessions reported."""
@@ -45,6 +46,8 @@ class ArmSearch(Transient, Searcher):
 
     def suggest(self, trial_id: str) -> Any:
         """The next job as Tune's config; None: ask again later; FINISHED: there is none to come."""
+        if self.most is not None and len(self._live) >= self.most:
+            return None
         settled = self._settle()
         order = {name: i for i, name in enumerate(self.arms)}
         for arm in sorted(self.arms.values(), key=lambda a: (not a.begins, a.issued, order[a.name])):

@@ -71,10 +71,12 @@ class Watch(Transient, tune.Callback):
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
     ) -> None:
+        self._search.most = None
         self._board.reported(_job(trial), result)
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         job = _job(trial)
+        self._search.most = None
         self._board.ended(job, self._search.arms[job.arm].ended[job.trial_id])
         self._stale = True
         self._write_in_time()
