@@ -15,6 +15,8 @@ from analysis.report import write_report
 from analysis.select import select
 from attnlab.config import Trial
 
+pytestmark = pytest.mark.xdist_group("efficiency")  # measured once
+
 
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory):
