@@ -10,158 +10,45 @@ Neither torch nor ray is imported.
 
 from __future__ import annotations
 
-import difflib
-import hashlib
-import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from math import prod
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, field_validator, model_validator
+from pydantic import Field, PositiveInt, field_validator, model_validator
 
 from attnlab.space import Dimension, parse
+from attnlab.trees import SweepError, did_you_mean, expand, merge, nest
+from attnlab.trial import Config, MixerConfig, ModelConfig, OptimConfig, TaskConfig, TrainConfig, Trial
+
+__all__ = [
+    "AshaConfig",
+    "BudgetConfig",
+    "Config",
+    "ConfirmConfig",
+    "MixerConfig",
+    "ModelConfig",
+    "NoiseConfig",
+    "OptimConfig",
+    "RankConfig",
+    "ResourcesConfig",
+    "SearchConfig",
+    "Sweep",
+    "SweepError",
+    "TaskConfig",
+    "TrainConfig",
+    "Trial",
+    "did_you_mean",
+    "expand",
+    "load_sweep",
+    "merge",
+    "nest",
+    "trial_part",
+]
 
 NOISE_SEED = 10_000  # the first seed of `noise`
 ARM_ONLY = ("search", "differs")  # what an arm may say beside its trial
-
-
-class Config(BaseModel):
-    """Base of every node: unknown keys are errors, values never change after construction."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=False)
-
-
-class MixerConfig(BaseModel):
-    """One layer's sequence mixer: its name in the table (or `package.module:Class`) and arguments of its own."""
-
-    model_config = ConfigDict(extra="allow", frozen=True)
-    name: str
-
-    @property
-    def args(self) -> dict[str, Any]:
-        """Everything beside the name, as given."""
-        return dict(self.model_extra or {})
-
-    def __str__(self) -> str:
-        """`gla`, or `standard (window 256)`."""
-        args = ", ".join(f"{key} {value}" for key, value in self.args.items())
-        return f"{self.name} ({args})" if args else self.name
-
-
-class ModelConfig(Config):
-    """A pre-norm decoder; only `mixer` differs between arms that compare mixers."""
-
-    d_model: PositiveInt = 128
-    n_layers: PositiveInt = 2
-    n_heads: PositiveInt = 4
-    d_ff: PositiveInt | None = Field(None, description="MLP width; absent: 8/3 d_model (swiglu) or 4 d_model (gelu)")
-    mlp: Literal["swiglu", "gelu", "none"] = "swiglu"
-    tie_embeddings: bool = False
-    dropout: float = Field(0.0, ge=0.0, lt=1.0)
-    mixer: tuple[MixerConfig, ...] = (MixerConfig(name="standard"),)
-
-    @field_validator("mixer", mode="before")
-    @classmethod
-    def _mixer_forms(cls, value: Any) -> Any:
-        """Accept `gla`, `{name: gla, ...}` or a list of either (a pattern repeated over the layers)."""
-        forms = value if isinstance(value, (list, tuple)) else [value]
-        if not forms:
-            raise ValueError("an empty pattern; name at least one mixer")
-        return tuple({"name": form} if isinstance(form, str) else form for form in forms)
-
-    def mixer_at(self, layer: int) -> MixerConfig:
-        """The mixer of layer `layer` (0-based): the pattern repeats over the layers."""
-        return self.mixer[layer % len(self.mixer)]
-
-    @property
-    def places(self) -> str:
-        """Where each mixer of a pattern stands: `layers 0, 1, 3: gla; layer 2: standard (window 256)`; "" for one."""
-        layers: dict[str, list[str]] = {}
-        for layer in range(self.n_layers):
-            layers.setdefault(str(self.mixer_at(layer)), []).append(str(layer))
-        each = (f"layer{'s' * (len(at) > 1)} {', '.join(at)}: {mixer}" for mixer, at in layers.items())
-        return "; ".join(each) if len(layers) > 1 else ""
-
-
-class TaskConfig(BaseModel):
-    """What is learnt: a task's name, the training length, and settings of the task's own."""
-
-    model_config = ConfigDict(extra="allow", frozen=True)
-    name: str = "text"
-    seq_len: PositiveInt = 256
-
-    @property
-    def args(self) -> dict[str, Any]:
-        """Everything beside the name, `seq_len` included, as keyword arguments of the task."""
-        return {"seq_len": self.seq_len, **(self.model_extra or {})}
-
-
-class OptimConfig(Config):
-    """The optimizer and its learning-rate schedule; one `lr` serves Muon's and AdamW's groups alike (see optim.py)."""
-
-    name: Literal["adamw", "muon"] = "adamw"
-    lr: float = Field(3e-3, gt=0.0)
-    weight_decay: float = Field(0.1, ge=0.0)
-    beta1: float = Field(0.9, ge=0.0, lt=1.0)
-    beta2: float = Field(0.95, ge=0.0, lt=1.0)
-    momentum: float = Field(0.95, ge=0.0, lt=1.0, description="Muon's")
-    warmup: float = Field(0.05, ge=0.0, description="below 1: a fraction of max_steps; from 1 on: optimizer steps")
-    schedule: Literal["cosine", "linear", "wsd", "constant"] = "cosine"
-    decay: float = Field(
-        0.2, gt=0.0, le=1.0, description="wsd: the fraction of max_steps the final decay takes, of a rung its branch's"
-    )
-    min_lr_ratio: float = Field(0.1, ge=0.0, le=1.0, description="the rate at the last step, relative to lr")
-    clip: float | None = Field(1.0, gt=0.0, description="largest global gradient norm; null: no clipping")
-
-    def decay_start(self, max_steps: int) -> int:
-        """wsd: the last step before the final decay."""
-        return max_steps - round(self.decay * max_steps)
-
-
-class TrainConfig(Config):
-    """Length and pace. Steps are optimizer steps; `batch_size` is sequences per step over all workers."""
-
-    max_steps: PositiveInt = 1000
-    batch_size: PositiveInt = 16
-    grad_accum: PositiveInt = Field(1, description="micro-batches a step's batch is split into, on each worker")
-    eval_every: PositiveInt = Field(100, description="steps between validations; every validation is a report")
-    save_every: PositiveInt | None = Field(None, description="steps between checkpoints; absent: at every report")
-    precision: Literal["auto", "bf16", "fp32"] = "auto"
-    step: Literal["auto", "captured", "compiled", "eager"] = Field("auto", description="how a step is run; see step.py")
-    seconds: float | None = Field(
-        None, gt=0.0, description="of training, validation apart, after which it ends, at max_steps at the latest"
-    )
-    seed: int = Field(0, ge=0)
-
-    @property
-    def save_every_steps(self) -> int:
-        """Steps between checkpoints, resolved."""
-        return self.save_every or self.eval_every
-
-
-class Trial(Config):
-    """Everything that determines one training run's result, and nothing else."""
-
-    model: ModelConfig = ModelConfig()
-    task: TaskConfig = TaskConfig()
-    optim: OptimConfig = OptimConfig()
-    train: TrainConfig = TrainConfig()
-
-    @property
-    def digest(self) -> str:
-        """10 hexadecimal digits of SHA-256 over the canonical JSON of the trial, but for `train.step`, which says how
-        and not what is computed."""
-        unsaid = {"step"} | ({"seconds"} if self.train.seconds is None else set())
-        tree = self.model_dump(mode="json", exclude={"train": unsaid})
-        text = json.dumps(tree, sort_keys=True, separators=(",", ":"))
-        return hashlib.sha256(text.encode()).hexdigest()[:10]
-
-    @property
-    def tokens_per_step(self) -> int:
-        """Tokens the model reads per optimizer step."""
-        return self.train.batch_size * self.task.seq_len
 
 
 class AshaConfig(Config):
@@ -405,53 +292,9 @@ class Sweep(Config):
         return self.model_copy(update={"arms": {a: self.arms[a] for a in self.arms if a in arms}, "noise": noise})
 
 
-class SweepError(ValueError):
-    """Everything wrong with a sweep, one line each in `problems`."""
-
-    def __init__(self, problems: Sequence[str]):
-        super().__init__("\n".join(problems))
-        self.problems = list(problems)
-
-
-def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """`; did you mean 'x'?` for a near miss, else the known words, for the end of an error message."""
-    known = list(known)
-    close = difflib.get_close_matches(str(word), known, n=1, cutoff=0.6)
-    return f"; did you mean {close[0]!r}?" if close else f"; one of: {', '.join(map(str, known))}"
-
-
-def nest(key: str, value: Any) -> dict[str, Any]:
-    """`a.b`, v -> {a: {b: v}}."""
-    for part in reversed(key.split(".")):
-        value = {part: value}
-    return value
-
-
-def expand(tree: Mapping[str, Any]) -> dict[str, Any]:
-    """Dotted keys of `tree` (at its top) as nested mappings; the same key twice is an error."""
-    out: dict[str, Any] = {}
-    for key, value in tree.items():
-        out = merge(out, nest(str(key), value))
-    return out
-
-
 def trial_part(arm: Mapping[str, Any]) -> dict[str, Any]:
     """An arm's tree without what it says beside its trial."""
     return {key: value for key, value in arm.items() if key not in ARM_ONLY}
-
-
-def merge(base: Any, change: Any, key: str = "") -> Any:
-    """`change` over `base`, mappings merged key by key. A mixer or task that names itself replaces the old one whole:
-    the arguments of another mixer would be meaningless to it."""
-    if key == "mixer" and isinstance(base, str):
-        base = {"name": base}
-    if not isinstance(base, Mapping) or not isinstance(change, Mapping):
-        return change
-    if key in ("mixer", "task") and change.get("name", base.get("name")) != base.get("name"):
-        return dict(change)
-    if key == "mixer" and "name" in change:
-        return dict(change)
-    return {**base, **{name: merge(base.get(name), value, name) for name, value in change.items()}}
 
 
 def load_sweep(

@@ -4,7 +4,7 @@ import ast
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-LIGHT = {"config", "space", "runs", "sweepfile", "standings", "check", "store", "mirror"}
+LIGHT = {"config", "trial", "trees", "space", "runs", "sweepfile", "standings", "check", "store", "mirror"}
 PURE = {"torch", "ray", "fla", "transformers"}
 
 

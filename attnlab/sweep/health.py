@@ -2,7 +2,7 @@
 
 a worker that trains    its `Pulse` counts steps and tells the mailbox every few seconds; `Vital` is the clock there
 one that hangs          `Pulse` says where it stands; the mailbox kills the group, which its TorchTrainer restarts
-one that dies           a signal's traceback is kept by `Crash` for the next process; `Obituary` tells what Ray saw
+one that dies           a signal's traceback is kept by `Crash` for the next process; `obituary` tells what Ray saw
 one that is cut off     ends itself (FENCE_S), before another worker is given its trial (LOST_S)
 """
 
@@ -21,7 +21,6 @@ from typing import Any
 import ray
 import ray._private.worker
 import ray.exceptions
-from ray.train import UserCallback
 
 BEAT_S = 5.0  # between two signs of life, at most
 FIRST_STEP_S = 6 * 3600.0  # a worker may take to its first step: no data or kernels take as long
@@ -137,29 +136,3 @@ class Crash:
         faulthandler.disable()
         self._file.close()
         self._path.unlink(missing_ok=True)
-
-
-class Obituary(UserCallback):
-    """In a TorchTrainer's controller: tells the slot's mailbox that workers died, and of what as far as Ray knows."""
-
-    def __init__(self, box: Any):
-        self._box = box
-
-    def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:
-        ray.get(self._box.died.remote(cause(next(iter(worker_exceptions.values())))))
-
-
-def cause(error: BaseException) -> str:
-    """What a worker died of, on one line. Ray knows a node's death and an exception, and of a process that died by
-    itself only that it is gone."""
-    error = getattr(error, "health_check_failure", error)
-    if not isinstance(error, ray.exceptions.RayActorError):
-        return "".join(traceback.format_exception_only(error)).strip()
-    said = str(error)
-    if "connection error code" in said:
-        return (
-            "its process ended without a word: killed (SIGKILL; the kernel does so where memory runs out), or left by "
-            "os._exit"
-        )
-    lines = [line.strip() for line in said.splitlines() if line.strip()]
-    return next((line for line in lines if "died" in line and not line.endswith("this task.")), lines[-1])

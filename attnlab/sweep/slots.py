@@ -26,8 +26,8 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from attnlab.config import ResourcesConfig
 from attnlab.mirror import Mirror
 from attnlab.sweep import nodes
-from attnlab.sweep.health import Obituary
 from attnlab.sweep.mailbox import Mailbox
+from attnlab.sweep.obituary import Obituary
 from attnlab.sweep.worker import work
 
 GUARD_S = 0.5  # how long the guard looks at a time

@@ -14,7 +14,8 @@ import ray.exceptions
 
 from attnlab.config import ResourcesConfig
 from attnlab.sweep import health
-from attnlab.sweep.health import BEAT_S, FIRST_STEP_S, Vital, cause, where
+from attnlab.sweep.health import BEAT_S, FIRST_STEP_S, Vital, where
+from attnlab.sweep.obituary import cause
 
 
 def test_a_worker_may_take_hours_to_its_first_step_and_hang_s_after_it():

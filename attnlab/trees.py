@@ -1,0 +1,51 @@
+"""Trees of settings: dotted keys, merging, and what is said of a word that is not known."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+
+class SweepError(ValueError):
+    """Everything wrong with a sweep, one line each in `problems`."""
+
+    def __init__(self, problems: Sequence[str]):
+        super().__init__("\n".join(problems))
+        self.problems = list(problems)
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """`; did you mean 'x'?` for a near miss, else the known words, for the end of an error message."""
+    known = list(known)
+    close = difflib.get_close_matches(str(word), known, n=1, cutoff=0.6)
+    return f"; did you mean {close[0]!r}?" if close else f"; one of: {', '.join(map(str, known))}"
+
+
+def nest(key: str, value: Any) -> dict[str, Any]:
+    """`a.b`, v -> {a: {b: v}}."""
+    for part in reversed(key.split(".")):
+        value = {part: value}
+    return value
+
+
+def expand(tree: Mapping[str, Any]) -> dict[str, Any]:
+    """Dotted keys of `tree` (at its top) as nested mappings; the same key twice is an error."""
+    out: dict[str, Any] = {}
+    for key, value in tree.items():
+        out = merge(out, nest(str(key), value))
+    return out
+
+
+def merge(base: Any, change: Any, key: str = "") -> Any:
+    """`change` over `base`, mappings merged key by key. A mixer or task that names itself replaces the old one whole:
+    the arguments of another mixer would be meaningless to it."""
+    if key == "mixer" and isinstance(base, str):
+        base = {"name": base}
+    if not isinstance(base, Mapping) or not isinstance(change, Mapping):
+        return change
+    if key in ("mixer", "task") and change.get("name", base.get("name")) != base.get("name"):
+        return dict(change)
+    if key == "mixer" and "name" in change:
+        return dict(change)
+    return {**base, **{name: merge(base.get(name), value, name) for name, value in change.items()}}

@@ -1,0 +1,149 @@
+"""One training run as a frozen tree: model, task, optimizer, training; everything that determines its result.
+
+Neither torch nor ray is imported.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, field_validator
+
+
+class Config(BaseModel):
+    """Base of every node: unknown keys are errors, values never change after construction."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=False)
+
+
+class MixerConfig(BaseModel):
+    """One layer's sequence mixer: its name in the table (or `package.module:Class`) and arguments of its own."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+    name: str
+
+    @property
+    def args(self) -> dict[str, Any]:
+        """Everything beside the name, as given."""
+        return dict(self.model_extra or {})
+
+    def __str__(self) -> str:
+        """`gla`, or `standard (window 256)`."""
+        args = ", ".join(f"{key} {value}" for key, value in self.args.items())
+        return f"{self.name} ({args})" if args else self.name
+
+
+class ModelConfig(Config):
+    """A pre-norm decoder; only `mixer` differs between arms that compare mixers."""
+
+    d_model: PositiveInt = 128
+    n_layers: PositiveInt = 2
+    n_heads: PositiveInt = 4
+    d_ff: PositiveInt | None = Field(None, description="MLP width; absent: 8/3 d_model (swiglu) or 4 d_model (gelu)")
+    mlp: Literal["swiglu", "gelu", "none"] = "swiglu"
+    tie_embeddings: bool = False
+    dropout: float = Field(0.0, ge=0.0, lt=1.0)
+    mixer: tuple[MixerConfig, ...] = (MixerConfig(name="standard"),)
+
+    @field_validator("mixer", mode="before")
+    @classmethod
+    def _mixer_forms(cls, value: Any) -> Any:
+        """Accept `gla`, `{name: gla, ...}` or a list of either (a pattern repeated over the layers)."""
+        forms = value if isinstance(value, (list, tuple)) else [value]
+        if not forms:
+            raise ValueError("an empty pattern; name at least one mixer")
+        return tuple({"name": form} if isinstance(form, str) else form for form in forms)
+
+    def mixer_at(self, layer: int) -> MixerConfig:
+        """The mixer of layer `layer` (0-based): the pattern repeats over the layers."""
+        return self.mixer[layer % len(self.mixer)]
+
+    @property
+    def places(self) -> str:
+        """Where each mixer of a pattern stands: `layers 0, 1, 3: gla; layer 2: standard (window 256)`; "" for one."""
+        layers: dict[str, list[str]] = {}
+        for layer in range(self.n_layers):
+            layers.setdefault(str(self.mixer_at(layer)), []).append(str(layer))
+        each = (f"layer{'s' * (len(at) > 1)} {', '.join(at)}: {mixer}" for mixer, at in layers.items())
+        return "; ".join(each) if len(layers) > 1 else ""
+
+
+class TaskConfig(BaseModel):
+    """What is learnt: a task's name, the training length, and settings of the task's own."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+    name: str = "text"
+    seq_len: PositiveInt = 256
+
+    @property
+    def args(self) -> dict[str, Any]:
+        """Everything beside the name, `seq_len` included, as keyword arguments of the task."""
+        return {"seq_len": self.seq_len, **(self.model_extra or {})}
+
+
+class OptimConfig(Config):
+    """The optimizer and its learning-rate schedule; one `lr` serves Muon's and AdamW's groups alike (see optim.py)."""
+
+    name: Literal["adamw", "muon"] = "adamw"
+    lr: float = Field(3e-3, gt=0.0)
+    weight_decay: float = Field(0.1, ge=0.0)
+    beta1: float = Field(0.9, ge=0.0, lt=1.0)
+    beta2: float = Field(0.95, ge=0.0, lt=1.0)
+    momentum: float = Field(0.95, ge=0.0, lt=1.0, description="Muon's")
+    warmup: float = Field(0.05, ge=0.0, description="below 1: a fraction of max_steps; from 1 on: optimizer steps")
+    schedule: Literal["cosine", "linear", "wsd", "constant"] = "cosine"
+    decay: float = Field(
+        0.2, gt=0.0, le=1.0, description="wsd: the fraction of max_steps the final decay takes, of a rung its branch's"
+    )
+    min_lr_ratio: float = Field(0.1, ge=0.0, le=1.0, description="the rate at the last step, relative to lr")
+    clip: float | None = Field(1.0, gt=0.0, description="largest global gradient norm; null: no clipping")
+
+    def decay_start(self, max_steps: int) -> int:
+        """wsd: the last step before the final decay."""
+        return max_steps - round(self.decay * max_steps)
+
+
+class TrainConfig(Config):
+    """Length and pace. Steps are optimizer steps; `batch_size` is sequences per step over all workers."""
+
+    max_steps: PositiveInt = 1000
+    batch_size: PositiveInt = 16
+    grad_accum: PositiveInt = Field(1, description="micro-batches a step's batch is split into, on each worker")
+    eval_every: PositiveInt = Field(100, description="steps between validations; every validation is a report")
+    save_every: PositiveInt | None = Field(None, description="steps between checkpoints; absent: at every report")
+    precision: Literal["auto", "bf16", "fp32"] = "auto"
+    step: Literal["auto", "captured", "compiled", "eager"] = Field("auto", description="how a step is run; see step.py")
+    seconds: float | None = Field(
+        None, gt=0.0, description="of training, validation apart, after which it ends, at max_steps at the latest"
+    )
+    seed: int = Field(0, ge=0)
+
+    @property
+    def save_every_steps(self) -> int:
+        """Steps between checkpoints, resolved."""
+        return self.save_every or self.eval_every
+
+
+class Trial(Config):
+    """Everything that determines one training run's result, and nothing else."""
+
+    model: ModelConfig = ModelConfig()
+    task: TaskConfig = TaskConfig()
+    optim: OptimConfig = OptimConfig()
+    train: TrainConfig = TrainConfig()
+
+    @property
+    def digest(self) -> str:
+        """10 hexadecimal digits of SHA-256 over the canonical JSON of the trial, but for `train.step`, which says how
+        and not what is computed."""
+        unsaid = {"step"} | ({"seconds"} if self.train.seconds is None else set())
+        tree = self.model_dump(mode="json", exclude={"train": unsaid})
+        text = json.dumps(tree, sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()[:10]
+
+    @property
+    def tokens_per_step(self) -> int:
+        """Tokens the model reads per optimizer step."""
+        return self.train.batch_size * self.task.seq_len
