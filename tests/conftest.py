@@ -14,14 +14,9 @@ settings.register_profile("attnlab", deadline=None, derandomize=True, suppress_h
 settings.load_profile("attnlab")
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items):
-    """With `-n`, one process runs all tests that start sweeps, and begins with them: they take longest, and two at once
-    would only slow each other down."""
-    sweeps = {item for item in items if "launch" in getattr(item, "fixturenames", ())}
-    for item in sweeps:
-        item.add_marker(pytest.mark.xdist_group("sweeps"))
-    items.sort(key=lambda item: item not in sweeps)
+    """Tests that start sweeps come first: they take longest, and what is short fills the processes up at the end."""
+    items.sort(key=lambda item: "launch" not in getattr(item, "fixturenames", ()))
 
 
 @pytest.fixture(autouse=True)

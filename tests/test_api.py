@@ -75,7 +75,6 @@ def test_a_sweep_is_found_by_path_tree_or_as_it_is(tiny, tmp_path, monkeypatch):
         run_sweep(ran[0], tmp_path, plain=True)
 
 
-@pytest.mark.xdist_group("sweeps")
 def test_readmes_example_runs_as_it_stands(tmp_path):
     """A script without a guard, in a folder of its own; what it left is read again here."""
     section = README[README.index("## From Python") :]
@@ -143,7 +142,6 @@ except KeyboardInterrupt:
 
 
 @pytest.mark.slow
-@pytest.mark.xdist_group("sweeps")
 @pytest.mark.timeout(600)
 def test_a_sweep_in_the_users_own_ray_leaves_it_as_it_was(tiny, tmp_path):
     out = script(IN_THEIR_RAY.format(tiny=tiny), tmp_path).splitlines()

@@ -176,7 +176,6 @@ def test_tiny_is_made_from_what_was_checked():
 
 
 @pytest.mark.slow
-@pytest.mark.xdist_group("sweeps")
 @pytest.mark.timeout(3000)
 def test_all_sets_run_at_tiny_scale_one_after_the_other(tmp_path, cache):
     command = [sys.executable, "launch.py", *map(str, FILES), "--scale", "tiny", "--results", str(tmp_path)]

@@ -65,21 +65,21 @@ SHARPENED = {"abc": {"s_proj.weight": 20.0}, "lightnet": {"k_proj.weight": 20.0}
 # Of each family of kernels what runs in seconds.
 FAST = [
     ("retnet", "varlen"),  # a constant decay
-    *[("simple_gla", case) for case in ("dense", "varlen", "strong_decay")],  # a decay per head
+    *[("simple_gla", case) for case in ("varlen", "strong_decay")],  # a decay per head
     *[("mamba2_groups", case) for case in ("dense", "strong_decay")],
     *[("gla", case) for case in ("dense", "varlen", "strong_decay")],  # a decay per key channel
     ("rwkv6", "strong_decay"),  # ... with a bonus
     ("gsa", "varlen"),  # a decay per value channel
-    *[("deltanet", case) for case in ("dense", "varlen")],  # delta rule
-    *[("gated_deltanet", case) for case in ("dense", "varlen", "strong_decay")],  # gated delta rule
+    ("deltanet", "varlen"),  # delta rule
+    *[("gated_deltanet", case) for case in ("varlen", "strong_decay")],  # gated delta rule
     ("kda", "varlen"),  # ... per channel
     ("rwkv7", "varlen"),  # diagonal plus low rank
     *[("hgrn", case) for case in ("dense", "strong_decay")],  # gated scan
     *[("mamba", case) for case in ("dense", "strong_decay")],  # selective scan
-    *[("forgetting", case) for case in ("dense", "varlen", "strong_decay")],  # softmax and its kin
+    *[("forgetting", case) for case in ("varlen", "strong_decay")],  # softmax and its kin
     ("path", "varlen"),
-    *[("wall", case) for case in ("dense", "varlen")],
-    *[("parallax", case) for case in ("dense", "varlen")],  # half precision
+    ("wall", "varlen"),
+    ("parallax", "varlen"),  # half precision
 ]
 
 
