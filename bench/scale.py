@@ -20,7 +20,7 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -125,6 +125,9 @@ class Slots:
     def __init__(self, *args: Any, **kwargs: Any):
         self.errors: list[str] = []
 
+    def waiting(self) -> str:
+        return ""
+
     def close(self) -> None: ...
 
     def abandon(self) -> None: ...
@@ -200,6 +203,7 @@ def stand_ins(folder: SweepDir) -> Iterator[None]:
 
     Pool.folder = str(folder.path)
     with (
+        patch.object(engine, "early", lambda address: nullcontext()),
         patch.object(engine, "cluster", cluster),
         patch("attnlab.sweep.relay.relay", relay),
         patch("attnlab.sweep.slots.Slots", Slots),
