@@ -162,8 +162,9 @@ def add_overlaps(
             problems.append(f"overlap: the training text cannot be had ({str(error).splitlines()[0]})")
             continue
         files = {exam.digest: home / f"overlap-{packed.path.name}-{exam.digest}.json" for _, exam in pairs}
-        known = {digest: None if fresh else _kept(file) for digest, file in files.items()}
-        texts = {exam.digest: exam.texts for _, exam in pairs if known[exam.digest] is None}
+        asked = {exam.digest: exam.texts for _, exam in pairs}
+        known = {d: None if fresh else _kept(files[d], len(texts)) for d, texts in asked.items()}
+        texts = {digest: texts for digest, texts in asked.items() if known[digest] is None}
         if texts:
             task = bar.add_task("looking for the items in the training text", total=len(packed.train))
             for digest, found in scan(texts, packed, lambda n, task=task: bar.advance(task, n)).items():  # type: ignore[misc]
@@ -176,9 +177,9 @@ def add_overlaps(
     return problems
 
 
-def _kept(path: Path) -> dict[str, Any] | None:
+def _kept(path: Path, n: int) -> dict[str, Any] | None:
     try:
         found = read_json(path)
-        return found if len(found["items"]) == found["n"] else None
+        return found if len(found["items"]) == found["n"] == n else None
     except (OSError, ValueError, KeyError, TypeError):
         return None

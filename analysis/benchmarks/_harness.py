@@ -174,10 +174,10 @@ class Loaded:
 
     @property
     def texts(self) -> list[tuple[str, ...]]:
-        """Of each document its requests as texts."""
+        """Of each document in `ids` its requests as texts."""
         found: dict[tuple[int, int], list[str]] = {}
-        for i, task in enumerate(self.tasks):
-            for request in task.instances:
+        for i, requests in enumerate(self._distinct):
+            for request in requests:
                 found.setdefault((i, request.doc_id), []).append("".join(request.args))
         return [tuple(texts) for texts in found.values()]
 

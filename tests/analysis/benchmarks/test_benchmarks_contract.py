@@ -54,6 +54,7 @@ def test_items_are_named_once_and_a_limit_takes_the_first(exams, name, context, 
         assert not every.limited and some.limited == (len(some.ids) < len(every.ids))
         assert some.digest != every.digest or some.ids == every.ids
         assert every.version and every.source
+        assert not every.texts or len(every.texts) == len(every.ids)
 
 
 def test_the_same_exam_has_the_same_digest(exams, name, context, target):

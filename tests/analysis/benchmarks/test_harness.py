@@ -100,3 +100,11 @@ def test_by_default_only_what_the_data_folder_holds_is_asked(data_dir, tmp_path)
     benchmark = BENCHMARKS["hellaswag"]()
     assert benchmark.by_default(Context(data_dir=data_dir))
     assert not benchmark.by_default(Context()) and not benchmark.by_default(Context(data_dir=tmp_path))
+
+
+def test_a_document_that_stands_there_twice_counts_once_everywhere(data_dir, tmp_path):
+    rows = (data_dir / "lambada_openai/test.jsonl").read_text().splitlines(keepends=True)
+    (tmp_path / "lambada_openai").mkdir()
+    (tmp_path / "lambada_openai/test.jsonl").write_text("".join([*rows, rows[3]]))
+    (exam,) = benchmark("lambada").exams(Context(data_dir=tmp_path), None)
+    assert len(exam.ids) == len(exam.texts) == exam.n_all == len(rows)
