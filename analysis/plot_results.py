@@ -12,7 +12,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
 
 from analysis import compare
 from analysis.efficiency import runs_of
-from analysis.plots import style_of
+from analysis.plots import log_ticks, style_of
 from analysis.select import Selection
 from analysis.stats import mean_over_seeds
 from analysis.svg import GREY, STYLE, Plot, new, render
@@ -60,8 +60,9 @@ def against_length(axes: Axes, lines: Mapping[int, Sequence[tuple[float, ...]]],
             axes.fill_between(x, low, high, color=style_of(index)["color"], alpha=0.12, linewidth=0)
     axes.set_yscale("log")
     _lengths(axes, sorted({point[0] for points in lines.values() for point in points}))
+    axes.set_yticks(log_ticks(*axes.get_ylim()))
+    axes.yaxis.set_minor_locator(NullLocator())
     axes.yaxis.set_major_formatter(FuncFormatter(lambda v, _: large_text(v)))
-    axes.yaxis.set_minor_formatter(FuncFormatter(lambda v, _: ""))
     axes.set_title(label)
 
 

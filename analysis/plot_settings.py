@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import matplotlib as mpl
@@ -10,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter, NullLocator
 
 from analysis.load import TrialRecord
-from analysis.plots import baseline_lines, style_of
+from analysis.plots import baseline_lines, log_ticks, style_of
 from analysis.select import ArmSummary, Selection
 from analysis.svg import INK, STYLE, Plot, new, render
 from analysis.words import setting_text
@@ -90,7 +89,7 @@ def _x_axis(axes: Axes, dim: Dimension) -> None:
     if dim.log:
         axes.set_xscale("log")
         axes.set_xlim(dim.low / (dim.high / dim.low) ** 0.04, dim.high * (dim.high / dim.low) ** 0.04)
-        axes.set_xticks(_log_ticks(dim.low, dim.high))
+        axes.set_xticks(log_ticks(dim.low, dim.high))
         axes.xaxis.set_minor_locator(NullLocator())
         axes.xaxis.set_minor_formatter(NullFormatter())
     else:
@@ -98,14 +97,3 @@ def _x_axis(axes: Axes, dim: Dimension) -> None:
         axes.set_xlim(dim.low - pad, dim.high + pad)
         axes.xaxis.set_major_locator(MaxNLocator(4, integer=dim.kind == "int"))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}"))
-
-
-def _log_ticks(low: float, high: float) -> list[float]:
-    """Up to about six round numbers of the range: decades, and 2s and 5s where those are few; else its ends."""
-    decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
-    for parts in ((1, 2, 5), (1, 3), (1,)):
-        ticks = [p * 10.0**d for d in decades for p in parts if low * 0.999 <= p * 10.0**d <= high * 1.001]
-        if len(ticks) <= 5:
-            break
-    ticks = ticks[:: math.ceil(len(ticks) / 6)] if ticks else ticks
-    return ticks if len(ticks) >= 2 else [low, high]

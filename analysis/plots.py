@@ -159,3 +159,17 @@ def baseline_lines(axes: Axes, sel: Selection) -> None:
             axes.annotate(f"{baseline_name(name)} {value_text(value)}", (0.995, value), fontsize=8, color="#595959",
                           xycoords=("axes fraction", "data"), xytext=(0, -3 if below else 3), ha="right",
                           textcoords="offset points", va="top" if below else "bottom", zorder=5)  # fmt: skip
+
+
+def log_ticks(low: float, high: float) -> list[float]:
+    """Up to about six round numbers of a logarithmic axis: decades, and 2s and 5s where those are few; of a narrow
+    range whatever is round; else its ends."""
+    decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    for parts in ((1, 2, 5), (1, 3), (1,)):
+        ticks = [p * 10.0**d for d in decades for p in parts if low * 0.999 <= p * 10.0**d <= high * 1.001]
+        if len(ticks) <= 5:
+            break
+    ticks = ticks[:: math.ceil(len(ticks) / 6)] if ticks else ticks
+    if len(ticks) < 2:
+        ticks = [float(tick) for tick in MaxNLocator(4).tick_values(low, high) if low <= tick <= high]
+    return ticks if len(ticks) >= 2 else [low, high]
