@@ -28,6 +28,7 @@ if any("default_worker" in part for part in sys.orig_argv):  # a process of Ray'
 """
 
 
+@pytest.mark.slow
 def test_workers_that_cannot_start_end_the_sweep_with_the_reason(write_sweep, launch, folder, tmp_path):
     (tmp_path / "sitecustomize.py").write_text(NO_TRAINING)
     done = launch(write_sweep(), ATTNLAB_TEST=str(tmp_path), PYTHONPATH=str(tmp_path))
