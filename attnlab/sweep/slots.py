@@ -145,7 +145,8 @@ class Slots:
             if cause := ray.get(box.broken.remote()):
                 self.errors.append(f"a slot failed: its workers {cause}")
         except BaseException as error:  # a thread's exception is only seen if it is kept
-            self.errors.append(f"a slot failed: {' '.join(str(error).split())}")
+            if not self._ending:  # what fails as slots end is no reason for it
+                self.errors.append(f"a slot failed: {' '.join(str(error).split())}")
 
     def waiting(self) -> str:
         """For the board: which slots have no machine yet."""
