@@ -195,7 +195,7 @@ def resumable(errors: Sequence[str]) -> Iterator[None]:
 def _unwritable(error: BaseException | None) -> str | None:
     """The system's refusal behind an exception, with the file; None if there is none."""
     while error is not None:
-        if isinstance(error, OSError) and error.errno and error.filename:
-            return f"{error.strerror}: {error.filename}"
+        if isinstance(error, OSError) and error.errno and error.filename:  # of a renaming the second is the target
+            return f"{error.strerror}: {error.filename2 or error.filename}"
         error = error.__cause__ or error.__context__
     return None
