@@ -63,10 +63,11 @@ class Local:
         return self
 
     def up(self) -> None:
-        """Wait for it. Raises what its start raised."""
+        """Wait for it. Raises EngineError if it did not start."""
         self._up.wait()
         if self._error:
-            raise self._error
+            why = " ".join(str(self._error).split()) or type(self._error).__name__
+            raise EngineError(f"Ray does not start on this machine: {why}") from self._error
 
     def __exit__(self, *error: Any) -> None:
         self._up.wait()
@@ -92,10 +93,13 @@ def cluster(
     `need`: the largest trial's, which says how many of them share a GPU. `local`: what `early` gave, if it was asked.
 
     Raises:
-        EngineError: nobody answers, or not one slot fits.
+        EngineError: Ray does not start, nobody answers, or not one slot fits.
     """
     with nullcontext(local) if local else early(address) as ours:
-        ours.up() if ours else _connect(address)
+        if ours:
+            ours.up()
+        else:
+            _connect(address)
         import ray
 
         from attnlab.sweep import shipping
@@ -116,10 +120,12 @@ def cluster(
 
 
 def _connected() -> bool:
+    """Whether this process has a Ray already, of its user's."""
     return "ray" in sys.modules and sys.modules["ray"].is_initialized()
 
 
 def _imported() -> Any:
+    """The module ray, which reads its environment as it is imported."""
     for key, value in ENVIRONMENT.items():
         os.environ.setdefault(key, value)
     logging.getLogger("ray.widgets.util").setLevel(logging.ERROR)  # it asks notebooks for widgets

@@ -1,0 +1,36 @@
+"""Ray of our own: what is told if it does not start. No Ray is started."""
+
+import pytest
+import ray
+
+from attnlab.check import checked
+from attnlab.sweep import sharing
+from attnlab.sweep.cluster import cluster, early
+from attnlab.sweep.errors import EngineError
+
+SWEEP = checked({"name": "s", "trial": {}, "arms": {"a": {}}})
+
+
+def test_a_ray_that_does_not_start_is_one_line(monkeypatch):
+    def refuse(*args, **kwargs):
+        raise RuntimeError("no room\nin /dev/shm")
+
+    monkeypatch.setattr(ray, "init", refuse)
+    told = pytest.raises(EngineError, match="^Ray does not start on this machine: no room in /dev/shm$")
+    with told, early(None) as local, cluster(None, SWEEP, sharing.Need(1.0, 1.0), local):
+        pass
+
+
+def test_a_mistake_found_meanwhile_ends_the_ray_that_was_starting(monkeypatch):
+    calls = []
+    monkeypatch.setattr(ray, "init", lambda *args, **kwargs: calls.append("init"))
+    monkeypatch.setattr(ray, "shutdown", lambda: calls.append("shutdown"))
+    with pytest.raises(KeyError), early(None):
+        raise KeyError("found by a check")
+    assert calls == ["init", "shutdown"]
+
+
+def test_no_ray_is_started_where_an_address_is_given(monkeypatch):
+    monkeypatch.setattr(ray, "init", lambda *args, **kwargs: pytest.fail("started"))
+    with early("auto") as local:
+        assert local is None
