@@ -78,8 +78,7 @@ class Watch(Transient, tune.Callback):
         job = _job(trial)
         self._search.most = None
         self._board.ended(job, self._search.arms[job.arm].ended[job.trial_id])
-        self._stale = True
-        self._write_in_time()
+        self._stale = True  # written as the step ends: what is raised in here, Tune logs whole and goes on
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         self.on_trial_complete(iteration, trials, trial)
