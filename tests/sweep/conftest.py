@@ -78,6 +78,12 @@ def finish(process, timeout_s=380):
 
 
 @pytest.fixture
+def no_token(monkeypatch):
+    """Whether this home folder has a token or not: `ray start` would ask for one that it finds."""
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+
+
+@pytest.fixture
 def folder(tmp_path):
     """Where `launch` puts the study."""
     return tmp_path / "results" / "study"

@@ -18,7 +18,9 @@ from attnlab.sweep.cluster import room
 from attnlab.sweep.coming import HEAD, Coming, NodeType, of_config
 from attnlab.sweep.errors import EngineError
 from tests.contract import check_folder
-from tests.sweep.test_on_a_cluster import NODES, no_token  # noqa: F401
+from tests.sweep.test_on_a_cluster import NODES
+
+pytestmark = pytest.mark.usefixtures("no_token")
 
 
 def test_what_could_come_is_counted_from_the_node_types():

@@ -17,7 +17,7 @@ from attnlab.config import merge
 from tests.contract import check_folder
 from tests.sweep.conftest import ROOT
 
-pytestmark = pytest.mark.timeout(400)
+pytestmark = [pytest.mark.timeout(400), pytest.mark.usefixtures("no_token")]
 
 NODES = """
 import sys, time, ray
@@ -42,12 +42,6 @@ for _ in range(60):
     time.sleep(0.5)
 print(json.dumps([groups, alive, free]))
 """
-
-
-@pytest.fixture(autouse=True)
-def no_token(monkeypatch):
-    """Whether this home folder has a token or not: `ray start` would ask for one that it finds."""
-    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
 
 
 @pytest.fixture

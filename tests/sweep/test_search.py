@@ -149,3 +149,11 @@ def test_brackets_are_rebuilt_from_what_was_reported(folder):
     asha = ArmAsha(sweep, mark=print)
     start(sweep, folder).replay(asha)
     assert [len(rung) for rung in asha.brackets["a"].rungs.values()] == [2, 2]
+
+
+def test_nothing_is_drawn_ahead_until_it_may_be(folder):
+    search = start(sweep_of(), folder)
+    search.most = 2
+    assert [search.suggest(f"tune{i}") is None for i in range(3)] == [False, False, True]
+    search.most = None
+    assert search.suggest("tune3")["job"]["arm"] == "a"
