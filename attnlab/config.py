@@ -320,5 +320,15 @@ def load_sweep(
     from attnlab import check, sweepfile  # the tables of mixers and tasks stand above this module: imported when called
 
     raw = sweepfile.read(path)
-    sweepfile.override(raw, overrides)
-    return check.checked(sweepfile.plain(raw) if plain else raw, scale=scale, solve=solve)
+    problems: list[str] = []
+    try:
+        sweepfile.override(raw, overrides)  # applies those that can be
+    except SweepError as error:
+        problems += error.problems
+    try:
+        sweep = check.checked(sweepfile.plain(raw) if plain else raw, scale=scale, solve=solve and not problems)
+    except SweepError as error:
+        problems += error.problems
+    if problems:
+        raise SweepError(problems)
+    return sweep

@@ -131,6 +131,11 @@ def test_a_mistaken_override_is_one_line(tmp_path, override, said):
     assert said in line
 
 
+def test_mistakes_in_overrides_and_by_them_are_told_together(tmp_path):
+    said = problems(tmp_path, GOOD, ["serch.trials=2", "trial.train.max_step=3"])
+    assert len(said) == 2 and said[0].startswith("serch.trials: ") and said[1].startswith("trial.train.max_step: ")
+
+
 def test_overrides_reach_everything(tmp_path):
     sweep = load_sweep(
         write(tmp_path, GOOD),
