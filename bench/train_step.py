@@ -5,12 +5,16 @@
 * eager: FLA's layers in a decoder as anyone would write it, fused AdamW, bf16 autocast;
 * hf: FLA's own language model with its fused norms, MLP and linear cross-entropy, where there is one for the mixer;
 * compile: torch.compile of the eager model's loss;
-* compiled, captured: attnlab's step.
+* compiled, captured: attnlab's step;
+* inner: captured, with what the mixers do between their kernels compiled as well.
 
 All train on the same random tokens with clipping and a schedule. Milliseconds are medians over interleaved rounds; the
 ratio is eager's time over the path's. MFU counts 6 floating-point operations per matrix parameter and token (the
 mixers' own work beside their projections is not in it) of 989 TFLOP/s (H100 SXM, dense bf16). Memory is what the
 process reserved for the path, its graph's included.
+
+With `--together N` as many mixers are made ready at the same time, each in a process of its own, and measured in turn:
+while one is measured, the others are stopped, their compilers too.
 """
 
 from __future__ import annotations
@@ -19,6 +23,9 @@ import argparse
 import contextlib
 import json
 import statistics
+import subprocess
+import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -26,11 +33,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import torch
 from torch import Tensor, nn
 
 from attnlab.config import ModelConfig, OptimConfig, TrainConfig
-from attnlab.kernels import tuning
+from attnlab.kernels import tuning, warm
 from attnlab.models import build_model, check_mixer, parts
 from attnlab.optim import make_optimizer
 from attnlab.step import Step
@@ -38,7 +46,8 @@ from attnlab.tasks import Batch
 from attnlab.train import Loss
 
 PEAK = 989e12
-PATHS = ("eager", "hf", "compile", "compiled", "captured")
+PATHS = ("eager", "hf", "compile", "compiled", "captured", "inner")
+READY = "ready"
 HF = {  # mixer -> FLA's model_type
     **{name: name for name in ("gla", "retnet", "mamba", "mamba2", "gated_deltanet", "kda", "hgrn", "hgrn2", "rwkv6")},
     **{name: name for name in ("rwkv7", "gsa", "abc", "comba", "lightnet", "gated_deltaproduct", "rodimus", "mla")},
@@ -50,8 +59,13 @@ autocast = partial(torch.autocast, "cuda", torch.bfloat16)
 
 def main() -> None:
     args = arguments()
+    if not args.turn:
+        print("mixer              path       ms/step  ratio   tokens/s    MFU   GiB  first step s", flush=True)
+    if args.together > 1:
+        return Parade(args).run()
     tuning.install()
-    print("mixer              path       ms/step  ratio   tokens/s    MFU   GiB  first step s", flush=True)
+    if args.kernel_cache:
+        warm.use(args.kernel_cache, "cuda")
     for name in args.mixers:
         try:
             measure(name, args)
@@ -66,6 +80,9 @@ def measure(name: str, args: argparse.Namespace) -> None:
     for path in args.paths:
         with contextlib.suppress(Absent):
             runs[path], facts[path] = ready(path, name, args)
+    if args.turn:
+        print(READY, flush=True)
+        sys.stdin.readline()
     times: dict[str, list[float]] = {path: [] for path in runs}
     for _ in range(args.rounds):
         for path, run in runs.items():
@@ -87,6 +104,60 @@ def measure(name: str, args: argparse.Namespace) -> None:
             f"{row['first_s']:6.1f}  {row['kind']}",
             flush=True,
         )
+
+
+class Parade:
+    """Mixers made ready side by side and measured one after another."""
+
+    def __init__(self, args: argparse.Namespace):
+        self.args = args
+        self.places = threading.Semaphore(args.together)
+        self.turn = threading.Lock()
+        self.there: set[subprocess.Popen[str]] = set()
+
+    def run(self) -> None:
+        threads = [threading.Thread(target=self.one, args=(name,)) for name in self.args.mixers]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+
+    def one(self, name: str) -> None:
+        """A mixer, in its own process."""
+        again = [word for word in sys.argv[1:] if word not in self.args.mixers]
+        command = [sys.executable, "-m", "bench.train_step", name, *again, "--together", "1", "--turn"]
+        with self.places:
+            with self.turn:
+                child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+                self.there.add(child)
+            assert child.stdin and child.stdout
+            for line in child.stdout:
+                if line.strip() == READY:
+                    break
+                print(line, end="", flush=True)
+            with self.turn, self.alone(child):
+                with contextlib.suppress(BrokenPipeError):
+                    child.stdin.write("go\n")
+                    child.stdin.flush()
+                for line in child.stdout:
+                    print(line, end="", flush=True)
+                child.wait()
+                self.there.discard(child)
+
+    @contextlib.contextmanager
+    def alone(self, child: subprocess.Popen[str]) -> Iterator[None]:
+        """The other processes, and theirs, stand still."""
+        others = [psutil.Process(other.pid) for other in self.there if other is not child and other.poll() is None]
+        everyone = [process for other in others for process in (other, *other.children(recursive=True))]
+        for process in everyone:
+            with contextlib.suppress(psutil.Error):
+                process.suspend()
+        try:
+            yield
+        finally:
+            for process in everyone:
+                with contextlib.suppress(psutil.Error):
+                    process.resume()
 
 
 def profile(run: Callable[[], Any]) -> None:
@@ -128,7 +199,7 @@ def ready(path: str, name: str, args: argparse.Namespace) -> tuple[Callable[[], 
 def backbone(path: str, name: str, args: argparse.Namespace) -> tuple[Callable[[], Any], Any, Callable[[], str]]:
     """Our decoder's step: with our machinery, or as anyone would write it."""
     model = build_model(shape(name, args), args.vocab_size).cuda().train()
-    captured = path == "captured"
+    captured = path in ("captured", "inner")
     optimizer = make_optimizer(model, OptimConfig(name=args.optim), 10_000, "cuda", capturable=captured)
     batches = tokens(args)
     if path in ("eager", "compile"):
@@ -146,7 +217,9 @@ def backbone(path: str, name: str, args: argparse.Namespace) -> tuple[Callable[[
 
         return run, model, lambda: path
     model.backbone.parts = parts.compiled_parts()
-    kind: Any = path
+    if path == "inner":
+        parts.compile_mixers(model)
+    kind: Any = "captured" if captured else path
     step = Step(Loss(model), optimizer, autocast, torch.device("cuda", 0), TrainConfig(), 1.0, 1, kind)
     counter = iter(range(1, 10_000))
     return lambda: step(next(counter), Batch(*next(batches))), model, lambda: f"{step.kind} {step.why}"[:150]
@@ -241,7 +314,10 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--optim", default="adamw", choices=("adamw", "muon"))
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--steps", type=int, default=10)
+    parser.add_argument("--together", type=int, default=1, help="mixers made ready side by side; each holds its memory")
+    parser.add_argument("--turn", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--profile", action="store_true", help="the last path's kernels, by time")
+    parser.add_argument("--kernel-cache", type=Path, metavar="DIR", help="default: where Triton and Inductor keep theirs")
     parser.add_argument("--out", type=Path, help="append a JSON line per path")
     return parser.parse_args()
 

@@ -127,4 +127,34 @@ def compiled_parts() -> Parts:
     return Parts(_compiled(stem), _compiled(seam), chunked_loss)
 
 
+def compile_mixers(model: nn.Module) -> None:
+    """Compile what the mixers' layers do between their kernels: element-wise chains, gates, low-rank projections.
+
+    The kernels, FLA's and ours, are called as they are. Layers of one class share what is compiled.
+    """
+    _leave_kernels_alone()
+    for block in model.backbone.blocks:
+        block.mixer.forward = torch.compile(block.mixer.forward, dynamic=False)
+
+
+@functools.cache
+def _leave_kernels_alone() -> None:
+    """Every function or class of FLA's kernels that a layer's module has imported is called from compiled code as it
+    is: its tuning, its autograd and its routing are Python that must run."""
+    import sys
+
+    kernels = ("fla.ops", "fla.modules", "attnlab.kernels")
+    for name, module in list(sys.modules.items()):
+        if not name.startswith("fla.layers."):
+            continue
+        for key, value in list(vars(module).items()):
+            origin = getattr(value, "__module__", None) or ""
+            if not origin.startswith(kernels):
+                continue
+            if isinstance(value, type) and issubclass(value, nn.Module):
+                value.forward = torch.compiler.disable(value.forward)
+            elif callable(value) and not isinstance(value, type):
+                setattr(module, key, torch.compiler.disable(value))
+
+
 PLAIN = Parts(stem, seam, loss)
