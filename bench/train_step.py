@@ -317,7 +317,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--together", type=int, default=1, help="mixers made ready side by side; each holds its memory")
     parser.add_argument("--turn", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--profile", action="store_true", help="the last path's kernels, by time")
-    parser.add_argument("--kernel-cache", type=Path, metavar="DIR", help="default: where Triton and Inductor keep theirs")
+    parser.add_argument("--kernel-cache", type=Path, metavar="DIR", help="default: Triton's own")
     parser.add_argument("--out", type=Path, help="append a JSON line per path")
     return parser.parse_args()
 
