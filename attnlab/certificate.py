@@ -37,8 +37,8 @@ def certificate(
         value); `settings`: per searched setting of the best trial {value, low, high, place, edge}, low and high
         being those searched last: `place` is 0 to 1 between low and high on the scale searched, None for what has no
         order; `edge` is "lower" or "upper" within `EDGE` of that end, or at the first or last of an ordered choice of
-        three values or more, else None. Only the best trial is placed: of a setting that has no effect it would lie at
-        an edge in one sweep of ten.
+        three values or more of which a second one was tried, else None. Only the best trial is placed: of a setting
+        that has no effect it would lie at an edge in one sweep of ten.
     """
     search = sorted((r for r in results if r["phase"] == "search"), key=number_of)
     best, by_trials = None, []
@@ -48,6 +48,7 @@ def certificate(
             best = r
         by_trials.append(best["best"][sweep.metric] if best else None)
     dimensions = sweep.dimensions_of(arm) if space is None else space
+    tried = {key: len({str(r["settings"].get(key)) for r in search}) for key in dimensions}
     quota = sweep.search.trials_of(sweep.dimensions_of(arm)) + more if sweep.search else 0
     return {
         "asked": sweep.trials_of(arm) + more,
@@ -59,19 +60,19 @@ def certificate(
         "searched": len(dimensions),
         "best_by_trials": by_trials,
         "settings": {
-            key: {"value": best["settings"][key], **_place(dimension, best["settings"][key])}
+            key: {"value": best["settings"][key], **_place(dimension, best["settings"][key], tried[key])}
             for key, dimension in dimensions.items()
             if best and key in best["settings"]
         },
     }
 
 
-def _place(dimension: Dimension, value: Any) -> dict[str, Any]:
+def _place(dimension: Dimension, value: Any, tried: int) -> dict[str, Any]:
     low, high = dimension.ends
     place = dimension.place(value)
     at_end = place is not None and (place <= EDGE or place >= 1 - EDGE)
     edge = None
-    if at_end and (dimension.kind != "choice" or len(dimension.choices) > 2):
+    if at_end and (dimension.kind != "choice" or (len(dimension.choices) > 2 and tried > 1)):
         edge = "lower" if place <= EDGE else "upper"  # type: ignore[operator]
     return {"low": low, "high": high, "place": place, "edge": edge}
 

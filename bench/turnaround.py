@@ -52,15 +52,16 @@ class Busy:
         self._thread = threading.Thread(target=self._watch, daemon=True)
 
     def _watch(self) -> None:
-        from ray._private.thirdparty import pynvml
-
-        pynvml.nvmlInit()
-        device = pynvml.nvmlDeviceGetHandleByIndex(0)
+        device = self._nvml.nvmlDeviceGetHandleByIndex(0)
         while not self._stop.wait(0.1):
-            self._seen.append(pynvml.nvmlDeviceGetUtilizationRates(device).gpu)
+            self._seen.append(self._nvml.nvmlDeviceGetUtilizationRates(device).gpu)
 
     def __enter__(self) -> Busy:
         if torch.cuda.is_available():
+            from ray._private.thirdparty import pynvml
+
+            self._nvml = pynvml
+            self._nvml.nvmlInit()
             self._thread.start()
         return self
 

@@ -1,4 +1,5 @@
-"""What lies between the mixers, as functions that can be compiled: before the first, between two, and the loss.
+"""What lies between the mixers, as functions that can be compiled: before the first, between two, and the loss; and
+what lies between the kernels inside a mixer.
 
     stem: tokens -> (x, norm(x));  seam: (x, what a mixer gave) -> (x after mixer and MLP, the next norm of it);  loss
 
@@ -8,7 +9,8 @@ One compiled seam serves all layers of a model, whatever their mixers, because t
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -113,12 +115,17 @@ def chunked_loss(hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
 
 
 def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
-    """For fixed shapes; a process that trains many models compiles anew for each shape, and must not give up."""
+    _many_shapes()
+    return torch.compile(function, dynamic=False, fullgraph=True)
+
+
+@functools.cache
+def _many_shapes() -> None:
+    """All is compiled for fixed shapes; a process that trains many models does so for each, and must not give up."""
     import torch._dynamo
 
     torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, 256)
     torch._dynamo.config.accumulated_recompile_limit = max(torch._dynamo.config.accumulated_recompile_limit, 4096)
-    return torch.compile(function, dynamic=False, fullgraph=True)
 
 
 @functools.cache
@@ -127,34 +134,53 @@ def compiled_parts() -> Parts:
     return Parts(_compiled(stem), _compiled(seam), chunked_loss)
 
 
-def compile_mixers(model: nn.Module) -> None:
-    """Compile what the mixers' layers do between their kernels: element-wise chains, gates, low-rank projections.
+def compile_between_kernels(model: Any) -> None:
+    """Compile the parts of a `BackboneForCausalLM`, and the mixers where that pays (`MixerSpec.compiled`)."""
+    model.backbone.parts = compiled_parts()
+    compile_mixers([block for block in model.backbone.blocks if block.compiled])
 
-    The kernels, FLA's and ours, are called as they are. Layers of one class share what is compiled.
+
+def compile_mixers(blocks: Iterable[Block], backend: str = "inductor") -> None:
+    """Compile what mixers' layers do between their kernels, in training: gates, token shifts, low-rank projections.
+
+    The kernels themselves, FLA's and ours, are called as they are. Layers of one class and shape share what is
+    compiled. In evaluation the layers run as written.
+
+    Args:
+        backend: torch.compile's.
     """
     _leave_kernels_alone()
-    for block in model.backbone.blocks:
-        block.mixer.forward = torch.compile(block.mixer.forward, dynamic=False)
+    _many_shapes()
+    for block in blocks:
+        block.mixer.forward = _in_training(block.mixer, backend)
+
+
+def _in_training(mixer: nn.Module, backend: str) -> Callable[..., Any]:
+    plain = mixer.forward
+    compiled = torch.compile(plain, dynamic=False, backend=backend)
+
+    @functools.wraps(plain)
+    def forward(*args: Any, **kwargs: Any) -> Any:
+        return (compiled if mixer.training else plain)(*args, **kwargs)
+
+    return forward
 
 
 @functools.cache
 def _leave_kernels_alone() -> None:
-    """Every function or class of FLA's kernels that a layer's module has imported is called from compiled code as it
-    is: its tuning, its autograd and its routing are Python that must run."""
-    import sys
-
+    """What FLA's layers have imported from where the kernels are, functions and modules, is called from compiled code
+    and not compiled with it: its autograd, its tuning and its choice of an implementation are Python that must run."""
     kernels = ("fla.ops", "fla.modules", "attnlab.kernels")
-    for name, module in list(sys.modules.items()):
-        if not name.startswith("fla.layers."):
-            continue
-        for key, value in list(vars(module).items()):
-            origin = getattr(value, "__module__", None) or ""
-            if not origin.startswith(kernels):
+    layers = [module for name, module in list(sys.modules.items()) if name.startswith("fla.layers.")]
+    for module in layers:
+        for name, value in list(vars(module).items()):
+            if not (getattr(value, "__module__", None) or "").startswith(kernels):
                 continue
-            if isinstance(value, type) and issubclass(value, nn.Module):
-                value.forward = torch.compiler.disable(value.forward)
-            elif callable(value) and not isinstance(value, type):
-                setattr(module, key, torch.compiler.disable(value))
+            if isinstance(value, type):
+                if issubclass(value, nn.Module):
+                    value.forward = torch.compiler.disable(value.forward)  # type: ignore[method-assign]
+            elif callable(value):
+                setattr(module, name, torch.compiler.disable(value))
 
 
 PLAIN = Parts(stem, seam, loss)

@@ -71,9 +71,8 @@ class Local:
 
     def __exit__(self, *error: Any) -> None:
         self._up.wait()
-        import ray
-
-        ray.shutdown()
+        if shutdown := getattr(sys.modules.get("ray"), "shutdown", None):
+            shutdown()
         self._over.set()
         self._thread.join()
 
@@ -120,8 +119,9 @@ def cluster(
 
 
 def _connected() -> bool:
-    """Whether this process has a Ray already, of its user's."""
-    return "ray" in sys.modules and sys.modules["ray"].is_initialized()
+    """Whether this process has a Ray already, of its user's; another thread may be importing it at this moment."""
+    is_initialized = getattr(sys.modules.get("ray"), "is_initialized", None)
+    return is_initialized is not None and is_initialized()
 
 
 def _imported() -> Any:

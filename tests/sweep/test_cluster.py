@@ -1,5 +1,8 @@
 """Ray of our own: what is told if it does not start. No Ray is started."""
 
+import sys
+import types
+
 import pytest
 import ray
 
@@ -33,4 +36,12 @@ def test_a_mistake_found_meanwhile_ends_the_ray_that_was_starting(monkeypatch):
 def test_no_ray_is_started_where_an_address_is_given(monkeypatch):
     monkeypatch.setattr(ray, "init", lambda *args, **kwargs: pytest.fail("started"))
     with early("auto") as local:
+        assert local is None
+
+
+def test_a_ray_that_another_thread_is_importing_is_not_up_yet(monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", types.ModuleType("ray"))
+    assert early(None) is not None
+    monkeypatch.setitem(sys.modules, "ray", types.SimpleNamespace(is_initialized=lambda: True))
+    with early(None) as local:
         assert local is None

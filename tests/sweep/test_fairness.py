@@ -59,6 +59,12 @@ def test_an_optimum_at_the_end_of_its_range_is_told(folder, factor, edge):
     assert board_of(inside, middle)["edges"] == []
 
 
+def test_the_first_value_that_is_tried_lies_at_no_edge(folder):
+    sweep = sweep_of(search={"space": {"optim.lr": {"choice": [0.001, 0.01, 0.1]}}, "trials": 3, "sampler": "grid"})
+    search = play(folder, sweep, lambda job: job["settings"]["optim.lr"], limit=2)  # one trial of either arm
+    assert lrs(search, "a") == [0.001] and board_of(sweep, search)["edges"] == []
+
+
 def at_the_end(job):
     return job["settings"]["optim.lr"] if job["arm"] == "a" else abs(job["settings"]["optim.lr"] - 0.003)
 
