@@ -140,8 +140,8 @@ def compile_mixers(blocks: Iterable[Block], backend: str = "inductor") -> None:
     The kernels themselves, FLA's and ours, are called as they are. Layers of one class and shape share what is
     compiled. In evaluation the layers run as written.
 
-    No trial is trained so: it takes 4 to 29 % off the step of six mixers (docs/speed.md), but what is compiled keeps its
-    model, so that a process that trains one trial after another fills the GPU (68 MB per tiny trial, seen on an H100).
+    No trial is trained so: it takes 4 to 29 % off the step of six mixers (docs/speed.md), but what is compiled keeps
+    its model, and a process that trains one trial after another fills the GPU (68 MB per tiny trial on an H100).
 
     Args:
         backend: torch.compile's.
