@@ -121,7 +121,7 @@ def _train(case: Case, memory: Memory) -> dict[str, Any]:
 
     from attnlab.config import TrainConfig
     from attnlab.models.flops import flops_per_token
-    from attnlab.models.parts import compiled_parts
+    from attnlab.models.parts import compile_between_kernels
     from attnlab.optim import make_optimizer
     from attnlab.step import Step, choose
     from attnlab.tasks import Batch
@@ -130,7 +130,7 @@ def _train(case: Case, memory: Memory) -> dict[str, Any]:
     model, device = _model(case).train(), torch.device(case.device)
     kind, _ = choose("auto", device, 1)
     if device.type == "cuda":
-        model.backbone.parts = compiled_parts()
+        compile_between_kernels(model)
     optimizer = make_optimizer(model, case.trial.optim, 1000, device.type, capturable=kind == "captured")
     train = TrainConfig(batch_size=case.batch, grad_accum=1)
     step = Step(Loss(model), optimizer, partial(_autocast, case), device, train, case.trial.optim.clip, 1, kind)

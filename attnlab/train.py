@@ -29,7 +29,7 @@ from attnlab.evaluate import evaluate, rows_at
 from attnlab.kernels import tuning, warm
 from attnlab.models import build_model, count_params, refuse_precision
 from attnlab.models.flops import flops_per_token
-from attnlab.models.parts import compiled_parts
+from attnlab.models.parts import compile_between_kernels
 from attnlab.models.state import state_bytes
 from attnlab.optim import Optimizer, make_optimizer
 from attnlab.pace import Pace
@@ -249,7 +249,7 @@ def _set_up(trial: Trial, device: torch.device, rank: int, world: int, beat: Cal
     model = build_model(trial.model, task.vocab_size, task.readout).to(device).train()
     kind, why = choose(trial.train.step, device, world)
     if kind != "eager":
-        model.backbone.parts = compiled_parts()
+        compile_between_kernels(model)
     optimizer = make_optimizer(model, trial.optim, trial.train.max_steps, device, capturable=kind == "captured")
     loss_of = Loss(model) if world == 1 else nn.parallel.DistributedDataParallel(Loss(model))
     step = Step(loss_of, optimizer, autocast, device, trial.train, trial.optim.clip, world, kind, why)

@@ -35,7 +35,7 @@ import torch
 from attnlab.config import Trial
 from attnlab.kernels import tuning
 from attnlab.models import build_model
-from attnlab.models.parts import compiled_parts
+from attnlab.models.parts import compile_between_kernels
 from attnlab.optim import make_optimizer
 from attnlab.step import Step, choose
 from attnlab.sweep import sharing
@@ -202,7 +202,7 @@ def ready(trial: Trial, device: torch.device) -> tuple[tuple[Callable[[], Any], 
     model = build_model(trial.model, vocabulary).to(device).train()
     kind, why = choose("auto", device, 1)
     if cuda:
-        model.backbone.parts = compiled_parts()
+        compile_between_kernels(model)
     optimizer = make_optimizer(model, trial.optim, 1_000_000, device, capturable=cuda)
     autocast = partial(torch.autocast, "cuda", torch.bfloat16) if cuda else contextlib.nullcontext
     step = Step(Loss(model), optimizer, autocast, device, trial.train, trial.optim.clip, 1, kind, why)

@@ -6,7 +6,7 @@
 * hf: FLA's own language model with its fused norms, MLP and linear cross-entropy, where there is one for the mixer;
 * compile: torch.compile of the eager model's loss;
 * compiled, captured: attnlab's step;
-* inner: captured, with what the mixer does between its kernels compiled as well (no trial is).
+* inner: captured, with what the mixer does between its kernels compiled; attnlab's own where that pays.
 
 All train on the same random tokens with clipping and a schedule. Milliseconds are medians over interleaved rounds; the
 ratio is eager's time over the path's. MFU counts 6 floating-point operations per matrix parameter and token (the
@@ -220,9 +220,9 @@ def backbone(path: str, name: str, args: argparse.Namespace) -> tuple[Callable[[
             optimizer.zero_grad()
 
         return run, model, lambda: path
-    model.backbone.parts = parts.compiled_parts()
+    parts.compile_between_kernels(model)
     if path == "inner":
-        parts.compile_mixers(model.backbone.blocks)
+        parts.compile_mixers(block for block in model.backbone.blocks if not block.compiled)
     kind: Any = "captured" if captured else path
     step = Step(Loss(model), optimizer, autocast, torch.device("cuda", 0), TrainConfig(), 1.0, 1, kind)
     counter = iter(range(1, 10_000))

@@ -49,6 +49,7 @@ class Block(nn.Module):
         self.mixer = build_mixer(model.mixer_at(layer), model, layer)
         spec = spec_of(model.mixer_at(layer).name)
         self.shares, self.padded, self.mask_to_cache = spec.shares, spec.padded, spec.mask_to_cache
+        self.compiled = spec.compiled
         self.mlp_norm = self.mlp = None
         if model.mlp != "none":
             self.mlp_norm = nn.RMSNorm(model.d_model, eps=NORM_EPS)

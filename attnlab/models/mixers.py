@@ -41,6 +41,7 @@ RECURRENT: dict[str, MixerSpec] = {
         sets=BASIC,
         options={"use_gk": Option(True, "attnlab.models.variants:without_decay")},
         rules=(expanded_evenly("expand_k", "expand_v"), grouped("num_kv_heads")),
+        compiled=True,
     ),
     "retnet": MixerSpec(
         "fla.layers.multiscale_retention:MultiScaleRetention",
@@ -66,6 +67,7 @@ RECURRENT: dict[str, MixerSpec] = {
         sets={"hidden_size": d_model, "layer_idx": layer, "num_heads": None},
         defaults={"head_dim": mamba2_head, "state_size": mamba2_state},
         rules=(mamba2_heads,),
+        compiled=True,
     ),
     "deltanet": MixerSpec(
         "fla.layers.delta_net:DeltaNet",
@@ -88,6 +90,7 @@ RECURRENT: dict[str, MixerSpec] = {
         "fla.layers.hgrn:HGRNAttention",
         "Qin et al. 2023, arXiv 2311.04823, without the lower bounds that FLA's model learns for deeper layers' gates",
         sets={"hidden_size": d_model, "layer_idx": layer},
+        compiled=True,
     ),
     "linear": MixerSpec(
         "fla.layers.linear_attn:LinearAttention",
@@ -106,6 +109,7 @@ RECURRENT: dict[str, MixerSpec] = {
         "Qin et al. 2024, arXiv 2404.07904, without the lower bounds that FLA's model learns for deeper layers' gates",
         sets={**BASIC, "expand_ratio": head_width},
         rules=(split_evenly,),
+        compiled=True,
     ),
     "rwkv6": MixerSpec(
         "fla.layers.rwkv6:RWKV6Attention",
@@ -113,6 +117,7 @@ RECURRENT: dict[str, MixerSpec] = {
         sets=BASIC,
         rules=(expanded_evenly("expand_k", "expand_v"),),
         own_init=True,
+        compiled=True,
     ),
     "rwkv7": MixerSpec(
         "fla.layers.rwkv7:RWKV7Attention",
@@ -127,6 +132,7 @@ RECURRENT: dict[str, MixerSpec] = {
         rules=(split_evenly,),
         shares={"v_first": 3},
         own_init=True,
+        compiled=True,
     ),
     "kda": MixerSpec(
         "fla.layers.kda:KimiDeltaAttention",

@@ -134,14 +134,17 @@ def compiled_parts() -> Parts:
     return Parts(_compiled(stem), _compiled(seam), chunked_loss)
 
 
+def compile_between_kernels(model: Any) -> None:
+    """Compile the parts of a `BackboneForCausalLM`, and the mixers where that pays (`MixerSpec.compiled`)."""
+    model.backbone.parts = compiled_parts()
+    compile_mixers([block for block in model.backbone.blocks if block.compiled])
+
+
 def compile_mixers(blocks: Iterable[Block], backend: str = "inductor") -> None:
     """Compile what mixers' layers do between their kernels, in training: gates, token shifts, low-rank projections.
 
     The kernels themselves, FLA's and ours, are called as they are. Layers of one class and shape share what is
     compiled. In evaluation the layers run as written.
-
-    No trial is trained so: it takes 4 to 29 % off the step of six mixers (docs/speed.md), but what is compiled keeps
-    its model, and a process that trains one trial after another fills the GPU (68 MB per tiny trial on an H100).
 
     Args:
         backend: torch.compile's.

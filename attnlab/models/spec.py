@@ -39,6 +39,8 @@ class MixerSpec:
         needs: what must be there: the names of packages to import, or "cuda" where no CPU implementation exists.
         half_only: whether its kernels on CUDA refuse fp32 in training: always (True), or where the package named is
             installed, whose kernels it then runs. Its CPU implementation takes fp32.
+        compiled: whether a compiled or captured step compiles what its layer does between its kernels too; where that
+            takes 3 % or more off the step's time (`bench/train_step.py`, `inner` against `captured`).
         refused: why it cannot be used at all; "" if it can.
         own_init: what keeps its constructor's initialisation because that is part of the method: everything (True), or
             the submodules named. The matrices of the rest are drawn anew by the model around it.
@@ -58,6 +60,7 @@ class MixerSpec:
     init: str | None = None
     needs: tuple[str, ...] = ()
     half_only: bool | str = False
+    compiled: bool = False
     refused: str = ""
     own_init: bool | tuple[str, ...] = False
 

@@ -6,11 +6,12 @@ import torch
 from attnlab import kernels
 from attnlab.config import ModelConfig
 from attnlab.models import build_model
+from attnlab.models.mixers import MIXERS
 from attnlab.models.parts import compile_mixers
 
 torch.set_num_threads(1)
 kernels.install()
-COMPILED = ("gla", "mamba2", "rwkv7")
+COMPILED = [name for name, row in MIXERS.items() if row.compiled]
 LAYERS, VOCAB = 3, 32
 
 
