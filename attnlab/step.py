@@ -135,17 +135,12 @@ class Step:
 
     def _beside(self, feed: Feed) -> Tensor:
         """The step on a stream of its own, as autograd and the allocator want it before a capture."""
-        here, beside = torch.cuda.current_stream(self.device), self._stream
+        here, beside = torch.cuda.current_stream(self.device), _second_stream(self.device)
         beside.wait_stream(here)
         with torch.cuda.stream(beside):
             total = self._compute(feed)
         here.wait_stream(beside)
         return total
-
-    @functools.cached_property
-    def _stream(self) -> torch.cuda.Stream:
-        """One for all warm-up steps: the allocator keeps memory per stream."""
-        return torch.cuda.Stream(self.device)
 
     def _capture(self, feed: Feed) -> Tensor:
         """Capture the step and run it; or say why it cannot be, and go on without."""
@@ -162,6 +157,13 @@ class Step:
             return self._compute(feed)
         self._graphs[feed.key] = graph
         return graph.replay(feed)
+
+
+@functools.cache
+def _second_stream(device: torch.device) -> torch.cuda.Stream:
+    """One for all warm-up steps of all trials: the allocator keeps memory per stream, and so does cuBLAS, 64 MiB on an
+    H100."""
+    return torch.cuda.Stream(device)
 
 
 class _Graph:

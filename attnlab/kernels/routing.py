@@ -59,6 +59,16 @@ def bypass() -> Iterator[None]:
         _bypassed.on = before
 
 
+@contextlib.contextmanager
+def unrecorded() -> Iterator[None]:
+    """What runs within it does not count in `calls`: a look at a layer on the CPU is no part of a trial."""
+    before = set(calls)
+    try:
+        yield
+    finally:
+        calls.intersection_update(before)
+
+
 def bypassed() -> bool:
     """Whether this thread is inside `bypass()`."""
     return getattr(_bypassed, "on", False)

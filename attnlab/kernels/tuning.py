@@ -50,7 +50,7 @@ def _tuned(bench: Callable[..., Any], threads: int) -> Callable[..., Any]:
 
     def run(self: Any, *args: Any, config: Any, **meta: Any) -> Any:
         if self.__dict__.get("_round") is not self.nargs:  # `nargs` is made anew by each call that tunes
-            self._round, self._timings = self.nargs, {}
+            self._round, self._timings, self._untold = self.nargs, {}, len(self.prune_configs(meta))
             if self._do_bench is None:
                 self._do_bench = _briefly
             for candidates in stages(_trusted(self, meta), self._timings):
@@ -58,7 +58,11 @@ def _tuned(bench: Callable[..., Any], threads: int) -> Callable[..., Any]:
                 with gpu_lock():
                     for candidate in candidates:
                         self._timings[candidate] = bench(self, *args, config=candidate, **meta)
-        return self._timings.get(config, [float("inf")] * 3)
+        timing = self._timings.get(config, [float("inf")] * 3)
+        self._untold -= 1
+        if not self._untold:  # the round is over; its arguments are tensors, which must not be held any longer
+            self._round, self._timings = None, {}
+        return timing
 
     return run
 

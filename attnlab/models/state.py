@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from attnlab.config import ModelConfig
+from attnlab.kernels.routing import unrecorded
 from attnlab.models.checks import spec_of
 
 PROMPTS = 16, 80  # steps, more than any convolution is wide; what differs between the two grows with time
@@ -60,7 +61,7 @@ def _measured(model: str) -> State | None:
 
     config = ModelConfig.model_validate_json(model)
     held, recurrent = [], 0
-    with torch.random.fork_rng(devices=[]), torch.device("cpu"):
+    with torch.random.fork_rng(devices=[]), torch.device("cpu"), unrecorded():
         block = Block(config, 0).eval()
         for steps in PROMPTS:
             cache = Cache()

@@ -30,6 +30,7 @@ class Clean:
         torch.manual_seed(0)
         gc.collect()
         if torch.cuda.is_available():
+            torch._C._cuda_clearCublasWorkspaces()  # what cuBLAS keeps for each stream that it has run on
             torch.cuda.empty_cache()
             torch.cuda.reset_peak_memory_stats()
 

@@ -112,3 +112,15 @@ def test_attention_windows_groups_and_single_queries():
     ends = torch.tensor([0, 9, 18])
     flat = attend_varlen(q.flatten(0, 1), k.flatten(0, 1), v.flatten(0, 1), ends, ends, 9, 9, causal=True)
     assert torch.allclose(flat.view(2, 9, 4, 8), attend(q, k, v, causal=True), atol=1e-6)
+
+
+def test_a_rotary_table_does_not_change_with_every_token():
+    from fla.modules.rotary import RotaryEmbedding
+
+    rotary, q = RotaryEmbedding(dim=8), torch.randn(1, 300, 2, 8)
+    together = rotary(q, q)[0]
+    table = rotary._cos_cached
+    assert len(table) == 512
+    one_by_one = [rotary(q[:, i : i + 1], q[:, i : i + 1], seqlen_offset=i)[0] for i in range(290, 300)]
+    assert rotary._cos_cached is table
+    torch.testing.assert_close(torch.cat(one_by_one, 1), together[:, 290:])

@@ -99,3 +99,12 @@ def test_users_own_mixers_say_it_themselves_or_are_not_known(tmp_path, monkeypat
     counted = ModelConfig(d_model=32, n_layers=1, mlp="none", mixer="own_counted:Counted")
     assert flops_per_token(counted, 8) == 3 * (2 * 32 * 32 + 80)
     assert count_params(build_model(counted, 8))["n_params_mixers"] == 32 * 32 + 32
+
+
+def test_measuring_a_state_is_no_kernel_of_the_trial():
+    from attnlab import kernels
+
+    kernels.calls.clear()
+    model = ModelConfig(d_model=24, n_heads=2, n_layers=2, mixer="gla")  # a size that no other test has measured
+    assert state_bytes(model, 64) > 0
+    assert not kernels.calls, "results.json would say that PyTorch stood in for FLA's kernels, on CUDA too"
