@@ -79,7 +79,7 @@ def test_the_measured_case_lies_below_its_bound():
     need = need_of(tree, 8192)
     assert need.gib == pytest.approx(5.8, abs=0.05)
     assert need.gib > 3.3, "mamba2, measured on an H100"
-    assert sharing.sharers(need, 79) == 2
+    assert sharing.sharers(need, 79) == 1, "one alone keeps the GPU busy"
 
 
 @pytest.mark.parametrize("mixer", ["standard", "gla", "gated_deltanet", "mamba2", "rwkv7"])
@@ -105,13 +105,13 @@ SMALL, H100 = Need(1.0, 0.01), {"CPU": 16.0, "GPU": 1.0, "accelerator_type:H100"
     ("wanted", "have", "trials", "gpus"),
     [
         ({}, {"CPU": 16.0}, 32, 0.0),
-        ({}, H100, 32, 0.125),
+        ({}, H100, 32, 0.25),
         ({}, H100, 3, 0.3333),
         ({}, H100, 1, 1.0),
         ({}, {**H100, "GPU": 8.0, "CPU": 64.0}, 9, 0.5),
-        ({}, {**H100, "accelerator_type:T4": 1.0, "GPU": 2.0}, 32, 0.125),
+        ({}, {**H100, "accelerator_type:T4": 1.0, "GPU": 2.0}, 32, 0.25),
         ({"workers": 2}, H100, 32, 1.0),
-        ({"cpus_per_worker": 4}, H100, 32, 0.25),
+        ({"cpus_per_worker": 8}, H100, 32, 0.5),
         ({"max_concurrent": 2}, H100, 32, 0.5),
         ({"gpus_per_worker": 0.5}, H100, 32, 0.5),
         ({"gpus_per_worker": 0}, H100, 32, 0.0),
@@ -165,7 +165,7 @@ def test_the_largest_arm_and_corner_decide(tiny):
 
 def test_the_plan_says_who_shares(tiny, capsys):
     show(sweep_of(tiny))
-    assert "up to 8 trials share one of 80 GB" in capsys.readouterr().out
+    assert "up to 4 trials share one of 80 GB" in capsys.readouterr().out
     show(sweep_of(tiny, resources={"workers": 2}))
     assert "workers of one trial never share one" in capsys.readouterr().out
 
