@@ -97,7 +97,7 @@ def test_every_kind_of_step_trains_alike(tiny, tmp_path, change):
     if change.get("model", {}).get("dropout"):
         return  # each kind draws its own noise
     for kind in ("compiled", "captured"):  # bf16's rounding grows along a run: alike at first, and no worse at the end
-        assert seen[kind][:2] == pytest.approx(seen["eager"][:2], rel=5e-3)
+        assert seen[kind][:2] == pytest.approx(seen["eager"][:2], rel=1e-2)
         assert seen[kind] == pytest.approx(seen["eager"], rel=3e-2)
 
 
