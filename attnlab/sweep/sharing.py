@@ -147,4 +147,6 @@ def said(resources: ResourcesConfig, need: Need) -> str:
     if resources.workers > 1:
         return "one per worker: workers of one trial never share one"
     big, small = (sharers(need, MEMORY_GIB[kind]) for kind in ("H100", "L4"))
+    if big == small == 1:
+        return f"where there are any, each trial has one to itself ({need})"
     return f"where there are any, up to {big} trials share one of 80 GB, {small} one of 24 GB ({need})"

@@ -166,6 +166,8 @@ def test_the_largest_arm_and_corner_decide(tiny):
 def test_the_plan_says_who_shares(tiny, capsys):
     show(sweep_of(tiny))
     assert "up to 4 trials share one of 80 GB" in capsys.readouterr().out
+    show(sweep_of(merge(tiny, {"model": {"d_model": 512, "n_layers": 8}, "train": {"batch_size": 512}})))
+    assert "each trial has one to itself" in capsys.readouterr().out
     show(sweep_of(tiny, resources={"workers": 2}))
     assert "workers of one trial never share one" in capsys.readouterr().out
 
