@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from attnlab.config import Trial
 
 LENGTHS = {"cuda": (512, 1024, 2048, 4096, 8192, 16384, 32768), "cpu": (128, 256, 512, 1024, 2048)}
-BUDGET_S = 240.0  # on a CPU, for all arms; a length that would exceed an arm's share is left out
+BUDGET_S = 240.0  # on a CPU, for all arms; what would exceed it is left out
 MEMORY = {
     "cpu": "the measuring process's peak resident set, less what Python and the libraries held before",
     "cuda": "what PyTorch's allocator reserved at most in the timed runs",
@@ -81,7 +81,7 @@ def curves(
 
     Args:
         trials: what is measured, by arm; see `measure` for the others.
-        budget_s: of the whole, parted equally among the arms; None: BUDGET_S on a CPU, without end on CUDA.
+        budget_s: of the whole; None: BUDGET_S on a CPU, without end on CUDA.
         results: beside it, if nothing else says where, tuned kernels are kept (`attnlab.kernels.warm`).
         threads: of the CPU; for a sweep's arms as many as its trials had.
     """
@@ -116,36 +116,51 @@ def curves(
         if where == "cpu":
             apart.start()  # its imports are no arm's time
         task = bar.add_task("efficiency", total=len(measured.PARTS) * len(wanted) * len(trials))
-        for arm, trial in trials.items():
 
-            def ask(length: int, part: str, arm: str = arm, trial: Trial = trial) -> dict[str, Any]:
-                bar.update(task, description=f"{arm}: {part} at {length:,}")
-                batch = max(1, max(wanted) // length)
-                case = measured.Case(trial, vocab, batch, length, where, dtype, tree["threads"])
-                found = apart.measure(case, part) if where == "cpu" else measured.run(case, part)
-                bar.advance(task)
-                return {"batch": batch, **found}
+        def ask(arm: str, length: int, part: str) -> dict[str, Any]:
+            bar.update(task, description=f"{arm}: {part} at {length:,}")
+            batch = max(1, max(wanted) // length)
+            case = measured.Case(trials[arm], vocab, batch, length, where, dtype, tree["threads"])
+            found = apart.measure(case, part) if where == "cpu" else measured.run(case, part)
+            bar.advance(task)
+            return {"batch": batch, **found}
 
-            points = list(_points(wanted, ask, budget_s / len(trials)))
-            tree["arms"][arm] = {"error": None, "points": points, "left_out": wanted[len(points) :]}
-            bar.update(task, completed=len(measured.PARTS) * len(wanted) * len(tree["arms"]))
+        points = in_turn(list(trials), wanted, ask, budget_s)
+    for arm, found in points.items():
+        tree["arms"][arm] = {"error": None, "points": found, "left_out": wanted[len(found) :]}
     return tree
 
 
-def _points(lengths: Sequence[int], ask: Callable[..., dict[str, Any]], budget_s: float) -> Iterator[dict[str, Any]]:
-    began, last = time.perf_counter(), 0.0
-    for length in lengths:
-        start = time.perf_counter()
-        if start - began + 2 * last > budget_s:  # twice as long takes at least as much again, attention more
-            return
-        point: dict[str, Any] = {"length": length}
-        for part in measured.PARTS:
-            found = ask(length, part)
-            point["batch"] = found.pop("batch")
-            point["cache_bytes"] = found.pop("cache_bytes", None)
-            point[part] = found
-        yield point
-        last = time.perf_counter() - start
+def in_turn(
+    arms: Sequence[str],
+    lengths: Sequence[int],
+    ask: Callable[[str, int, str], dict[str, Any]],
+    budget_s: float,
+    clock: Callable[[], float] = time.perf_counter,
+) -> dict[str, list[dict[str, Any]]]:
+    """Every arm's points. All arms are measured at one length before any at the next, so that when the time is up they
+    can be compared; an arm whose next length would take too long is left out from there on, and the others go on.
+
+    Args:
+        lengths: ascending.
+        ask: (arm, length, part) -> what was measured, with `took_s`.
+    """
+    end, points = clock() + budget_s, {arm: list[dict[str, Any]]() for arm in arms}
+    expected = dict.fromkeys(arms, 0.0)  # seconds for the next length
+    for at, length in enumerate(lengths):
+        for arm, found in points.items():
+            if len(found) < at or clock() + expected[arm] > end:
+                continue
+            point: dict[str, Any] = {"length": length}
+            for part in measured.PARTS:
+                told = ask(arm, length, part)
+                point["batch"] = told.pop("batch")
+                point["cache_bytes"] = told.pop("cache_bytes", None)
+                point[part] = told
+            found.append(point)
+            took = sum(point[part].pop("took_s", 0.0) for part in measured.PARTS)
+            expected[arm] = 2 * took  # at least as much again: the tokens are the same; attention takes more
+    return points
 
 
 def read(folder: Path) -> tuple[dict[str, Any] | None, list[str]]:

@@ -57,7 +57,8 @@ class Case:
 
 
 def run(case: Case, part: str) -> dict[str, Any]:
-    """`runs`, `tokens_per_s` and `peak_bytes`; `mfu` for `train`, `cache_bytes` for `decode`; or `error`, one line."""
+    """`runs`, `tokens_per_s`, `peak_bytes`, and `took_s`, the seconds of all runs but the first; `mfu` for `train`,
+    `cache_bytes` for `decode`; or `error`, one line."""
     import torch
 
     try:
@@ -202,7 +203,10 @@ def _timed(case: Case, run: Callable[[], Any], tokens: int, memory: Memory) -> d
         if case.device == "cuda":
             torch.cuda.synchronize()
 
-    for _ in range(WARM[case.device]):
+    run()
+    wait()
+    begin = time.perf_counter()
+    for _ in range(WARM[case.device] - 1):
         run()
     memory.warm()
     rates = []
@@ -211,7 +215,8 @@ def _timed(case: Case, run: Callable[[], Any], tokens: int, memory: Memory) -> d
         run()
         wait()
         rates.append(tokens / (time.perf_counter() - start))
-    return {"runs": rates, "tokens_per_s": statistics.median(rates), "peak_bytes": memory.peak()}
+    took = time.perf_counter() - begin
+    return {"runs": rates, "tokens_per_s": statistics.median(rates), "peak_bytes": memory.peak(), "took_s": took}
 
 
 def tensor_bytes(thing: Any, seen: set[int] | None = None) -> int:

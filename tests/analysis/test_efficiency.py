@@ -118,3 +118,19 @@ def test_memory_is_the_models_own_and_a_process_that_dies_costs_a_line(tmp_path,
         large = server.measure(case(mib=300), "prefill")["peak_bytes"]
         assert 290 * 2**20 < large - small < 320 * 2**20
         assert "keeps no state" in server.measure(case(), "decode")["error"]
+
+
+def test_when_the_time_is_up_all_arms_have_the_same_lengths_but_for_one_that_is_too_slow():
+    now = [0.0]
+
+    def ask(arm, length, part):
+        took = {"fast": 1.0, "slow": length / 100}[arm]
+        now[0] += took + (5.0 if length == 100 else 0.0)  # the first of anything is compiled, which says nothing
+        return {"batch": 1, "cache_bytes": None, "took_s": took, "runs": [1.0]}
+
+    points = efficiency.in_turn(["fast", "slow"], [100, 200, 400, 800, 1600], ask, 80.0, lambda: now[0])
+    assert {arm: [p["length"] for p in found] for arm, found in points.items()} == {
+        "fast": [100, 200, 400, 800, 1600],
+        "slow": [100, 200, 400],
+    }
+    assert "took_s" not in points["fast"][0]["train"]
