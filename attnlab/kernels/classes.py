@@ -88,7 +88,7 @@ def _patch_rotary() -> None:
     @functools.wraps(update)
     def rounded(self, seqlen: int, *args: Any, **kwargs: Any) -> Any:
         if self.scale is None:  # else the angles' scales are centred on the table's middle
-            seqlen = max(MIN_TABLE, on_cuda.power_of_two(seqlen))
+            seqlen = max(MIN_TABLE, on_cuda.power_of_two(int(seqlen)))  # of padded rows it is a tensor
         return update(self, seqlen, *args, **kwargs)
 
     RotaryEmbedding._update_cos_sin_cache = rounded
