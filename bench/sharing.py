@@ -175,7 +175,7 @@ def member(line: Connection, device_name: str, mixers: list[str]) -> None:
         while True:
             key, start, seconds = line.recv()
             line.send(rate(*runs[key], device, start, seconds))
-    except EOFError:
+    except (EOFError, OSError):  # nobody listens any more
         return
     except Exception as error:
         line.send(f"{type(error).__name__}: {error}")

@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.nn.attention import SDPBackend, sdpa_kernel
-
-UNPLANNED = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
 
 
 def attend(
@@ -46,11 +41,9 @@ def attend(
     if mask is not None and q.shape[1] != k.shape[1]:
         # with a mask, grouped heads would push CUDA to its unfused kernel
         k, v = (x.repeat_interleave(q.shape[1] // x.shape[1], 1) for x in (k, v))
-    # cuDNN's kernels are planned anew for every shape, and in decoding each token has its own
-    with nullcontext() if queries == keys else sdpa_kernel(UNPLANNED):
-        out = F.scaled_dot_product_attention(
-            q, k, v, attn_mask=mask, is_causal=plain, scale=softmax_scale, enable_gqa=q.shape[1] != k.shape[1]
-        )
+    out = F.scaled_dot_product_attention(
+        q, k, v, attn_mask=mask, is_causal=plain, scale=softmax_scale, enable_gqa=q.shape[1] != k.shape[1]
+    )
     return out.transpose(1, 2)
 
 

@@ -142,6 +142,7 @@ def compile_between_kernels(model: Any) -> None:
 
 def compile_mixers(blocks: Iterable[Block], backend: str = "inductor") -> None:
     """Compile what mixers' layers do between their kernels, in training: gates, token shifts, low-rank projections.
+    They map [B, T, D] to [B, T, D] as before, but for roundings to bf16 that a compiled chain leaves out.
 
     The kernels themselves, FLA's and ours, are called as they are. Layers of one class and shape share what is
     compiled. In evaluation the layers run as written.
@@ -171,16 +172,18 @@ def _leave_kernels_alone() -> None:
     """What FLA's layers have imported from where the kernels are, functions and modules, is called from compiled code
     and not compiled with it: its autograd, its tuning and its choice of an implementation are Python that must run."""
     kernels = ("fla.ops", "fla.modules", "attnlab.kernels")
-    layers = [module for name, module in list(sys.modules.items()) if name.startswith("fla.layers.")]
-    for module in layers:
+    classes: set[type[nn.Module]] = set()  # many layers import the same ones
+    for module in [module for name, module in list(sys.modules.items()) if name.startswith("fla.layers.")]:
         for name, value in list(vars(module).items()):
             if not (getattr(value, "__module__", None) or "").startswith(kernels):
                 continue
-            if isinstance(value, type):
-                if issubclass(value, nn.Module):
-                    value.forward = torch.compiler.disable(value.forward)  # type: ignore[method-assign]
-            elif callable(value):
-                setattr(module, name, torch.compiler.disable(value))
+            if not isinstance(value, type):
+                if callable(value):
+                    setattr(module, name, torch.compiler.disable(value))
+            elif issubclass(value, nn.Module):
+                classes.add(value)
+    for cls in classes:
+        cls.forward = torch.compiler.disable(cls.forward)  # type: ignore[method-assign]
 
 
 PLAIN = Parts(stem, seam, loss)

@@ -33,7 +33,7 @@ from attnlab.tasks import IGNORE, Task
 # Measured on an H100 with captured steps (`bench/sharing.py`, docs/speed.md), all together against one alone:
 MOST = 4  # per GPU; steps of 0.026 TFLOP: 2 share 1.6 (standard) and 1.35 (gla), 4 1.68 and 1.36, 8 1.72 and 1.38
 FULL_TFLOP = 0.2  # per step; steps of 0.28: 2 share 0.88 and 0.91, since one alone keeps the GPU busy
-CONTEXT_GIB = 0.8  # estimate: a process's CUDA context, kernels and library workspaces, outside of PyTorch's allocator
+CONTEXT_GIB = 2.8  # a process's CUDA context and kernels beside PyTorch's allocator; 0.9 under MPS with tuned kernels
 
 MIXER_D2 = 6  # estimate: FLA's layers at their defaults have matrices of 4 to 6 D^2
 PARAM_BYTES = 24  # fp32 weight, gradient, two moments; bf16 copy, clipping and update temporaries (estimate)

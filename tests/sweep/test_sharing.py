@@ -109,7 +109,7 @@ SMALL, H100 = Need(1.0, 0.01), {"CPU": 16.0, "GPU": 1.0, "accelerator_type:H100"
         ({}, H100, 3, 0.3333),
         ({}, H100, 1, 1.0),
         ({}, {**H100, "GPU": 8.0, "CPU": 64.0}, 9, 0.5),
-        ({}, {**H100, "accelerator_type:T4": 1.0, "GPU": 2.0}, 32, 0.25),
+        ({}, {**H100, "accelerator_type:T4": 1.0, "GPU": 2.0}, 32, 0.3333),
         ({"workers": 2}, H100, 32, 1.0),
         ({"cpus_per_worker": 8}, H100, 32, 0.5),
         ({"max_concurrent": 2}, H100, 32, 0.5),
@@ -188,7 +188,7 @@ def test_a_worker_that_shares_its_gpu_is_kept_to_its_part(monkeypatch):
         worker.cap_memory(gpus, "cuda:0")
     assert not calls
     worker.cap_memory(0.125, "cuda:0")
-    assert calls == [(pytest.approx(0.125 - 0.8 / 80), "cuda:0")]
+    assert calls == [(pytest.approx(0.125 - sharing.CONTEXT_GIB / 80), "cuda:0")]
 
 
 def test_a_trial_without_memory_is_failed_with_the_reason():
