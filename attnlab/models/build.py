@@ -40,7 +40,8 @@ def build_mixer(mixer: MixerConfig, model: ModelConfig, layer: int) -> nn.Module
         warnings.simplefilter("always")
         built = load(spec.path)(**arguments(spec, mixer.args, shape))
     for warning in said:
-        _tell(f"{mixer.name}: {warning.message}")
+        if issubclass(warning.category, UserWarning):  # others may be another thread's: Ray is imported meanwhile
+            _tell(f"{mixer.name}: {warning.message}")
     if spec.init:
         load(spec.init)(built)
     for name, option in spec.options.items():

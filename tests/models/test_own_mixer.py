@@ -245,3 +245,13 @@ def test_the_corners_of_the_space_are_tried_and_equal_mistakes_told_once(beside,
         "search.space at {'model.mixer.power': 4}, arm a: model.mixer mine:Mine: its constructor raised "
         "AssertionError: power must be below 3 (mine.py:6)"
     ]
+
+
+def test_what_its_author_warns_of_is_told_once_and_no_other_threads_warning(beside, caplog):
+    warn = 'super().__init__()\n        import warnings\n        warnings.warn("lr below 1e-3, please")\n'
+    warn += '        warnings.warn("no socks", ImportWarning)'  # as urllib3's, while Ray is imported in its thread
+    (beside / "noisy.py").write_text(PLAIN.replace("super().__init__()", warn))
+    model = ModelConfig(d_model=8, n_heads=1, n_layers=2, mixer={"name": "noisy:Mine"})
+    for layer in range(2):
+        build_mixer(model.mixer[0], model, layer)
+    assert [record.message for record in caplog.records] == ["noisy:Mine: lr below 1e-3, please"]
