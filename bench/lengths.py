@@ -80,13 +80,13 @@ def tune(one: Trial, args: argparse.Namespace) -> None:
 
 
 def tune_all(args: argparse.Namespace) -> None:
-    """Every arm in a process of its own; none may take more than a third of the time."""
+    """Every arm in a process of its own; none may take more than half of the time."""
     again = sys.argv[1:]
     began = time.perf_counter()
     running = {n: subprocess.Popen([sys.executable, "-m", "bench.lengths", *again, "--tune", n]) for n in args.mixers}
     for name, process in running.items():
         try:
-            process.wait(max(1.0, args.budget_s / 3 - (time.perf_counter() - began)))
+            process.wait(max(1.0, args.budget_s / 2 - (time.perf_counter() - began)))
         except subprocess.TimeoutExpired:
             process.kill()
             print(f"{name}: not tuned in time; its first runs will be", file=sys.stderr)

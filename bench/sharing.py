@@ -86,7 +86,7 @@ Member = tuple[Any, Connection]  # a process, and the line to it
 def rounds(members: list[Member], args: argparse.Namespace, mps: bool, alone: dict[tuple[str, str], float]) -> None:
     """Every size with every number of processes, `args.rounds` times, and its line."""
     for mixer in args.mixers:
-        for size in SIZES:
+        for size in args.sizes:
             seen: dict[int, list[list[float]]] = {n: [] for n in args.processes}
             for _ in range(args.rounds):
                 for n in args.processes:
@@ -133,7 +133,7 @@ def fleet(args: argparse.Namespace) -> Iterator[list[Member]]:
 
     def start() -> None:
         mine, theirs = spawn.Pipe()
-        process = spawn.Process(target=member, args=(theirs, args.device, args.mixers), daemon=True)
+        process = spawn.Process(target=member, args=(theirs, args.device, args.mixers, args.sizes), daemon=True)
         process.start()
         theirs.close()  # so that a process that died is an EOFError
         members.append((process, mine))
@@ -156,15 +156,15 @@ def fleet(args: argparse.Namespace) -> Iterator[list[Member]]:
                 process.kill()
 
 
-def member(line: Connection, device_name: str, mixers: list[str]) -> None:
-    """A process: build every size, then run what is asked for until the line closes."""
+def member(line: Connection, device_name: str, mixers: list[str], sizes: list[str]) -> None:
+    """A process: build everything, then run what is asked for until the line closes."""
     torch.set_num_threads(1)
     device = torch.device(device_name, 0) if device_name == "cuda" else torch.device(device_name)
     runs: dict[str, tuple[Callable[[], Any], int]] = {}
     facts: list[str] = []
     try:
         for mixer in mixers:
-            for size in SIZES:
+            for size in sizes:
                 runs[f"{mixer} {size}"], fact = ready(trial_of(size, mixer, device), device)
                 facts.append(f"{mixer:9} {size:5} {fact}")
         if device.type == "cuda":
@@ -313,6 +313,7 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", choices=("cuda", "cpu"))
     parser.add_argument("--mixers", nargs="+", default=["standard", "gla"])
+    parser.add_argument("--sizes", nargs="+", default=list(SIZES), choices=list(SIZES))
     parser.add_argument("--processes", nargs="+", type=int, help="default: 1 2 4 8; on a CPU 1 2")
     parser.add_argument("--seconds", type=float, help="of each measurement; default: 3; on a CPU 1")
     parser.add_argument("--rounds", type=int, default=2)

@@ -10,7 +10,9 @@ The question: which learning rate is best for each of four mixers on MQAR (4 arm
 
 Printed per way: wall seconds from the command to the answer, what that is of `alone`'s, seconds of training summed over
 the trials, steps trained, and the winning rate and its loss of every arm. Each way has a folder of results of its own;
-the kernel cache is shared, and filled before the clock runs (`--cold` leaves that out).
+the kernel cache is shared, and filled before the clock runs (`--cold` leaves that out). `alone` takes a time that is
+the sum of its trials', none of which knows of another; `--sample 2` runs two rates of each arm, multiplies, and says
+so: its winners are then those of `packed`, which runs the same processes.
 """
 
 from __future__ import annotations
@@ -55,6 +57,7 @@ def main() -> None:
     parser.add_argument("--packed", type=int, default=8, help="processes at a time")
     parser.add_argument("--arms", nargs="+", default=list(ARMS))
     parser.add_argument("--rates", type=float, nargs="+", default=list(RATES))
+    parser.add_argument("--sample", type=int, metavar="N", help="way alone: run N rates per arm and multiply")
     parser.add_argument("--cpu", action="store_true", help="a smaller size, on the CPU")
     parser.add_argument("--cold", action="store_true", help="tune the kernels within the measured time")
     args = parser.parse_args()
@@ -63,7 +66,10 @@ def main() -> None:
         args.kernels = home / "kernels"
         if not (args.cpu or args.cold):
             launch(sweep_of(args), home, args.kernels, "--warm")
-        rows = {way: measure(way, args, home / way) for way in args.ways}
+        rows: dict[str, dict[str, Any]] = {}
+        for way in args.ways:
+            rows[way] = measure(way, args, home / way)
+            print(f"{way}: {rows[way]['wall']:.1f} s", flush=True)
     report(rows)
 
 
@@ -94,18 +100,20 @@ def sweep_of(args: argparse.Namespace) -> dict[str, Any]:
 def measure(way: str, args: argparse.Namespace, home: Path) -> dict[str, Any]:
     """Run the question one way: wall seconds and every trial's results.json."""
     sweep = sweep_of(args)
-    start = time.perf_counter()
+    start, part = time.perf_counter(), 1.0
     if way == "attnlab":
         launch(sweep, home, args.kernels)
     else:
-        trials = [(arm, rate) for rate in args.rates for arm in args.arms]
+        rates = args.rates[:: -(-len(args.rates) // args.sample)] if way == "alone" and args.sample else args.rates
+        part = len(rates) / len(args.rates)
+        trials = [(arm, rate) for rate in rates for arm in args.arms]
         with ThreadPoolExecutor(1 if way == "alone" else args.packed) as pool:
             list(pool.map(lambda trial: alone(sweep, *trial, home, args), trials))
-    wall = time.perf_counter() - start
+    wall = (time.perf_counter() - start) / part
     results = [read(path) for path in sorted(home.rglob("results.json"))]
     if failed := [r["error"] for r in results if r["state"] == "failed"]:
         raise RuntimeError(f"{way}: {len(failed)} trials failed, the first: {failed[0]}")
-    return {"wall": wall, "results": results}
+    return {"wall": wall, "part": part, "results": results}
 
 
 def read(file: Path) -> dict[str, Any]:
@@ -155,6 +163,7 @@ def report(rows: dict[str, dict[str, Any]]) -> None:
         print(
             f"{way:8} {row['wall']:8.1f} {first / row['wall']:7.2f} {sum(r['seconds'] for r in results):11.1f} "
             f"{sum(r['steps'] for r in results):8} {len(results):7} {sum(r['state'] == 'pruned' for r in results):7}"
+            + (f"   wall s is {1 / row['part']:g} times what these trials took" if row["part"] < 1 else "")
         )
     for arm in sorted({r["arm"] for row in rows.values() for r in row["results"]}):
         found = {way: winner(row["results"], arm) for way, row in rows.items()}

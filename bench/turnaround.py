@@ -28,6 +28,7 @@ import torch
 
 from attnlab.check import checked
 from attnlab.config import merge
+from attnlab.kernels import warm
 from attnlab.runs import Job, SweepDir
 from attnlab.sweep import cluster, engine
 
@@ -41,6 +42,7 @@ SWEEP: dict[str, Any] = {
     "arms": {"standard": {"model": {"mixer": "standard"}}, "gla": {"model": {"mixer": "gla"}}},
     "search": {"space": {"optim.lr": {"loguniform": [1e-3, 1e-2]}}},
 }
+KEPT = Path(tempfile.gettempdir()) / "results"  # beside it, as for any sweep, the kernels of all ways
 
 
 class Busy:
@@ -52,7 +54,8 @@ class Busy:
         self._thread = threading.Thread(target=self._watch, daemon=True)
 
     def _watch(self) -> None:
-        device = self._nvml.nvmlDeviceGetHandleByIndex(0)
+        first = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")[0]  # NVML counts them all
+        device = self._nvml.nvmlDeviceGetHandleByIndex(int(first) if first.isdigit() else 0)
         while not self._stop.wait(0.1):
             self._seen.append(self._nvml.nvmlDeviceGetUtilizationRates(device).gpu)
 
@@ -107,7 +110,7 @@ def slots(folder: Path, trials: int, share: float) -> dict[str, float]:
     """attnlab's own engine."""
     sweep = checked(merge(SWEEP, {"search": {"trials": trials // 2}, "resources": {"gpus_per_worker": share}}))
     start = time.time()
-    engine.run(sweep, folder)
+    engine.run(sweep, folder, kernel_cache=warm.directory(None, KEPT))
     wall = time.time() - start
     marks = defaultdict(list)
     for result in SweepDir(folder / sweep.name).results():
@@ -154,15 +157,18 @@ def tasks(folder: Path, trials: int, share: float) -> dict[str, float]:
 def posted(i: int, home: Path, share: float) -> dict[str, Any]:
     """Trial `i` of the two slow ways, for `task`."""
     job = Job.make("gla", i, checked(SWEEP).trial_of("gla", {"optim.lr": 1e-3 * (i + 1)}))
-    return {"job": job.model_dump(mode="json"), "home": str(home), "device": "cuda" if share else "cpu"}
+    kernels, device = str(warm.directory(None, KEPT)), "cuda" if share else "cpu"
+    return {"job": job.model_dump(mode="json"), "home": str(home), "device": device, "kernels": kernels}
 
 
 def task(config: dict[str, Any]) -> None:
-    """Train a trial in a process of Ray's."""
+    """Train a trial in a process of Ray's, with the kernels that the slots' trials tuned."""
+    from attnlab.kernels import warm
     from attnlab.runs import TrialDir
     from attnlab.train import train
 
-    train(Job.model_validate(config["job"]), TrialDir(Path(config["home"])), device=config["device"])
+    cache = warm.use(Path(config["kernels"]), torch.device(config["device"]))
+    train(Job.model_validate(config["job"]), TrialDir(Path(config["home"])), device=config["device"], cache=cache)
 
 
 def _together(one: Callable[[int], None], trials: int, share: float) -> dict[str, float]:

@@ -15,7 +15,7 @@ from attnlab.models import MIXERS
 from attnlab.runs import Job, TrialDir
 from attnlab.train import train
 
-pytestmark = [pytest.mark.gpu, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.gpu, pytest.mark.timeout(900), pytest.mark.xdist_group("cuda")]  # one makes the table
 
 SCRIPT = Path(__file__).parent / "kernels" / "compare_with_cuda.py"
 BY_DESIGN = {"moba", "momentum_deltanet", "mesa"}  # FLA lacks what they need on CUDA, or computes something else there
