@@ -4,19 +4,26 @@ Three things make it fast: requests of like length go through the model together
 head reads the continuations' positions alone; and a context that several continuations share is read once, its state (a
 recurrent state, a key-value cache) then standing for it. Padding is to the right, where a causal model never sees it.
 Whether the state is exact is tried on each model; where it is not, it is not used.
+
+On CUDA a batch has a power of two of rows, the missing ones filled with token 0: FLA's kernels are compiled, some of
+them tuned (rotary positions: 15 candidates), for every number of rows they meet. For every shape so is cuDNN's
+attention, which is therefore left out. With both, an H100 scored slower than HFLM at its one batch size (measured).
 """
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from functools import cached_property
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.nn.attention import sdpa_kernel
+
+from attnlab.kernels.attention import NOT_CUDNN
 
 MAX_LENGTH = 2048  # tokens a model reads at most, as lm-eval's HFLM has it for a model that names no limit
 TOKENS = {"cpu": 1024, "cuda": 65536}  # per batch, padding included; cpu: measured, the caches' size
@@ -47,6 +54,7 @@ class Reader:
     ):
         self.device, self.dtype, self.max_length = device, dtype, max_length
         self.model = model.to(device).eval()
+        self.powers = device.type == "cuda"  # of two: what a batch's rows are filled up to
         self.max_tokens = max_tokens or TOKENS.get(device.type, TOKENS["cpu"])
 
     def launch(self, keys: list[Key]) -> Iterator[tuple[list[Key], Tensor]]:
@@ -64,7 +72,7 @@ class Reader:
         shared.sort(key=lambda group: -len(group[0][0]))
         while shared:
             longest = len(shared[0][0][0])
-            n = max(1, self.max_tokens // longest)
+            n = self.fits(longest)
             some = [group for group in shared[:n] if longest - len(group[0][0]) <= SPREAD]
             shared = shared[len(some) :]
             yield from self._after_contexts(some)
@@ -76,17 +84,18 @@ class Reader:
         token of every continuation); the state after it stands before the rest of every request."""
         cut = len(groups[-1][0][0]) - 1
         place = {group[0][0]: i for i, group in enumerate(groups)}
-        with torch.inference_mode(), self.autocast():
+        with torch.inference_mode(), self.running():
             cache, nowhere = self._cache(), self.index([])
             self.model.backbone.hidden(self._tensor([context[:cut] for context in place]), cache, (nowhere, nowhere))
         for rows in self._by_length([key for group in groups for key in group], cut):
-            yield rows, self._rows(rows, cut, select(cache, self.index([place[context] for context, _ in rows])))
+            own = self._filled(self.index([place[context] for context, _ in rows]))
+            yield rows, self._rows(rows, cut, select(cache, own))
 
     def _by_length(self, keys: list[Key], cut: int) -> Iterator[list[Key]]:
         """The requests, longest first, as many at once as the budget allows for the tokens after the first `cut`."""
         keys = sorted(keys, key=lambda key: -len(key[0]) - len(key[1]))
         while keys:
-            n = max(1, self.max_tokens // (len(keys[0][0]) + len(keys[0][1]) - 1 - cut))
+            n = self.fits(len(keys[0][0]) + len(keys[0][1]) - 1 - cut)
             yield keys[:n]
             keys = keys[n:]
 
@@ -103,7 +112,7 @@ class Reader:
         within = torch.arange(len(row)) - torch.repeat_interleave(counts.cumsum(0) - counts, counts)
         row, at = self.index(row), self.index((ends - counts)[row] + within)
         targets = self.index([token for _, continuation in rows for token in continuation])
-        with self.autocast():
+        with self.running():
             hidden = self.model.backbone.hidden(self._tensor(inputs), cache, (row, at))
             return self.read(hidden, row, len(rows), targets)
 
@@ -112,7 +121,7 @@ class Reader:
         """`steps` greedy tokens after each prompt; all prompts are equally long."""
         read, cache, written = self._tensor([p[-self.max_length :] for p in prompts]), None, []
         for _ in range(steps):
-            with self.autocast():
+            with self.running():
                 if self.model.backbone.cached:
                     got = self.model.backbone(read, past_key_values=cache, use_cache=True)
                     hidden, cache = got.last_hidden_state, got.past_key_values
@@ -121,7 +130,7 @@ class Reader:
                 token = self.model.head(hidden[:, -1]).argmax(-1, keepdim=True)
             written.append(token)
             read = token if self.model.backbone.cached else torch.cat([read, token], 1)
-        return torch.cat(written, 1).tolist()
+        return torch.cat(written, 1)[: len(prompts)].tolist()
 
     @cached_property
     def reuses(self) -> bool:
@@ -135,7 +144,7 @@ class Reader:
             tokens = torch.randint(0, self.model.config.vocab_size, (2, before + after), generator=draw)
             tokens = tokens.to(self.device)
             try:
-                with torch.inference_mode(), self.autocast():
+                with torch.inference_mode(), self.running():
                     whole = self.model.backbone.hidden(tokens)[:, before:]
                     cache = self._cache()
                     self.model.backbone.hidden(tokens[:, :before], cache)
@@ -164,11 +173,30 @@ class Reader:
         """As in training: matrices in half precision, the residual stream in fp32."""
         return torch.autocast(self.device.type, self.dtype) if self.dtype else nullcontext()
 
+    def running(self) -> AbstractContextManager[Any]:
+        """`autocast`, and on CUDA no kernel that is built for one shape."""
+        both = ExitStack()
+        both.enter_context(self.autocast())
+        if self.device.type == "cuda":
+            both.enter_context(sdpa_kernel(NOT_CUDNN))
+        return both
+
+    def fits(self, length: int) -> int:
+        """How many rows of that many tokens make a batch, at least 1."""
+        n = max(1, self.max_tokens // length)
+        return 1 << (n.bit_length() - 1) if self.powers else n
+
+    def _filled(self, rows: Tensor) -> Tensor:
+        """[rows, ...] -> as many rows as the device wants, the new ones 0."""
+        n = len(rows)
+        wanted = 1 << (n - 1).bit_length() if self.powers else n
+        return torch.cat([rows, rows.new_zeros(wanted - n, *rows.shape[1:])]) if wanted > n else rows
+
     def _tensor(self, rows: Sequence[Sequence[int]]) -> torch.Tensor:
-        """[rows, longest], padded to the right with token 0."""
+        """[rows, longest], padded to the right with token 0, and at the end with rows of it (`_filled`)."""
         longest = max(map(len, rows))
-        filled = torch.tensor([[*row, *[0] * (longest - len(row))] for row in rows])
-        return filled.to(self.device, non_blocking=True)
+        padded = torch.tensor([[*row, *[0] * (longest - len(row))] for row in rows])
+        return self._filled(padded).to(self.device, non_blocking=True)
 
     def index(self, values: Sequence[int] | Tensor) -> Tensor:
         return torch.as_tensor(values, dtype=torch.long).to(self.device, non_blocking=True)

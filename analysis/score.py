@@ -141,7 +141,7 @@ class Scorer(Reader):
             lengths.setdefault(len(ids[i]), []).append(i)
         for length, group in lengths.items():  # of equal length, so that no state ever holds padding
             while group:
-                n = max(1, self.max_tokens // (length + new[group[0]]))
+                n = self.fits(length + new[group[0]])
                 batch, group = group[:n], group[n:]
                 written = self.decode([ids[i] for i in batch], max(new[i] for i in batch))
                 for i, tokens in zip(batch, written, strict=True):
@@ -163,12 +163,12 @@ class Scorer(Reader):
         if max(inputs.max(), targets.max()) >= self.model.config.vocab_size:
             raise ScoringError(f"the task has more tokens than the model's {self.model.config.vocab_size}")
         nats, hits = [], []
-        n = max(1, self.max_tokens // inputs.shape[1])
+        n = self.fits(inputs.shape[1])
         for start in range(0, len(inputs), n):
             x, y = (self.index(torch.from_numpy(part[start : start + n])) for part in (inputs, targets))
             row, at = (y != ignore).nonzero(as_tuple=True)
-            with self.autocast():
-                out = self.read(self.model.hidden(x)[row, at], row, len(x), y[row, at])
+            with self.running():
+                out = self.read(self.model.hidden(self._filled(x))[row, at], row, len(x), y[row, at])
             counts = (y != ignore).sum(1).double()
             for loglikelihood, right in torch.stack([out[:, 0], counts - out[:, 1]], 1).tolist():
                 nats.append(-loglikelihood)

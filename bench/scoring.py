@@ -23,8 +23,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-
 import torch
 
 from analysis import kernels, svg
@@ -39,6 +37,7 @@ TOLERANCE = 2e-3  # nats
 def main() -> None:
     args = arguments()
     torch.set_num_threads(args.threads)
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false" if args.device == "cpu" else "true")
     kernels.ready(args.device, args.results)
     checkpoints = [*args.checkpoints, *(trained(mixer, args) for mixer in args.train)]
     rows: list[dict[str, Any]] = []

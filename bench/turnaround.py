@@ -195,21 +195,16 @@ def main() -> None:
     for key, value in cluster.ENVIRONMENT.items():
         os.environ.setdefault(key, value)
     cpu = Cpu()
-    rows = {}
+    columns = ["trials", "median gap s", "99 % gap s", "first start s", "wall s", "CPU s per trial", "GPU busy %"]
+    print(f"{'':32}" + "".join(f"{c:>16}" for c in columns))
     for way, count in ((slots, args.trials), (trainers, args.few), (tasks, args.few)):
         with tempfile.TemporaryDirectory() as folder, Busy() as busy:
             before = cpu.total()
-            rows[way.__doc__.split(",")[0].strip(".")] = {
-                **way(Path(folder), count, args.share),
-                **busy.figures(),
-                "CPU s per trial": (cpu.total() - before) / count,
-                "trials": count,
-            }
+            row = way(Path(folder), count, args.share) | busy.figures()
+            row |= {"CPU s per trial": (cpu.total() - before) / count, "trials": count}
+        name = (way.__doc__ or "").split(",")[0].strip(".")
+        print(f"{name:32}" + "".join(f"{row[c]:16.3f}" if c in row else f"{'-':>16}" for c in columns), flush=True)
     cpu.stop()
-    columns = ["trials", "median gap s", "99 % gap s", "first start s", "wall s", "CPU s per trial", "GPU busy %"]
-    print(f"{'':32}" + "".join(f"{c:>16}" for c in columns))
-    for name, row in rows.items():
-        print(f"{name:32}" + "".join(f"{row[c]:16.3f}" if c in row else f"{'-':>16}" for c in columns))
 
 
 if __name__ == "__main__":

@@ -44,6 +44,31 @@ def test_equals_one_request_at_a_time(exported, mixer):
         assert got.loglikelihood == pytest.approx(nats, abs=1e-4) and got.greedy == greedy
 
 
+@pytest.mark.parametrize("mixer", ["standard", "gla", "based"])
+def test_rows_filled_up_to_powers_of_two_change_nothing(exported, mixer):
+    """As on CUDA, where kernels are made for a number of rows."""
+    ours = scorer(exported(mixer), max_tokens=400)
+    read = []
+    assert ours.reuses == (mixer not in NO_REUSE)  # tried with other numbers of rows, before they are counted
+    hidden = ours.model.backbone.hidden
+    ours.model.backbone.hidden = lambda tokens, *rest: (read.append(len(tokens)), hidden(tokens, *rest))[1]
+    ours.model.backbone.register_forward_pre_hook(lambda module, args: read.append(len(args[0])))
+    prompts = [words(i, 3) for i in range(5)]
+    inputs = torch.randint(256, (11, 60)).numpy()
+
+    def everything():
+        return ours.loglikelihoods(requests()), ours.greedy(prompts, [3] * 5), ours.aligned(inputs, inputs, -100)
+
+    plain, odd = everything(), set(read)
+    read.clear()
+    ours.powers = True
+    filled = everything()
+    assert any(n & (n - 1) for n in odd) and not any(n & (n - 1) for n in read), read
+    for a, b in zip(plain[0], filled[0], strict=True):
+        assert a.loglikelihood == pytest.approx(b.loglikelihood, abs=1e-4) and a.greedy == b.greedy
+    assert filled[1] == plain[1] and filled[2][0] == pytest.approx(plain[2][0], abs=1e-3)
+
+
 @pytest.mark.parametrize("mixer", ["standard", "gla"])
 def test_a_shared_context_is_read_once(exported, mixer):
     ours = scorer(exported(mixer))
