@@ -47,7 +47,8 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("--dry-run", action="store_true", help="check everything and print the plan, and stop")
     parser.add_argument("--warm", action="store_true", help="tune the GPU kernels of all arms, and stop")
     parser.add_argument("--resume", action="store_true", help="go on with what the sweep's results folder holds")
-    parser.add_argument("--only", nargs="+", metavar="ARM", help="these arms alone, of whichever sweeps have them")
+    alone = "these arms alone, of whichever sweeps have them; with --resume beside those that were begun"
+    parser.add_argument("--only", nargs="+", metavar="ARM", help=alone)
     parser.add_argument("--plain", action="store_true", help="no search: every arm as declared; results in NAME-plain")
     parser.add_argument("--scale", metavar="tiny", help="try it small, in minutes on 2 CPU cores; results in NAME-tiny")
     parser.add_argument("--results", default="results", metavar="DIR|URI", help="default: results")

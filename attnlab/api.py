@@ -161,7 +161,7 @@ def run_sweep(
         sweep: a sweep file's path, its tree, or a `Sweep`, which is run as it is.
         results_dir: holds the sweep's folder, a path or a URI; on a cluster every node must see it.
         overrides: `a.b=c` texts, to a file.
-        only: these arms alone.
+        only: these arms alone; with `resume` beside those that the folder has trials of.
         plain, scale: as launch.py's `--plain` and `--scale`, of a file or a tree.
         address: None: the Ray that this process is connected to (by `ray.init`), which is left up; without one, a Ray
             of this machine, which ends with the sweep. `auto` or an URL: a cluster that is up.
@@ -185,4 +185,5 @@ def run_sweep(
         raise SweepError(["plain, scale: of a sweep file or its tree; a Sweep is run as it is"])
     sweep = sweep.only(only) if only else sweep
     board = run(sweep, results_dir, address=address, resume=resume, kernel_cache=kernel_cache)
-    return SweepResults(sweep, mirror(results_dir, sweep.name).folder.path, board)
+    ran = sweep.rejoined(board["arms"])
+    return SweepResults(ran, mirror(results_dir, sweep.name).folder.path, board)

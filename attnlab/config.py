@@ -11,12 +11,12 @@ Neither torch nor ray is imported.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from math import prod
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, PositiveInt, field_validator, model_validator
+from pydantic import Field, PositiveInt, PrivateAttr, field_validator, model_validator
 
 from attnlab.space import Dimension, parse
 from attnlab.trees import SweepError, did_you_mean, expand, merge, nest
@@ -216,6 +216,7 @@ class Sweep(Config):
     noise: NoiseConfig | None = None
     guards: Literal["warn", "strict"] = Field("warn", description="strict: what the guards warn of is an error")
     resources: ResourcesConfig = ResourcesConfig()
+    _whole: Sweep | None = PrivateAttr(None)  # of `only`: the sweep with all of its arms
 
     def trial_of(self, arm: str, settings: Mapping[str, Any] | None = None, seed: int | None = None) -> Trial:
         """The trial of `arm` with sampled `settings` (dotted keys) and, if given, another training seed."""
@@ -289,7 +290,16 @@ class Sweep(Config):
         if problems:
             raise SweepError(problems)
         noise = self.noise if self.noise and self.noise.arm in arms else None
-        return self.model_copy(update={"arms": {a: self.arms[a] for a in self.arms if a in arms}, "noise": noise})
+        part = self.model_copy(update={"arms": {a: self.arms[a] for a in self.arms if a in arms}, "noise": noise})
+        part._whole = self
+        return part
+
+    def rejoined(self, arms: Iterable[str]) -> Sweep:
+        """With those of `arms` besides that `only` left out: a sweep trained in parts is one sweep."""
+        back = set(arms) - self.arms.keys()
+        if self._whole is None or back.isdisjoint(self._whole.arms):
+            return self
+        return self._whole.only([arm for arm in self._whole.arms if arm in back or arm in self.arms])
 
 
 def trial_part(arm: Mapping[str, Any]) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 import launch
 from attnlab import sweepfile
-from attnlab.config import ModelConfig, SweepError, Trial, expand, load_sweep, merge
+from attnlab.config import ModelConfig, Sweep, SweepError, Trial, expand, load_sweep, merge
 
 ROOT = Path(__file__).parents[1]
 GOOD = """
@@ -239,3 +239,13 @@ def test_list_and_mistakes_need_neither_torch_nor_ray(arguments):
         [sys.executable, "-c", code, *arguments], cwd=ROOT, capture_output=True, text=True, check=True
     )
     assert done.stdout.splitlines()[-1] == ("0 []" if arguments == ["--list"] else "2 []")
+
+
+@given(st.sets(st.sampled_from("abcd"), min_size=1), st.sets(st.sampled_from("abcde")))
+def test_arms_left_out_by_only_can_be_taken_back(wanted, begun):
+    """A sweep trained in parts is one sweep: in the order of its file, whatever the order of the parts."""
+    whole = Sweep(name="s", arms={arm: {"optim.lr": 0.1} for arm in "abcd"}, noise={"arm": "c", "seeds": 3})
+    part = whole.only(sorted(wanted)).rejoined(begun)
+    assert list(part.arms) == [arm for arm in "abcd" if arm in wanted | begun]
+    assert bool(part.noise) == ("c" in part.arms)
+    assert part.rejoined("abcd").arms == whole.arms and whole.rejoined(begun) == whole

@@ -76,7 +76,8 @@ def test_a_killed_launcher_is_resumed_with_every_trial_once_also_of_a_sweep_that
     arms = {"gla": {}, "standard": {"model.mixer": "standard"}, "retnet": {"model.mixer": "retnet"}}
     resources = {"max_concurrent": 1, "max_failures": 0, "hang_s": 60}
     path = write_sweep(search={**search, "trials": 6}, confirm={"seeds": [7, 8]}, arms=arms, resources=resources)
-    done = launch(path, "--resume", ATTNLAB_TEST=str(tmp_path))
+    # what was begun goes on beside the arm that is asked for
+    done = launch(path, "--resume", "--only", "retnet", ATTNLAB_TEST=str(tmp_path))
     assert done.returncode == 0, done.stderr
     suite = check_folder(folder)
     assert Counter(r["arm"] for r in suite) == {"gla": 8, "standard": 8, "retnet": 8}
