@@ -156,7 +156,7 @@ def winner(results: list[dict[str, Any]], arm: str) -> dict[str, Any] | None:
 
 def report(rows: dict[str, dict[str, Any]]) -> None:
     """A line per way, then who won."""
-    first = next(iter(rows.values()))["wall"]
+    first = rows.get("alone", next(iter(rows.values())))["wall"]
     print(f"{'way':8} {'wall s':>8} {'faster':>7} {'training s':>11} {'steps':>8} {'trials':>7} {'pruned':>7}")
     for way, row in rows.items():
         results = row["results"]
@@ -166,7 +166,7 @@ def report(rows: dict[str, dict[str, Any]]) -> None:
             + (f"   wall s is {1 / row['part']:g} times what these trials took" if row["part"] < 1 else "")
         )
     for arm in sorted({r["arm"] for row in rows.values() for r in row["results"]}):
-        found = {way: winner(row["results"], arm) for way, row in rows.items()}
+        found = {way: winner(row["results"], arm) for way, row in rows.items() if row["part"] == 1}
         said = (f"{way} lr {r['lr']:g} {r['best'][METRIC]:.3f}" if r else f"{way} none" for way, r in found.items())
         print(f"{arm:16} {'; '.join(said)}")
 

@@ -55,7 +55,9 @@ class Busy:
 
     def _watch(self) -> None:
         first = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")[0]  # NVML counts them all
-        device = self._nvml.nvmlDeviceGetHandleByIndex(int(first) if first.isdigit() else 0)
+        by_name = first.startswith("GPU-")
+        handle = self._nvml.nvmlDeviceGetHandleByUUID if by_name else self._nvml.nvmlDeviceGetHandleByIndex
+        device = handle(first if by_name else int(first or 0))
         while not self._stop.wait(0.1):
             self._seen.append(self._nvml.nvmlDeviceGetUtilizationRates(device).gpu)
 

@@ -69,8 +69,9 @@ def run(
     """
     place = opened(sweep, results, resume)
     folder = place.folder
-    sweep = sweep.rejoined(r["arm"] for r in folder.results())
-    ended = [r for r in folder.results() if r["arm"] in sweep.arms and planned_for(sweep, r)]
+    found = folder.results()
+    sweep = sweep.rejoined(r["arm"] for r in found)
+    ended = [r for r in found if r["arm"] in sweep.arms and planned_for(sweep, r)]
     if len(ended) >= planned(sweep, ended) and folder.leaderboard_file.exists():  # finished work is a no-op
         old = runs.read_json(folder.leaderboard_file)
         final = standings(sweep, ended, old["baselines"], old.get("guards"))
