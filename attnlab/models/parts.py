@@ -170,8 +170,8 @@ def _in_training(mixer: nn.Module, backend: str) -> Callable[..., Any]:
 @functools.cache
 def _leave_kernels_alone() -> None:
     """What FLA's layers have imported from where the kernels are, functions and modules, is called from compiled code
-    and not compiled with it: its autograd, its tuning and its choice of an implementation are Python that must run. Once per process and for all
-    of it: those classes stay out of any other torch.compile there too."""
+    and not compiled with it: its autograd, its tuning and its choice of an implementation are Python that must run.
+    Once per process and for all of it: those classes stay out of any other torch.compile there too."""
     kernels = ("fla.ops", "fla.modules", "attnlab.kernels")
     classes: set[type[nn.Module]] = set()  # many layers import the same ones
     for module in [module for name, module in list(sys.modules.items()) if name.startswith("fla.layers.")]:
