@@ -161,27 +161,36 @@ from pathlib import Path
 from attnlab.runs import Job, TrialDir
 from attnlab.train import train
 torch.set_num_threads(1)
-rank, world, port, job, home = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3], json.loads(sys.argv[4]), sys.argv[5]
-dist.init_process_group("gloo", f"tcp://127.0.0.1:{port}", rank=rank, world_size=world)
-train(Job.model_validate(job), TrialDir(Path(home)), rank=rank, world=world)
+rank, world, port, job, home, backend = int(sys.argv[1]), 2, sys.argv[2], json.loads(sys.argv[3]), *sys.argv[4:]
+device = f"cuda:{rank}" if backend == "nccl" else "cpu"
+if backend == "nccl":
+    torch.cuda.set_device(device)
+dist.init_process_group(backend, f"tcp://127.0.0.1:{port}", rank=rank, world_size=world)
+train(Job.model_validate(job), TrialDir(Path(home)), rank=rank, world=world, device=device)
 dist.destroy_process_group()
 """
 
 
-def test_two_gloo_ranks_train_as_one_worker_does(tiny, tmp_path):
+@pytest.mark.parametrize("backend", ["gloo", pytest.param("nccl", marks=pytest.mark.gpu)])
+def test_two_ranks_train_as_one_worker_does(tiny, tmp_path, backend):
     import socket
 
-    job = job_of(tiny, model={"dropout": 0.0}, train={"grad_accum": 2})
+    if backend == "nccl" and torch.cuda.device_count() < 2:
+        pytest.skip("needs two GPUs")
+    model = {"dropout": 0.0} if backend == "gloo" else {"dropout": 0.0, "d_model": 64}
+    job = job_of(tiny, model=model, train={"grad_accum": 2})
     alone, together = TrialDir(tmp_path / "one"), TrialDir(tmp_path / "two")
-    train(job, alone)
+    train(job, alone, device="cpu" if backend == "gloo" else "cuda")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     text = json.dumps(job.model_dump(mode="json"))
     command = [sys.executable, "-c", textwrap.dedent(RANKS)]
-    ranks = [subprocess.Popen([*command, str(r), "2", str(port), text, str(together.path)]) for r in range(2)]
+    ranks = [subprocess.Popen([*command, str(r), str(port), text, str(together.path), backend]) for r in range(2)]
     assert [p.wait(120) for p in ranks] == [0, 0]
+    exact = {"gloo": 1e-5, "nccl": 2e-2}[backend]  # bf16 on CUDA
     for one, two in zip(alone.metrics(), together.metrics(), strict=True):
         for key in ("train_loss", "val_loss", "val_loss_se"):
-            assert two[key] == pytest.approx(one[key], abs=1e-5), (one["step"], key)
-    assert together.results()["environment"]["workers"] == 2
+            assert two[key] == pytest.approx(one[key], abs=exact), (one["step"], key)
+    environment = together.results()["environment"]
+    assert environment["workers"] == 2 and environment["step"] == {"gloo": "eager", "nccl": "compiled"}[backend]
