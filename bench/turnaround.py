@@ -6,7 +6,8 @@ The same tiny trial every time: a real model on real text, a few steps. Printed 
 report to the next one's first step on the same worker (slots only: the others end their process), wall seconds and
 CPU-seconds per trial; for slots the start of the first trial stands apart. CPU-seconds are the operating system's, of
 every process of the run. With `--share` each trial takes that part of a GPU, as many run at once in every way, and the
-part of the time in which a kernel ran on the GPU is printed too (NVML's, asked for ten times a second).
+part of the time in which a kernel ran on the GPU is printed too (NVML's, asked for ten times a second; for slots from
+the first trial's start on).
 """
 
 from __future__ import annotations
@@ -49,7 +50,8 @@ class Busy:
     """The part of the time in which the first GPU ran a kernel, while it is open; nothing where there is no GPU."""
 
     def __init__(self) -> None:
-        self._seen: list[int] = []
+        self._seen: list[tuple[float, int]] = []
+        self._opened = time.time()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
 
@@ -59,7 +61,7 @@ class Busy:
         handle = self._nvml.nvmlDeviceGetHandleByUUID if by_name else self._nvml.nvmlDeviceGetHandleByIndex
         device = handle(first if by_name else int(first or 0))
         while not self._stop.wait(0.1):
-            self._seen.append(self._nvml.nvmlDeviceGetUtilizationRates(device).gpu)
+            self._seen.append((time.time() - self._opened, self._nvml.nvmlDeviceGetUtilizationRates(device).gpu))
 
     def __enter__(self) -> Busy:
         if torch.cuda.is_available():
@@ -73,8 +75,10 @@ class Busy:
     def __exit__(self, *error: Any) -> None:
         self._stop.set()
 
-    def figures(self) -> dict[str, float]:
-        return {"GPU busy %": mean(self._seen)} if self._seen else {}
+    def figures(self, start: float) -> dict[str, float]:
+        """From `start` seconds after the opening on."""
+        seen = [busy for at, busy in self._seen if at >= start]
+        return {"GPU busy %": mean(seen)} if seen else {}
 
 
 class Cpu:
@@ -202,7 +206,8 @@ def main() -> None:
     for way, count in ((slots, args.trials), (trainers, args.few), (tasks, args.few)):
         with tempfile.TemporaryDirectory() as folder, Busy() as busy:
             before = cpu.total()
-            row = way(Path(folder), count, args.share) | busy.figures()
+            row = way(Path(folder), count, args.share)
+            row |= busy.figures(row.get("first start s", 0.0))
             row |= {"CPU s per trial": (cpu.total() - before) / count, "trials": count}
         name = (way.__doc__ or "").split(",")[0].strip(".")
         print(f"{name:32}" + "".join(f"{row[c]:16.3f}" if c in row else f"{'-':>16}" for c in columns), flush=True)
