@@ -15,9 +15,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from analysis.encoded import Encodings
 from analysis.reader import MAX_LENGTH, Key, Reader
 from attnlab.data.tokenizer import Tokenizer
 
+encodings = Encodings()  # of all scorers
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 Pair = tuple[Sequence[int], Sequence[int]]  # token ids of a context (at least one) and of its continuation
@@ -71,8 +73,8 @@ class Scorer(Reader):
         tokenizer = self._text()
         parted = [_move_spaces(context, continuation) for context, continuation in requests]
         contexts = list(dict.fromkeys(context for context, _ in parted))
-        ids = dict(zip(contexts, tokenizer.encode(contexts), strict=True))
-        wholes = tokenizer.encode([context + continuation for context, continuation in parted])
+        ids = dict(zip(contexts, encodings.of(tokenizer, contexts), strict=True))
+        wholes = encodings.of(tokenizer, [context + continuation for context, continuation in parted])
         pairs = []
         for (context, continuation), whole in zip(parted, wholes, strict=True):
             before, rest = ids[context].tolist(), whole[len(ids[context]) :].tolist()
