@@ -47,17 +47,23 @@ def chosen(args: Namespace) -> list[Sweep]:
     files, overrides = files_and_overrides([*args.words, *(word for word in args.only or [] if "=" in word)])
     if not files:
         raise SweepError(["which sweep? launch.py sweeps/quickstart.yaml, or --list"])
+    named = {file: _arms(file) for file in files} if wanted else {}
+    known = {arm for arms in named.values() for arm in arms or ()}
     if len(files) > 1 and wanted:
-        files = _with_arms(files, wanted)
+        files = [file for file in files if named[file] is None or set(named[file] or ()) & set(wanted)]
     sweeps, problems = [], []
     for file in files:
         where = f"{file}: " if len(files) > 1 else ""
         try:
             sweep = load_sweep(file, overrides, plain=args.plain, scale=args.scale, solve=not args.list)
-            here = [arm for arm in wanted if arm in sweep.arms or len(files) == 1]
-            sweeps.append(sweep.only(here) if wanted else sweep)
         except SweepError as error:
             problems += [line if line.startswith(file) else where + line for line in error.problems]
+            continue
+        known |= sweep.arms.keys()
+        here = [arm for arm in wanted if arm in sweep.arms]
+        sweeps.append(sweep.only(here) if here else sweep)
+    if known:
+        problems += [f"--only {arm}: no such arm{did_you_mean(arm, known)}" for arm in wanted if arm not in known]
     for name in {s.name: None for s in sweeps if sum(s.name == other.name for other in sweeps) > 1}:
         problems.append(f"name: {name} is the name of two of these sweeps, which would share one folder")
     if problems:
@@ -65,13 +71,13 @@ def chosen(args: Namespace) -> list[Sweep]:
     return sweeps
 
 
-def _with_arms(files: Sequence[str], wanted: Sequence[str]) -> list[str]:
-    """The files that have any of the arms. Raises SweepError if one is in none."""
-    arms = {file: sweepfile.read(file).get("arms") for file in files}
-    known = [arm for own in arms.values() if isinstance(own, Mapping) for arm in own]
-    if problems := [f"--only {arm}: no such arm{did_you_mean(arm, known)}" for arm in wanted if arm not in known]:
-        raise SweepError(problems)
-    return [file for file, own in arms.items() if isinstance(own, Mapping) and any(arm in own for arm in wanted)]
+def _arms(file: str) -> list[str] | None:
+    """The arms that a sweep file names, whatever else is wrong with it; None if it cannot be read."""
+    try:
+        arms = sweepfile.read(file).get("arms")
+    except SweepError:  # told where it is loaded
+        return None
+    return list(arms) if isinstance(arms, Mapping) else []
 
 
 def list_sweeps(args: Namespace) -> int:

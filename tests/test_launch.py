@@ -115,6 +115,16 @@ def test_only_looks_for_arms_in_all_files(files, ran, capsys):
     assert ran == [] and "--only standrd: no such arm; did you mean 'standard'?" in capsys.readouterr().err
 
 
+def test_a_mistyped_arm_is_told_with_the_other_mistakes(files, ran, capsys):
+    assert ran(files[0], "--only", "glaa", "trial.train.max_step=24") == 2
+    said = capsys.readouterr().err
+    assert ran == [] and "--only glaa: no such arm; did you mean 'gla'?" in said and "max_step" in said
+    assert ran("missing.yaml", "--only", "gla") == 2
+    assert ran == [] and "no such arm" not in capsys.readouterr().err, "the file is what is wrong"
+    assert ran(*files, "missing.yaml", "--only", "gla") == 2
+    assert ran == [] and "No such file" in capsys.readouterr().err
+
+
 def test_changes_may_follow_the_arms(files, ran):
     assert ran(files[0], "--only", "gla", "both", "trial.train.max_steps=24") == 0
     assert [(list(s.arms), s.trial_of("gla").train.max_steps) for s in ran] == [(["gla", "both"], 24)]
