@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from attnlab.data.tokenizer import Tokenizer
 
-MOST = 32  # lists of texts, two per benchmark; the largest, HellaSwag's 40,168 texts, takes some 20 MB
+MOST = 32  # lists of texts, two per benchmark; HellaSwag's 40,168 texts, the largest, make some 20 MB (reckoned)
 
 Ids = list[NDArray[np.uint32]]
 
@@ -26,7 +26,10 @@ class Encodings:
         self._kept: OrderedDict[tuple[str, str], Future[Ids]] = OrderedDict()
 
     def of(self, tokenizer: Tokenizer, texts: Sequence[str]) -> Ids:
-        """The token ids of each text, as `Tokenizer.encode` gives them; not to be changed."""
+        """The token ids of each text, uint32 [its tokens] as `Tokenizer.encode` gives them; not to be changed.
+
+        Raises what `encode` raises, for everyone who waited; then nothing is kept.
+        """
         digest = hashlib.blake2b()
         for text in texts:
             raw = text.encode()
@@ -46,8 +49,3 @@ class Encodings:
                 with self._lock:
                     self._kept.pop(key, None)
         return future.result()
-
-    def clear(self) -> None:
-        """Forget all of them."""
-        with self._lock:
-            self._kept.clear()

@@ -7,8 +7,8 @@ Whether the state is exact is tried on each model; where it is not, it is not us
 
 On CUDA a batch has a power of two of rows, the missing ones filled with token 0: FLA's kernels are compiled, some of
 them tuned (rotary positions: 15 candidates), for every number of rows they meet. For every shape so is cuDNN's
-attention, which is therefore left out. An H100 scored HellaSwag 6.4 times as fast as HFLM with both, and 0.8 times
-without (`bench/scoring.py`, standard of 16.9M parameters).
+attention, which is therefore left out. An H100 scored HellaSwag 6.4 times as fast as HFLM so, in the faster of two runs
+(`bench/scoring.py`, standard of 16.9M parameters; docs/analysis.md).
 """
 
 from __future__ import annotations

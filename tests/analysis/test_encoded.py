@@ -62,8 +62,10 @@ def test_an_error_reaches_everyone_who_waits_and_is_not_kept():
             errors.append(str(error))
 
     threads = [threading.Thread(target=ask) for _ in range(2)]
-    [t.start() for t in threads]
-    [t.join() for t in threads]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
     assert errors == ["broken", "broken"]
     Counting.broken = False
     assert kept.of(Counting(), TEXTS)

@@ -250,3 +250,13 @@ def test_memory_that_runs_out_halves_what_is_read_at_once():
     enough = 1
     with pytest.raises(torch.OutOfMemoryError):
         _ask(exam, Scorer(), lambda n: None)
+
+
+def test_a_benchmarks_texts_are_tokenised_once_for_all_arms(sweep, monkeypatch):
+    from attnlab.data.tokenizer import Tokenizer
+
+    lists, encode = [], Tokenizer.encode
+    monkeypatch.setattr(Tokenizer, "encode", lambda self, texts: (lists.append(tuple(texts)), encode(self, texts))[1])
+    assert run(sweep, "--benchmarks", "arithmetic_1", "simple_qa") == 0
+    asked = [texts for texts in lists if len(texts) > 1]
+    assert asked and len(asked) == len(set(asked))
