@@ -41,6 +41,7 @@ from attnlab.step import Step, choose
 from attnlab.sweep import sharing
 from attnlab.tasks import Batch, build_task
 from attnlab.train import Loss
+from bench.profiling import busy_ms, kernels
 
 SIZES: dict[str, dict[str, Any]] = {
     "mqar": {
@@ -133,7 +134,8 @@ def fleet(args: argparse.Namespace) -> Iterator[list[Member]]:
 
     def start() -> None:
         mine, theirs = spawn.Pipe()
-        process = spawn.Process(target=member, args=(theirs, args.device, args.mixers, args.sizes), daemon=True)
+        given = (theirs, args.device, args.mixers, args.sizes, args.profile and not members)
+        process = spawn.Process(target=member, args=given, daemon=True)
         process.start()
         theirs.close()  # so that a process that died is an EOFError
         members.append((process, mine))
@@ -156,7 +158,7 @@ def fleet(args: argparse.Namespace) -> Iterator[list[Member]]:
                 process.kill()
 
 
-def member(line: Connection, device_name: str, mixers: list[str], sizes: list[str]) -> None:
+def member(line: Connection, device_name: str, mixers: list[str], sizes: list[str], profile: bool) -> None:
     """A process: build everything, then run what is asked for until the line closes."""
     torch.set_num_threads(1)
     device = torch.device(device_name, 0) if device_name == "cuda" else torch.device(device_name)
@@ -167,6 +169,8 @@ def member(line: Connection, device_name: str, mixers: list[str], sizes: list[st
             for size in sizes:
                 runs[f"{mixer} {size}"], fact = ready(trial_of(size, mixer, device), device)
                 facts.append(f"{mixer:9} {size:5} {fact}")
+                if profile and device.type == "cuda":
+                    facts += profiled(runs[f"{mixer} {size}"][0])
         if device.type == "cuda":
             free, total = torch.cuda.mem_get_info(device)
             beside = (total - free - torch.cuda.memory_reserved(device)) / 2**30
@@ -222,6 +226,13 @@ def ready(trial: Trial, device: torch.device) -> tuple[tuple[Callable[[], Any], 
         n = sharing.sharers(estimate, torch.cuda.get_device_properties(device).total_memory / 2**30)
         said += f"; {reserved:.2f} GiB reserved (estimate {estimate.gib:.2f}); the rule lets {n} share"
     return (run, trial.tokens_per_step), said
+
+
+def profiled(run: Callable[[], Any]) -> list[str]:
+    """What the GPU does in a step of a process that has it alone."""
+    found = kernels(run, 20)
+    lines = [f"  the GPU is busy for {busy_ms(found):.3f} ms of a step, {sum(k.launches for k in found):.0f} launches"]
+    return lines + [f"  {kernel.ms:7.3f} ms {kernel.launches:4.0f} x  {kernel.name[:90]}" for kernel in found[:8]]
 
 
 def batches_of(trial: Trial, vocabulary: int) -> Iterator[Batch]:
@@ -317,6 +328,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--processes", nargs="+", type=int, help="default: 1 2 4 8; on a CPU 1 2")
     parser.add_argument("--seconds", type=float, help="of each measurement; default: 3; on a CPU 1")
     parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--profile", action="store_true", help="the kernels of a step, in a process that is alone")
     parser.add_argument("--limit-s", type=float, default=420.0, help="of everything; then what is missing is left out")
     args = parser.parse_args()
     cpu = args.device == "cpu"

@@ -9,8 +9,10 @@ The question: which learning rate is best for each of four mixers on MQAR (4 arm
     attnlab  `launch.py`: the same grid with ASHA, slots that stay up, small trials sharing the GPU, captured steps
 
 Printed per way: wall seconds from the command to the answer, what that is of `alone`'s, seconds of training summed over
-the trials, steps trained, and the winning rate and its loss of every arm. Each way has a folder of results of its own;
-the kernel cache is shared, and filled before the clock runs (`--cold` leaves that out). `alone` takes a time that is
+the trials, steps trained; when its first step, its last first step and its last report came; and the winning rate and
+its loss of every arm. Two rates may do equally well, so for attnlab's choice it is also said what `packed`, which
+trained every rate to its end, found that rate to lose against its own winner. Each way has a folder of its own; the
+kernel cache is shared, and filled before the clock runs (`--cold` leaves that out). `alone` takes a time that is
 the sum of its trials', none of which knows of another; `--sample 2` runs two rates of each arm, multiplies, and says
 so: its winners are then those of `packed`, which runs the same processes.
 """
@@ -60,10 +62,11 @@ def main() -> None:
     parser.add_argument("--sample", type=int, metavar="N", help="way alone: run N rates per arm and multiply")
     parser.add_argument("--cpu", action="store_true", help="a smaller size, on the CPU")
     parser.add_argument("--cold", action="store_true", help="tune the kernels within the measured time")
+    parser.add_argument("--kernel-cache", type=Path, metavar="DIR", help="default: one of its own, for this run alone")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         home = Path(folder)
-        args.kernels = home / "kernels"
+        args.kernels = args.kernel_cache or home / "kernels"
         if not (args.cpu or args.cold):
             launch(sweep_of(args), home, args.kernels, "--warm")
         rows: dict[str, dict[str, Any]] = {}
@@ -100,7 +103,7 @@ def sweep_of(args: argparse.Namespace) -> dict[str, Any]:
 def measure(way: str, args: argparse.Namespace, home: Path) -> dict[str, Any]:
     """Run the question one way: wall seconds and every trial's results.json."""
     sweep = sweep_of(args)
-    start, part = time.perf_counter(), 1.0
+    began, start, part = time.time(), time.perf_counter(), 1.0
     if way == "attnlab":
         launch(sweep, home, args.kernels)
     else:
@@ -113,7 +116,7 @@ def measure(way: str, args: argparse.Namespace, home: Path) -> dict[str, Any]:
     results = [read(path) for path in sorted(home.rglob("results.json"))]
     if failed := [r["error"] for r in results if r["state"] == "failed"]:
         raise RuntimeError(f"{way}: {len(failed)} trials failed, the first: {failed[0]}")
-    return {"wall": wall, "part": part, "results": results}
+    return {"wall": wall, "part": part, "results": results, "began": began}
 
 
 def read(file: Path) -> dict[str, Any]:
@@ -154,8 +157,14 @@ def winner(results: list[dict[str, Any]], arm: str) -> dict[str, Any] | None:
     return best
 
 
+def of_rate(results: list[dict[str, Any]], arm: str, rate: float) -> float:
+    """The arm's best value with a rate; NaN if that was not trained to its end."""
+    found = (r["best"][METRIC] for r in results if (r["arm"], r["lr"], r["state"]) == (arm, rate, "completed"))
+    return next(found, float("nan"))
+
+
 def report(rows: dict[str, dict[str, Any]]) -> None:
-    """A line per way, then who won."""
+    """A line per way, its times, then who won."""
     first = rows.get("alone", next(iter(rows.values())))["wall"]
     print(f"{'way':8} {'wall s':>8} {'faster':>7} {'training s':>11} {'steps':>8} {'trials':>7} {'pruned':>7}")
     for way, row in rows.items():
@@ -165,10 +174,25 @@ def report(rows: dict[str, dict[str, Any]]) -> None:
             f"{sum(r['steps'] for r in results):8} {len(results):7} {sum(r['state'] == 'pruned' for r in results):7}"
             + (f"   wall s is {1 / row['part']:g} times what these trials took" if row["part"] < 1 else "")
         )
+    for way, row in rows.items():
+        print(f"{way:8} {times(row)}")
     for arm in sorted({r["arm"] for row in rows.values() for r in row["results"]}):
         found = {way: winner(row["results"], arm) for way, row in rows.items() if row["part"] == 1}
-        said = (f"{way} lr {r['lr']:g} {r['best'][METRIC]:.3f}" if r else f"{way} none" for way, r in found.items())
+        said = [f"{way} lr {r['lr']:g} {r['best'][METRIC]:.3f}" if r else f"{way} none" for way, r in found.items()]
+        if (ours := found.get("attnlab")) and (theirs := found.get("packed")):
+            loses = of_rate(rows["packed"]["results"], arm, ours["lr"]) - theirs["best"][METRIC]
+            said.append(f"attnlab's rate, packed, loses {loses:.3f}")
         print(f"{arm:16} {'; '.join(said)}")
+
+
+def times(row: dict[str, Any]) -> str:
+    """When, in seconds from the command on, training began, began for the last trial, and ended."""
+    environments = [r["environment"] for r in row["results"]]
+    firsts = [e["first_step_at"] - row["began"] for e in environments if e.get("first_step_at")]
+    lasts = [e["last_report_at"] - row["began"] for e in environments if e.get("last_report_at")]
+    if not firsts or not lasts:
+        return "no times"
+    return f"first step after {min(firsts):.1f} s, last trial's after {max(firsts):.1f}, last report {max(lasts):.1f}"
 
 
 if __name__ == "__main__":

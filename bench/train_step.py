@@ -44,6 +44,7 @@ from attnlab.optim import make_optimizer
 from attnlab.step import Step
 from attnlab.tasks import Batch
 from attnlab.train import Loss
+from bench.profiling import busy_ms, kernels
 
 PEAK = 989e12
 PATHS = ("eager", "hf", "compile", "compiled", "captured", "inner")
@@ -166,16 +167,10 @@ class Parade:
 
 def profile(run: Callable[[], Any]) -> None:
     """The kernels of a step by the time they take, and how long the GPU was busy."""
-    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as record:
-        for _ in range(5):
-            run()
-        torch.cuda.synchronize()
-    kernels = [e for e in record.key_averages() if e.self_device_time_total]
-    print(
-        f"busy {sum(e.self_device_time_total for e in kernels) / 5e3:.2f} ms/step, {sum(e.count for e in kernels) // 5}"
-    )
-    for event in sorted(kernels, key=lambda e: -e.self_device_time_total)[:14]:
-        print(f"  {event.self_device_time_total / 5e3:7.3f} ms {event.count // 5:4d} x  {event.key[:90]}")
+    found = kernels(run)
+    print(f"busy {busy_ms(found):.2f} ms/step, {sum(kernel.launches for kernel in found):.0f} kernels")
+    for kernel in found[:14]:
+        print(f"  {kernel.ms:7.3f} ms {kernel.launches:4.0f} x  {kernel.name[:90]}")
 
 
 class Absent(Exception):

@@ -1,0 +1,35 @@
+"""What the GPU does in a step: its kernels by the time they take."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+
+
+class Kernel(NamedTuple):
+    """One kernel's (or copy's) part of a step."""
+
+    name: str
+    ms: float
+    launches: float
+
+
+def kernels(run: Callable[[], Any], steps: int = 5) -> list[Kernel]:
+    """The kernels of `run`, called `steps` times, the longest first; per call. `run` must be warm."""
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as record:
+        for _ in range(steps):
+            run()
+        torch.cuda.synchronize()
+    found = [
+        Kernel(event.key, event.self_device_time_total / 1e3 / steps, event.count / steps)
+        for event in record.key_averages()
+        if event.self_device_time_total
+    ]
+    return sorted(found, key=lambda kernel: -kernel.ms)
+
+
+def busy_ms(found: list[Kernel]) -> float:
+    """Of one step: the kernels' times summed, which of one stream is how long the GPU was busy."""
+    return sum(kernel.ms for kernel in found)
