@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -241,6 +242,8 @@ def _say(line: str) -> None:
 
 
 def _one_line(error: BaseException) -> str:
-    """The last line that says anything: of a remote traceback, the exception itself."""
+    """The last line that names an exception, which of a remote traceback is the one raised (CUDA's are followed by lines
+    of advice, the same for every error); else the last line."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[-1] if lines else type(error).__name__
+    named = [line for line in lines if re.match(r"[\w.]+(Error|Exception|Exit|Interrupt): ", line)]
+    return (named or lines or [type(error).__name__])[-1]

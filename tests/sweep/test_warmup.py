@@ -10,7 +10,7 @@ from attnlab.config import load_sweep
 from attnlab.kernels import warm
 from attnlab.runs import Job, TrialDir, write_json
 from attnlab.sweep.errors import EngineError
-from attnlab.sweep.warmup import Gpus, gpus_of, planned, wanted, warm_up
+from attnlab.sweep.warmup import Gpus, _one_line, gpus_of, planned, wanted, warm_up
 from attnlab.train import train
 
 # made up, as is what runs on them
@@ -153,3 +153,11 @@ def test_the_kernel_cache_reaches_the_workers(write_sweep, launch, tmp_path, tin
     assert done.returncode == 0, done.stderr
     assert f"True {tmp_path / 'kernels'}" in seen.read_text().splitlines()
     assert not (tmp_path / "kernels").exists(), "on a CPU there is nothing to keep"
+
+
+def test_a_failed_task_is_told_by_its_exception_and_not_by_cudas_advice():
+    told = "ray::f()\n  File x\ntorch.AcceleratorError: CUDA error: an illegal memory access was encountered\n"
+    told += "For debugging pass CUDA_LAUNCH_BLOCKING=1\nCompile with `TORCH_USE_CUDA_DSA` to enable assertions."
+    assert _one_line(RuntimeError(told)).endswith("CUDA error: an illegal memory access was encountered")
+    assert _one_line(TimeoutError("not done after 60 minutes")) == "not done after 60 minutes"
+    assert _one_line(ValueError()) == "ValueError"
