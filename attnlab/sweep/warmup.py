@@ -242,8 +242,8 @@ def _say(line: str) -> None:
 
 
 def _one_line(error: BaseException) -> str:
-    """The last line that names an exception, which of a remote traceback is the one raised (CUDA's are followed by lines
-    of advice, the same for every error); else the last line."""
+    """The last line that names an exception, which of a remote traceback is the one raised (CUDA's go on with advice,
+    the same for every error); else the last line."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     named = [line for line in lines if re.match(r"[\w.]+(Error|Exception|Exit|Interrupt): ", line)]
     return (named or lines or [type(error).__name__])[-1]
