@@ -9,7 +9,7 @@ import torch
 
 
 class Kernel(NamedTuple):
-    """One kernel's (or copy's) part of a step."""
+    """One kernel's (or copy's) part of a step: its launches, and their milliseconds summed."""
 
     name: str
     ms: float
@@ -17,7 +17,11 @@ class Kernel(NamedTuple):
 
 
 def kernels(run: Callable[[], Any], steps: int = 5) -> list[Kernel]:
-    """The kernels of `run`, called `steps` times, the longest first; per call. `run` must be warm."""
+    """The kernels of `run` on CUDA, called `steps` times, those that take longest first; times and launches per call.
+
+    Args:
+        run: a warm step: what is compiled or tuned in it would be counted.
+    """
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as record:
         for _ in range(steps):
             run()

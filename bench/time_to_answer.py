@@ -66,7 +66,7 @@ def main() -> None:
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         home = Path(folder)
-        args.kernels = args.kernel_cache or home / "kernels"
+        args.kernels = (args.kernel_cache or home / "kernels").resolve()  # the processes run in ROOT
         if not (args.cpu or args.cold):
             launch(sweep_of(args), home, args.kernels, "--warm")
         rows: dict[str, dict[str, Any]] = {}
@@ -188,10 +188,8 @@ def report(rows: dict[str, dict[str, Any]]) -> None:
 def times(row: dict[str, Any]) -> str:
     """When, in seconds from the command on, training began, began for the last trial, and ended."""
     environments = [r["environment"] for r in row["results"]]
-    firsts = [e["first_step_at"] - row["began"] for e in environments if e.get("first_step_at")]
-    lasts = [e["last_report_at"] - row["began"] for e in environments if e.get("last_report_at")]
-    if not firsts or not lasts:
-        return "no times"
+    firsts = [e["first_step_at"] - row["began"] for e in environments]
+    lasts = [e["last_report_at"] - row["began"] for e in environments]
     return f"first step after {min(firsts):.1f} s, last trial's after {max(firsts):.1f}, last report {max(lasts):.1f}"
 
 

@@ -55,7 +55,7 @@ def _narrow_keys(
     state_v_first: bool = False, **kwargs: Any,
 ):  # fmt: skip
     """With keys of at most 32 channels its `chunk_bwd_kernel_dqkwg` reads shared memory that is not its own, now and
-    then and with several of its candidates (compute-sanitizer, at 24 channels)."""
+    then and with several of its candidates (compute-sanitizer, at 24 channels; clean when widened)."""
     width, given = k.shape[-1], {"state_v_first": state_v_first, **kwargs}
     if width > NARROW_KEYS:
         return original(q=q, k=k, v=v, scale=scale, initial_state=initial_state, **given)

@@ -71,7 +71,8 @@ def _trusted(tuner: Any, meta: dict[str, Any]) -> list[Any]:
     """The candidates, without those that break the process.
 
     At a key width of 32 one of this kernel's, with the state's keys first, reads memory that is not its own (seen with
-    Comba and PrecondGatedDeltaNet on an H100, Triton 3.7.1); its first candidate is right there.
+    Comba and PrecondGatedDeltaNet on an H100, Triton 3.7.1). Its first candidate was never seen to there; with the
+    state's values first, at a width of 24, it was (`on_cuda`), so that is no proof.
     """
     configs = tuner.prune_configs(meta)
     breaks = (
