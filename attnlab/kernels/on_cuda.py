@@ -16,15 +16,12 @@ from torch import Tensor
 
 WALL_BLOCK = 128  # the largest block of steps its kernels choose
 WIDE_HEAD = 64
-NARROW_KEYS = 32
 
 
 def patch() -> None:
     """Put the mends where FLA's layers call the kernels; called once, with FLA imported and routed."""
-    from fla.layers import gated_deltanet, log_linear_mamba2, mom, path_attn, wall_attn
+    from fla.layers import log_linear_mamba2, path_attn, wall_attn
 
-    _wrap(gated_deltanet, "chunk_gated_delta_rule", _narrow_keys)
-    _wrap(mom, "chunk_gated_delta_rule", _narrow_keys)
     _wrap(log_linear_mamba2, "chunk_log_linear_attn", _log_linear)
     _wrap(path_attn, "parallel_path_attn", _path)
     _wrap(wall_attn, "parallel_wall_attn", _wall)
@@ -48,25 +45,6 @@ def widened(x: Tensor, width: int) -> Tensor:
 def power_of_two(n: int) -> int:
     """The smallest at or above n."""
     return 1 << (n - 1).bit_length()
-
-
-def _narrow_keys(
-    original: Any, q: Tensor, k: Tensor, v: Tensor, scale: float | None = None, initial_state: Tensor | None = None,
-    state_v_first: bool = False, **kwargs: Any,
-):  # fmt: skip
-    """With keys of at most 32 channels its `chunk_bwd_kernel_dqkwg` reads shared memory that is not its own, now and
-    then and with several of its candidates (compute-sanitizer, at 24 channels; clean when widened)."""
-    width, given = k.shape[-1], {"state_v_first": state_v_first, **kwargs}
-    if width > NARROW_KEYS:
-        return original(q=q, k=k, v=v, scale=scale, initial_state=initial_state, **given)
-    missing = WIDE_HEAD - width
-    edge = (0, missing) if state_v_first else (0, 0, 0, missing)
-    start = None if initial_state is None else F.pad(initial_state, edge)
-    q, k = widened(q, WIDE_HEAD), widened(k, WIDE_HEAD)
-    o, state = original(q=q, k=k, v=v, scale=width**-0.5 if scale is None else scale, initial_state=start, **given)
-    if state is not None:
-        state = (state[..., :width] if state_v_first else state[..., :width, :]).contiguous()
-    return o, state
 
 
 def _wall(original: Any, q: Tensor, k: Tensor, v: Tensor, g: Tensor, g_scalar=None, cu_seqlens=None, **kwargs: Any):

@@ -4,6 +4,7 @@ import contextlib
 import gc
 import itertools
 import weakref
+from types import SimpleNamespace
 
 import pytest
 
@@ -72,3 +73,13 @@ def test_each_call_that_tunes_is_searched_anew_and_its_arguments_are_not_held(ti
     gc.collect()
     assert [ref() for ref in held] == [None, None]
     assert len(seen) == 2 * len(set(seen))
+
+
+def test_narrow_keys_leave_out_the_candidates_that_may_break_the_process():
+    def warps(**meta):
+        return {c.num_warps for c in tuning._trusted(Tuner(), meta)}
+
+    assert warps(K=24) == warps(K=32) == {1, 2}
+    assert warps(K=33) == warps(V=16) == {1, 2, 4, 8}
+    many = SimpleNamespace(prune_configs=lambda meta: [c for c in CONFIGS if c.num_warps > 2])
+    assert tuning._trusted(many, {"K": 24}), "a kernel without others keeps what it has"
