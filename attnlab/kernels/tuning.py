@@ -74,9 +74,9 @@ def _trusted(tuner: Any, meta: dict[str, Any]) -> list[Any]:
 
     From 4 warps on Triton multiplies matrices by the instructions of a warp group, and at that width several of FLA's
     backward kernels then read shared memory that is not their own, some at every launch, some now and then. Seen by
-    compute-sanitizer at 24 channels (`bench/sanitize.py`, H100, Triton 3.7.1): `chunk_bwd_kernel_dqkwg` of GatedDeltaNet, Comba and
-    PrecondGatedDeltaNet, with 4 warps and never with 2; `prepare_wy_repr_bwd_kernel` and
-    `prepare_precond_wy_repr_bwd_kernel`, of all their candidates.
+    compute-sanitizer at 24 channels (`bench/sanitize.py`, H100, Triton 3.7.1): `chunk_bwd_kernel_dqkwg` of
+    GatedDeltaNet, Comba and PrecondGatedDeltaNet, with 4 warps and never with 2; `prepare_wy_repr_bwd_kernel` and
+    `prepare_precond_wy_repr_bwd_kernel`, while all their candidates were tried. With 2 warps at most none was seen to.
     """
     configs = tuner.prune_configs(meta)
     few = [c for c in configs if c.num_warps <= 2] if meta.get("K", NARROW + 1) <= NARROW else []
