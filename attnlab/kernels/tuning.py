@@ -24,7 +24,9 @@ from typing import Any
 
 WARMUP_MS, REPEAT_MS = 2, 10  # Triton's own: 25 and 100
 KEPT = 2
+CHOICES = 2  # goes up when other candidates are to be chosen from: what was chosen before is then not read
 NARROW = 32  # channels
+FAULTY = ("chunk_bwd_kernel_dqkwg", "prepare_wy_repr_bwd_kernel", "prepare_precond_wy_repr_bwd_kernel")
 
 _installed = False
 
@@ -69,17 +71,18 @@ def _tuned(bench: Callable[..., Any], threads: int) -> Callable[..., Any]:
 
 
 def _trusted(tuner: Any, meta: dict[str, Any]) -> list[Any]:
-    """The candidates, without those that may break the process: with keys of at most `NARROW` channels, those of more
-    than 2 warps, where there are others.
+    """The candidates, without those that may break the process: of `FAULTY` kernels with keys of at most `NARROW`
+    channels, those of more than 2 warps.
 
-    From 4 warps on Triton multiplies matrices by the instructions of a warp group, and at that width several of FLA's
-    backward kernels then read shared memory that is not their own, some at every launch, some now and then. Seen by
-    compute-sanitizer at 24 channels (`bench/sanitize.py`, H100, Triton 3.7.1): `chunk_bwd_kernel_dqkwg` of
-    GatedDeltaNet, Comba and PrecondGatedDeltaNet, with 4 warps and never with 2; `prepare_wy_repr_bwd_kernel` and
-    `prepare_precond_wy_repr_bwd_kernel`, while all their candidates were tried. With 2 warps at most none was seen to.
+    From 4 warps on Triton multiplies matrices by the instructions of a warp group, and at that width these then read
+    shared memory that is not their own, some at every launch, some now and then. Seen by compute-sanitizer at 24
+    channels (`bench/sanitize.py`, H100, Triton 3.7.1): `chunk_bwd_kernel_dqkwg` of GatedDeltaNet, Comba and
+    PrecondGatedDeltaNet, with 4 warps and never with 2; the other two while all their candidates were tried. Other
+    kernels keep theirs: with 2 warps GLA's `chunk_gla_bwd_kernel_dv` takes ten times as long.
     """
     configs = tuner.prune_configs(meta)
-    few = [c for c in configs if c.num_warps <= 2] if meta.get("K", NARROW + 1) <= NARROW else []
+    faulty = tuner.base_fn.__name__ in FAULTY and meta.get("K", NARROW + 1) <= NARROW
+    few = [c for c in configs if c.num_warps <= 2] if faulty else []
     return few or configs
 
 

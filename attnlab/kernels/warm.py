@@ -1,6 +1,6 @@
 """One kernel cache per cluster: what the first process tunes and compiles, every other one finds.
 
-    DIR/<GPU>-torch<version>-triton<version>-fla<version>/
+    DIR/<GPU>-torch<version>-triton<version>-fla<version>-choices<version>/
         triton/      TRITON_CACHE_DIR: compiled kernels, and what the autotuner chose
         inductor/    TORCHINDUCTOR_CACHE_DIR: the compiled parts between the mixers
         warm/        <digest>.json: the kernels of this key are there; <digest>.lock: held by who makes them
@@ -36,6 +36,7 @@ from filelock import FileLock, Timeout
 from attnlab import __version__
 from attnlab.config import Trial
 from attnlab.data.packed import cache_root
+from attnlab.kernels import tuning
 from attnlab.runs import write_json, write_text
 from attnlab.store import local
 
@@ -65,9 +66,11 @@ def prepare(root: Path) -> None:
 
 
 def folder_name(gpu: str) -> str:
-    """The folder within DIR for a GPU of this name (`torch.cuda.get_device_name`) and the installed versions."""
+    """The folder within DIR for a GPU of this name (`torch.cuda.get_device_name`), the installed versions and that of
+    how kernels are chosen (`tuning.CHOICES`)."""
     packages = {"torch": "torch", "triton": "triton", "fla": "flash-linear-attention"}
     parts = [gpu, *(f"{short}{_version(name)}" for short, name in packages.items())]
+    parts.append(f"choices{tuning.CHOICES}")
     return re.sub(r"[^A-Za-z0-9.+-]+", "_", "-".join(parts))
 
 

@@ -76,6 +76,9 @@ def test_the_folder_tells_gpus_and_versions_apart(monkeypatch):
     assert "/" not in warm.folder_name("NVIDIA H100/80GB HBM3") and " " not in warm.folder_name("NVIDIA H100 80GB HBM3")
     assert warm.folder_name("A") != warm.folder_name("B")
     before = warm.folder_name("A")
+    with monkeypatch.context() as chosen_otherwise:
+        chosen_otherwise.setattr(warm.tuning, "CHOICES", warm.tuning.CHOICES + 1)
+        assert warm.folder_name("A") != before
     monkeypatch.setattr(warm, "version", lambda name: "9.9")
     assert warm.folder_name("A") != before
 
