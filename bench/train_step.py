@@ -2,7 +2,8 @@
 
     python -m bench.train_step gla standard [--d-model 384 --n-layers 6 --n-heads 8 --batch-size 32 --seq-len 512]
 
-* eager: FLA's layers in a decoder as anyone would write it, fused AdamW, bf16 autocast;
+* eager: FLA's layers in a decoder as anyone would write it, fused AdamW, bf16 autocast; with attnlab's rotary kernel
+  and selective scan, as its layers are;
 * hf: FLA's own language model with its fused norms, MLP and linear cross-entropy, where there is one for the mixer;
 * compile: torch.compile of the eager model's loss;
 * compiled, captured: attnlab's step;

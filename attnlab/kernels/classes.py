@@ -81,10 +81,13 @@ def _patch_abc() -> None:
 def _patch_rotary() -> None:
     """Tables of angles of a power of two of positions. FLA makes them as long as the text, anew at each decoded token,
     and their length is a constant of its kernel, which is compiled anew then: on an H100 RetNet decoded 79 to 97 tokens
-    per second, eight rows together, and 669 to 1,049 with these tables (`bench/lengths.py`)."""
+    per second, eight rows together, and 669 to 1,049 with these tables (`bench/lengths.py`).
+
+    On CUDA the usual case (one position for all rows to begin at, halves paired, no scales) runs our kernel.
+    """
     from fla.modules.rotary import RotaryEmbedding
 
-    update = RotaryEmbedding._update_cos_sin_cache
+    update, theirs = RotaryEmbedding._update_cos_sin_cache, RotaryEmbedding.forward
 
     @functools.wraps(update)
     def rounded(self, seqlen: int, *args: Any, **kwargs: Any) -> Any:
@@ -92,7 +95,18 @@ def _patch_rotary() -> None:
             seqlen = max(MIN_TABLE, on_cuda.power_of_two(int(seqlen)))  # of padded rows it is a tensor
         return update(self, seqlen, *args, **kwargs)
 
-    RotaryEmbedding._update_cos_sin_cache = rounded
+    @functools.wraps(theirs)
+    def forward(self, q, k, seqlen_offset=0, cu_seqlens=None, max_seqlen=None, chunk_indices=None):
+        usual = isinstance(seqlen_offset, int) and cu_seqlens is None and self.scale is None and not self.interleaved
+        if not (usual and q.is_cuda and q.dtype == k.dtype and q.shape[:2] == k.shape[:2]):
+            return theirs(self, q, k, seqlen_offset, cu_seqlens, max_seqlen, chunk_indices)
+        from attnlab.kernels.rotary_triton import rotary_triton  # needs Triton
+
+        longest = q.shape[1] + seqlen_offset if max_seqlen is None else max_seqlen
+        self._update_cos_sin_cache(longest, device=q.device, dtype=q.dtype)
+        return rotary_triton(q, k, self._cos_cached, self._sin_cached, seqlen_offset)
+
+    RotaryEmbedding._update_cos_sin_cache, RotaryEmbedding.forward = rounded, forward
 
 
 def _patch_guards() -> None:

@@ -33,14 +33,15 @@ def work(config: dict[str, Any]) -> None:
         return
     crash = Crash(config["name"], rank)
     me = ray.get_runtime_context().current_actor
-    ray.get(box.join.remote(group, me, crash.last_words()))
+    joined = box.join.remote(group, me, crash.last_words())  # not waited for: it imports ray.train there, as we do here
     crash.keep()
-    share(None, world, all_there=True)  # so that the mailbox knows of every rank before a trial is taken
     try:
         cache = _start(config)
     except Exception as error:
         ray.get(box.start_failed.remote("".join(traceback.format_exception_only(error)).strip()))
         raise
+    ray.get(joined)
+    share(None, world, all_there=True)  # so that the mailbox knows of every rank before a trial is taken
     worker = Worker(config, rank, world, group, cache, Clean())
     if rank == 0:
         ray.get(config["pool"].offer.remote(config["slot"], box))
@@ -52,6 +53,9 @@ def work(config: dict[str, Any]) -> None:
 
 def _start(config: dict[str, Any]) -> Any:
     """Make the process ready for trials; returns its kernel cache."""
+    # Read as Inductor is imported. What trials need compiled is found in the kernel cache; a pool of compilers beside
+    # every slot took 6 s of a core each to start (H100, 16 cores, four slots), while the first trials began.
+    os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")
     import torch
 
     import attnlab.train  # noqa: F401 (slow to import: done before the slot is offered)
