@@ -5,7 +5,8 @@
 
 A kernel, or a candidate that was only tried, that reads or writes what is not its own is named with its line; a clean
 run ends with "done" and 0 errors. PyTorch's caching allocator is off so that a tensor's end is a piece of memory's end,
-and the caches of FLA and Triton are empty so that every candidate is timed. About 75 s for a mixer on an H100.
+and the caches of FLA and Triton are empty so that every candidate is timed. About 75 s for a mixer on an H100; the
+process takes tens of GiB of its memory (two beside other work filled 80), so watch one at a time.
 """
 
 from __future__ import annotations

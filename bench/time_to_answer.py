@@ -73,7 +73,7 @@ def main() -> None:
         rows: dict[str, dict[str, Any]] = {}
         for way in args.ways:
             rows[way] = measure(way, args, home / way)
-            print(f"{way}: {rows[way]['wall']:.1f} s", flush=True)
+            print(f"{way}: {rows[way]['wall']:.1f} s; {winners(rows[way], args.arms)}", flush=True)
     report(rows)
 
 
@@ -156,6 +156,12 @@ def winner(results: list[dict[str, Any]], arm: str) -> dict[str, Any] | None:
         if in_arm and (best is None or better(r["best"][METRIC], best["best"][METRIC], "min")):
             best = r
     return best
+
+
+def winners(row: dict[str, Any], arms: Iterable[str]) -> str:
+    """Each arm's best rate and its loss, on one line: what is known when a later way fails."""
+    found = {arm: winner(row["results"], arm) for arm in arms}
+    return ", ".join(f"{arm} {r['lr']:g} ({r['best'][METRIC]:.3f})" for arm, r in found.items() if r)
 
 
 def of_rate(results: list[dict[str, Any]], arm: str, rate: float) -> float:

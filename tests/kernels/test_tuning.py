@@ -82,6 +82,7 @@ def test_faulty_kernels_with_narrow_keys_leave_out_the_candidates_that_may_break
 
     assert warps(K=24) == warps(K=32) == {1, 2}
     assert warps(K=33) == warps(V=16) == {1, 2, 4, 8}
+    assert warps("prepare_wy_repr_bwd_kda_kernel", K=32) == {1, 2}
     assert warps("chunk_gla_bwd_kernel_dv", K=24) == {1, 2, 4, 8}, "of others, the fastest may have many warps"
     many = [c for c in CONFIGS if c.num_warps > 2]
     assert warps(configs=many, K=24) == {4, 8}, "a kernel without others keeps what it has"

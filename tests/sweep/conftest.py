@@ -55,6 +55,8 @@ def launch(tmp_path):
     started = []
 
     def start(*arguments, wait=True, **environment):
+        if "PYTHONPATH" in environment and "PYTHONPATH" in os.environ:
+            environment["PYTHONPATH"] += os.pathsep + os.environ["PYTHONPATH"]
         command = [*LAUNCH, "--results", str(tmp_path / "results"), *map(str, arguments)]
         logs = [tmp_path / f"launch-{len(started)}.{kind}" for kind in ("out", "err")]
         with logs[0].open("w") as out, logs[1].open("w") as err:
