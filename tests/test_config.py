@@ -73,6 +73,7 @@ def test_the_good_file_is_read_as_it_says(tmp_path):
         ("name: muon", "name: adamm", ["trial.optim.name", "'adamw'"]),
         ("expand_k: 0.5", "expnad_k: 0.5", ["arms.gla.model.mixer", "expnad_k", "did you mean 'expand_k'"]),
         ("name: gla", "name: glaa", ["arms.gla.model.mixer", "glaa", "did you mean 'gla'"]),
+        ("name: gla", "name: gal", ["arms.gla.model.mixer", "gal", "did you mean 'gla'"]),  # and not gsa
         ("mixer: standard", "mixer: {name: standard, expand_k: 1}", ["arms.standard.model.mixer", "expand_k"]),
         ("n_heads: 2", "n_heads: 3", ["n_heads", "32"]),
         ("[1e-4, 1e-1]", "[1e-1, 1e-4]", ["search.space", "optim.lr", "reversed"]),
