@@ -26,8 +26,9 @@ def wait_until(condition, timeout_s=180, every_s=0.1):
 
 
 def nothing_left(marker):
-    """Every process the sweep started is gone soon after it."""
-    wait_until(lambda: not ray_processes_of(marker), 30)
+    """Every process the sweep started is gone soon after it: within 3 s, but for a worker of Ray's that was only just
+    starting, which looks for its cluster for 25 s."""
+    wait_until(lambda: not ray_processes_of(marker), 60)
 
 
 def test_many_stops_leave_nothing_and_no_trial_knows_what_ran_before_it(write_sweep, launch, folder, tmp_path):
