@@ -45,8 +45,11 @@ def test_a_sweep_to_s3_survives_its_launcher_and_its_machine(write_sweep, launch
         names = where.list()
         ended = {n.rpartition("/")[0] for n in names if n.endswith("/results.json")}
         saved = [n.removesuffix("/.whole").partition("/checkpoints/step_") for n in names if n.endswith("/.whole")]
-        saved = [(trial, int(step)) for trial, at, step in saved if at]
-        return ended and any(trial not in ended and step < 200 for trial, step in saved)  # 400 steps to go
+        latest: dict[str, int] = {}  # an older checkpoint may still be there
+        for trial, at, step in saved:
+            if at:
+                latest[trial] = max(latest.get(trial, 0), int(step))
+        return ended and any(trial not in ended and step < 200 for trial, step in latest.items())  # 400 steps to go
 
     wait_until(in_the_middle)
     os.kill(first.pid, signal.SIGKILL)
