@@ -98,7 +98,8 @@ def _patch_rotary() -> None:
     @functools.wraps(theirs)
     def forward(self, q, k, seqlen_offset=0, cu_seqlens=None, max_seqlen=None, chunk_indices=None):
         usual = isinstance(seqlen_offset, int) and cu_seqlens is None and self.scale is None and not self.interleaved
-        if not (usual and q.is_cuda and q.dtype == k.dtype and q.shape[:2] == k.shape[:2]):
+        alike = q.dtype == k.dtype and q.shape[:2] == k.shape[:2] and q.shape[3] == k.shape[3]
+        if not (usual and alike and q.is_cuda):
             return theirs(self, q, k, seqlen_offset, cu_seqlens, max_seqlen, chunk_indices)
         from attnlab.kernels.rotary_triton import rotary_triton  # needs Triton
 

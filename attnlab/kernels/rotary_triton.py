@@ -2,7 +2,8 @@
 
 FLA's kernel gives a program as many positions as there are steps per multiprocessor: two at 256 steps, so that a small
 model's step spends its time on starting programs, and clears its output first and copies its gradient. At MQAR's size
-(d_model 64, 2 layers, 256 x 256 tokens, H100) these were 20 of a step's 148 launches.
+(d_model 64, 2 layers, 256 x 256 tokens, H100) its eight launches were 0.33 of the 1.60 ms that a step kept the GPU
+busy.
 """
 
 from __future__ import annotations
@@ -55,10 +56,11 @@ def _run(q: Tensor, k: Tensor, cos: Tensor, sin: Tensor, first: int, back: bool)
     sizes = q.numel() // width, k.numel() // width
     blocks = [triton.cdiv(size, rows) for size in sizes]
     rest = triton.next_power_of_2(tail) if tail else 0
-    _turn[(sum(blocks),)](
-        q, k, *out, cos, sin, *sizes, q.shape[2], k.shape[2], blocks[0], steps, first,
-        D=width, R=turned, BACK=back, ROWS=rows, HALF=half, TAIL=rest, num_warps=4,
-    )  # fmt: skip
+    with torch.cuda.device_of(q):  # Triton launches on the current one
+        _turn[(sum(blocks),)](
+            q, k, *out, cos, sin, *sizes, q.shape[2], k.shape[2], blocks[0], steps, first,
+            D=width, R=turned, BACK=back, ROWS=rows, HALF=half, TAIL=rest, num_warps=4,
+        )  # fmt: skip
     return out
 
 
@@ -81,9 +83,17 @@ def rotary_triton(q: Tensor, k: Tensor, cos: Tensor, sin: Tensor, first: int = 0
     Args:
         q: [B, T, H, D]. k: [B, T, H', D], of q's dtype.
         cos, sin: [longest, R], contiguous, of the angles from position 0 on.
-        first: the first position; `first` + T is at most `longest`.
+        first: the first position.
 
     Returns:
         q and k turned, in their dtype.
+
+    Raises:
+        ValueError: the positions are not all in the tables, or 2R is above D: the kernel would read what is not theirs.
     """
+    (longest, pairs), steps, width = cos.shape, q.shape[1], q.shape[3]
+    if first < 0 or first + steps > longest:
+        raise ValueError(f"positions {first} to {first + steps - 1} are not all in a rotary table of {longest}")
+    if 2 * pairs > width:
+        raise ValueError(f"rotary embedding of {2 * pairs} channels, and a head has {width}")
     return _Rotary.apply(q, k, cos, sin, first)

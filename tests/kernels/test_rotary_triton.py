@@ -18,6 +18,18 @@ def test_outputs_and_gradients_equal_pytorch():
     assert max(errors.values()) <= 1e-6, errors
 
 
+def test_positions_outside_the_tables_and_heads_that_are_too_narrow_are_refused():
+    pytest.importorskip("triton")
+    from attnlab.kernels.rotary_triton import rotary_triton
+
+    q, table = torch.randn(1, 8, 2, 8), torch.ones(10, 4)
+    for first in (-1, 3):
+        with pytest.raises(ValueError, match="not all in a rotary table of 10"):
+            rotary_triton(q, q, table, table, first)
+    with pytest.raises(ValueError, match="of 12 channels, and a head has 8"):
+        rotary_triton(q, q, torch.ones(10, 6), torch.ones(10, 6))
+
+
 @pytest.mark.gpu
 @pytest.mark.parametrize("heads, width, turned, first", [(2, 32, 32, 0), (8, 48, 48, 7), (4, 80, 40, 0)])
 def test_on_cuda_it_computes_what_flas_does(heads, width, turned, first):
