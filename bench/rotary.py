@@ -8,6 +8,7 @@ graph of ten layers, so that no launch is waited for.
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Callable
 from typing import Any
 
@@ -23,6 +24,9 @@ LAYERS = 10
 
 
 def main() -> None:
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
+    if not torch.cuda.is_available():
+        raise SystemExit("bench.rotary times a GPU's kernels, and PyTorch finds no GPU here")
     routing.install()
     from fla.modules.rotary import RotaryEmbedding
     from fla.modules.rotary.ops import RotaryEmbeddingFunction
