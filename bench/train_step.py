@@ -61,6 +61,8 @@ autocast = partial(torch.autocast, "cuda", torch.bfloat16)
 
 def main() -> None:
     args = arguments()
+    if not torch.cuda.is_available():
+        raise SystemExit("bench.train_step times a GPU's steps, and PyTorch finds no GPU here")
     if not args.turn:
         print("mixer              path       ms/step  ratio   tokens/s    MFU   GiB  first step s", flush=True)
     if args.together > 1:

@@ -84,9 +84,9 @@ class _ChunkedLoss(torch.autograd.Function):
 
 def _add_product(total: Tensor, a: Tensor, b: Tensor) -> Tensor:
     """total + a @ b, in fp32."""
-    if a.dtype == torch.float32:
-        return torch.addmm(total, a, b)
-    return torch.addmm(total, a, b, out_dtype=torch.float32)
+    if a.dtype != torch.float32 and a.is_cuda:
+        return torch.addmm(total, a, b, out_dtype=torch.float32)
+    return torch.addmm(total, a.float(), b.float())  # PyTorch 2.13 has no product of that kind on the CPU
 
 
 def score(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
