@@ -74,6 +74,8 @@ def main() -> None:
         for way in args.ways:
             rows[way] = measure(way, args, home / way)
             print(f"{way}: {rows[way]['wall']:.1f} s; {winners(rows[way], args.arms)}", flush=True)
+            if {"attnlab", "packed"} <= {*rows}:  # at once, since a later way may be cut off
+                compare(rows)
     report(rows)
 
 
@@ -183,13 +185,18 @@ def report(rows: dict[str, dict[str, Any]]) -> None:
         )
     for way, row in rows.items():
         print(f"{way:8} {times(row)}")
+    compare(rows)
+
+
+def compare(rows: dict[str, dict[str, Any]]) -> None:
+    """A line per arm: the winning rate of every way that ran all trials, and what attnlab's loses."""
     for arm in sorted({r["arm"] for row in rows.values() for r in row["results"]}):
         found = {way: winner(row["results"], arm) for way, row in rows.items() if row["part"] == 1}
         said = [f"{way} lr {r['lr']:g} {r['best'][METRIC]:.3f}" if r else f"{way} none" for way, r in found.items()]
         if (ours := found.get("attnlab")) and (theirs := found.get("packed")):
             loses = of_rate(rows["packed"]["results"], arm, ours["lr"]) - theirs["best"][METRIC]
             said.append(f"attnlab's rate, packed, loses {loses:.3f}")
-        print(f"{arm:16} {'; '.join(said)}")
+        print(f"{arm:16} {'; '.join(said)}", flush=True)
 
 
 def times(row: dict[str, Any]) -> str:
