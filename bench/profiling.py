@@ -1,4 +1,4 @@
-"""What the GPU does in a step: its kernels by the time they take."""
+"""What the GPU does in a step: its kernels by the time they take; and whether there is one."""
 
 from __future__ import annotations
 
@@ -6,6 +6,12 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
+
+
+def require_gpu() -> None:
+    """SystemExit, with the reason, where PyTorch finds no GPU: what is measured there has no stand-in."""
+    if not torch.cuda.is_available():
+        raise SystemExit("this measures a GPU, and PyTorch finds none here")
 
 
 class Kernel(NamedTuple):

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from attnlab.kernels import routing
 from attnlab.kernels.rotary_triton import rotary_triton
+from bench.profiling import require_gpu
 
 SIZES = {"MQAR": (256, 256, 2, 32), "d_model 384": (32, 512, 8, 48), "d_model 768": (8, 2048, 12, 64)}  # B, T, H, D
 LAYERS = 10
@@ -25,8 +26,7 @@ LAYERS = 10
 
 def main() -> None:
     argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
-    if not torch.cuda.is_available():
-        raise SystemExit("bench.rotary times a GPU's kernels, and PyTorch finds no GPU here")
+    require_gpu()
     routing.install()
     from fla.modules.rotary import RotaryEmbedding
     from fla.modules.rotary.ops import RotaryEmbeddingFunction

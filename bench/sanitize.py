@@ -17,6 +17,7 @@ import torch
 
 from attnlab.config import Trial
 from attnlab.train import _set_up
+from bench.profiling import require_gpu
 
 STEPS = 3
 
@@ -26,8 +27,7 @@ def main() -> None:
     parser.add_argument("mixer")
     parser.add_argument("--d-model", type=int, default=64, help="with two heads; 64 makes them narrow")
     args = parser.parse_args()
-    if not torch.cuda.is_available():
-        raise SystemExit("bench.sanitize watches a GPU's kernels, and PyTorch finds no GPU here")
+    require_gpu()
     tree = {
         "model": {"d_model": args.d_model, "n_layers": 1, "n_heads": 2, "mlp": "none", "mixer": args.mixer},
         "task": {"name": "mqar", "seq_len": 128, "vocab_size": 512, "n_pairs": 8},

@@ -9,12 +9,12 @@ The question: which learning rate is best for each of four mixers on MQAR (4 arm
     attnlab  `launch.py`: the same grid with ASHA, slots that stay up, small trials sharing the GPU, captured steps
 
 Printed per way: wall seconds from the command to the answer, what that is of `alone`'s, seconds of training summed over
-the trials, steps trained; when its first step, its last first step and its last report came; and the winning rate and
-its loss of every arm. Two rates may do equally well, so for attnlab's choice it is also said what `packed`, which
-trained every rate to its end, found that rate to lose against its own winner. Each way has a folder of its own; the
-kernel cache is shared, and filled before the clock runs (`--cold` leaves that out). `alone` takes a time that is
-the sum of its trials', none of which knows of another; `--sample 2` runs two rates of each arm, multiplies, and says
-so: its winners are then those of `packed`, which runs the same processes.
+the trials, steps trained; when its first step, its last first step and its last report came; and, as soon as a way has
+ended, the winning rate and its loss of every arm. Two rates may do equally well, so for attnlab's choice it is also
+said what `packed`, which trained every rate to its end, found that rate to lose against its own winner. Each way has a
+folder of its own; the kernel cache is shared, and filled before the clock runs (`--cold` leaves that out). `alone`
+takes a time that is the sum of its trials', none of which knows of another; `--sample 2` runs two rates of each arm,
+multiplies, and says so: its winners are then those of `packed`, which runs the same processes.
 """
 
 from __future__ import annotations
@@ -75,8 +75,8 @@ def main() -> None:
         for way in args.ways:
             rows[way] = measure(way, args, home / way)
             print(f"{way}: {rows[way]['wall']:.1f} s; {winners(rows[way], args.arms)}", flush=True)
-            if {"attnlab", "packed"} <= {*rows}:  # at once, since a later way may be cut off
-                compare(rows)
+            if {"attnlab", "packed"} <= {*rows} and way in ("attnlab", "packed"):  # now: a later way may be cut off
+                compare(rows["attnlab"]["results"], rows["packed"]["results"], args.arms)
     report(rows)
 
 
@@ -163,6 +163,8 @@ def winner(results: list[dict[str, Any]], arm: str) -> dict[str, Any] | None:
 
 def winners(row: dict[str, Any], arms: Iterable[str]) -> str:
     """Each arm's best rate and its loss, on one line: what is known when a later way fails."""
+    if row["part"] < 1:
+        return f"who wins is not known from {row['part']:.0%} of the trials"
     found = {arm: winner(row["results"], arm) for arm in arms}
     return ", ".join(f"{arm} {r['lr']:g} ({r['best'][METRIC]:.3f})" for arm, r in found.items() if r)
 
@@ -174,7 +176,7 @@ def of_rate(results: list[dict[str, Any]], arm: str, rate: float) -> float:
 
 
 def report(rows: dict[str, dict[str, Any]]) -> None:
-    """A line per way, its times, then who won."""
+    """A line per way, then its times."""
     first = rows.get("alone", next(iter(rows.values())))["wall"]
     print(f"{'way':8} {'wall s':>8} {'faster':>7} {'training s':>11} {'steps':>8} {'trials':>7} {'pruned':>7}")
     for way, row in rows.items():
@@ -186,18 +188,15 @@ def report(rows: dict[str, dict[str, Any]]) -> None:
         )
     for way, row in rows.items():
         print(f"{way:8} {times(row)}")
-    compare(rows)
 
 
-def compare(rows: dict[str, dict[str, Any]]) -> None:
-    """A line per arm: the winning rate of every way that ran all trials, and what attnlab's loses."""
-    for arm in sorted({r["arm"] for row in rows.values() for r in row["results"]}):
-        found = {way: winner(row["results"], arm) for way, row in rows.items() if row["part"] == 1}
-        said = [f"{way} lr {r['lr']:g} {r['best'][METRIC]:.3f}" if r else f"{way} none" for way, r in found.items()]
-        if (ours := found.get("attnlab")) and (theirs := found.get("packed")):
-            loses = of_rate(rows["packed"]["results"], arm, ours["lr"]) - theirs["best"][METRIC]
-            said.append(f"attnlab's rate, packed, loses {loses:.3f}")
-        print(f"{arm:16} {'; '.join(said)}", flush=True)
+def compare(ours: list[dict[str, Any]], packed: list[dict[str, Any]], arms: Iterable[str]) -> None:
+    """A line per arm: what `packed`, which trained every rate to its end, found attnlab's rate to lose."""
+    for arm in arms:
+        chosen, best = winner(ours, arm), winner(packed, arm)
+        if chosen and best:
+            loses = of_rate(packed, arm, chosen["lr"]) - best["best"][METRIC]
+            print(f"{arm:16} packed: attnlab's lr {chosen['lr']:g} loses {loses:.3f} to {best['lr']:g}", flush=True)
 
 
 def times(row: dict[str, Any]) -> str:

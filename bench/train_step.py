@@ -45,7 +45,7 @@ from attnlab.optim import make_optimizer
 from attnlab.step import Step
 from attnlab.tasks import Batch
 from attnlab.train import Loss
-from bench.profiling import busy_ms, kernels
+from bench.profiling import busy_ms, kernels, require_gpu
 
 PEAK = 989e12
 PATHS = ("eager", "hf", "compile", "compiled", "captured", "inner")
@@ -61,8 +61,7 @@ autocast = partial(torch.autocast, "cuda", torch.bfloat16)
 
 def main() -> None:
     args = arguments()
-    if not torch.cuda.is_available():
-        raise SystemExit("bench.train_step times a GPU's steps, and PyTorch finds no GPU here")
+    require_gpu()
     if not args.turn:
         print("mixer              path       ms/step  ratio   tokens/s    MFU   GiB  first step s", flush=True)
     if args.together > 1:
@@ -263,10 +262,7 @@ def hf(path: str, name: str, args: argparse.Namespace) -> tuple[Callable[[], Any
         tree["head_dim"] = args.d_model // args.n_heads
     if name in ("mamba2", "log_linear_mamba2"):
         tree["head_dim"] = 2 * args.d_model // args.n_heads
-    try:
-        model = AutoModelForCausalLM.from_config(AutoConfig.for_model(HF[name], **tree)).cuda().train()
-    except Exception:
-        raise Absent from None
+    model = AutoModelForCausalLM.from_config(AutoConfig.for_model(HF[name], **tree)).cuda().train()
     optimizer = torch.optim.AdamW(model.parameters(), 3e-3, fused=True)
     batches = tokens(args)
 
