@@ -14,7 +14,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from analysis import details, interactive, leaderboard, plot_results, plot_settings, plots, sections, svg, words
 from analysis.load import SweepData, load
 from analysis.select import Selection, select
-from attnlab.runs import write_text
+from attnlab.runs import last_line, write_text
 
 KINDS = ("curves-", "setting-", "trials", "benchmark-", "efficiency-")  # figures that this writes
 
@@ -116,7 +116,7 @@ def render(sel: Selection, figures: Figures, parts: sections.Sections, hover: bo
         tensorboard=shlex.join(["tensorboard", "--logdir", str(where)]),
         failed=[(t, t.results["error"]) for t in sel.data.trials if t.state == "failed"],
         diverged=[t for t in sel.data.trials if t.state == "diverged"],
-        last_line=_last_line,
+        last_line=lambda error: last_line(error) or words.NONE,
     )
 
 
@@ -177,9 +177,3 @@ def _errors(tree: Mapping[str, Any] | None) -> list[str]:
                     failed.setdefault((part, error), []).append(str(point["length"]))
         out += [f"{arm}, {part} at {', '.join(lengths)}: {error}" for (part, error), lengths in failed.items()]
     return out
-
-
-def _last_line(error: str | None) -> str:
-    """What a traceback says in the end."""
-    lines = [line for line in (error or "").splitlines() if line.strip()]
-    return lines[-1].strip() if lines else words.NONE

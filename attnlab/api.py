@@ -14,7 +14,7 @@ from typing import Any
 from rich.console import Console
 
 from attnlab import guards
-from attnlab.check import checked, precision_problems, prepared
+from attnlab.check import check_device, checked, prepared
 from attnlab.config import Sweep, SweepError, Trial, did_you_mean, load_sweep
 from attnlab.mirror import mirror
 from attnlab.runs import Job, Results, SweepDir, TrialDir, read_json, write_json
@@ -132,8 +132,7 @@ def run_experiment(
     tree = trial.model_dump(mode="json", exclude_none=True) if isinstance(trial, Trial) else dict(trial)
     sweep = checked(normal({"name": name, "trial": tree, "arms": {name: {}}}))
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    if torch.device(device).type == "cuda" and (problems := precision_problems(sweep.trial_of(name), name)):
-        raise SweepError(problems)
+    check_device(sweep, torch.device(device).type)
     job = Job.make(name, 0, sweep.trial_of(name))
     home = TrialDir(root / name / job.trial_id)
     if home.results() is None:  # finished work is a no-op

@@ -259,17 +259,43 @@ def prepared(sweep: Sweep) -> dict[str, Task]:
     return {arm: ready[sweep.trial_of(arm).task.model_dump_json()] for arm in sweep.arms}
 
 
-def precision_problems(trial: Trial, arm: str) -> list[str]:
-    """Mixers whose kernels refuse the trial's precision on CUDA, one line each."""
-    return [f"arms.{arm}.model.mixer {p}" for p in models.precision_problems(trial.model, trial.train.precision)]
+def check_device(sweep: Sweep, device: str) -> None:
+    """Refuse what the arms ask for and `device`, `cuda` or `cpu`, cannot do; SweepError, one line each."""
+    workers = sweep.resources.workers
+    if problems := [p for arm in sweep.arms for p in device_problems(sweep.trial_of(arm), arm, device, workers)]:
+        raise SweepError(problems)
+
+
+def device_problems(trial: Trial, arm: str, device: str, workers: int = 1) -> list[str]:
+    """What the trial asks for and cannot have on its device, one line each: a captured step without CUDA or of several
+    workers; on CUDA, a precision that its mixers' kernels refuse.
+
+    Args:
+        device: its type, `cuda` or `cpu`.
+        workers: that the trial is spread over.
+    """
+    problems = []
+    if trial.train.step == "captured":  # the others can be had everywhere
+        import torch
+
+        from attnlab.step import choose
+
+        try:
+            choose(trial.train.step, torch.device(device), workers)
+        except ValueError as error:
+            problems.append(f"arms.{arm}.{error}")
+    if device == "cuda":
+        refused = models.precision_problems(trial.model, trial.train.precision)
+        problems += [f"arms.{arm}.model.mixer {problem}" for problem in refused]
+    return problems
 
 
 def _run_problems(trial: Trial, arm: str, resources: ResourcesConfig) -> Iterator[str]:
     yield from _batch_problems(trial, arm, resources.workers)
     if trial.train.seconds and resources.workers > 1:
         yield f"arms.{arm}.train.seconds: the workers of a trial have no common clock; use resources.workers 1"
-    if resources.gpus_per_worker != "auto" and resources.gpus_per_worker > 0:  # auto: known once the cluster is
-        yield from precision_problems(trial, arm)
+    if resources.gpus_per_worker != "auto":  # auto: known once the cluster is
+        yield from device_problems(trial, arm, "cuda" if resources.gpus_per_worker else "cpu", resources.workers)
 
 
 def _batch_problems(trial: Trial, arm: str, workers: int) -> Iterator[str]:

@@ -226,6 +226,12 @@ def write_lines(path: Path, values: Iterable[Any]) -> None:
     write_text(path, f"[\n{lines}\n]\n")
 
 
+def last_line(error: str | None) -> str:
+    """What a traceback, such as `Results.error`, says in the end; "" if there is none."""
+    lines = [line.strip() for line in (error or "").splitlines() if line.strip()]
+    return lines[-1] if lines else ""
+
+
 def read_json(path: Path) -> Any:
     """A JSON file's value. Raises ValueError naming the file when it is damaged."""
     try:

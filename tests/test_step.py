@@ -6,7 +6,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from attnlab.config import Trial, merge
+from attnlab import run_experiment
+from attnlab.check import checked
+from attnlab.config import SweepError, Trial, merge
 from attnlab.models import build_model, parts
 from attnlab.runs import Job, TrialDir
 from attnlab.step import SPARSE, choose, sparse_positions
@@ -100,6 +102,30 @@ def test_what_cannot_be_had_is_said():
         choose("captured", cpu, 1)
     with pytest.raises(ValueError, match="one worker"):
         choose("captured", cuda, 2)
+
+
+def test_a_sweep_that_asks_for_it_is_refused_as_it_is_read(tiny):
+    def problems(**resources):
+        trial = merge(tiny, {"train": {"step": "captured"}})
+        try:
+            checked({"name": "s", "trial": trial, "arms": {"a": {}}, "resources": resources})
+        except SweepError as error:
+            return error.problems
+        return []
+
+    assert problems(gpus_per_worker=0) == [
+        "arms.a.train.step: captured needs CUDA, and this trial runs on cpu; use auto"
+    ]
+    assert problems(gpus_per_worker=1, workers=2) == [
+        "arms.a.train.step: captured works with one worker; use auto or compiled"
+    ]
+    assert problems(gpus_per_worker=0.5) == problems(gpus_per_worker="auto") == []
+
+
+def test_an_experiment_that_asks_for_it_is_refused_before_anything_is_written(tiny, tmp_path):
+    with pytest.raises(SweepError, match="captured needs CUDA"):
+        run_experiment(merge(tiny, {"train": {"step": "captured"}}), tmp_path, device="cpu")
+    assert not list(tmp_path.iterdir())
 
 
 def test_how_a_step_is_run_is_no_part_of_what_is_trained(tiny):

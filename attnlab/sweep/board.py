@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from attnlab.config import Sweep
-from attnlab.runs import Job
+from attnlab.runs import Job, last_line
 from attnlab.standings import notes, standings
 
 PLAIN_EVERY_S = 20.0
@@ -144,7 +144,7 @@ class Board:
         self._running[job.trial_id].update(step=row.get("step", 0), tokens_per_s=row.get("tokens_per_s"))
 
     def ended(self, job: Job, result: Mapping[str, Any]) -> None:
-        """Forget a trial that ended; without a terminal, say how it ended."""
+        """Forget a trial that ended; without a terminal, say how it ended. Why one failed is said on either."""
         self._running.pop(job.trial_id, None)
         if not self._live:
             best = (result["best"] or {}).get(self._sweep.metric)
@@ -152,6 +152,8 @@ class Board:
                 f"{span(time.monotonic() - self._start):>6}  {job.arm:<24} {job.trial_id:<16} {result['state']:<9} "
                 f"step {result['steps']:<6} {self._sweep.metric} {value_text(best)}  {settings_text(job.settings)}"
             )
+        if result["state"] == "failed":
+            self.note([f"{job.arm} {job.trial_id} failed: {last_line(result['error'])}"])
 
     def update(self, results_of: Callable[[], list[Any]]) -> None:
         """Draw the table anew (a terminal), or say one line now and then; cheap when it is not yet time."""

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from attnlab import __version__, guards, runs
-from attnlab.check import precision_problems, prepared
-from attnlab.config import Sweep, SweepError
+from attnlab.check import check_device, prepared
+from attnlab.config import Sweep
 from attnlab.extension import planned
 from attnlab.mirror import Mirror
 from attnlab.noise import planned_for
@@ -61,8 +61,8 @@ def run(
 
     Raises:
         EngineError: the folder, the cluster or the resources do not fit; nothing was written.
-        SweepError: data that cannot be had, what `guards.examine` refuses, or a precision that the cluster's GPUs
-            refuse; nothing was written.
+        SweepError: data that cannot be had, what `guards.examine` refuses, or what the cluster's devices do (a
+            precision, a captured step); nothing was written.
         SweepStopped: no workers to be had, or records that cannot be written; everything finished is kept, and
             `resume` goes on.
         KeyboardInterrupt: Ctrl-C; everything finished is kept, and `resume` goes on.
@@ -89,9 +89,8 @@ def run(
 
             cache = warm.directory(kernel_cache, results)
             probe(sweep, place, shape, cache if shape.gpus else None, address is None)
-            if shape.gpus:  # with `auto` it is only known now
-                if problems := [p for arm in sweep.arms for p in precision_problems(sweep.trial_of(arm), arm)]:
-                    raise SweepError(problems)
+            check_device(sweep, "cuda" if shape.gpus else "cpu")  # with `auto` it is only known now
+            if shape.gpus:
                 warmup.before_slots(sweep, cache)
             folder.path.mkdir(parents=True, exist_ok=True)
             runs.write_text(folder.sweep_file, dump(sweep))

@@ -141,7 +141,17 @@ def test_a_trial_that_fails_is_recorded_and_the_rest_goes_on(write_sweep, launch
     suite = {r["arm"]: r for r in json.loads((folder / "experiment_suite_results.json").read_text())}
     assert suite["broken"]["state"] == "failed"
     assert "ArithmeticError: no such luck" in suite["broken"]["error"]
+    assert f"note: broken {suite['broken']['trial_id']} failed: ArithmeticError: no such luck" in done.stdout
     assert suite["gla"]["state"] == "completed"
+
+
+def test_what_the_clusters_devices_cannot_do_is_refused_before_anything_is_written(write_sweep, launch, folder):
+    """With `auto` the devices are known once Ray is there; trials that fail one by one would be no answer."""
+    asked = ("trial.train.step=captured", "resources.gpus_per_worker=auto")
+    done = launch(write_sweep(arms={"gla": {}}), *asked, CUDA_VISIBLE_DEVICES="")
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert "error: arms.gla.train.step: captured needs CUDA, and this trial runs on cpu; use auto" in done.stderr
+    assert not folder.exists()
 
 
 def test_two_ddp_ranks_per_trial_give_the_losses_of_one(write_sweep, launch, folder, tmp_path, tiny):
