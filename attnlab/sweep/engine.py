@@ -8,12 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from attnlab import __version__, guards, runs
+from attnlab import __version__, guards
 from attnlab.check import check_device, prepared
 from attnlab.config import Sweep
 from attnlab.extension import planned
 from attnlab.mirror import Mirror
 from attnlab.noise import planned_for
+from attnlab.runs import read_json, write_text
 from attnlab.standings import Leaderboard, notes, standings
 from attnlab.store import StoreError
 from attnlab.sweep import sharing
@@ -73,7 +74,7 @@ def run(
     sweep = sweep.rejoined(r["arm"] for r in found)
     ended = [r for r in found if r["arm"] in sweep.arms and planned_for(sweep, r)]
     if len(ended) >= planned(sweep, ended) and folder.leaderboard_file.exists():  # finished work is a no-op
-        old = runs.read_json(folder.leaderboard_file)
+        old = read_json(folder.leaderboard_file)
         final = standings(sweep, ended, old["baselines"], old.get("guards"))
         say(notes(final))
         return final
@@ -93,7 +94,7 @@ def run(
             if shape.gpus:
                 warmup.before_slots(sweep, cache)
             folder.path.mkdir(parents=True, exist_ok=True)
-            runs.write_text(folder.sweep_file, dump(sweep))
+            write_text(folder.sweep_file, dump(sweep))
             try:
                 place.push(folder.sweep_file)
                 return _search(sweep, place, shape, slots, facts, cache, interrupts)
