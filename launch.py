@@ -14,7 +14,8 @@ from pathlib import Path
 
 from attnlab import commands
 from attnlab.commands import Ended
-from attnlab.config import Sweep, SweepError
+from attnlab.config.sweep import Sweep
+from attnlab.util.errors import SweepError
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -74,8 +75,8 @@ def run(sweeps: list[Sweep], args: argparse.Namespace) -> int:
 
 def launch(sweep: Sweep, args: argparse.Namespace) -> Ended:
     """Run, analyse, say where everything is."""
-    from attnlab.mirror import mirror
-    from attnlab.store import local
+    from attnlab.records.mirror import mirror
+    from attnlab.records.storage import local
     from attnlab.sweep.engine import run
     from attnlab.sweep.errors import EngineError, SweepStopped
 

@@ -19,9 +19,9 @@ from analysis.checkpoints import CheckpointError, targets
 from analysis.load import LoadError, load
 from analysis.report import write
 from analysis.select import Selection, select
-from attnlab.mirror import Mirror, mirror
-from attnlab.runs import TrialDir
-from attnlab.store import StoreError, local
+from attnlab.records.mirror import Mirror, mirror
+from attnlab.records.paths import TrialDir
+from attnlab.records.storage import StoreError, local
 
 MISTAKES = (LoadError, StoreError, CheckpointError, options.OptionError, claims.ClaimError, efficiency.EfficiencyError)
 

@@ -17,9 +17,10 @@ from typing import Any
 
 from analysis.load import TrialRecord
 from analysis.select import Selection
-from attnlab.config import did_you_mean
 from attnlab.data.formats import sha256
-from attnlab.runs import Job, TrialDir
+from attnlab.records.paths import TrialDir
+from attnlab.records.results import Job
+from attnlab.util.text import did_you_mean
 
 FILES = ("config.json", "model.safetensors", "tokenizer.json")  # what decides a score
 

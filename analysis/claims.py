@@ -34,7 +34,7 @@ from analysis.load import number
 from analysis.select import Selection
 from analysis.stats import Pair
 from analysis.words import value_text
-from attnlab.config import did_you_mean
+from attnlab.util.text import did_you_mean
 
 RELATIONS = ("<", ">", "beats", "~")
 NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")

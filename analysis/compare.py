@@ -19,7 +19,7 @@ from analysis import stats
 from analysis.load import number
 from analysis.select import ArmSummary, Selection
 from analysis.stats import Interval, Pair
-from attnlab.runs import read_json
+from attnlab.util.files import read_json
 
 
 @dataclass(frozen=True)

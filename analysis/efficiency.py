@@ -19,12 +19,12 @@ from analysis import kernels, measured
 from analysis.apart import Server
 from analysis.cost import vocab_size
 from analysis.select import Selection
-from attnlab.runs import write_json
+from attnlab.util.files import write_json
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from attnlab.config import Trial
+    from attnlab.config.trial import Trial
 
 LENGTHS = {"cuda": (512, 1024, 2048, 4096, 8192, 16384, 32768), "cpu": (128, 256, 512, 1024, 2048)}
 BUDGET_S = 240.0  # on a CPU, for all arms; what would exceed it is left out

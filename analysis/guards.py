@@ -11,7 +11,7 @@ from analysis.select import Selection
 from analysis.tables import Column, Table
 from analysis.words import listed, value_text
 from attnlab.noise import noise_floor, said, seeds_for
-from attnlab.runs import read_json
+from attnlab.util.files import read_json
 
 
 @dataclass

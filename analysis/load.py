@@ -14,9 +14,13 @@ from typing import Any, get_args
 
 from pydantic import ValidationError
 
-from attnlab import sweepfile
-from attnlab.config import Sweep, SweepError
-from attnlab.runs import STATES, Phase, Results, SweepDir, TrialDir, read_json, strict, trunk
+from attnlab.config import sweep_file
+from attnlab.config.sweep import Sweep
+from attnlab.records.metrics import trunk
+from attnlab.records.paths import SweepDir, TrialDir
+from attnlab.records.results import STATES, Phase, Results
+from attnlab.util.errors import SweepError
+from attnlab.util.files import read_json, strict
 
 ALL_STATES = (*STATES, "unfinished", "unreadable")  # without results.json, and with one that cannot be used
 
@@ -100,7 +104,7 @@ def _sweep(folder: SweepDir) -> Sweep:
             f"{folder.path}: no sweep.yaml in it; give a sweep's results folder, such as results/quickstart"
         )
     try:
-        return Sweep.model_validate(sweepfile.read(folder.sweep_file))
+        return Sweep.model_validate(sweep_file.read(folder.sweep_file))
     except SweepError as error:
         raise LoadError(error.problems[0]) from None
     except ValidationError as error:

@@ -24,7 +24,7 @@ from analysis.flops import peak_of
 if TYPE_CHECKING:
     import torch
 
-    from attnlab.config import Trial
+    from attnlab.config.trial import Trial
 
 REPEATS, WARM = 5, {"cuda": 5, "cpu": 1}  # CUDA: attnlab's step captures after its third
 DECODED = 8  # tokens a run of decoding makes
@@ -51,7 +51,7 @@ class Case:
     @classmethod
     def of(cls, tree: dict[str, Any]) -> Case:
         """From `tree()`."""
-        from attnlab.config import Trial
+        from attnlab.config.trial import Trial
 
         return cls(**{**tree, "trial": Trial.model_validate(tree["trial"])})
 
@@ -120,7 +120,7 @@ def _train(case: Case, memory: Memory) -> dict[str, Any]:
     import numpy as np
     import torch
 
-    from attnlab.config import TrainConfig
+    from attnlab.config.trial import TrainConfig
     from attnlab.models.flops import flops_per_token
     from attnlab.models.parts import compile_between_kernels
     from attnlab.optim import make_optimizer

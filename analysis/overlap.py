@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from attnlab.runs import read_json, write_text
+from attnlab.util.files import read_json, write_text
 
 if TYPE_CHECKING:
     from rich.progress import Progress

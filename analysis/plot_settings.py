@@ -13,7 +13,7 @@ from analysis.plots import baseline_lines, log_ticks, style_of
 from analysis.select import ArmSummary, Selection
 from analysis.svg import INK, STYLE, Plot, new, render
 from analysis.words import setting_text
-from attnlab.space import Dimension
+from attnlab.config.space import Dimension
 
 
 def settings(sel: Selection) -> dict[str, list[Plot]]:

@@ -14,7 +14,8 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from analysis import details, interactive, leaderboard, plot_results, plot_settings, plots, sections, svg, words
 from analysis.load import SweepData, load
 from analysis.select import Selection, select
-from attnlab.runs import last_line, write_text
+from attnlab.util.files import write_text
+from attnlab.util.text import last_line
 
 KINDS = ("curves-", "setting-", "trials", "benchmark-", "efficiency-")  # figures that this writes
 

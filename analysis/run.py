@@ -32,8 +32,9 @@ from analysis.checkpoints import CheckpointError, Target, digest_of, open_model,
 from analysis.encoded import Encodings
 from analysis.overlap import add_overlaps
 from analysis.score import MAX_LENGTH, Advance, Scorer, ScoringError, dtype_of
-from attnlab.config import did_you_mean
-from attnlab.runs import SweepDir, read_json, strict, write_text
+from attnlab.records.paths import SweepDir
+from attnlab.util.files import read_json, strict, write_text
+from attnlab.util.text import did_you_mean
 
 FEWEST_TOKENS = 1024  # at once, before memory that runs out is told
 FORMAT = 1  # of the files; another one in a cached result has it made again

@@ -11,10 +11,10 @@ from statistics import median
 from typing import Any
 
 from analysis.load import ALL_STATES, SweepData, TrialRecord, number
-from attnlab.config import Sweep
+from attnlab.config.space import Dimension
+from attnlab.config.sweep import Sweep
 from attnlab.extension import extension, planned
 from attnlab.noise import planned_for
-from attnlab.space import Dimension
 from attnlab.standings import standings
 
 

@@ -11,7 +11,7 @@ from analysis.compare import confirm_values
 from analysis.load import LoadError, load
 from analysis.select import Selection, select
 from analysis.tables import Column, Table
-from attnlab.runs import write_text
+from attnlab.util.files import write_text
 
 
 def holds_several(folder: Path) -> bool:

@@ -15,13 +15,19 @@ from rich.console import Console
 
 from attnlab import guards
 from attnlab.check import check_device, checked, prepared
-from attnlab.config import Sweep, SweepError, Trial, did_you_mean, load_sweep
-from attnlab.mirror import mirror
-from attnlab.runs import Job, Results, SweepDir, TrialDir, read_json, write_json
+from attnlab.config.sweep import Sweep
+from attnlab.config.sweep_file import normal, parse
+from attnlab.config.sweep_file import plain as without_search
+from attnlab.config.trial import Trial
+from attnlab.plan.load import load_sweep
+from attnlab.records.mirror import mirror
+from attnlab.records.paths import SweepDir, TrialDir
+from attnlab.records.results import Job, Results
+from attnlab.records.storage import local
 from attnlab.standings import Leaderboard
-from attnlab.store import local
-from attnlab.sweepfile import normal, parse
-from attnlab.sweepfile import plain as without_search
+from attnlab.util.errors import SweepError
+from attnlab.util.files import read_json, write_json
+from attnlab.util.text import did_you_mean
 
 
 @dataclass(frozen=True, repr=False)
@@ -116,7 +122,7 @@ def run_experiment(
         report: called with every row of metrics.jsonl, such as `print`.
 
     Returns:
-        What `results.json` holds, and so a mapping with the keys of `attnlab.runs.Results`.
+        What `results.json` holds, and so a mapping with the keys of `attnlab.records.results.Results`.
 
     Raises:
         SweepError (a ValueError): everything wrong with the trial, one line each; its data cannot be had, or validation

@@ -6,9 +6,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from attnlab.config import Sweep
-from attnlab.runs import STATES, Results, better
-from attnlab.space import Dimension
+from attnlab.config.space import Dimension
+from attnlab.config.sweep import Sweep
+from attnlab.records.metrics import better
+from attnlab.records.results import STATES, Results
 
 EDGE = 0.05  # of a range, on the scale searched: a best value this near to an end may have its optimum beyond it
 

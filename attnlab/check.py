@@ -11,23 +11,15 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ValidationError
 
-from attnlab import match, models, space, tasks
+from attnlab import match, models, tasks
 from attnlab import scale as scales
-from attnlab.config import (
-    AshaConfig,
-    ModelConfig,
-    ResourcesConfig,
-    SearchConfig,
-    Sweep,
-    SweepError,
-    TaskConfig,
-    Trial,
-    did_you_mean,
-    merge,
-    nest,
-    trial_part,
-)
+from attnlab.config import space
+from attnlab.config.merge import merge, nest
+from attnlab.config.sweep import AshaConfig, ResourcesConfig, SearchConfig, Sweep, trial_part
+from attnlab.config.trial import ModelConfig, TaskConfig, Trial
 from attnlab.guards import factors
+from attnlab.util.errors import SweepError
+from attnlab.util.text import did_you_mean
 
 if TYPE_CHECKING:
     from attnlab.tasks import Task

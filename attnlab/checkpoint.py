@@ -23,7 +23,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from transformers.utils import logging
 
-from attnlab.runs import TrialDir, room_for
+from attnlab.records.paths import TrialDir
+from attnlab.util.files import room_for
 
 KEEP = 2  # the newest may be the one a crash or a full disk left useless
 

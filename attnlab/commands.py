@@ -11,8 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from attnlab import sweepfile
-from attnlab.config import Sweep, SweepError, did_you_mean, load_sweep
+from attnlab.config import sweep_file
+from attnlab.config.sweep import Sweep
+from attnlab.plan.load import load_sweep
+from attnlab.util.errors import SweepError
+from attnlab.util.text import did_you_mean
 
 SWEEPS = Path(__file__).parents[1] / "sweeps"
 
@@ -74,7 +77,7 @@ def chosen(args: Namespace) -> list[Sweep]:
 def _arms(file: str) -> list[str] | None:
     """The arms that a sweep file names, whatever else is wrong with it; None if it cannot be read."""
     try:
-        arms = sweepfile.read(file).get("arms")
+        arms = sweep_file.read(file).get("arms")
     except SweepError:  # told where it is loaded
         return None
     return list(arms) if isinstance(arms, Mapping) else []
@@ -98,7 +101,7 @@ def list_sweeps(args: Namespace) -> int:
 
 def plan(sweeps: Sequence[Sweep]) -> int:
     """What would run."""
-    from attnlab.plan import show
+    from attnlab.plan.dry_run import show
 
     for number, sweep in enumerate(sweeps):
         if number:

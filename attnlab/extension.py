@@ -16,9 +16,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from attnlab.certificate import certificate, number_of
-from attnlab.config import Sweep
-from attnlab.runs import Results
-from attnlab.space import RANGES, Dimension
+from attnlab.config.space import RANGES, Dimension
+from attnlab.config.sweep import Sweep
+from attnlab.records.results import Results
 
 HALVINGS = 5
 

@@ -11,8 +11,11 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from attnlab import models, signature
-from attnlab.config import ModelConfig, Sweep, SweepError, Trial, merge, trial_part
+from attnlab.config.merge import merge
+from attnlab.config.sweep import Sweep, trial_part
+from attnlab.config.trial import ModelConfig, Trial
 from attnlab.models.checks import spec_of
+from attnlab.util.errors import SweepError
 
 WITHIN = 0.01
 # Arguments that widen a mixer, the first that its class takes and its row leaves open; `state` may use no other width.

@@ -23,8 +23,8 @@ from functools import lru_cache
 from statistics import mean, stdev
 from typing import Any
 
-from attnlab.config import Sweep
-from attnlab.runs import STATES, Results
+from attnlab.config.sweep import Sweep
+from attnlab.records.results import STATES, Results
 
 ALPHA, POWER = 0.05, 0.8
 POINTS = 4000

@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Callable
 
-from attnlab.config import TrainConfig
+from attnlab.config.trial import TrainConfig
 
 
 class Pace:

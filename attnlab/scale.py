@@ -29,7 +29,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from attnlab import tasks
-from attnlab.config import BudgetConfig, Sweep, Trial
+from attnlab.config.sweep import BudgetConfig, Sweep
+from attnlab.config.trial import Trial
 
 SCALES = ("tiny",)
 WIDTH, LAYERS, HEADS, LENGTH, STEPS = 64, 2, 2, 64, 12

@@ -15,7 +15,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from attnlab.config import did_you_mean
+from attnlab.util.text import did_you_mean
 
 REQUIRED = object()  # the default of a parameter that has none
 OPAQUE = object()  # the default of a parameter whose default is no plain literal

@@ -7,10 +7,11 @@ from statistics import mean, stdev
 from typing import Any, Literal, TypedDict, cast
 
 from attnlab.certificate import certificate, edges
-from attnlab.config import Sweep
+from attnlab.config.sweep import Sweep
 from attnlab.extension import Extension, extension
 from attnlab.noise import noise_floor, said
-from attnlab.runs import STATES, Results, State, better
+from attnlab.records.metrics import better
+from attnlab.records.results import STATES, Results, State
 
 SIZES = ("n_params", "n_params_non_embedding", "flops_per_token", "state_bytes")
 PACE = ("tokens_per_s", "peak_mem_gib")

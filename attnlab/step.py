@@ -21,7 +21,7 @@ import torch.distributed as dist
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from attnlab.config import TrainConfig
+from attnlab.config.trial import TrainConfig
 from attnlab.optim import Optimizer
 from attnlab.tasks import IGNORE, Batch
 

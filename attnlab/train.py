@@ -23,7 +23,7 @@ from torch import nn
 
 from attnlab import checkpoint, kernels
 from attnlab.branch import branch
-from attnlab.config import Trial
+from attnlab.config.trial import Trial
 from attnlab.environment import describe
 from attnlab.evaluate import evaluate, rows_at
 from attnlab.kernels import tuning, warm
@@ -33,8 +33,10 @@ from attnlab.models.parts import compile_between_kernels
 from attnlab.models.state import state_bytes
 from attnlab.optim import Optimizer, make_optimizer
 from attnlab.pace import Pace
-from attnlab.records import Records
-from attnlab.runs import Job, Results, State, TrialDir, best_row, trunk
+from attnlab.records.metric_logger import Records
+from attnlab.records.metrics import best_row, trunk
+from attnlab.records.paths import TrialDir
+from attnlab.records.results import Job, Results, State
 from attnlab.step import Step, choose
 from attnlab.tasks import Task, build_task
 

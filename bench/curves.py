@@ -19,8 +19,11 @@ from pathlib import Path
 from typing import Any
 
 from attnlab.check import checked
-from attnlab.config import Sweep, Trial, merge
-from attnlab.runs import Job, TrialDir
+from attnlab.config.merge import merge
+from attnlab.config.sweep import Sweep
+from attnlab.config.trial import Trial
+from attnlab.records.paths import TrialDir
+from attnlab.records.results import Job
 
 FOLDER = Path(__file__).with_name("curves")
 SEEDS = (0, 1)

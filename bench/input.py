@@ -21,7 +21,7 @@ from typing import Any
 
 import torch
 
-from attnlab.config import TaskConfig, Trial
+from attnlab.config.trial import TaskConfig, Trial
 from attnlab.tasks import Task, build_task
 from attnlab.train import _set_up
 

@@ -24,8 +24,8 @@ from rich.console import Console
 from analysis import crossing, efficiency, kernels, measured, plots, svg
 from analysis.plot_results import PARTS, against_length
 from analysis.words import large_text
-from attnlab.config import Trial
-from attnlab.runs import write_json, write_text
+from attnlab.config.trial import Trial
+from attnlab.util.files import write_json, write_text
 
 MIXERS = ("standard", "gla", "mamba2", "deltanet", "gated_deltanet", "retnet")
 VOCAB = 8192

@@ -20,7 +20,7 @@ import sys
 import time
 
 # None imports torch: a process's ru_maxrss begins at what its parent had resident, so this one has to stay small.
-from attnlab.config import ModelConfig
+from attnlab.config.trial import ModelConfig
 from attnlab.models import MIXERS, check_mixer
 
 D_MODEL, LAYERS, VOCABULARY = 128, 2, 256

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import torch
 
-from attnlab.config import ModelConfig
+from attnlab.config.trial import ModelConfig
 from attnlab.models.checks import arguments, check_mixer
 from attnlab.models.flops import flops_per_token
 from attnlab.models.mixers import MIXERS

@@ -26,8 +26,8 @@ from typing import Any
 
 import numpy as np
 
-from attnlab.config import AshaConfig, SearchConfig
-from attnlab.runs import better
+from attnlab.config.sweep import AshaConfig, SearchConfig
+from attnlab.records.metrics import better
 from attnlab.sweep.scheduler import Bracket
 
 NEAR = 0.01

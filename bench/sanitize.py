@@ -15,7 +15,7 @@ import argparse
 
 import torch
 
-from attnlab.config import Trial
+from attnlab.config.trial import Trial
 from attnlab.train import _set_up
 from bench.profiling import require_gpu
 

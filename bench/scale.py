@@ -29,11 +29,14 @@ from unittest.mock import patch
 import psutil
 
 from attnlab.check import checked
-from attnlab.config import Sweep
-from attnlab.mirror import Mirror
-from attnlab.runs import Job, SweepDir, TrialDir, best_row, write_json
+from attnlab.config.sweep import Sweep
+from attnlab.records.metrics import best_row
+from attnlab.records.mirror import Mirror
+from attnlab.records.paths import SweepDir, TrialDir
+from attnlab.records.results import Job
 from attnlab.sweep import engine
 from attnlab.sweep.cluster import ENVIRONMENT
+from attnlab.util.files import write_json
 
 SLOTS = 64
 SWEEP: dict[str, Any] = {

@@ -135,7 +135,7 @@ def write(rows: list[dict[str, Any]], args: argparse.Namespace) -> None:
     """The table as Markdown, and the speeds as bars."""
     import matplotlib as mpl
 
-    from attnlab.runs import write_text
+    from attnlab.util.files import write_text
 
     device = torch.cuda.get_device_name() if args.device == "cuda" else f"cpu, {args.threads} thread"
     stem = re.sub(r"[^a-z0-9]+", "-", device.lower().replace("nvidia", "")).strip("-")

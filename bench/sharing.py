@@ -32,7 +32,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from attnlab.config import Trial
+from attnlab.config.trial import Trial
 from attnlab.kernels import tuning
 from attnlab.models import build_model
 from attnlab.models.parts import compile_between_kernels

@@ -33,8 +33,8 @@ from typing import Any
 
 import yaml
 
-from attnlab.config import merge
-from attnlab.runs import better
+from attnlab.config.merge import merge
+from attnlab.records.metrics import better
 
 ROOT = Path(__file__).parents[1]
 ARMS = ("standard", "gla", "deltanet", "gated_deltanet")

@@ -38,7 +38,7 @@ import psutil
 import torch
 from torch import Tensor, nn
 
-from attnlab.config import ModelConfig, OptimConfig, TrainConfig
+from attnlab.config.trial import ModelConfig, OptimConfig, TrainConfig
 from attnlab.kernels import tuning, warm
 from attnlab.models import build_model, check_mixer, parts
 from attnlab.optim import make_optimizer

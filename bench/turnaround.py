@@ -28,9 +28,10 @@ import psutil
 import torch
 
 from attnlab.check import checked
-from attnlab.config import merge
+from attnlab.config.merge import merge
 from attnlab.kernels import warm
-from attnlab.runs import Job, SweepDir
+from attnlab.records.paths import SweepDir
+from attnlab.records.results import Job
 from attnlab.sweep import cluster, engine
 
 SWEEP: dict[str, Any] = {
@@ -170,7 +171,7 @@ def posted(i: int, home: Path, share: float) -> dict[str, Any]:
 def task(config: dict[str, Any]) -> None:
     """Train a trial in a process of Ray's, with the kernels that the slots' trials tuned."""
     from attnlab.kernels import warm
-    from attnlab.runs import TrialDir
+    from attnlab.records.paths import TrialDir
     from attnlab.train import train
 
     cache = warm.use(Path(config["kernels"]), torch.device(config["device"]))

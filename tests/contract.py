@@ -5,8 +5,10 @@ import json
 import jsonschema
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from attnlab.config import load_sweep
-from attnlab.runs import STATES, SweepDir, trunk
+from attnlab.plan.load import load_sweep
+from attnlab.records.metrics import trunk
+from attnlab.records.paths import SweepDir
+from attnlab.records.results import STATES
 
 NUMBER = {"type": ["number", "null"]}
 ROW = {

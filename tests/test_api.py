@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from attnlab import SweepResults, run_experiment, run_sweep
-from attnlab.config import SweepError, Trial
+from attnlab.config.trial import Trial
 from attnlab.sweep import engine
+from attnlab.util.errors import SweepError
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()

@@ -6,10 +6,14 @@ from safetensors.torch import load_file
 
 from attnlab import checkpoint
 from attnlab.check import checked
-from attnlab.config import SweepError, Trial, merge
-from attnlab.runs import Job, TrialDir, best_row, trunk
+from attnlab.config.merge import merge
+from attnlab.config.trial import Trial
+from attnlab.records.metrics import best_row, trunk
+from attnlab.records.paths import TrialDir
+from attnlab.records.results import Job
 from attnlab.sweep.scheduler import ArmAsha
 from attnlab.train import train
+from attnlab.util.errors import SweepError
 
 BRANCHES = {4: 2, 8: 3}
 

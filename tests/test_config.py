@@ -11,8 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import launch
-from attnlab import sweepfile
-from attnlab.config import ModelConfig, Sweep, SweepError, Trial, expand, load_sweep, merge
+from attnlab.config import sweep_file
+from attnlab.config.merge import expand, merge
+from attnlab.config.sweep import Sweep
+from attnlab.config.trial import ModelConfig, Trial
+from attnlab.plan.load import load_sweep
+from attnlab.util.errors import SweepError
 
 ROOT = Path(__file__).parents[1]
 GOOD = """
@@ -175,7 +179,7 @@ def test_a_plain_sweep_has_no_search_but_its_metric_and_a_name_of_its_own(tmp_pa
     assert plain.search is None and (plain.metric, plain.mode, plain.seeds) == ("val_bpb", "min", (4, 5))
     assert "search" not in plain.arms["gla"] and plain.total_trials == 4
     assert all(plain.trial_of(arm) == searched.trial_of(arm) for arm in searched.arms)
-    assert load_sweep(write(tmp_path, sweepfile.dump(plain)), plain=True) == plain, "it is its own plain version"
+    assert load_sweep(write(tmp_path, sweep_file.dump(plain)), plain=True) == plain, "it is its own plain version"
 
 
 def test_what_a_sweep_without_a_search_is_ranked_by(tmp_path):
@@ -190,17 +194,17 @@ def test_what_a_sweep_without_a_search_is_ranked_by(tmp_path):
 
 @given(st.floats(allow_nan=False, allow_infinity=False))
 def test_floats_are_read_as_yaml_1_2_writes_them(value):
-    assert sweepfile.parse(f"x: {value!r}", "t")["x"] == value
-    assert sweepfile.parse(f"x: {value:e}", "t")["x"] == float(f"{value:e}")
+    assert sweep_file.parse(f"x: {value!r}", "t")["x"] == value
+    assert sweep_file.parse(f"x: {value:e}", "t")["x"] == float(f"{value:e}")
 
 
 def test_yes_and_no_are_words():
-    assert sweepfile.parse("[yes, no, on, true, False]", "t") == ["yes", "no", "on", True, False]
+    assert sweep_file.parse("[yes, no, on, true, False]", "t") == ["yes", "no", "on", True, False]
 
 
 def test_a_written_sweep_reads_back_equal(tmp_path):
     sweep = load_sweep(write(tmp_path, GOOD))
-    assert load_sweep(write(tmp_path, sweepfile.dump(sweep))) == sweep
+    assert load_sweep(write(tmp_path, sweep_file.dump(sweep))) == sweep
 
 
 def test_a_mixer_that_names_itself_replaces_the_other_whole():

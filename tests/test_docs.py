@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from attnlab.config import load_sweep
+from attnlab.plan.load import load_sweep
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()

@@ -10,9 +10,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from attnlab.config import Trial, merge
+from attnlab.config.merge import merge
+from attnlab.config.trial import Trial
 from attnlab.models import MIXERS
-from attnlab.runs import Job, TrialDir
+from attnlab.records.paths import TrialDir
+from attnlab.records.results import Job
 from attnlab.train import train
 
 pytestmark = [pytest.mark.gpu, pytest.mark.timeout(900), pytest.mark.xdist_group("cuda")]  # one makes the table

@@ -12,12 +12,14 @@ from analysis.benchmarks import Context
 from analysis.benchmarks._choice import Choice, Question
 from analysis.benchmarks.base import BenchmarkError, Exam, Metric
 from attnlab.check import checked, prepared
-from attnlab.config import OptimConfig, SweepError, load_sweep
+from attnlab.config.space import corners
+from attnlab.config.trial import OptimConfig
 from attnlab.guards import examine
 from attnlab.models import build_model
 from attnlab.models.build import build_mixer
 from attnlab.optim import lr_factor, warmup_steps
-from attnlab.space import corners
+from attnlab.plan.load import load_sweep
+from attnlab.util.errors import SweepError
 from tests.guards.conftest import TRIAL
 
 ROOT = Path(__file__).parents[1]

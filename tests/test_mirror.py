@@ -5,10 +5,12 @@ import shutil
 
 import pytest
 
-from attnlab import mirror as mirrors
-from attnlab.mirror import Mirror, mirror
-from attnlab.runs import Job, TrialDir, write_json
-from attnlab.store import Store, StoreError, join, local, shown
+from attnlab.records import mirror as mirrors
+from attnlab.records.mirror import Mirror, mirror
+from attnlab.records.paths import TrialDir
+from attnlab.records.results import Job
+from attnlab.records.storage import Store, StoreError, join, local, shown
+from attnlab.util.files import write_json
 
 
 @pytest.fixture

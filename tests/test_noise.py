@@ -9,9 +9,9 @@ from statsmodels.stats.power import TTestIndPower
 
 from attnlab import noise
 from attnlab.check import checked
-from attnlab.config import NOISE_SEED
+from attnlab.config.sweep import NOISE_SEED
 from attnlab.extension import planned
-from attnlab.runs import SweepDir
+from attnlab.records.paths import SweepDir
 from attnlab.standings import notes, standings
 from tests.sweep.test_search import end, start, sweep_of
 

@@ -4,9 +4,11 @@ from functools import partial
 
 import pytest
 
-from attnlab.config import TrainConfig, Trial, merge
+from attnlab.config.merge import merge
+from attnlab.config.trial import TrainConfig, Trial
 from attnlab.pace import Pace
-from attnlab.runs import Job, TrialDir
+from attnlab.records.paths import TrialDir
+from attnlab.records.results import Job
 from attnlab.train import train
 
 

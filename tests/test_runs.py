@@ -9,8 +9,11 @@ import signal
 from hypothesis import given
 from hypothesis import strategies as st
 
-from attnlab.config import Trial
-from attnlab.runs import Job, MetricsWriter, TrialDir, best_row, read_json, steps_run, strict, trunk, write_json
+from attnlab.config.trial import Trial
+from attnlab.records.metrics import MetricsWriter, best_row, steps_run, trunk
+from attnlab.records.paths import TrialDir
+from attnlab.records.results import Job
+from attnlab.util.files import read_json, strict, write_json
 
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.floats() | st.text(),

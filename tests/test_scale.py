@@ -6,8 +6,8 @@ from hypothesis import strategies as st
 
 from attnlab import scale
 from attnlab.check import checked
-from attnlab.config import SweepError
-from attnlab.sweepfile import normal
+from attnlab.config.sweep_file import normal
+from attnlab.util.errors import SweepError
 
 
 def tree(**changes):

@@ -12,11 +12,11 @@ import yaml
 
 import launch
 from attnlab.check import checked
-from attnlab.config import load_sweep
+from attnlab.config.sweep_file import dump
 from attnlab.match import measure
 from attnlab.models import build_model
+from attnlab.plan.load import load_sweep
 from attnlab.scale import tiny as tiny_of
-from attnlab.sweepfile import dump
 from tests.contract import check_folder
 
 ROOT = Path(__file__).parents[1]

@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from attnlab import space
+from attnlab.config import space
 
 
 @pytest.mark.parametrize(

@@ -8,12 +8,15 @@ from hypothesis import strategies as st
 
 from attnlab import run_experiment
 from attnlab.check import checked
-from attnlab.config import SweepError, Trial, merge
+from attnlab.config.merge import merge
+from attnlab.config.trial import Trial
 from attnlab.models import build_model, parts
-from attnlab.runs import Job, TrialDir
+from attnlab.records.paths import TrialDir
+from attnlab.records.results import Job
 from attnlab.step import SPARSE, choose, sparse_positions
 from attnlab.tasks import IGNORE
 from attnlab.train import train
+from attnlab.util.errors import SweepError
 
 
 @given(st.integers(1, 3), st.integers(1, 400), st.floats(0, 1), st.integers(0, 2**32 - 1))

@@ -10,8 +10,10 @@ import pytest
 import torch
 
 from attnlab import checkpoint
-from attnlab.config import Trial, merge
-from attnlab.runs import Job, TrialDir
+from attnlab.config.merge import merge
+from attnlab.config.trial import Trial
+from attnlab.records.paths import TrialDir
+from attnlab.records.results import Job
 from attnlab.train import train
 
 
@@ -158,7 +160,7 @@ def test_the_export_loads_in_transformers_and_scores_the_same(tiny, tmp_path):
 RANKS = """
 import json, sys, torch, torch.distributed as dist
 from pathlib import Path
-from attnlab.runs import Job, TrialDir
+from attnlab.records.results import Job, TrialDir
 from attnlab.train import train
 torch.set_num_threads(1)
 rank, world, port, job, home, backend = int(sys.argv[1]), 2, sys.argv[2], json.loads(sys.argv[3]), *sys.argv[4:]

@@ -13,7 +13,7 @@ import numpy as np
 from analysis.benchmarks.base import Benchmark, BenchmarkError, Context, Exam, Metric, Outcome
 from analysis.checkpoints import Target
 from analysis.score import Advance, Scorer
-from attnlab.config import TaskConfig
+from attnlab.config.trial import TaskConfig
 from attnlab.tasks import IGNORE, TASKS, Batch, build_task, check_task
 
 FACTORS = (1, 2, 4, 8)

@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
-from attnlab.config import did_you_mean
 from attnlab.data.hub import text_of
+from attnlab.util.text import did_you_mean
 
 SUFFIXES = (".txt", ".jsonl", ".json", ".parquet")
 PACKED: dict[str, Callable[..., Any]] = {".xz": lzma.open, ".gz": gzip.open}

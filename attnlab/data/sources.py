@@ -15,8 +15,8 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from attnlab.config import did_you_mean
 from attnlab.data import formats, hub
+from attnlab.util.text import did_you_mean
 
 BUILT_IN = {
     "austen": {

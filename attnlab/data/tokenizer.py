@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from attnlab.config import did_you_mean
+from attnlab.util.text import did_you_mean
 
 EOS = "<|endoftext|>"
 # Names under which published tokenizers keep their end-of-document token, where no tokenizer_config.json says it.

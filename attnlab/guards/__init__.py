@@ -14,7 +14,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from attnlab.config import Sweep, SweepError
+from attnlab.config.sweep import Sweep
+from attnlab.util.errors import SweepError
 
 if TYPE_CHECKING:
     from attnlab.tasks import Task

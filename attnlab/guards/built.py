@@ -18,12 +18,12 @@ from typing import Any
 import torch
 
 from attnlab import models, optim
-from attnlab.config import OptimConfig, Trial
+from attnlab.config.trial import OptimConfig, Trial
 from attnlab.data.packed import cache_root
 from attnlab.models import build_model, count_params
 from attnlab.optim import lr_factor, make_optimizer
-from attnlab.runs import read_json, write_json
 from attnlab.tasks import Task
+from attnlab.util.files import read_json, write_json
 
 STEPS = 20_000  # of a schedule that are compared; of a longer one so many, evenly spread
 

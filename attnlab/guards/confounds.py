@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
 
-from attnlab.config import Sweep
+from attnlab.config.sweep import Sweep
 from attnlab.guards.built import build
 from attnlab.guards.factors import FACTORS, differing, factor_of, resolved, trial_at
 from attnlab.tasks import Task

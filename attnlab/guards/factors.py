@@ -11,8 +11,10 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from attnlab import tasks
-from attnlab.config import Sweep, TaskConfig, Trial, did_you_mean
-from attnlab.space import corners
+from attnlab.config.space import corners
+from attnlab.config.sweep import Sweep
+from attnlab.config.trial import TaskConfig, Trial
+from attnlab.util.text import did_you_mean
 
 FACTORS: Mapping[str, str] = {
     "mixer": "what mixes over time, and its arguments",

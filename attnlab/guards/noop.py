@@ -21,7 +21,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from attnlab.config import ModelConfig, Sweep, Trial
+from attnlab.config.sweep import Sweep
+from attnlab.config.trial import ModelConfig, Trial
 from attnlab.guards.built import Built, build, schedule
 from attnlab.guards.factors import differing, resolved, task_settings, trial_at
 from attnlab.models import build_model

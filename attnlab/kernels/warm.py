@@ -34,11 +34,11 @@ import torch
 from filelock import FileLock, Timeout
 
 from attnlab import __version__
-from attnlab.config import Trial
+from attnlab.config.trial import Trial
 from attnlab.data.packed import cache_root
 from attnlab.kernels import tuning
-from attnlab.runs import write_json, write_text
-from attnlab.store import local
+from attnlab.records.storage import local
+from attnlab.util.files import write_json, write_text
 
 VARIABLE = "ATTNLAB_KERNEL_CACHE"  # names DIR where no argument does; set for the workers of a sweep
 DEFAULT = ".attnlab-kernels"  # beside the results root

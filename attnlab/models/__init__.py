@@ -15,7 +15,7 @@ from attnlab.models.spec import MixerSpec
 if TYPE_CHECKING:
     from torch import nn
 
-    from attnlab.config import MixerConfig, ModelConfig
+    from attnlab.config.trial import MixerConfig, ModelConfig
     from attnlab.models.backbone import BackboneForCausalLM
 
 __all__ = [
@@ -44,7 +44,7 @@ def build_model(
     Raises:
         ValueError: a mixer that cannot be built as told; pydantic's ValidationError (a ValueError) for a wrong dict.
     """
-    from attnlab.config import ModelConfig
+    from attnlab.config.trial import ModelConfig
     from attnlab.models.backbone import BackboneConfig, BackboneForCausalLM
 
     checked = model if isinstance(model, ModelConfig) else ModelConfig.model_validate(model)

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from attnlab import kernels
-from attnlab.config import ModelConfig
+from attnlab.config.trial import ModelConfig
 from attnlab.models.block import NORM_EPS, Block
 from attnlab.models.checks import spec_of
 from attnlab.models.parts import IGNORED, PLAIN
@@ -34,7 +34,7 @@ RESIDUAL_WRITERS = ("o_proj", "out_proj", "down_proj", "down")  # a mixer's or M
 
 
 class BackboneConfig(PreTrainedConfig):
-    """`attnlab.config.ModelConfig` and the vocabulary's size, as transformers saves them."""
+    """`attnlab.config.trial.ModelConfig` and the vocabulary's size, as transformers saves them."""
 
     model_type = "attnlab"
     attribute_map = {"hidden_size": "d_model", "num_hidden_layers": "n_layers", "num_attention_heads": "n_heads"}

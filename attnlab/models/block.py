@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from attnlab.config import ModelConfig
+from attnlab.config.trial import ModelConfig
 from attnlab.models.build import build_mixer
 from attnlab.models.checks import spec_of
 

@@ -18,7 +18,7 @@ from attnlab.models.checks import arguments, check_mixer, spec_of
 from attnlab.models.rules import Shape
 
 if TYPE_CHECKING:
-    from attnlab.config import MixerConfig, ModelConfig
+    from attnlab.config.trial import MixerConfig, ModelConfig
 
 logger = logging.getLogger(__name__)
 

@@ -11,14 +11,14 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from attnlab import signature
-from attnlab.config import did_you_mean
 from attnlab.models.mixers import MIXERS
 from attnlab.models.rules import Shape, Value, d_model, layer, n_heads
 from attnlab.models.spec import MixerSpec
 from attnlab.signature import OPAQUE, REQUIRED, Parameter
+from attnlab.util.text import did_you_mean
 
 if TYPE_CHECKING:
-    from attnlab.config import MixerConfig, ModelConfig
+    from attnlab.config.trial import MixerConfig, ModelConfig
 
 # Arguments that a user's own class may ask for, and what they get.
 BY_NAME: Mapping[str, Value] = {

@@ -29,7 +29,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from attnlab.config import ModelConfig
+from attnlab.config.trial import ModelConfig
 from attnlab.models.checks import spec_of
 from attnlab.models.state import state_of
 

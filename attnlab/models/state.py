@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from attnlab.config import ModelConfig
+from attnlab.config.trial import ModelConfig
 from attnlab.kernels.routing import unrecorded
 from attnlab.models.checks import spec_of
 

@@ -18,7 +18,7 @@ from attnlab import signature
 from attnlab.models.build import build_mixer, load
 
 if TYPE_CHECKING:
-    from attnlab.config import MixerConfig, ModelConfig
+    from attnlab.config.trial import MixerConfig, ModelConfig
 
 BATCH, LENGTHS = 2, (8, 7)  # generation and the ends of texts bring every length, so one that is no multiple of much
 CALL = "forward(hidden_states, past_key_values=None, use_cache=False, **extra)"

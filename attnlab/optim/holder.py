@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from attnlab.config import OptimConfig
+from attnlab.config.trial import OptimConfig
 from attnlab.optim.groups import param_groups
 from attnlab.optim.muon import Muon
 from attnlab.optim.schedule import branch_factor, lr_factor

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from attnlab.config import OptimConfig
+from attnlab.config.trial import OptimConfig
 
 
 def warmup_steps(max_steps: int, optim: OptimConfig) -> int:

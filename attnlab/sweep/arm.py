@@ -14,12 +14,15 @@ import optuna
 from optuna.trial import TrialState
 
 from attnlab.certificate import number_of
-from attnlab.config import SearchConfig, Sweep
-from attnlab.runs import Job, Results, SweepDir, best_row, judged, write_json
-from attnlab.space import Dimension, grid
+from attnlab.config.space import Dimension, grid
+from attnlab.config.sweep import SearchConfig, Sweep
+from attnlab.records.metrics import best_row, judged
+from attnlab.records.paths import SweepDir
+from attnlab.records.results import Job, Results
 from attnlab.standings import best_settings
 from attnlab.sweep.mend import mend
 from attnlab.sweep.tpe import WindowedTPE
+from attnlab.util.files import write_json
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 REPEATS = 20  # how often a sampler is asked again for settings that were not tried yet

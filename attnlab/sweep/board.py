@@ -13,9 +13,10 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from attnlab.config import Sweep
-from attnlab.runs import Job, last_line
+from attnlab.config.sweep import Sweep
+from attnlab.records.results import Job
 from attnlab.standings import notes, standings
+from attnlab.util.text import last_line
 
 PLAIN_EVERY_S = 20.0
 LIVE_EVERY_S = 0.5

@@ -12,11 +12,12 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
-from attnlab.config import Sweep, SweepError
-from attnlab.mirror import Mirror
+from attnlab.config.sweep import Sweep
+from attnlab.records.mirror import Mirror
 from attnlab.sweep import sharing
 from attnlab.sweep.coming import Coming, coming
 from attnlab.sweep.errors import EngineError
+from attnlab.util.errors import SweepError
 
 # Set before ray is imported. Ray's own out-of-memory killer judges the whole node, not us; reports are seen at once;
 # Tune keeps to itself: no CSV, TensorBoard or snapshots of its own, and Ctrl-C is ours.

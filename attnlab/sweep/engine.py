@@ -10,20 +10,20 @@ from typing import Any
 
 from attnlab import __version__, guards
 from attnlab.check import check_device, prepared
-from attnlab.config import Sweep
+from attnlab.config.sweep import Sweep
+from attnlab.config.sweep_file import dump
 from attnlab.extension import planned
-from attnlab.mirror import Mirror
 from attnlab.noise import planned_for
-from attnlab.runs import read_json, write_text
+from attnlab.records.mirror import Mirror
+from attnlab.records.storage import StoreError
 from attnlab.standings import Leaderboard, notes, standings
-from attnlab.store import StoreError
 from attnlab.sweep import sharing
 from attnlab.sweep.board import say
 from attnlab.sweep.cluster import cluster, early, probe
 from attnlab.sweep.errors import EngineError, SweepStopped
 from attnlab.sweep.folder import opened
 from attnlab.sweep.interrupt import Interrupts
-from attnlab.sweepfile import dump
+from attnlab.util.files import read_json, write_text
 
 AHEAD = 1  # trials that are drawn, and wait, while all slots train: the next one begins without asking the searcher
 

@@ -6,12 +6,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from attnlab.config import Sweep
-from attnlab.mirror import Mirror, mirror
-from attnlab.runs import SweepDir
-from attnlab.store import StoreError
+from attnlab.config.sweep import Sweep
+from attnlab.config.sweep_file import normal, parse
+from attnlab.records.mirror import Mirror, mirror
+from attnlab.records.paths import SweepDir
+from attnlab.records.storage import StoreError
 from attnlab.sweep.errors import EngineError
-from attnlab.sweepfile import normal, parse
 
 
 def opened(sweep: Sweep, results: str | Path, resume: bool) -> Mirror:

@@ -12,8 +12,8 @@ import optuna
 from optuna.distributions import BaseDistribution, FloatDistribution, IntDistribution
 from optuna.trial import TrialState, create_trial
 
-from attnlab.runs import Job
-from attnlab.space import Dimension
+from attnlab.config.space import Dimension
+from attnlab.records.results import Job
 
 
 def mend(study: optuna.Study, jobs: Iterable[Job], space: Mapping[str, Dimension]) -> None:

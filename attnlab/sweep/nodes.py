@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from attnlab.config import Sweep
-from attnlab.mirror import Mirror, Remote
-from attnlab.store import Store, StoreError
+from attnlab.config.sweep import Sweep
+from attnlab.records.mirror import Mirror, Remote
+from attnlab.records.storage import Store, StoreError
 
 PATIENCE_S = 10.0  # for what one host wrote to be seen by another: network file systems remember what was not there
 ANSWER_S = 90.0  # for a node's answer: it starts a process that imports attnlab

@@ -10,7 +10,7 @@ import ray
 import ray.exceptions
 from ray import tune
 
-from attnlab.runs import place
+from attnlab.records.metrics import place
 
 RETRIES = 3  # of a relay that dies
 PATIENCE_S = 60.0

@@ -13,8 +13,9 @@ from typing import Any
 
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
-from attnlab.config import AshaConfig, Sweep
-from attnlab.runs import Job, judged
+from attnlab.config.sweep import AshaConfig, Sweep
+from attnlab.records.metrics import judged
+from attnlab.records.results import Job
 from attnlab.sweep.transient import Transient
 
 

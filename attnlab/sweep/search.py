@@ -12,13 +12,16 @@ from typing import Any
 import optuna
 from ray.tune.search import Searcher
 
-from attnlab.config import Sweep
+from attnlab.config.sweep import Sweep
 from attnlab.extension import Extension, extension
-from attnlab.mirror import Mirror
-from attnlab.runs import Job, Results, SweepDir, best_row, steps_run, trunk, write_json
+from attnlab.records.metrics import best_row, steps_run, trunk
+from attnlab.records.mirror import Mirror
+from attnlab.records.paths import SweepDir
+from attnlab.records.results import Job, Results
 from attnlab.sweep.arm import Arm
 from attnlab.sweep.scheduler import ArmAsha
 from attnlab.sweep.transient import Transient
+from attnlab.util.files import write_json
 
 
 class ArmSearch(Transient, Searcher):

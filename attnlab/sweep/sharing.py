@@ -26,8 +26,9 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from attnlab.config import ResourcesConfig, Sweep, Trial
-from attnlab.space import corners
+from attnlab.config.space import corners
+from attnlab.config.sweep import ResourcesConfig, Sweep
+from attnlab.config.trial import Trial
 from attnlab.tasks import IGNORE, Task
 
 # Measured on an H100 with captured steps (`bench/sharing.py`, docs/speed.md), all together against one alone:

@@ -12,8 +12,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from attnlab import space
-from attnlab.config import Sweep
+from attnlab.config import space
+from attnlab.config.sweep import Sweep
 
 ANSWER_S = 60.0
 EXCLUDED = ["**/__pycache__/", "**/*.pyc"]

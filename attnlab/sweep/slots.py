@@ -23,8 +23,8 @@ from ray.util import placement_group_table, remove_placement_group
 from ray.util.placement_group import PlacementGroup
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from attnlab.config import ResourcesConfig
-from attnlab.mirror import Mirror
+from attnlab.config.sweep import ResourcesConfig
+from attnlab.records.mirror import Mirror
 from attnlab.sweep import nodes
 from attnlab.sweep.mailbox import Mailbox
 from attnlab.sweep.obituary import Obituary

@@ -11,15 +11,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from attnlab import space
 from attnlab.check import prepared
-from attnlab.config import Sweep, Trial
+from attnlab.config import space
+from attnlab.config.sweep import Sweep
+from attnlab.config.trial import Trial
 from attnlab.kernels import warm
-from attnlab.runs import read_json, write_json
 from attnlab.sweep import sharing
 from attnlab.sweep.cluster import cluster
 from attnlab.sweep.errors import EngineError
 from attnlab.tasks import build_task
+from attnlab.util.files import read_json, write_json
 
 PER_GPU = 8  # tasks on one GPU at a time, at most: all but the timing of kernels is the CPU's work
 LIMIT_S = 3600.0  # for all of it; what is missing then is left to the trials

@@ -8,14 +8,15 @@ from typing import Any
 
 from ray import tune
 
-from attnlab.config import Sweep
-from attnlab.mirror import Mirror
-from attnlab.runs import Job, Results, write_json, write_lines
+from attnlab.config.sweep import Sweep
+from attnlab.records.mirror import Mirror
+from attnlab.records.results import Job, Results
 from attnlab.standings import Leaderboard, standings
 from attnlab.sweep.board import Board
 from attnlab.sweep.interrupt import Interrupts
 from attnlab.sweep.search import ArmSearch
 from attnlab.sweep.transient import Transient
+from attnlab.util.files import write_json, write_lines
 
 SHARE = 0.02  # of the driver's time that the whole sweep's records may take: they grow with every trial
 

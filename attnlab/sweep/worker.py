@@ -12,12 +12,13 @@ from typing import Any
 import ray
 from ray import train as ray_train
 
-from attnlab.mirror import Taken
-from attnlab.runs import Job, NoRoom, Results
-from attnlab.store import StoreError
+from attnlab.records.mirror import Taken
+from attnlab.records.results import Job, Results
+from attnlab.records.storage import StoreError
 from attnlab.sweep import nodes, sharing
 from attnlab.sweep.clean import Clean
 from attnlab.sweep.health import Crash, Pulse
+from attnlab.util.errors import NoRoom
 
 
 def work(config: dict[str, Any]) -> None:

@@ -18,8 +18,9 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
-from attnlab.config import TaskConfig, did_you_mean
+from attnlab.config.trial import TaskConfig
 from attnlab.tasks.base import IGNORE, Batch, Task
+from attnlab.util.text import did_you_mean
 
 __all__ = ["IGNORE", "TASKS", "Task", "Batch", "build_task", "check_task", "metrics_of", "settings_of", "summaries"]
 

@@ -1,6 +1,6 @@
 """A made-up benchmark_results.json."""
 
-from attnlab.runs import write_json
+from attnlab.util.files import write_json
 
 
 def write_benchmarks(fake, rights, chance=0.25, **more):

@@ -2,9 +2,12 @@
 
 import json
 
-from attnlab import sweepfile
-from attnlab.config import Sweep
-from attnlab.runs import Job, MetricsWriter, SweepDir, best_row, write_json, write_text
+from attnlab.config import sweep_file
+from attnlab.config.sweep import Sweep
+from attnlab.records.metrics import MetricsWriter, best_row
+from attnlab.records.paths import SweepDir
+from attnlab.records.results import Job
+from attnlab.util.files import write_json, write_text
 
 SWEEP = {
     "name": "fake",
@@ -40,7 +43,7 @@ class Fake:
         self.path = root / self.sweep.name
         self.folder = SweepDir(self.path)
         self.count = 0
-        write_text(self.folder.sweep_file, sweepfile.dump(self.sweep))
+        write_text(self.folder.sweep_file, sweep_file.dump(self.sweep))
 
     def trial(
         self, arm, value=None, lr=0.003, state="completed", steps=100, phase="search", seed=0, error=None, decay=0.1

@@ -14,7 +14,7 @@ from analysis.__main__ import main
 from analysis.load import load
 from analysis.report import write_report
 from analysis.select import select
-from attnlab.runs import write_json
+from attnlab.util.files import write_json
 
 
 def rights(seed, share, n=400):

@@ -10,7 +10,7 @@ from analysis import cost
 from analysis.flops import peak_of
 from analysis.load import load
 from analysis.select import select
-from attnlab.runs import write_json
+from attnlab.util.files import write_json
 
 
 def chosen(fake):

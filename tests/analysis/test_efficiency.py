@@ -13,7 +13,7 @@ from analysis.__main__ import main
 from analysis.load import load
 from analysis.report import write_report
 from analysis.select import select
-from attnlab.config import Trial
+from attnlab.config.trial import Trial
 
 pytestmark = pytest.mark.xdist_group("efficiency")  # measured once
 

@@ -7,8 +7,8 @@ import pytest
 from analysis.__main__ import main
 from attnlab import run_experiment
 from attnlab.check import checked
-from attnlab.mirror import mirror
-from attnlab.sweepfile import dump
+from attnlab.config.sweep_file import dump
+from attnlab.records.mirror import mirror
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from analysis import guards
 from analysis.load import load
 from analysis.report import write_report
 from analysis.select import select
-from attnlab.runs import write_json
+from attnlab.util.files import write_json
 
 FOUND = {
     "mode": "warn",

@@ -9,7 +9,7 @@ from analysis import words
 from analysis.compare import confirm_values
 from analysis.load import load
 from analysis.select import mixer_text, select
-from attnlab.space import parse
+from attnlab.config.space import parse
 
 
 def chosen(fake):

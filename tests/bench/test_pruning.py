@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from attnlab.config import AshaConfig
+from attnlab.config.sweep import AshaConfig
 from bench.pruning import Grid, interval, replay, sampled, shuffled
 
 STEPS = range(10, 101, 10)

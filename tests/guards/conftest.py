@@ -1,8 +1,8 @@
 import pytest
 
 from attnlab.check import checked, prepared
+from attnlab.config.sweep_file import normal
 from attnlab.guards import examine
-from attnlab.sweepfile import normal
 
 TRIAL = {
     "model": {"d_model": 32, "n_layers": 2, "n_heads": 2, "d_ff": 64},

@@ -5,10 +5,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from attnlab.check import checked, prepared
-from attnlab.config import SweepError, Trial
+from attnlab.config.trial import Trial
 from attnlab.guards import confounds
 from attnlab.guards.factors import FACTORS, factor_of
 from attnlab.sweep.folder import changes
+from attnlab.util.errors import SweepError
 from tests.guards.conftest import TRIAL
 
 MIXERS = {"standard": {"model.mixer": "standard"}, "hgrn": {"model.mixer": "hgrn"}}  # within 3 % in parameters

@@ -7,9 +7,10 @@ import pytest
 
 from attnlab import run_experiment
 from attnlab.check import checked, prepared
-from attnlab.config import SweepError, TaskConfig
+from attnlab.config.trial import TaskConfig
 from attnlab.guards import examine, leakage
 from attnlab.tasks import build_task
+from attnlab.util.errors import SweepError
 from tests.guards.conftest import TRIAL
 
 

@@ -3,11 +3,11 @@
 import pytest
 
 from attnlab.check import prepared
-from attnlab.config import SweepError
 from attnlab.guards import noop
 from attnlab.guards.built import build
 from attnlab.models import build_model
 from attnlab.models.mixers import RECURRENT
+from attnlab.util.errors import SweepError
 
 GLA = {"name": "gla"}
 
@@ -123,7 +123,7 @@ def test_a_mixer_that_cannot_run_here_is_told_and_not_refused(sweep_of, monkeypa
 
 
 def test_beyond_the_longest_run_nothing_is_claimed(monkeypatch):
-    from attnlab.config import ModelConfig
+    from attnlab.config.trial import ModelConfig
 
     monkeypatch.setattr(noop, "LONGEST", 64)
     wide, wider = (ModelConfig(d_model=32, mixer={"name": "standard", "window": w}) for w in (256, 512))

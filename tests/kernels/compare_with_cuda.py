@@ -19,7 +19,7 @@ sys.path[:0] = [str(Path(__file__).parents[2])]
 import torch  # noqa: E402
 
 from attnlab import kernels  # noqa: E402
-from attnlab.config import ModelConfig  # noqa: E402
+from attnlab.config.trial import ModelConfig  # noqa: E402
 from attnlab.models import MIXERS, build_model  # noqa: E402
 from attnlab.models.checks import check_mixer  # noqa: E402
 

@@ -26,7 +26,7 @@ import torch  # noqa: E402
 from torch.overrides import TorchFunctionMode  # noqa: E402
 
 from attnlab import kernels  # noqa: E402
-from attnlab.config import ModelConfig  # noqa: E402
+from attnlab.config.trial import ModelConfig  # noqa: E402
 from attnlab.kernels import mamba  # noqa: E402
 from attnlab.models.build import build_mixer  # noqa: E402
 from tests.kernels.fla_cases import HALF, PUSHED, SHARPENED, VARIANTS, name_of  # noqa: E402

@@ -13,10 +13,12 @@ import numpy as np
 import pytest
 import torch
 
-from attnlab.config import Trial, merge
+from attnlab.config.merge import merge
+from attnlab.config.trial import Trial
 from attnlab.kernels import warm
 from attnlab.kernels.warm import KernelCache
-from attnlab.runs import Job, TrialDir
+from attnlab.records.paths import TrialDir
+from attnlab.records.results import Job
 from attnlab.tasks import build_task
 from attnlab.train import train
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from attnlab.config import ModelConfig
+from attnlab.config.trial import ModelConfig
 from attnlab.models import MIXERS, build_model, check_mixer, count_params
 from attnlab.models.flops import flops_per_token
 from attnlab.models.state import state_bytes, state_of

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from attnlab import kernels, models
-from attnlab.config import ModelConfig
+from attnlab.config.trial import ModelConfig
 from attnlab.models.build import build_mixer
 from attnlab.models.checks import arguments
 from attnlab.models.mixers import MIXERS

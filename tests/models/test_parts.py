@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from attnlab import kernels
-from attnlab.config import ModelConfig
+from attnlab.config.trial import ModelConfig
 from attnlab.models import build_model
 from attnlab.models.mixers import MIXERS
 from attnlab.models.parts import compile_mixers

@@ -9,11 +9,14 @@ import pytest
 import torch
 
 from attnlab import check, kernels, run_experiment
-from attnlab.config import ModelConfig, SweepError, Trial, merge
+from attnlab.config.merge import merge
+from attnlab.config.trial import ModelConfig, Trial
 from attnlab.models import MIXERS, precision_problems
 from attnlab.models.build import build_mixer
-from attnlab.runs import Job, TrialDir
+from attnlab.records.paths import TrialDir
+from attnlab.records.results import Job
 from attnlab.train import train
+from attnlab.util.errors import SweepError
 
 kernels.install()
 SAID = "FLA's kernel takes no fp32 on CUDA; use train.precision bf16"

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from attnlab.config import ModelConfig
+from attnlab.config.trial import ModelConfig
 from attnlab.models.build import build_mixer
 
 torch.set_num_threads(1)

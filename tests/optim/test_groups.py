@@ -3,7 +3,7 @@
 import pytest
 from torch import nn
 
-from attnlab.config import OptimConfig
+from attnlab.config.trial import OptimConfig
 from attnlab.optim import make_optimizer, param_groups
 from tests.optim.small import Model
 

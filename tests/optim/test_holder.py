@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from attnlab.config import OptimConfig
+from attnlab.config.trial import OptimConfig
 from attnlab.optim import make_optimizer
 from tests.optim.small import Model
 

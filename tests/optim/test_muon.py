@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from attnlab.config import OptimConfig
+from attnlab.config.trial import OptimConfig
 from attnlab.optim import Muon, make_optimizer, orthogonalize, param_groups
 from attnlab.optim import muon as muon_module
 from tests.optim.small import Model

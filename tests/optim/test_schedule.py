@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from attnlab.config import OptimConfig
+from attnlab.config.trial import OptimConfig
 from attnlab.optim import branch_factor, lr_factor, warmup_steps
 
 SCHEDULES = ("cosine", "linear", "wsd", "constant")

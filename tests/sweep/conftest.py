@@ -11,7 +11,7 @@ import psutil
 import pytest
 import yaml
 
-from attnlab.config import merge
+from attnlab.config.merge import merge
 
 ROOT = Path(__file__).parents[2]
 LAUNCH = [sys.executable, str(ROOT / "launch.py")]

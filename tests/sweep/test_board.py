@@ -4,7 +4,8 @@ import io
 
 from rich.console import Console
 
-from attnlab.runs import Job, SweepDir
+from attnlab.records.paths import SweepDir
+from attnlab.records.results import Job
 from attnlab.standings import notes, standings
 from attnlab.sweep.board import Board
 from tests.sweep.test_fairness import play

@@ -5,7 +5,7 @@ import math
 from hypothesis import given
 from hypothesis import strategies as st
 
-from attnlab.config import AshaConfig
+from attnlab.config.sweep import AshaConfig
 from attnlab.sweep.scheduler import Bracket
 
 

@@ -5,7 +5,7 @@ import signal
 
 import pytest
 
-from attnlab.runs import SweepDir, TrialDir
+from attnlab.records.paths import SweepDir, TrialDir
 from attnlab.train import train
 from tests.contract import check_folder
 from tests.sweep.conftest import finish, rows_of

@@ -2,8 +2,8 @@
 
 import pytest
 
-from attnlab.config import merge
-from attnlab.runs import SweepDir
+from attnlab.config.merge import merge
+from attnlab.records.paths import SweepDir
 from attnlab.sweep.scheduler import ArmAsha
 from attnlab.sweep.search import ArmSearch
 from tests.contract import check_folder
@@ -12,7 +12,7 @@ from tests.contract import check_folder
 @pytest.mark.slow
 @pytest.mark.timeout(400)
 def test_trials_are_judged_on_decays_and_the_records_say_so(write_sweep, launch, folder, tiny):
-    from attnlab.config import load_sweep
+    from attnlab.plan.load import load_sweep
 
     trial = merge(tiny, {"optim": {"schedule": "wsd", "decay": 0.25}, "train": {"max_steps": 16}})
     search = {

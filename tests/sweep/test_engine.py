@@ -8,7 +8,8 @@ from collections import Counter
 
 import pytest
 
-from attnlab.runs import Job, SweepDir, TrialDir
+from attnlab.records.paths import SweepDir, TrialDir
+from attnlab.records.results import Job
 from attnlab.train import train
 from tests.contract import check_folder
 from tests.sweep.conftest import finish, ray_processes_of, rows_of

@@ -2,12 +2,12 @@
 
 import pytest
 
-from attnlab import sweepfile
 from attnlab.certificate import certificate
-from attnlab.config import SweepError
+from attnlab.config import sweep_file
 from attnlab.extension import extension, planned
-from attnlab.runs import SweepDir
+from attnlab.records.paths import SweepDir
 from attnlab.standings import standings
+from attnlab.util.errors import SweepError
 from tests.sweep.test_search import end, run_out, start, sweep_of
 
 
@@ -217,7 +217,7 @@ def test_arms_with_one_space_begin_alike_also_beside_one_with_more(folder):
 
 def test_an_own_space_is_overridden_by_its_dotted_key():
     raw = {"arms": {"b": {"search": {"space": {}}}}}
-    sweepfile.override(raw, ["arms.b.search.space.model.mixer.expand_k={choice: [0.5, 1.0]}"])
+    sweep_file.override(raw, ["arms.b.search.space.model.mixer.expand_k={choice: [0.5, 1.0]}"])
     assert raw["arms"]["b"]["search"]["space"] == {"model.mixer.expand_k": {"choice": [0.5, 1.0]}}
 
 

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from attnlab.runs import SweepDir, TrialDir
+from attnlab.records.paths import SweepDir, TrialDir
 from attnlab.sweep.mailbox import STARTS
 from attnlab.train import train
 from tests.contract import check_folder

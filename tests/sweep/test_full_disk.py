@@ -5,10 +5,12 @@ import subprocess
 
 import pytest
 
-from attnlab.runs import NoRoom, SweepDir, read_jsonl, room_for, write_json
+from attnlab.records.paths import SweepDir
 from attnlab.sweep.engine import resumable
 from attnlab.sweep.errors import SweepStopped
 from attnlab.sweep.search import mend
+from attnlab.util.errors import NoRoom
+from attnlab.util.files import read_jsonl, room_for, write_json
 from tests.sweep.conftest import finish
 from tests.sweep.test_engine import nothing_left, wait_until
 from tests.sweep.test_faults import SEARCH, begun, undisturbed

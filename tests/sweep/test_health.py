@@ -12,7 +12,7 @@ from types import SimpleNamespace
 import pytest
 import ray.exceptions
 
-from attnlab.config import ResourcesConfig
+from attnlab.config.sweep import ResourcesConfig
 from attnlab.sweep import health
 from attnlab.sweep.health import BEAT_S, FIRST_STEP_S, Vital, where
 from attnlab.sweep.obituary import cause
@@ -53,7 +53,8 @@ def test_without_a_limit_nothing_hangs():
 
 @pytest.mark.parametrize("value", [0, -1, "soon"])
 def test_a_limit_that_is_none_is_one_line(write_sweep, value):
-    from attnlab.config import SweepError, load_sweep
+    from attnlab.plan.load import load_sweep
+    from attnlab.util.errors import SweepError
 
     with pytest.raises(SweepError) as told:
         load_sweep(write_sweep(), [f"resources.hang_s={value}"])

@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from attnlab.config import merge
+from attnlab.config.merge import merge
 from tests.sweep.conftest import LAUNCH, finish
 from tests.sweep.test_engine import wait_until
 from tests.sweep.test_faults import SEARCH, begun, undisturbed

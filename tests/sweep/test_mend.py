@@ -5,7 +5,7 @@ import shutil
 import pytest
 from optuna.trial import TrialState
 
-from attnlab.runs import SweepDir
+from attnlab.records.paths import SweepDir
 from tests.sweep.test_search import end, run_out, start, sweep_of
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from attnlab.mirror import mirror
+from attnlab.records.mirror import mirror
 from attnlab.sweep import nodes
 from attnlab.sweep.nodes import Spot, look
 

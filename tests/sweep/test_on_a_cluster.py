@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from attnlab.config import merge
+from attnlab.config.merge import merge
 from tests.contract import check_folder
 from tests.sweep.conftest import ROOT
 
@@ -125,7 +125,7 @@ def test_a_node_that_does_not_see_the_results_is_named_at_the_start(
 
 @pytest.mark.slow
 def test_a_node_that_shares_no_folder_trains_for_results_in_s3(write_sweep, launch, s3, cluster, blind, tmp_path, tiny):
-    from attnlab.store import Store, join
+    from attnlab.records.storage import Store, join
 
     blind()
     trial = merge(tiny, {"task": {"dataset": "austen"}})

@@ -3,8 +3,10 @@
 import pytest
 import torch
 
-from attnlab.config import Trial, merge
-from attnlab.runs import Job, TrialDir
+from attnlab.config.merge import merge
+from attnlab.config.trial import Trial
+from attnlab.records.paths import TrialDir
+from attnlab.records.results import Job
 from attnlab.sweep.clean import Clean
 from attnlab.train import train
 from tests.contract import check_folder

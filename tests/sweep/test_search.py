@@ -8,10 +8,12 @@ from optuna.trial import TrialState
 from ray.tune.search import Searcher
 
 from attnlab.check import checked
-from attnlab.runs import Job, SweepDir, write_json
+from attnlab.records.paths import SweepDir
+from attnlab.records.results import Job
 from attnlab.standings import standings
 from attnlab.sweep.scheduler import ArmAsha
 from attnlab.sweep.search import ArmSearch
+from attnlab.util.files import write_json
 
 
 def sweep_of(**changes):

@@ -10,9 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from attnlab.check import checked, prepared
-from attnlab.config import ResourcesConfig, Trial, merge
+from attnlab.config.merge import merge
+from attnlab.config.sweep import ResourcesConfig
+from attnlab.config.trial import Trial
 from attnlab.models import build_model, count_params
-from attnlab.plan import show
+from attnlab.plan.dry_run import show
 from attnlab.sweep import sharing, slots, worker
 from attnlab.sweep.sharing import MOST, Need
 

@@ -7,9 +7,9 @@ from collections import Counter
 
 import pytest
 
-from attnlab.config import merge
-from attnlab.runs import SweepDir, TrialDir
-from attnlab.store import Store, join
+from attnlab.config.merge import merge
+from attnlab.records.paths import SweepDir, TrialDir
+from attnlab.records.storage import Store, join
 from attnlab.train import train
 from tests.contract import check_folder
 from tests.sweep.conftest import rows_of

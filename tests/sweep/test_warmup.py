@@ -6,12 +6,14 @@ import pytest
 import torch
 
 import launch as command
-from attnlab.config import load_sweep
 from attnlab.kernels import warm
-from attnlab.runs import Job, TrialDir, write_json
+from attnlab.plan.load import load_sweep
+from attnlab.records.paths import TrialDir
+from attnlab.records.results import Job
 from attnlab.sweep.errors import EngineError
 from attnlab.sweep.warmup import Gpus, _one_line, gpus_of, planned, wanted, warm_up
 from attnlab.train import train
+from attnlab.util.files import write_json
 
 # made up, as is what runs on them
 H100 = {"H100": Gpus(cpus=16, gpus=1)}

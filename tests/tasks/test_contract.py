@@ -7,7 +7,7 @@ import sys
 import numpy as np
 import pytest
 
-from attnlab.config import TaskConfig
+from attnlab.config.trial import TaskConfig
 from attnlab.tasks import IGNORE, TASKS, build_task, check_task, metrics_of, settings_of
 
 # a second configuration for tasks whose settings switch code paths
@@ -105,7 +105,7 @@ def test_types_are_strict(value):
 
 def test_checking_imports_nothing_heavy():
     code = (
-        "import sys; from attnlab.config import TaskConfig; from attnlab import tasks\n"
+        "import sys; from attnlab.config.sweep import TaskConfig; from attnlab import tasks\n"
         "for name in tasks.TASKS: tasks.check_task(TaskConfig(name=name)); tasks.metrics_of(TaskConfig(name=name))\n"
         "print(sorted({'torch', 'ray', 'datasets', 'transformers', 'tokenizers'} & set(sys.modules)))"
     )

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from attnlab.config import TaskConfig
+from attnlab.config.trial import TaskConfig
 from attnlab.tasks import IGNORE, TASKS, build_task
 
 

@@ -3,7 +3,7 @@
 import pytest
 
 from attnlab import run_experiment
-from attnlab.config import TaskConfig
+from attnlab.config.trial import TaskConfig
 from attnlab.tasks import build_task
 
 TRAIN = {"max_steps": 400, "batch_size": 64, "eval_every": 400, "seed": 0}

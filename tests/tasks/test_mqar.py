@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from attnlab.config import TaskConfig
+from attnlab.config.trial import TaskConfig
 from attnlab.tasks import IGNORE, build_task, check_task
 from attnlab.tasks.mqar import distinct
 

@@ -4,7 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from attnlab.config import TaskConfig
+from attnlab.config.trial import TaskConfig
 from attnlab.tasks import build_task, check_task
 
 

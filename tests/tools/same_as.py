@@ -3,8 +3,8 @@
     python tests/tools/same_as.py COMMIT
 
 Six mixers x AdamW and Muon x text and recall, 20 steps each, in fp32 on one CPU thread. Each tree trains in a
-process of its own on this machine. Exit code 0: every number is equal; 1: some differ, one line each. A move or a rename must
-leave every bit as it was; bits differ between processors, so both trees are always run here.
+process of its own on this machine. Exit code 0: every number is equal; 1: some differ, one line each. A move or a
+rename must leave every bit as it was. Bits differ between processors, so both trees are always run here.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ from analysis.benchmarks import BENCHMARKS
 from attnlab import checkpoint
 from attnlab.data.tokenizer import ByteTokenizer
 from attnlab.models import build_model
-from attnlab.runs import TrialDir
+from attnlab.records.paths import TrialDir
 
 WORDS = "the cat sat on a mat while rain fell over the quiet harbour and nobody spoke".split()  # noqa: SIM905
 

@@ -12,7 +12,7 @@ from analysis.benchmarks._harness import Harness
 from analysis.benchmarks.base import value_of
 from analysis.checkpoints import Target, open_model
 from analysis.score import Scorer
-from attnlab.runs import Job
+from attnlab.records.results import Job
 
 NAMES = sorted(BENCHMARKS)
 
@@ -20,7 +20,7 @@ NAMES = sorted(BENCHMARKS)
 @pytest.fixture(scope="session")
 def target(cache, tiny, exported):
     """A checkpoint as if trained on a page of text."""
-    from attnlab.config import Trial
+    from attnlab.config.trial import Trial
 
     return Target("arm", "t000", exported("gla"), Job.make("arm", 0, Trial.model_validate(tiny)))
 

@@ -13,10 +13,10 @@ from analysis import overlap
 from analysis.__main__ import main
 from analysis.benchmarks import BENCHMARKS
 from attnlab import checkpoint
-from attnlab.config import TaskConfig
+from attnlab.config.trial import TaskConfig
 from attnlab.data.tokenizer import ByteTokenizer
 from attnlab.models import build_model
-from attnlab.runs import TrialDir
+from attnlab.records.paths import TrialDir
 from attnlab.tasks import build_task
 
 LEARNT = 40  # items

@@ -9,7 +9,7 @@ from small import export
 
 from analysis.__main__ import main
 from analysis.benchmarks import base
-from attnlab.runs import SweepDir
+from attnlab.records.paths import SweepDir
 
 RESULT = {
     "type": "object",

@@ -22,9 +22,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from attnlab import store
-from attnlab.runs import Job, SweepDir, TrialDir, write_json
-from attnlab.store import Store, StoreError
+from attnlab.records import storage
+from attnlab.records.paths import SweepDir, TrialDir
+from attnlab.records.results import Job
+from attnlab.records.storage import Store, StoreError
+from attnlab.util.files import write_json
 
 AT_ONCE = 16  # files on their way at a time
 PATIENCE_S = 120.0  # with storage that does not answer, where the sweep cannot go on without
@@ -93,7 +95,7 @@ def mirror(results: str | Path, *names: str) -> Mirror:
     Raises:
         StoreError: a URI that nothing here knows.
     """
-    if (path := store.local(results)) is not None:
+    if (path := storage.local(results)) is not None:
         return Mirror(SweepDir(path.resolve().joinpath(*names)))
     where = Store.open(str(results)).child(*names) if names else Store.open(str(results))
     return Remote(_copy(where.uri, "records"), where)
@@ -110,7 +112,7 @@ def _copy(uri: str, *use: str) -> SweepDir:
 class Remote(Mirror):
     """A URI and a copy."""
 
-    store: Store
+    storage: Store
 
     def __str__(self) -> str:
         return str(self.store)

@@ -8,7 +8,8 @@ from rich.console import Console
 
 from attnlab import guards
 from attnlab.check import prepared
-from attnlab.config import Sweep, Trial
+from attnlab.config.sweep import Sweep
+from attnlab.config.trial import Trial
 from attnlab.models import build_model, count_params
 from attnlab.models.flops import flops_per_token
 from attnlab.models.state import state_bytes

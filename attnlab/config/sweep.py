@@ -13,39 +13,15 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from math import prod
-from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field, PositiveInt, PrivateAttr, field_validator, model_validator
 
-from attnlab.space import Dimension, parse
-from attnlab.trees import SweepError, did_you_mean, expand, merge, nest
-from attnlab.trial import Config, MixerConfig, ModelConfig, OptimConfig, TaskConfig, TrainConfig, Trial
-
-__all__ = [
-    "AshaConfig",
-    "BudgetConfig",
-    "Config",
-    "ConfirmConfig",
-    "MixerConfig",
-    "ModelConfig",
-    "NoiseConfig",
-    "OptimConfig",
-    "RankConfig",
-    "ResourcesConfig",
-    "SearchConfig",
-    "Sweep",
-    "SweepError",
-    "TaskConfig",
-    "TrainConfig",
-    "Trial",
-    "did_you_mean",
-    "expand",
-    "load_sweep",
-    "merge",
-    "nest",
-    "trial_part",
-]
+from attnlab.config.merge import merge, nest
+from attnlab.config.space import Dimension, parse
+from attnlab.config.trial import Config, Trial
+from attnlab.util.errors import SweepError
+from attnlab.util.text import did_you_mean
 
 NOISE_SEED = 10_000  # the first seed of `noise`
 ARM_ONLY = ("search", "differs")  # what an arm may say beside its trial
@@ -305,40 +281,3 @@ class Sweep(Config):
 def trial_part(arm: Mapping[str, Any]) -> dict[str, Any]:
     """An arm's tree without what it says beside its trial."""
     return {key: value for key, value in arm.items() if key not in ARM_ONLY}
-
-
-def load_sweep(
-    path: str | Path,
-    overrides: Sequence[str] = (),
-    *,
-    plain: bool = False,
-    scale: str | None = None,
-    solve: bool = True,
-) -> Sweep:
-    """Read, override and check a sweep file.
-
-    Args:
-        path: the YAML file.
-        overrides: `a.b=c` texts; the value is read as YAML.
-        plain: without its search; see `sweepfile.plain`.
-        scale: `tiny`: made small; see `scale.tiny`.
-        solve: fill in what `match:` and `budget:` come to, which takes torch.
-
-    Raises:
-        SweepError: everything wrong with the file and the overrides, one line per mistake.
-    """
-    from attnlab import check, sweepfile  # the tables of mixers and tasks stand above this module: imported when called
-
-    raw = sweepfile.read(path)
-    problems: list[str] = []
-    try:
-        sweepfile.override(raw, overrides)  # applies those that can be
-    except SweepError as error:
-        problems += error.problems
-    try:
-        sweep = check.checked(sweepfile.plain(raw) if plain else raw, scale=scale, solve=solve and not problems)
-    except SweepError as error:
-        problems += error.problems
-    if problems:
-        raise SweepError(problems)
-    return sweep

@@ -2,25 +2,8 @@
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
-
-
-class SweepError(ValueError):
-    """Everything wrong with a sweep, one line each in `problems`."""
-
-    def __init__(self, problems: Sequence[str]):
-        super().__init__("\n".join(problems))
-        self.problems = list(problems)
-
-
-def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """`; did you mean 'x'?` for a near miss, else the known words, for the end of an error message."""
-    word, known = str(word), [str(name) for name in known]
-    swapped = [name for name in known if sorted(name) == sorted(word)]  # two mistakes to difflib, and one to a typist
-    close = swapped or difflib.get_close_matches(word, known, n=1, cutoff=0.6)
-    return f"; did you mean {close[0]!r}?" if close else f"; one of: {', '.join(known)}"
 
 
 def nest(key: str, value: Any) -> dict[str, Any]:

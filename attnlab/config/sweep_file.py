@@ -9,7 +9,10 @@ from typing import Any
 
 import yaml
 
-from attnlab.config import Sweep, SweepError, did_you_mean, expand, trial_part
+from attnlab.config.merge import expand
+from attnlab.config.sweep import Sweep, trial_part
+from attnlab.util.errors import SweepError
+from attnlab.util.text import did_you_mean
 
 
 class Loader(yaml.SafeLoader):

@@ -7,7 +7,10 @@ from typing import Any
 
 from torch.utils.tensorboard import SummaryWriter
 
-from attnlab.runs import Job, MetricsWriter, Results, TrialDir, room_for, write_json
+from attnlab.records.metrics import MetricsWriter
+from attnlab.records.paths import TrialDir
+from attnlab.records.results import Job, Results
+from attnlab.util.files import room_for, write_json
 
 SKIP = ("step", "tokens")
 

@@ -1,0 +1,1 @@
+"""What lies on disk: paths, results, metrics, and the storage behind a URI."""

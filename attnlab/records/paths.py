@@ -1,0 +1,110 @@
+"""Where everything of a sweep lies."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from attnlab.records.results import Job, Results
+from attnlab.util.files import read_json, read_jsonl
+
+
+@dataclass(frozen=True)
+class TrialDir:
+    """One trial's folder, `<results>/<sweep>/<arm>/<trial_id>/`."""
+
+    path: Path
+
+    @property
+    def trial_id(self) -> str:
+        return self.path.name
+
+    @property
+    def arm(self) -> str:
+        return self.path.parent.name
+
+    @property
+    def config_file(self) -> Path:
+        return self.path / "experiment_config.json"
+
+    @property
+    def metrics_file(self) -> Path:
+        return self.path / "metrics.jsonl"
+
+    @property
+    def results_file(self) -> Path:
+        return self.path / "results.json"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
+    @property
+    def final(self) -> Path:
+        """The exported model, as transformers loads it."""
+        return self.checkpoints / "final"
+
+    def job(self) -> Job:
+        """The trial as run."""
+        return Job.model_validate(read_json(self.config_file))
+
+    def results(self) -> Results | None:
+        """`results.json`, or None while the trial has not ended."""
+        return read_json(self.results_file) if self.results_file.exists() else None
+
+    def clear(self) -> None:
+        """Remove what a process that was killed while it wrote has left; for the one process that writes here."""
+        for left in (*self.checkpoints.glob(".*"), *self.path.glob(".*")):
+            shutil.rmtree(left, ignore_errors=True) if left.is_dir() else left.unlink(missing_ok=True)
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """Every report, oldest first; a last line cut short by a crash is left out. Those of decay branches, which
+        have `branch_steps`, follow the report at their rung; see `trunk`."""
+        return list(read_jsonl(self.metrics_file))
+
+
+@dataclass(frozen=True)
+class SweepDir:
+    """One sweep's folder, `<results>/<sweep>/`."""
+
+    path: Path
+
+    @property
+    def sweep_file(self) -> Path:
+        return self.path / "sweep.yaml"
+
+    @property
+    def leaderboard_file(self) -> Path:
+        return self.path / "leaderboard.json"
+
+    @property
+    def suite_file(self) -> Path:
+        return self.path / "experiment_suite_results.json"
+
+    @property
+    def journal_file(self) -> Path:
+        return self.path / "optuna.journal"
+
+    @property
+    def ray(self) -> Path:
+        return self.path / "ray"
+
+    @property
+    def analysis(self) -> Path:
+        return self.path / "analysis"
+
+    def trial(self, arm: str, trial_id: str) -> TrialDir:
+        return TrialDir(self.path / arm / trial_id)
+
+    def trials(self, arm: str | None = None) -> list[TrialDir]:
+        """Every trial that was begun, by arm and id; or one arm's."""
+        found = (
+            (self.path / arm).glob("*/experiment_config.json") if arm else self.path.glob("*/*/experiment_config.json")
+        )
+        return [TrialDir(f.parent) for f in sorted(found)]
+
+    def results(self) -> list[Results]:
+        """`results.json` of every trial that has ended."""
+        return [r for t in self.trials() if (r := t.results()) is not None]

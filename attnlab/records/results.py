@@ -1,0 +1,63 @@
+"""The on-disk contract: where everything of a sweep lies, and its readers and writers.
+
+    results/<sweep>/sweep.yaml leaderboard.json experiment_suite_results.json optuna.journal ray/ analysis/
+    results/<sweep>/<arm>/<trial_id>/experiment_config.json metrics.jsonl results.json checkpoints/ events...
+
+Training writes it, analysis reads it, and `--resume` rebuilds a sweep from it; nothing else is shared between them.
+Whole files are written atomically (temporary name, fsync, rename), so a reader sees the old file or the new one.
+JSON here is strict: a value that is not finite is written as null.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal, TypedDict
+
+from attnlab.config.trial import Config, Trial
+
+State = Literal["completed", "pruned", "diverged", "failed"]
+STATES: tuple[State, ...] = ("completed", "pruned", "diverged", "failed")
+# confirm: the arm's best setting again, unstopped, under another seed; noise: an arm as declared, over seeds
+Phase = Literal["search", "confirm", "noise"]
+
+
+class Job(Config):
+    """`experiment_config.json`: one trial as handed to a slot, with what its records need beside the trial itself."""
+
+    arm: str
+    trial_id: str  # t<number>-<digest of the trial>
+    number: int  # of the arm's trials, from 0
+    phase: Phase = "search"
+    settings: dict[str, Any] = {}  # as sampled, by dotted key
+    metric: str = "val_loss"
+    mode: Literal["min", "max"] = "min"
+    branches: dict[int, int] = {}  # with asha.decay_rungs: step -> optimizer steps of the decay that branches off there
+    trial: Trial
+
+    @classmethod
+    def make(cls, arm: str, number: int, trial: Trial, **rest: Any) -> Job:
+        """A job whose id is the arm's running number and the trial's digest."""
+        return cls(arm=arm, number=number, trial_id=f"t{number:03d}-{trial.digest}", trial=trial, **rest)
+
+
+class Results(TypedDict):
+    """`results.json`: how one trial ended."""
+
+    trial_id: str
+    arm: str
+    state: State
+    phase: Phase
+    settings: dict[str, Any]  # as sampled, by dotted key
+    seed: int
+    steps: int  # optimizer steps run, those of decay branches included
+    tokens: int  # of these steps
+    best: dict[str, Any] | None  # the report with the best metric
+    last: dict[str, Any] | None  # the last report
+    seconds: float  # wall time in training, over all attempts
+    device_seconds: float  # the same times the number of workers
+    n_params: int | None
+    n_params_non_embedding: int | None
+    flops_per_token: float | None  # training's, of sequences of seq_len, the head's included (models/flops.py)
+    state_bytes: int | None  # that decoding keeps after seq_len tokens, fp32 (models/state.py)
+    checkpoint: str | None  # relative to the trial's folder
+    error: str | None  # the traceback of a failed trial
+    environment: dict[str, Any]  # device, versions, host

@@ -1,0 +1,1 @@
+"""Files, text and errors: what every other package builds on."""
