@@ -17,7 +17,8 @@ def ready(device: Any, results: Path) -> None:
 
     if torch.device(device).type != "cuda":
         return
-    from attnlab.kernels import tuning, warm
+    from attnlab.kernels import warm
+    from attnlab.kernels.cuda import autotune
 
     warm.use(warm.directory(None, results), device)
-    tuning.install()
+    autotune.install()

@@ -24,7 +24,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.attention import sdpa_kernel
 
-from attnlab.kernels.attention import NOT_CUDNN
+from attnlab.kernels.cpu.attention import NOT_CUDNN
 
 MAX_LENGTH = 2048  # tokens a model reads at most, as lm-eval's HFLM has it for a model that names no limit
 TOKENS = {"cpu": 1024, "cuda": 65536}  # per batch, padding included; cpu: measured, the caches' size

@@ -26,7 +26,8 @@ from attnlab.branch import branch
 from attnlab.config.trial import Trial
 from attnlab.environment import describe
 from attnlab.evaluate import evaluate, rows_at
-from attnlab.kernels import tuning, warm
+from attnlab.kernels import warm
+from attnlab.kernels.cuda import autotune
 from attnlab.models import build_model, count_params, refuse_precision
 from attnlab.models.flops import flops_per_token
 from attnlab.models.parts import compile_between_kernels
@@ -247,7 +248,7 @@ def _set_up(trial: Trial, device: torch.device, rank: int, world: int, beat: Cal
     torch.manual_seed(trial.train.seed)
     refuse_precision(trial.model, trial.train.precision, device.type)
     if device.type == "cuda":
-        tuning.install()
+        autotune.install()
     model = build_model(trial.model, task.vocab_size, task.readout).to(device).train()
     kind, why = choose(trial.train.step, device, world)
     if kind != "eager":

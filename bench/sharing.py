@@ -33,7 +33,7 @@ import numpy as np
 import torch
 
 from attnlab.config.trial import Trial
-from attnlab.kernels import tuning
+from attnlab.kernels.cuda import autotune
 from attnlab.models import build_model
 from attnlab.models.parts import compile_between_kernels
 from attnlab.optim import make_optimizer
@@ -196,7 +196,7 @@ def ready(trial: Trial, device: torch.device) -> tuple[tuple[Callable[[], Any], 
     """A trial's step, warm, with its tokens, and a line on its memory."""
     cuda = device.type == "cuda"
     if cuda:
-        tuning.install()
+        autotune.install()
         torch.cuda.init()  # its allocator knows no device before
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats(device)

@@ -39,7 +39,8 @@ import torch
 from torch import Tensor, nn
 
 from attnlab.config.trial import ModelConfig, OptimConfig, TrainConfig
-from attnlab.kernels import tuning, warm
+from attnlab.kernels import warm
+from attnlab.kernels.cuda import autotune
 from attnlab.models import build_model, check_mixer, parts
 from attnlab.optim import make_optimizer
 from attnlab.step import Step
@@ -66,7 +67,7 @@ def main() -> None:
         print("mixer              path       ms/step  ratio   tokens/s    MFU   GiB  first step s", flush=True)
     if args.together > 1:
         return Parade(args).run()
-    tuning.install()
+    autotune.install()
     if args.kernel_cache:
         warm.use(args.kernel_cache, "cuda")
     for name in args.mixers:

@@ -3,7 +3,7 @@
     python -m bench.tuning CACHE [--worst 5]
 
 CACHE is a TRITON_CACHE_DIR in which kernels were tuned in full, every candidate timed (without
-`attnlab.kernels.tuning.install()`). Each record's timings are given to `tuning.stages` as if they had just been
+`attnlab.kernels.cuda.autotune.install()`). Each record's timings are given to `tuning.stages` as if they had just been
 measured, and the kernel that the stages take is held against the fastest of all. Needs no GPU.
 """
 
@@ -19,7 +19,7 @@ from pathlib import Path
 
 from triton import Config
 
-from attnlab.kernels.tuning import stages
+from attnlab.kernels.cuda.autotune import stages
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from attnlab.config.trial import ModelConfig
-from attnlab.kernels.routing import unrecorded
+from attnlab.kernels.dispatch import unrecorded
 from attnlab.models.checks import spec_of
 
 PROMPTS = 16, 80  # steps, more than any convolution is wide; what differs between the two grows with time

@@ -214,12 +214,12 @@ def _rehearse(trial: dict[str, Any], root: str, threads: int, cwd: str) -> dict[
     import torch
 
     from attnlab import train
-    from attnlab.kernels import tuning
+    from attnlab.kernels.cuda import autotune
 
     if os.path.isdir(cwd):  # the launcher's: a sweep file's relative paths mean the same here
         os.chdir(cwd)
     device = torch.device("cuda:0")
-    tuning.install(threads)
+    autotune.install(threads)
     cache = warm.use(Path(root), device)
     if cache is None:
         raise OSError(f"{root} cannot be written to here")

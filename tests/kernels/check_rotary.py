@@ -15,10 +15,11 @@ interpreter.prepare()
 
 import torch  # noqa: E402
 
-from attnlab.kernels import modules, rotary_triton  # noqa: E402
+from attnlab.kernels.cpu import modules  # noqa: E402
+from attnlab.kernels.cuda import rotary
 
 torch.manual_seed(0)
-rotary_triton.BLOCK = 64  # several programs, the last ones not full
+rotary.BLOCK = 64  # several programs, the last ones not full
 SHAPES = {  # heads of queries, heads of keys, channels, of them turned, first position
     "equal heads": (2, 2, 12, 12, 0),
     "fewer heads of keys": (3, 1, 16, 16, 5),
@@ -32,7 +33,7 @@ for case, (q_heads, k_heads, width, turned, first) in SHAPES.items():
     for ours in (True, False):
         q, k = (x.clone().requires_grad_() for x in inputs)
         if ours:
-            out = rotary_triton.rotary_triton(q, k, angles.cos(), angles.sin(), first)
+            out = rotary.rotary_triton(q, k, angles.cos(), angles.sin(), first)
         else:
             out = [modules.rotary_embedding(x, angles.cos(), angles.sin(), False, first, None) for x in (q, k)]
         sum((y * torch.linspace(-1, 1, y.numel()).view_as(y)).sum() for y in out).backward()

@@ -15,8 +15,8 @@ interpreter.prepare()
 
 import torch  # noqa: E402
 
-from attnlab.kernels import scan  # noqa: E402
-from attnlab.kernels.selective_scan_triton import BLOCK_E, CHUNK, selective_scan_triton  # noqa: E402
+from attnlab.kernels.cpu.recurrent import scan  # noqa: E402
+from attnlab.kernels.cuda.selective_scan import BLOCK_E, CHUNK, selective_scan_triton  # noqa: E402
 
 torch.set_num_threads(1)
 torch.manual_seed(0)

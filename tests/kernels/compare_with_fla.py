@@ -27,7 +27,7 @@ from torch.overrides import TorchFunctionMode  # noqa: E402
 
 from attnlab import kernels  # noqa: E402
 from attnlab.config.trial import ModelConfig  # noqa: E402
-from attnlab.kernels import mamba  # noqa: E402
+from attnlab.kernels.cpu.recurrent import mamba  # noqa: E402
 from attnlab.models.build import build_mixer  # noqa: E402
 from tests.kernels.fla_cases import HALF, PUSHED, SHARPENED, VARIANTS, name_of  # noqa: E402
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from attnlab import kernels
-from attnlab.kernels import routing
+from attnlab.kernels import dispatch
 
 torch.set_num_threads(1)
 kernels.install()
@@ -33,10 +33,10 @@ def test_every_module_that_holds_a_function_is_reached():
 
 
 def test_a_function_that_fla_lacks_is_an_error_that_names_it(monkeypatch):
-    monkeypatch.setitem(routing.SUBSTITUTES, "fla.ops.gla.chunk:chunk_gone", lambda: None)
-    monkeypatch.setitem(routing.SUBSTITUTES, "fla.ops.no_such:f", lambda: None)
+    monkeypatch.setitem(dispatch.SUBSTITUTES, "fla.ops.gla.chunk:chunk_gone", lambda: None)
+    monkeypatch.setitem(dispatch.SUBSTITUTES, "fla.ops.no_such:f", lambda: None)
     with pytest.raises(RuntimeError, match=r"fla\.ops\.gla\.chunk:chunk_gone, fla\.ops\.no_such:f"):
-        routing._routes()
+        dispatch._routes()
 
 
 def test_an_argument_that_is_not_implemented_is_refused_and_a_hint_is_not():
@@ -68,7 +68,7 @@ def test_bypass_reaches_flas_own_function():
     with kernels.bypass(), pytest.raises(Exception):  # noqa: B017  (Triton without a GPU raises what it likes)
         chunk_retention(x, x, x)
     assert not kernels.calls
-    assert not routing.bypassed()
+    assert not dispatch.bypassed()
 
 
 @pytest.mark.parametrize("name", ["chunk_gla", "fused_recurrent_gated_delta_rule", "fused_recurrent_hgrn"])
@@ -93,7 +93,7 @@ def test_sequences_laid_end_to_end_equal_separate_ones(name):
 
 
 def test_attention_windows_groups_and_single_queries():
-    from attnlab.kernels.attention import attend, attend_varlen
+    from attnlab.kernels.cpu.attention import attend, attend_varlen
 
     torch.manual_seed(0)
     q, k, v = torch.randn(2, 9, 4, 8), torch.randn(2, 9, 2, 8), torch.randn(2, 9, 2, 8)

@@ -5,8 +5,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from attnlab.kernels.linear_rnn import linear_rnn
-from attnlab.kernels.scan import gated_scan, selective_scan
+from attnlab.kernels.cpu.recurrent.linear_rnn import linear_rnn
+from attnlab.kernels.cpu.recurrent.scan import gated_scan, selective_scan
 
 torch.set_num_threads(1)
 B, H, K, V = 2, 2, 4, 3

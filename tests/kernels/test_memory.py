@@ -10,7 +10,8 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from attnlab.kernels import linear_rnn, variant_ops
+from attnlab.kernels.cpu import variant_ops
+from attnlab.kernels.cpu.recurrent import linear_rnn
 from attnlab.models import MIXERS, build_model
 
 NAMES = sorted(name for name, row in MIXERS.items() if not (row.needs or row.refused))

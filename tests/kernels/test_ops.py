@@ -40,7 +40,7 @@ def lower(n):
 
 
 def test_log_linear_attention_and_its_decoder():
-    from attnlab.kernels import log_linear
+    from attnlab.kernels.cpu.recurrent import log_linear
 
     q, k, v = torch.randn(B, T, H, K), torch.randn(B, T, H, K), torch.randn(B, T, H, V)
     g, scales = -torch.rand(B, T, H) * 0.2, torch.rand(B, T, H, 10)
@@ -74,7 +74,7 @@ def test_log_linear_attention_says_when_its_levels_end():
 def test_mesa_solves_its_systems_and_differentiates_the_solution():
     from fla.ops.mesa_net.naive import naive_mesa_net_exact
 
-    from attnlab.kernels.mesa import mesa
+    from attnlab.kernels.cpu.recurrent.mesa import mesa
 
     inputs = {
         "q": unit(B, T, H, K), "k": unit(B, T, H, K), "v": torch.randn(B, T, H, K), "g": -torch.rand(B, T, H) * 0.1,
@@ -92,7 +92,7 @@ def test_mesa_solves_its_systems_and_differentiates_the_solution():
 
 
 def test_mesa_goes_on_from_a_state():
-    from attnlab.kernels.mesa import mesa
+    from attnlab.kernels.cpu.recurrent.mesa import mesa
 
     x = {"q": unit(B, T, H, K), "k": unit(B, T, H, K), "v": torch.randn(B, T, H, V)}
     x |= {"g": -torch.rand(B, T, H), "beta": torch.rand(B, T, H)}
@@ -105,7 +105,7 @@ def test_mesa_goes_on_from_a_state():
 
 
 def test_path_scores_and_the_keys_it_leaves_behind():
-    from attnlab.kernels.softmax_ops import path_scores
+    from attnlab.kernels.cpu.softmax_ops import path_scores
 
     q, k, w, beta = torch.randn(B, T, H, K), torch.randn(B, T, H, K), unit(B, T, H, K), 2 * torch.rand(B, T, H)
     moved, rows = torch.zeros(B, 0, H, K), []
@@ -150,7 +150,7 @@ def test_preconditioned_kda_equals_flas_recurrence():
 
 @pytest.mark.parametrize("strength", [0.01, 1.0, 40.0])
 def test_scores_whose_channels_fade(strength):
-    from attnlab.kernels.variant_ops import decayed_scores
+    from attnlab.kernels.cpu.variant_ops import decayed_scores
 
     q, k, g = torch.randn(B, T, H, K), torch.randn(B, T, H, K), -strength * torch.rand(B, T, H, K)
 
@@ -210,7 +210,7 @@ def test_abc_from_a_state_weighs_the_whole_past():
     """Two stretches equal one; FLA's own state forgets how much weight the past had."""
     from fla.ops.abc.naive import naive_cumsum_abc
 
-    from attnlab.kernels.linear_ops import abc
+    from attnlab.kernels.cpu.recurrent.linear_ops import abc
 
     q, k, v, s = (torch.randn(B, T, H, n) for n in (K, K, V, 3))
     (full, _), (first, state) = abc(q, k, v, s), abc(*(x[:, :70] for x in (q, k, v, s)), None, True)

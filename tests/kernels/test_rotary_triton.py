@@ -20,7 +20,7 @@ def test_outputs_and_gradients_equal_pytorch():
 
 def test_positions_outside_the_tables_and_heads_that_are_too_narrow_are_refused():
     pytest.importorskip("triton")
-    from attnlab.kernels.rotary_triton import rotary_triton
+    from attnlab.kernels.cuda.rotary import rotary_triton
 
     q, table = torch.randn(1, 8, 2, 8), torch.ones(10, 4)
     for first in (-1, 3):
@@ -33,7 +33,7 @@ def test_positions_outside_the_tables_and_heads_that_are_too_narrow_are_refused(
 @pytest.mark.gpu
 @pytest.mark.parametrize("heads, width, turned, first", [(2, 32, 32, 0), (8, 48, 48, 7), (4, 80, 40, 0)])
 def test_on_cuda_it_computes_what_flas_does(heads, width, turned, first):
-    from attnlab.kernels.routing import install
+    from attnlab.kernels.dispatch import install
 
     install()
     from fla.modules.rotary import RotaryEmbedding

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from attnlab.kernels import tuning
+from attnlab.kernels.cuda import autotune
 
 triton = pytest.importorskip("triton")
 CONFIGS = [
@@ -44,15 +44,15 @@ def cost(config):
 
 @pytest.fixture
 def timed(monkeypatch):
-    monkeypatch.setattr(tuning, "gpu_lock", contextlib.nullcontext)
-    monkeypatch.setattr(tuning, "_compile", lambda *args: None)
+    monkeypatch.setattr(autotune, "gpu_lock", contextlib.nullcontext)
+    monkeypatch.setattr(autotune, "_compile", lambda *args: None)
     seen = []
 
     def bench(self, *args, config, **meta):
         seen.append(config)
         return [cost(config)] * 3
 
-    return tuning._tuned(bench, threads=1), seen
+    return autotune._tuned(bench, threads=1), seen
 
 
 def test_the_best_candidate_is_found_though_most_are_not_timed(timed):
@@ -78,7 +78,7 @@ def test_each_call_that_tunes_is_searched_anew_and_its_arguments_are_not_held(ti
 def test_faulty_kernels_with_narrow_keys_leave_out_the_candidates_that_may_break_the_process():
     def warps(name="chunk_bwd_kernel_dqkwg", configs=CONFIGS, **meta):
         tuner = SimpleNamespace(prune_configs=lambda meta: configs, base_fn=SimpleNamespace(__name__=name))
-        return {c.num_warps for c in tuning._trusted(tuner, meta)}
+        return {c.num_warps for c in autotune._trusted(tuner, meta)}
 
     assert warps(K=24) == warps(K=32) == {1, 2}
     assert warps(K=33) == warps(V=16) == {1, 2, 4, 8}

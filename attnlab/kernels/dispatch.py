@@ -106,9 +106,9 @@ def install() -> None:
         if _installed:
             return
         _replace(_routes())
-        from attnlab.kernels import classes  # needs fla imported
+        from attnlab.kernels import fla_patches  # needs fla imported
 
-        classes.patch()
+        fla_patches.patch()
         _installed = True
 
 

@@ -12,10 +12,10 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from attnlab.kernels.adapting import CHANNEL_CHUNK, by_sequence, expand_heads, if_wanted, scale_of, swap_state
-from attnlab.kernels.linear_rnn import linear_rnn
-from attnlab.kernels.routing import substitute
-from attnlab.kernels.scan import gated_scan
+from attnlab.kernels.cpu.recurrent.linear_rnn import linear_rnn
+from attnlab.kernels.cpu.recurrent.scan import gated_scan
+from attnlab.kernels.cpu.varlen import CHANNEL_CHUNK, by_sequence, expand_heads, if_wanted, scale_of, swap_state
+from attnlab.kernels.dispatch import substitute
 
 
 def _gla(q, k, v, gk, gv, scale, initial_state, output_final_state, state_v_first):

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from attnlab.kernels.routing import substitute
+from attnlab.kernels.dispatch import substitute
 
 ACTIVATIONS = "fla.modules.activations.ops"
 

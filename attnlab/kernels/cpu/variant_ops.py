@@ -10,10 +10,10 @@ import importlib.util
 import torch
 from torch import Tensor
 
-from attnlab.kernels.adapting import expand_heads, packed, scale_of
-from attnlab.kernels.linear_rnn import STRONGEST_LOG_DECAY, causal_masks, decay_of, fold, safe_chunk
-from attnlab.kernels.routing import substitute
-from attnlab.kernels.softmax_ops import causal_softmax
+from attnlab.kernels.cpu.recurrent.linear_rnn import STRONGEST_LOG_DECAY, causal_masks, decay_of, fold, safe_chunk
+from attnlab.kernels.cpu.softmax_ops import causal_softmax
+from attnlab.kernels.cpu.varlen import expand_heads, packed, scale_of
+from attnlab.kernels.dispatch import substitute
 
 
 def decayed_scores(q: Tensor, k: Tensor, g: Tensor, chunk: int = 64) -> Tensor:

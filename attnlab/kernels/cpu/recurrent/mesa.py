@@ -16,10 +16,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from attnlab.kernels.adapting import by_sequence, if_wanted
-from attnlab.kernels.linear_rnn import causal_masks, fold
-from attnlab.kernels.norms import l2norm
-from attnlab.kernels.routing import substitute
+from attnlab.kernels.cpu.norms import l2norm
+from attnlab.kernels.cpu.recurrent.linear_rnn import causal_masks, fold
+from attnlab.kernels.cpu.varlen import by_sequence, if_wanted
+from attnlab.kernels.dispatch import substitute
 
 CHUNK = 64
 GUARD = 1e-5  # FLA's, added to both of conjugate gradients' denominators

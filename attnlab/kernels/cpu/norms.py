@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from attnlab.kernels.routing import substitute
+from attnlab.kernels.dispatch import substitute
 
 LAYERNORM, GATED, GATED_MAMBA = (
     "fla.modules.norm.layernorm",

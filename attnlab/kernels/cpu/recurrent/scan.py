@@ -103,7 +103,7 @@ def selective_scan(
         y [B, T, E] and the last state [B, E, N], both fp32.
     """
     if x.is_cuda:
-        from attnlab.kernels.selective_scan_triton import selective_scan_triton  # needs Triton
+        from attnlab.kernels.cuda.selective_scan import selective_scan_triton  # needs Triton
 
         return selective_scan_triton(x, delta, A, B, C, D, initial_state)
     x, delta, B, C = (t.float().transpose(0, 1) for t in (x, delta, B, C))

@@ -14,10 +14,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from attnlab.kernels.adapting import if_wanted, scale_of
-from attnlab.kernels.linear_rnn import causal_masks, fold
-from attnlab.kernels.norms import l2norm
-from attnlab.kernels.routing import substitute
+from attnlab.kernels.cpu.norms import l2norm
+from attnlab.kernels.cpu.recurrent.linear_rnn import causal_masks, fold
+from attnlab.kernels.cpu.varlen import if_wanted, scale_of
+from attnlab.kernels.dispatch import substitute
 
 CHUNK = 64
 

@@ -15,9 +15,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from attnlab.kernels.adapting import expand_heads, packed
-from attnlab.kernels.linear_rnn import causal_masks, fold, pairwise_decay
-from attnlab.kernels.routing import substitute
+from attnlab.kernels.cpu.recurrent.linear_rnn import causal_masks, fold, pairwise_decay
+from attnlab.kernels.cpu.varlen import expand_heads, packed
+from attnlab.kernels.dispatch import substitute
 
 CHUNK = 64
 LEVELS_WITHIN = CHUNK.bit_length() - 1

@@ -14,8 +14,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from attnlab.kernels import attention, linear_ops, mamba, on_cuda
-from attnlab.kernels.routing import bypassed, takes_substitute
+from attnlab.kernels.cpu import attention
+from attnlab.kernels.cpu.recurrent import linear_ops, mamba
+from attnlab.kernels.cuda import padded
+from attnlab.kernels.dispatch import bypassed, takes_substitute
 
 MIN_TABLE = 256  # positions of the smallest rotary table; a short text grows through few sizes
 
@@ -29,7 +31,7 @@ def patch() -> None:
     _patch_abc()
     _patch_guards()
     _patch_rotary()
-    on_cuda.patch()
+    padded.patch()
     FusedCrossEntropyLoss.forward = _cross_entropy(FusedCrossEntropyLoss.forward)
 
 
@@ -92,7 +94,7 @@ def _patch_rotary() -> None:
     @functools.wraps(update)
     def rounded(self, seqlen: int, *args: Any, **kwargs: Any) -> Any:
         if self.scale is None:  # else the angles' scales are centred on the table's middle
-            seqlen = max(MIN_TABLE, on_cuda.power_of_two(int(seqlen)))  # of padded rows it is a tensor
+            seqlen = max(MIN_TABLE, padded.power_of_two(int(seqlen)))  # of padded rows it is a tensor
         return update(self, seqlen, *args, **kwargs)
 
     @functools.wraps(theirs)
@@ -101,7 +103,7 @@ def _patch_rotary() -> None:
         alike = q.dtype == k.dtype and q.shape[:2] == k.shape[:2] and q.shape[3] == k.shape[3]
         if not (usual and alike and q.is_cuda):
             return theirs(self, q, k, seqlen_offset, cu_seqlens, max_seqlen, chunk_indices)
-        from attnlab.kernels.rotary_triton import rotary_triton  # needs Triton
+        from attnlab.kernels.cuda.rotary import rotary_triton  # needs Triton
 
         longest = q.shape[1] + seqlen_offset if max_seqlen is None else max_seqlen
         self._update_cos_sin_cache(longest, device=q.device, dtype=q.dtype)

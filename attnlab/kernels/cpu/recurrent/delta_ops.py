@@ -14,11 +14,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from attnlab.kernels.adapting import CHANNEL_CHUNK, by_sequence, expand_heads, if_wanted, scale_of, swap_state
-from attnlab.kernels.linear_rnn import linear_rnn
-from attnlab.kernels.norms import l2norm
-from attnlab.kernels.routing import substitute
-from attnlab.kernels.scan import gated_scan
+from attnlab.kernels.cpu.norms import l2norm
+from attnlab.kernels.cpu.recurrent.linear_rnn import linear_rnn
+from attnlab.kernels.cpu.recurrent.scan import gated_scan
+from attnlab.kernels.cpu.varlen import CHANNEL_CHUNK, by_sequence, expand_heads, if_wanted, scale_of, swap_state
+from attnlab.kernels.dispatch import substitute
 
 
 def _delta(q, k, v, beta, g, scale, initial_state, erase_key=None, erase_undecayed=False):

@@ -9,9 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from attnlab.kernels.adapting import expand_heads, packed, scale_of
-from attnlab.kernels.linear_rnn import causal_masks, fold
-from attnlab.kernels.routing import substitute
+from attnlab.kernels.cpu.recurrent.linear_rnn import causal_masks, fold
+from attnlab.kernels.cpu.varlen import expand_heads, packed, scale_of
+from attnlab.kernels.dispatch import substitute
 
 PATH_CHUNK = 64
 

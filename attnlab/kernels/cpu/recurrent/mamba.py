@@ -21,8 +21,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from attnlab.kernels.routing import bypassed, calls
-from attnlab.kernels.scan import selective_scan
+from attnlab.kernels.cpu.recurrent.scan import selective_scan
+from attnlab.kernels.dispatch import bypassed, calls
 
 
 def patch() -> None:

@@ -1,0 +1,1 @@
+"""FLA's operations in PyTorch, for tensors on the CPU."""

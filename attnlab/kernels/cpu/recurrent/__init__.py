@@ -1,0 +1,1 @@
+"""Linear recurrences, delta rules and scans, chunked, in PyTorch."""

@@ -1,0 +1,1 @@
+"""Triton kernels of our own, and how FLA's are tuned and called on CUDA."""
