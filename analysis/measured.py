@@ -122,7 +122,7 @@ def _train(case: Case, memory: Memory) -> dict[str, Any]:
 
     from attnlab.config.trial import TrainConfig
     from attnlab.models.flops import flops_per_token
-    from attnlab.models.parts import compile_between_kernels
+    from attnlab.models.fused import compile_between_kernels
     from attnlab.optim import make_optimizer
     from attnlab.step import Step, choose
     from attnlab.tasks import Batch

@@ -10,10 +10,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from attnlab import models, signature
+from attnlab import models
 from attnlab.config.merge import merge
 from attnlab.config.sweep import Sweep, trial_part
 from attnlab.config.trial import ModelConfig, Trial
+from attnlab.models import signature
 from attnlab.models.checks import spec_of
 from attnlab.util.errors import SweepError
 

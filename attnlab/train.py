@@ -30,7 +30,7 @@ from attnlab.kernels import warm
 from attnlab.kernels.cuda import autotune
 from attnlab.models import build_model, count_params, refuse_precision
 from attnlab.models.flops import flops_per_token
-from attnlab.models.parts import compile_between_kernels
+from attnlab.models.fused import compile_between_kernels
 from attnlab.models.state import state_bytes
 from attnlab.optim import Optimizer, make_optimizer
 from attnlab.pace import Pace

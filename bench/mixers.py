@@ -18,9 +18,9 @@ import torch
 from attnlab.config.trial import ModelConfig
 from attnlab.models.checks import arguments, check_mixer
 from attnlab.models.flops import flops_per_token
-from attnlab.models.mixers import MIXERS
-from attnlab.models.rules import Shape
-from attnlab.models.spec import MixerSpec
+from attnlab.models.mixers.rules import Shape
+from attnlab.models.mixers.spec import MixerSpec
+from attnlab.models.mixers.table import MIXERS
 from attnlab.models.state import state_of
 
 D_MODEL, HEADS = 384, (8, 12, 16)  # the first number of heads that the mixer takes

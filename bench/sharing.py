@@ -35,7 +35,7 @@ import torch
 from attnlab.config.trial import Trial
 from attnlab.kernels.cuda import autotune
 from attnlab.models import build_model
-from attnlab.models.parts import compile_between_kernels
+from attnlab.models.fused import compile_between_kernels
 from attnlab.optim import make_optimizer
 from attnlab.step import Step, choose
 from attnlab.sweep import sharing

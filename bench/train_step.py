@@ -41,7 +41,7 @@ from torch import Tensor, nn
 from attnlab.config.trial import ModelConfig, OptimConfig, TrainConfig
 from attnlab.kernels import warm
 from attnlab.kernels.cuda import autotune
-from attnlab.models import build_model, check_mixer, parts
+from attnlab.models import build_model, check_mixer, fused
 from attnlab.optim import make_optimizer
 from attnlab.step import Step
 from attnlab.tasks import Batch
@@ -218,9 +218,9 @@ def backbone(path: str, name: str, args: argparse.Namespace) -> tuple[Callable[[
             optimizer.zero_grad()
 
         return run, model, lambda: path
-    parts.compile_between_kernels(model)
+    fused.compile_between_kernels(model)
     if path == "inner":
-        parts.compile_mixers(block for block in model.backbone.blocks if not block.compiled)
+        fused.compile_mixers(block for block in model.backbone.blocks if not block.compiled)
     kind: Any = "captured" if captured else path
     step = Step(Loss(model), optimizer, autocast, torch.device("cuda", 0), TrainConfig(), 1.0, 1, kind)
     counter = iter(range(1, 10_000))
@@ -236,7 +236,7 @@ def shape(name: str, args: argparse.Namespace) -> ModelConfig:
     raise ValueError("; ".join(problems))
 
 
-def as_written() -> parts.Parts:
+def as_written() -> fused.Parts:
     """Without the parts' own rounding: autocast rounds what each matrix reads."""
 
     def stem(embed: nn.Embedding, dropout: nn.Module, norm: nn.Module, ids: Tensor) -> tuple[Tensor, Tensor]:
@@ -247,7 +247,7 @@ def as_written() -> parts.Parts:
         x = block.after(x, mixed)
         return x, norm(x)
 
-    return parts.Parts(stem, seam, parts.loss)
+    return fused.Parts(stem, seam, fused.loss)
 
 
 def hf(path: str, name: str, args: argparse.Namespace) -> tuple[Callable[[], Any], Any, Callable[[], str]]:

@@ -122,7 +122,7 @@ def test_a_trial_pruned_on_its_branch_keeps_its_trunk(trial, tmp_path):
 def test_a_branch_that_diverges_says_so_and_harms_nobody(trial, tmp_path, monkeypatch):
     home, plain = TrialDir(tmp_path / "diverging"), TrialDir(tmp_path / "plain")
     train(job_of(trial, {}), plain)
-    monkeypatch.setattr("attnlab.optim.holder.branch_factor", lambda *a: 1e30)
+    monkeypatch.setattr("attnlab.optim.optimizer.branch_factor", lambda *a: 1e30)
     trunk_only = merge(trial, {"optim": {"schedule": "constant"}})  # the trunk's own decay would take the same factor
     assert train(job_of(trunk_only), home)["state"] == "completed"
     assert [r["val_loss"] is None for r in home.metrics()] == [False, False, True, False, False, True] + 3 * [False]

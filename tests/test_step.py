@@ -10,7 +10,7 @@ from attnlab import run_experiment
 from attnlab.check import checked
 from attnlab.config.merge import merge
 from attnlab.config.trial import Trial
-from attnlab.models import build_model, parts
+from attnlab.models import build_model, fused
 from attnlab.records.paths import TrialDir
 from attnlab.records.results import Job
 from attnlab.step import SPARSE, choose, sparse_positions
@@ -62,14 +62,14 @@ def test_training_on_few_targets_repeats_and_learns(tmp_path, grad_accum):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_the_chunked_loss_and_its_gradients_are_the_whole_ones(monkeypatch, dtype):
     torch.manual_seed(0)
-    monkeypatch.setattr(parts, "CHUNK_BYTES", 128 * 40 * 2)  # 128 or 256 of the 300 rows at a time
-    monkeypatch.setattr(parts, "_scored", lambda: parts.score)  # compiled, it is the same function
+    monkeypatch.setattr(fused, "CHUNK_BYTES", 128 * 40 * 2)  # 128 or 256 of the 300 rows at a time
+    monkeypatch.setattr(fused, "_scored", lambda: fused.score)  # compiled, it is the same function
     hidden = torch.randn(300, 16, dtype=dtype, requires_grad=True)
     weight = torch.randn(40, 16, requires_grad=True)
     targets = torch.randint(0, 40, (300,))
     targets[::7] = IGNORE
-    right = parts.loss(hidden.float(), weight, targets)
-    found = parts.chunked_loss(hidden, weight, targets)
+    right = fused.loss(hidden.float(), weight, targets)
+    found = fused.chunked_loss(hidden, weight, targets)
     tolerance = 1e-5 if dtype == torch.float32 else 2e-2
     assert found.item() == pytest.approx(right.item(), rel=tolerance)
     for a, b in zip(

@@ -9,8 +9,8 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from attnlab.models.checks import check_mixer, precision_problems, refuse_precision
-from attnlab.models.mixers import MIXERS
-from attnlab.models.spec import MixerSpec
+from attnlab.models.mixers.spec import MixerSpec
+from attnlab.models.mixers.table import MIXERS
 
 if TYPE_CHECKING:
     from torch import nn
@@ -53,9 +53,9 @@ def build_model(
 
 def try_mixer(mixer: MixerConfig, model: ModelConfig, layer: int) -> str | None:
     """What is wrong with a user's own mixer, found by running it on a small input (`tryout`); None if nothing is."""
-    from attnlab.models import tryout
+    from attnlab.models import smoke_test
 
-    return tryout.try_mixer(mixer, model, layer)
+    return smoke_test.try_mixer(mixer, model, layer)
 
 
 def count_params(model: nn.Module) -> dict[str, int]:

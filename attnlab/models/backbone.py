@@ -19,7 +19,7 @@ from attnlab import kernels
 from attnlab.config.trial import ModelConfig
 from attnlab.models.block import NORM_EPS, Block
 from attnlab.models.checks import spec_of
-from attnlab.models.parts import IGNORED, PLAIN
+from attnlab.models.fused import IGNORED, PLAIN
 from attnlab.models.readout import Readout
 
 kernels.install()  # before the imports below: it imports FLA, and through it transformers, without their warnings

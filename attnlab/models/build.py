@@ -15,7 +15,7 @@ from torch import nn
 
 from attnlab import kernels
 from attnlab.models.checks import arguments, check_mixer, spec_of
-from attnlab.models.rules import Shape
+from attnlab.models.mixers.rules import Shape
 
 if TYPE_CHECKING:
     from attnlab.config.trial import MixerConfig, ModelConfig

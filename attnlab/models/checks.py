@@ -10,11 +10,11 @@ import importlib.util
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from attnlab import signature
-from attnlab.models.mixers import MIXERS
-from attnlab.models.rules import Shape, Value, d_model, layer, n_heads
-from attnlab.models.spec import MixerSpec
-from attnlab.signature import OPAQUE, REQUIRED, Parameter
+from attnlab.models import signature
+from attnlab.models.mixers.rules import Shape, Value, d_model, layer, n_heads
+from attnlab.models.mixers.spec import MixerSpec
+from attnlab.models.mixers.table import MIXERS
+from attnlab.models.signature import OPAQUE, REQUIRED, Parameter
 from attnlab.util.text import did_you_mean
 
 if TYPE_CHECKING:

@@ -6,8 +6,8 @@ in a tensor and every shape is static, so that a whole training step can be capt
 """
 
 from attnlab.optim.groups import ParamSplit, param_groups
-from attnlab.optim.holder import Optimizer, make_optimizer
 from attnlab.optim.muon import Muon, orthogonalize
+from attnlab.optim.optimizer import Optimizer, make_optimizer
 from attnlab.optim.schedule import branch_factor, lr_factor, warmup_steps
 
 __all__ = [

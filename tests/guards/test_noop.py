@@ -6,7 +6,7 @@ from attnlab.check import prepared
 from attnlab.guards import noop
 from attnlab.guards.built import build
 from attnlab.models import build_model
-from attnlab.models.mixers import RECURRENT
+from attnlab.models.mixers.table import RECURRENT
 from attnlab.util.errors import SweepError
 
 GLA = {"name": "gla"}

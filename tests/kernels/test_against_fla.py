@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 import pytest
 
-from attnlab.models.mixers import MIXERS as ROWS
+from attnlab.models.mixers.table import MIXERS as ROWS
 from tests.kernels.fla_cases import FAST, MIXERS, NOT_COMPARED, cases_of, name_of
 from tests.models.test_mixers import ONE_BY_ONE
 

@@ -9,8 +9,8 @@ from attnlab import kernels, models
 from attnlab.config.trial import ModelConfig
 from attnlab.models.build import build_mixer
 from attnlab.models.checks import arguments
-from attnlab.models.mixers import MIXERS
-from attnlab.models.rules import Shape
+from attnlab.models.mixers.rules import Shape
+from attnlab.models.mixers.table import MIXERS
 
 torch.set_num_threads(1)
 kernels.install()

@@ -6,8 +6,8 @@ import torch
 from attnlab import kernels
 from attnlab.config.trial import ModelConfig
 from attnlab.models import build_model
-from attnlab.models.mixers import MIXERS
-from attnlab.models.parts import compile_mixers
+from attnlab.models.fused import compile_mixers
+from attnlab.models.mixers.table import MIXERS
 
 torch.set_num_threads(1)
 kernels.install()

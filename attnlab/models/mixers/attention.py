@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from attnlab.models.rules import (
+from attnlab.models.mixers.rules import (
     at_most,
     even_head,
     fixed,
@@ -14,7 +14,7 @@ from attnlab.models.rules import (
     rotary_width,
     split_evenly,
 )
-from attnlab.models.spec import BASIC, MixerSpec
+from attnlab.models.mixers.spec import BASIC, MixerSpec
 
 ATTENTION: dict[str, MixerSpec] = {
     "standard": MixerSpec(

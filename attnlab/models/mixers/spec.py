@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from attnlab.models.rules import Rule, Value, d_model, layer, n_heads
+from attnlab.models.mixers.rules import Rule, Value, d_model, layer, n_heads
 
 
 class Option(NamedTuple):

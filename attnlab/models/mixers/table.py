@@ -8,8 +8,8 @@ neither torch nor FLA. To add an FLA layer, add a row; to use a layer of your ow
 
 from __future__ import annotations
 
-from attnlab.models.attention_mixers import ATTENTION
-from attnlab.models.rules import (
+from attnlab.models.mixers.attention import ATTENTION
+from attnlab.models.mixers.rules import (
     at_most,
     d_model,
     depth,
@@ -32,14 +32,14 @@ from attnlab.models.rules import (
     value_groups,
     whole_values,
 )
-from attnlab.models.spec import BASIC, MixerSpec, Option
+from attnlab.models.mixers.spec import BASIC, MixerSpec, Option
 
 RECURRENT: dict[str, MixerSpec] = {
     "gla": MixerSpec(
         "fla.layers.gla:GatedLinearAttention",
         "Yang et al. 2023, arXiv 2312.06635",
         sets=BASIC,
-        options={"use_gk": Option(True, "attnlab.models.variants:without_decay")},
+        options={"use_gk": Option(True, "attnlab.models.mixers.variants:without_decay")},
         rules=(expanded_evenly("expand_k", "expand_v"), grouped("num_kv_heads")),
         compiled=True,
     ),
@@ -207,7 +207,7 @@ RECURRENT: dict[str, MixerSpec] = {
         "fla.layers.rodimus:RodimusAttention",
         "He et al. 2024, arXiv 2410.06577",
         sets={"hidden_size": d_model, "layer_idx": layer, "block_type": "rodimus"},
-        init="attnlab.models.variants:initialise_rodimus",
+        init="attnlab.models.mixers.variants:initialise_rodimus",
         own_init=("g_gate_proj", "tau_gate_proj", "i_gate_proj.0", "i_gate_proj.1"),
     ),
     "log_linear_mamba2": MixerSpec(

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from attnlab import signature
+from attnlab.models import signature
 from attnlab.models.build import build_mixer, load
 
 if TYPE_CHECKING:

@@ -1,0 +1,1 @@
+"""The table of mixers: a row holds everything that is known of a mixer."""
