@@ -94,7 +94,11 @@ def _answer(text: str, answers: TextIO) -> NoReturn:
 def main() -> None:
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what a mixer may print is no answer
-    for module in ("attnlab.train", "attnlab.models.fused", "fla.layers"):  # all that a case needs, which brings torch
+    for module in (
+        "attnlab.training.loop",
+        "attnlab.models.fused",
+        "fla.layers",
+    ):  # all that a case needs, which brings torch
         importlib.import_module(module)
     with suppress(KeyboardInterrupt):  # the parent tells of it
         serve(sys.stdin, answers)

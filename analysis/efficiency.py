@@ -82,7 +82,7 @@ def curves(
     Args:
         trials: what is measured, by arm; see `measure` for the others.
         budget_s: of the whole; None: BUDGET_S on a CPU, without end on CUDA.
-        results: beside it, if nothing else says where, tuned kernels are kept (`attnlab.kernels.warm`).
+        results: beside it, if nothing else says where, tuned kernels are kept (`attnlab.training.kernel_cache`).
         threads: of the CPU; for a sweep's arms as many as its trials had.
     """
     import torch

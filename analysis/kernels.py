@@ -17,8 +17,8 @@ def ready(device: Any, results: Path) -> None:
 
     if torch.device(device).type != "cuda":
         return
-    from attnlab.kernels import warm
     from attnlab.kernels.cuda import autotune
+    from attnlab.training import kernel_cache
 
-    warm.use(warm.directory(None, results), device)
+    kernel_cache.use(kernel_cache.directory(None, results), device)
     autotune.install()

@@ -124,9 +124,9 @@ def _train(case: Case, memory: Memory) -> dict[str, Any]:
     from attnlab.models.flops import flops_per_token
     from attnlab.models.fused import compile_between_kernels
     from attnlab.optim import make_optimizer
-    from attnlab.step import Step, choose
     from attnlab.tasks import Batch
-    from attnlab.train import Loss
+    from attnlab.training.run import Loss
+    from attnlab.training.step import Step, choose
 
     model, device = _model(case).train(), torch.device(case.device)
     kind, _ = choose("auto", device, 1)

@@ -130,8 +130,8 @@ def run_experiment(
     """
     import torch
 
-    from attnlab.kernels import warm
-    from attnlab.train import train
+    from attnlab.training import kernel_cache
+    from attnlab.training.loop import train
 
     if (root := local(results_dir)) is None:
         raise SweepError([f"results_dir {results_dir}: one experiment is written to a folder; run_sweep takes a URI"])
@@ -144,7 +144,7 @@ def run_experiment(
     if home.results() is None:  # finished work is a no-op
         guards.examine(sweep, prepared(sweep))
     write_json(home.config_file, job.model_dump(mode="json"))
-    cache = warm.use(warm.directory(kernel_cache, results_dir), device)
+    cache = kernel_cache.use(kernel_cache.directory(kernel_cache, results_dir), device)
     return train(job, home, report, device=device, cache=cache)
 
 

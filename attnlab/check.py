@@ -270,7 +270,7 @@ def device_problems(trial: Trial, arm: str, device: str, workers: int = 1) -> li
     if trial.train.step == "captured":  # the others can be had everywhere
         import torch
 
-        from attnlab.step import choose
+        from attnlab.training.step import choose
 
         try:
             choose(trial.train.step, torch.device(device), workers)

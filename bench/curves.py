@@ -94,7 +94,7 @@ def points(sweep: Sweep) -> Iterator[tuple[str, float, int]]:
 
 def curve(sweep: Sweep, arm: str, rate: float, seed: int) -> dict[str, Any]:
     """Train one trial to its end."""
-    from attnlab.train import train
+    from attnlab.training.loop import train
 
     trial = sweep.trial_of(arm, {"optim.lr": rate}, seed)
     job = Job.make(arm, 0, trial, branches=branches_of(trial))

@@ -4,7 +4,7 @@
 
 Printed per task and size: milliseconds to make a batch on one core, the tokens per second that is, and how much of one
 core it takes to feed a trial that reads `--rate` tokens per second. A step on CUDA is queued and not waited for (see
-`attnlab.step`), so a batch is made while the device is at the one before: data are waited for only where a core is
+`attnlab.training.step`), so a batch is made while the device is at the one before: data are waited for only where a core is
 busy all the time. On CUDA the line ends with a captured step's milliseconds with batches made as in training, and
 with one batch used again and again: what is lost by waiting is the difference.
 """
@@ -23,7 +23,7 @@ import torch
 
 from attnlab.config.trial import TaskConfig, Trial
 from attnlab.tasks import Task, build_task
-from attnlab.train import _set_up
+from attnlab.training.run import _set_up
 
 SIZES: dict[str, tuple[dict[str, Any], int]] = {  # task, batch size
     "text 32 x 512": ({"name": "text", "seq_len": 512}, 32),

@@ -18,13 +18,13 @@ from pathlib import Path
 
 import torch
 
-from attnlab import train as loop
 from attnlab.config.trial import Trial
 from attnlab.models import build_model
 from attnlab.optim import lr_factor, make_optimizer
 from attnlab.records.paths import TrialDir
 from attnlab.records.results import Job
 from attnlab.tasks import build_task
+from attnlab.training import loop as loop
 
 
 def main() -> None:

@@ -16,7 +16,7 @@ import argparse
 import torch
 
 from attnlab.config.trial import Trial
-from attnlab.train import _set_up
+from attnlab.training.run import _set_up
 from bench.profiling import require_gpu
 
 STEPS = 3

@@ -37,10 +37,10 @@ from attnlab.kernels.cuda import autotune
 from attnlab.models import build_model
 from attnlab.models.fused import compile_between_kernels
 from attnlab.optim import make_optimizer
-from attnlab.step import Step, choose
 from attnlab.sweep import sharing
 from attnlab.tasks import Batch, build_task
-from attnlab.train import Loss
+from attnlab.training.run import Loss
+from attnlab.training.step import Step, choose
 from bench.profiling import busy_ms, kernels
 
 SIZES: dict[str, dict[str, Any]] = {

@@ -39,13 +39,13 @@ import torch
 from torch import Tensor, nn
 
 from attnlab.config.trial import ModelConfig, OptimConfig, TrainConfig
-from attnlab.kernels import warm
 from attnlab.kernels.cuda import autotune
 from attnlab.models import build_model, check_mixer, fused
 from attnlab.optim import make_optimizer
-from attnlab.step import Step
 from attnlab.tasks import Batch
-from attnlab.train import Loss
+from attnlab.training import kernel_cache
+from attnlab.training.run import Loss
+from attnlab.training.step import Step
 from bench.profiling import busy_ms, kernels, require_gpu
 
 PEAK = 989e12
@@ -69,7 +69,7 @@ def main() -> None:
         return Parade(args).run()
     autotune.install()
     if args.kernel_cache:
-        warm.use(args.kernel_cache, "cuda")
+        kernel_cache.use(args.kernel_cache, "cuda")
     for name in args.mixers:
         try:
             measure(name, args)

@@ -29,10 +29,10 @@ import torch
 
 from attnlab.check import checked
 from attnlab.config.merge import merge
-from attnlab.kernels import warm
 from attnlab.records.paths import SweepDir
 from attnlab.records.results import Job
 from attnlab.sweep import cluster, engine
+from attnlab.training import kernel_cache
 
 SWEEP: dict[str, Any] = {
     "name": "turnaround",
@@ -117,7 +117,7 @@ def slots(folder: Path, trials: int, share: float) -> dict[str, float]:
     """attnlab's own engine."""
     sweep = checked(merge(SWEEP, {"search": {"trials": trials // 2}, "resources": {"gpus_per_worker": share}}))
     start = time.time()
-    engine.run(sweep, folder, kernel_cache=warm.directory(None, KEPT))
+    engine.run(sweep, folder, kernel_cache=kernel_cache.directory(None, KEPT))
     wall = time.time() - start
     marks = defaultdict(list)
     for result in SweepDir(folder / sweep.name).results():
@@ -164,17 +164,17 @@ def tasks(folder: Path, trials: int, share: float) -> dict[str, float]:
 def posted(i: int, home: Path, share: float) -> dict[str, Any]:
     """Trial `i` of the two slow ways, for `task`."""
     job = Job.make("gla", i, checked(SWEEP).trial_of("gla", {"optim.lr": 1e-3 * (i + 1)}))
-    kernels, device = str(warm.directory(None, KEPT)), "cuda" if share else "cpu"
+    kernels, device = str(kernel_cache.directory(None, KEPT)), "cuda" if share else "cpu"
     return {"job": job.model_dump(mode="json"), "home": str(home), "device": device, "kernels": kernels}
 
 
 def task(config: dict[str, Any]) -> None:
     """Train a trial in a process of Ray's, with the kernels that the slots' trials tuned."""
-    from attnlab.kernels import warm
     from attnlab.records.paths import TrialDir
-    from attnlab.train import train
+    from attnlab.training import kernel_cache
+    from attnlab.training.loop import train
 
-    cache = warm.use(Path(config["kernels"]), torch.device(config["device"]))
+    cache = kernel_cache.use(Path(config["kernels"]), torch.device(config["device"]))
     train(Job.model_validate(config["job"]), TrialDir(Path(config["home"])), device=config["device"], cache=cache)
 
 

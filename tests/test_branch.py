@@ -4,7 +4,6 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from attnlab import checkpoint
 from attnlab.check import checked
 from attnlab.config.merge import merge
 from attnlab.config.trial import Trial
@@ -12,7 +11,8 @@ from attnlab.records.metrics import best_row, trunk
 from attnlab.records.paths import TrialDir
 from attnlab.records.results import Job
 from attnlab.sweep.scheduler import ArmAsha
-from attnlab.train import train
+from attnlab.training import checkpoint
+from attnlab.training.loop import train
 from attnlab.util.errors import SweepError
 
 BRANCHES = {4: 2, 8: 3}
@@ -84,7 +84,7 @@ def test_killed_and_resumed_equals_undisturbed_to_the_bit(trial, tmp_path, monke
         if (cut, row["step"], "branch_steps" in row) in (("after the branch", 8, True), (cut, 10, False)):
             raise Killed
 
-    from attnlab.train import Run
+    from attnlab.training.run import Run
 
     step, seen = Run.step, []
 

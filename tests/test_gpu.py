@@ -15,7 +15,7 @@ from attnlab.config.trial import Trial
 from attnlab.models import MIXERS
 from attnlab.records.paths import TrialDir
 from attnlab.records.results import Job
-from attnlab.train import train
+from attnlab.training.loop import train
 
 pytestmark = [pytest.mark.gpu, pytest.mark.timeout(900), pytest.mark.xdist_group("cuda")]  # one makes the table
 

@@ -43,5 +43,9 @@ def test_config_space_and_runs_import_neither_torch_nor_ray():
 def test_what_is_below_training_knows_nothing_of_training():
     for package in ("models", "tasks", "data", "kernels"):
         for path in files(f"attnlab/{package}"):
-            bad = [m for m in imports(path) if m.startswith(("attnlab.train", "attnlab.sweep.", "attnlab.checkpoint"))]
+            bad = [
+                m
+                for m in imports(path)
+                if m.startswith(("attnlab.training.loop", "attnlab.sweep.", "attnlab.training.checkpoint"))
+            ]
             assert not bad, (path, bad)

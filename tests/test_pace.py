@@ -6,10 +6,10 @@ import pytest
 
 from attnlab.config.merge import merge
 from attnlab.config.trial import TrainConfig, Trial
-from attnlab.pace import Pace
 from attnlab.records.paths import TrialDir
 from attnlab.records.results import Job
-from attnlab.train import train
+from attnlab.training.clock import Pace
+from attnlab.training.loop import train
 
 
 class Clock:
@@ -54,7 +54,7 @@ def slow_steps(monkeypatch):
         clock.time += 0.5
         return clock.time
 
-    monkeypatch.setattr("attnlab.train.Pace", partial(Pace, now=now))
+    monkeypatch.setattr("attnlab.training.loop.Pace", partial(Pace, now=now))
 
 
 def test_a_trial_ends_when_its_seconds_are_over_and_its_rate_has_come_down(tiny, tmp_path, slow_steps):

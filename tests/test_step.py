@@ -13,9 +13,9 @@ from attnlab.config.trial import Trial
 from attnlab.models import build_model, fused
 from attnlab.records.paths import TrialDir
 from attnlab.records.results import Job
-from attnlab.step import SPARSE, choose, sparse_positions
 from attnlab.tasks import IGNORE
-from attnlab.train import train
+from attnlab.training.loop import train
+from attnlab.training.step import SPARSE, choose, sparse_positions
 from attnlab.util.errors import SweepError
 
 

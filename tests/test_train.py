@@ -9,12 +9,12 @@ import textwrap
 import pytest
 import torch
 
-from attnlab import checkpoint
 from attnlab.config.merge import merge
 from attnlab.config.trial import Trial
 from attnlab.records.paths import TrialDir
 from attnlab.records.results import Job
-from attnlab.train import train
+from attnlab.training import checkpoint
+from attnlab.training.loop import train
 
 
 def job_of(tree, **changes):
@@ -144,8 +144,8 @@ def test_a_full_disk_leaves_the_older_checkpoint_whole(tiny, tmp_path, monkeypat
 def test_the_export_loads_in_transformers_and_scores_the_same(tiny, tmp_path):
     from transformers import AutoModelForCausalLM
 
-    from attnlab.evaluate import evaluate
     from attnlab.tasks import build_task
+    from attnlab.training.evaluate import evaluate
 
     job, home = job_of(tiny), TrialDir(tmp_path)
     results = train(job, home)
@@ -161,7 +161,7 @@ RANKS = """
 import json, sys, torch, torch.distributed as dist
 from pathlib import Path
 from attnlab.records.results import Job, TrialDir
-from attnlab.train import train
+from attnlab.training.loop import train
 torch.set_num_threads(1)
 rank, world, port, job, home, backend = int(sys.argv[1]), 2, sys.argv[2], json.loads(sys.argv[3]), *sys.argv[4:]
 device = f"cuda:{rank}" if backend == "nccl" else "cpu"

@@ -54,7 +54,7 @@ def run(
         address: None: the Ray that this process is connected to, which is left up, else one of our own on this machine;
             `auto` or an URL: a cluster that is up.
         resume: go on with what the sweep's folder holds.
-        kernel_cache: the cluster's tuned kernels; see `attnlab.kernels.warm.directory`.
+        kernel_cache: the cluster's tuned kernels; see `attnlab.training.kernel_cache.directory`.
         own_process: this process is there for sweeps alone: a second Ctrl-C ends it at once.
 
     Returns:
@@ -85,10 +85,10 @@ def run(
     with Interrupts(own_process) as interrupts, early(address) as local:
         facts = _examined(sweep)
         with cluster(address, sweep, facts.need, local) as (shape, slots):
-            from attnlab.kernels import warm
             from attnlab.sweep import warmup
+            from attnlab.training import kernel_cache
 
-            cache = warm.directory(kernel_cache, results)
+            cache = kernel_cache.directory(kernel_cache, results)
             probe(sweep, place, shape, cache if shape.gpus else None, address is None)
             check_device(sweep, "cuda" if shape.gpus else "cpu")  # with `auto` it is only known now
             if shape.gpus:

@@ -15,11 +15,11 @@ from attnlab.check import prepared
 from attnlab.config import space
 from attnlab.config.sweep import Sweep
 from attnlab.config.trial import Trial
-from attnlab.kernels import warm
 from attnlab.sweep import sharing
 from attnlab.sweep.cluster import cluster
 from attnlab.sweep.errors import EngineError
 from attnlab.tasks import build_task
+from attnlab.training import kernel_cache
 from attnlab.util.files import read_json, write_json
 
 PER_GPU = 8  # tasks on one GPU at a time, at most: all but the timing of kernels is the CPU's work
@@ -84,7 +84,7 @@ def alone(sweep: Sweep, results: Path, *, address: str | None, kernel_cache: str
     with cluster(address, sweep, sharing.largest(sweep, prepared(sweep))) as (shape, _):
         if not shape.gpus:
             raise EngineError(f"{nowhere} for this sweep's trials (resources.gpus_per_worker, --address)")
-        return before_slots(sweep, warm.directory(kernel_cache, results))
+        return before_slots(sweep, kernel_cache.directory(kernel_cache, results))
 
 
 def before_slots(sweep: Sweep, root: Path) -> list[Outcome]:
@@ -104,7 +104,7 @@ def warm_up(
         run: in place of `on_ray`.
     """
     try:
-        warm.prepare(root)
+        kernel_cache.prepare(root)
     except OSError as error:
         raise EngineError(
             f"--kernel-cache {root}: {error.strerror}; it must be a folder that can be written to"
@@ -140,21 +140,21 @@ def wanted(sweep: Sweep) -> list[Wanted]:
     """The kernels of all arms on CUDA, each key once; of a searched range that reaches them, those at its ends."""
     import torch
 
-    from attnlab.step import choose
+    from attnlab.training.step import choose
 
     found: dict[str, Wanted] = {}
     for arm in sweep.arms:
         reaching = {key: dimension for key, dimension in sweep.dimensions_of(arm).items() if key.startswith(REACH)}
         for settings in space.corners(reaching):
-            trial = warm.share_of(sweep.trial_of(arm, settings), sweep.resources.workers)
+            trial = kernel_cache.share_of(sweep.trial_of(arm, settings), sweep.resources.workers)
             task = build_task(trial.task, batch_size=trial.train.batch_size, seed=trial.train.seed)
             kind, _ = choose(trial.train.step, torch.device("cuda"), 1)
-            key = warm.key_of(trial, task, kind, "cuda")
+            key = kernel_cache.key_of(trial, task, kind, "cuda")
             rows, steps = key["micro_batch"]
             gib = sharing.need(trial, task.vocab_size, key["targets"] / (rows * steps)).gib + sharing.CONTEXT_GIB
-            same = found.setdefault(warm.digest(key), Wanted((), trial, key, gib))
+            same = found.setdefault(kernel_cache.digest(key), Wanted((), trial, key, gib))
             if arm not in same.arms:
-                found[warm.digest(key)] = replace(same, arms=(*same.arms, arm))
+                found[kernel_cache.digest(key)] = replace(same, arms=(*same.arms, arm))
     return list(found.values())
 
 
@@ -213,17 +213,17 @@ def _rehearse(trial: dict[str, Any], root: str, threads: int, cwd: str) -> dict[
     """In a process of Ray's that has (part of) a GPU."""
     import torch
 
-    from attnlab import train
     from attnlab.kernels.cuda import autotune
+    from attnlab.training import loop
 
     if os.path.isdir(cwd):  # the launcher's: a sweep file's relative paths mean the same here
         os.chdir(cwd)
     device = torch.device("cuda:0")
     autotune.install(threads)
-    cache = warm.use(Path(root), device)
+    cache = kernel_cache.use(Path(root), device)
     if cache is None:
         raise OSError(f"{root} cannot be written to here")
-    seconds = train.warm_up(Trial.model_validate(trial), device, 1, cache)
+    seconds = loop.warm_up(Trial.model_validate(trial), device, 1, cache)
     return {"seconds": seconds, "gpu": torch.cuda.get_device_name(device)}
 
 
@@ -235,7 +235,7 @@ def _names(root: Path) -> dict[str, str]:
 
 
 def _is_warm(root: Path, gpu: str | None, each: Wanted) -> bool:
-    return gpu is not None and warm.KernelCache(root / warm.folder_name(gpu)).marker(each.key).exists()
+    return gpu is not None and kernel_cache.KernelCache(root / kernel_cache.folder_name(gpu)).marker(each.key).exists()
 
 
 def _say(line: str) -> None:

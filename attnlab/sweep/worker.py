@@ -59,16 +59,16 @@ def _start(config: dict[str, Any]) -> Any:
     os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")
     import torch
 
-    import attnlab.train  # noqa: F401 (slow to import: done before the slot is offered)
-    from attnlab.kernels import warm
+    import attnlab.training.loop  # noqa: F401 (slow to import: done before the slot is offered)
+    from attnlab.training import kernel_cache
 
     nodes.check(config["mirror"], config["seal"])
     if os.path.isdir(config["cwd"]):  # the launcher's: a sweep file's relative paths mean the same here
         os.chdir(config["cwd"])
     torch.set_num_threads(config["cpus"])
     cap_memory(config["gpus"], ray_train.torch.get_device())
-    os.environ[warm.VARIABLE] = config["kernel_cache"]
-    return warm.use(Path(config["kernel_cache"]), ray_train.torch.get_device())
+    os.environ[kernel_cache.VARIABLE] = config["kernel_cache"]
+    return kernel_cache.use(Path(config["kernel_cache"]), ray_train.torch.get_device())
 
 
 @dataclass(frozen=True)
@@ -115,7 +115,7 @@ class Worker:
         Raises:
             NoRoom, StoreError: it cannot be.
         """
-        from attnlab.train import train
+        from attnlab.training.loop import train
 
         place = self.config["mirror"].at_worker(f"slot-{self.config['slot']}-rank-{self.rank}")
         taken: Taken = place.take(job, lead=self.rank == 0)

@@ -15,12 +15,12 @@ import torch
 
 from attnlab.config.merge import merge
 from attnlab.config.trial import Trial
-from attnlab.kernels import warm
-from attnlab.kernels.warm import KernelCache
 from attnlab.records.paths import TrialDir
 from attnlab.records.results import Job
 from attnlab.tasks import build_task
-from attnlab.train import train
+from attnlab.training import kernel_cache
+from attnlab.training.kernel_cache import KernelCache
+from attnlab.training.loop import train
 
 KEY = {"model": {"d_model": 8, "mixer": [{"name": "gla"}]}, "micro_batch": [2, 4], "precision": "bf16"}
 
@@ -28,7 +28,7 @@ KEY = {"model": {"d_model": 8, "mixer": [{"name": "gla"}]}, "micro_batch": [2, 4
 def key_of(tree, kind="captured", **changes):
     trial = Trial.model_validate(merge(tree, changes))
     task = build_task(trial.task, batch_size=trial.train.batch_size, seed=trial.train.seed)
-    return warm.digest(warm.key_of(trial, task, kind, "cuda"))
+    return kernel_cache.digest(kernel_cache.key_of(trial, task, kind, "cuda"))
 
 
 @pytest.mark.parametrize(
@@ -71,38 +71,40 @@ def test_what_shapes_kernels_is_in_the_key(tiny, changes):
 
 def test_ranks_share_the_key_of_one_worker_with_their_part_of_the_batch(tiny):
     trial = Trial.model_validate(merge(tiny, {"train": {"batch_size": 8}}))
-    assert warm.share_of(trial, 2) == Trial.model_validate(tiny)
+    assert kernel_cache.share_of(trial, 2) == Trial.model_validate(tiny)
 
 
 def test_the_folder_tells_gpus_and_versions_apart(monkeypatch):
-    assert "/" not in warm.folder_name("NVIDIA H100/80GB HBM3") and " " not in warm.folder_name("NVIDIA H100 80GB HBM3")
-    assert warm.folder_name("A") != warm.folder_name("B")
-    before = warm.folder_name("A")
+    assert "/" not in kernel_cache.folder_name("NVIDIA H100/80GB HBM3") and " " not in kernel_cache.folder_name(
+        "NVIDIA H100 80GB HBM3"
+    )
+    assert kernel_cache.folder_name("A") != kernel_cache.folder_name("B")
+    before = kernel_cache.folder_name("A")
     with monkeypatch.context() as chosen_otherwise:
-        chosen_otherwise.setattr(warm.tuning, "CHOICES", warm.tuning.CHOICES + 1)
-        assert warm.folder_name("A") != before
-    monkeypatch.setattr(warm, "version", lambda name: "9.9")
-    assert warm.folder_name("A") != before
+        chosen_otherwise.setattr(kernel_cache.tuning, "CHOICES", kernel_cache.tuning.CHOICES + 1)
+        assert kernel_cache.folder_name("A") != before
+    monkeypatch.setattr(kernel_cache, "version", lambda name: "9.9")
+    assert kernel_cache.folder_name("A") != before
 
 
 def test_where_the_cache_is(tmp_path, monkeypatch):
-    monkeypatch.delenv(warm.VARIABLE, raising=False)
-    assert warm.directory(None, tmp_path / "results") == tmp_path / ".attnlab-kernels"
-    monkeypatch.setenv(warm.VARIABLE, str(tmp_path / "told"))
-    assert warm.directory(None, tmp_path / "results") == tmp_path / "told"
-    assert warm.directory(tmp_path / "given", tmp_path / "results") == tmp_path / "given"
+    monkeypatch.delenv(kernel_cache.VARIABLE, raising=False)
+    assert kernel_cache.directory(None, tmp_path / "results") == tmp_path / ".attnlab-kernels"
+    monkeypatch.setenv(kernel_cache.VARIABLE, str(tmp_path / "told"))
+    assert kernel_cache.directory(None, tmp_path / "results") == tmp_path / "told"
+    assert kernel_cache.directory(tmp_path / "given", tmp_path / "results") == tmp_path / "given"
 
 
 def test_on_a_cpu_nothing_is_done(tmp_path):
     before = dict(os.environ)
-    assert warm.use(tmp_path / "kernels", "cpu") is None
+    assert kernel_cache.use(tmp_path / "kernels", "cpu") is None
     assert dict(os.environ) == before and not list(tmp_path.iterdir())
 
 
 @pytest.fixture
 def on_a_gpu(monkeypatch):
     """As far as `use` can tell."""
-    monkeypatch.setattr(warm, "_used", None)
+    monkeypatch.setattr(kernel_cache, "_used", None)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "NVIDIA H100 80GB HBM3")
     for name in ("TRITON_CACHE_DIR", "TORCHINDUCTOR_CACHE_DIR"):
         monkeypatch.setenv(name, "elsewhere")
@@ -112,7 +114,7 @@ def test_triton_and_inductor_keep_their_files_there(tmp_path, on_a_gpu):
     from torch._inductor.runtime.cache_dir_utils import cache_dir
     from triton import knobs
 
-    cache = warm.use(tmp_path / "kernels", "cuda")
+    cache = kernel_cache.use(tmp_path / "kernels", "cuda")
     assert cache.folder.parent == tmp_path / "kernels" and cache.folder.name.startswith("NVIDIA_H100_80GB_HBM3-torch")
     assert knobs.cache.dir == str(cache.folder / "triton")
     assert cache_dir() == str(cache.folder / "inductor")
@@ -120,15 +122,15 @@ def test_triton_and_inductor_keep_their_files_there(tmp_path, on_a_gpu):
 
 
 def test_a_process_keeps_to_its_first_cache(tmp_path, on_a_gpu, caplog):
-    first = warm.use(tmp_path / "a", "cuda")
-    assert warm.use(tmp_path / "b", "cuda") is None and "keeps to" in caplog.text
+    first = kernel_cache.use(tmp_path / "a", "cuda")
+    assert kernel_cache.use(tmp_path / "b", "cuda") is None and "keeps to" in caplog.text
     assert os.environ["TRITON_CACHE_DIR"] == str(first.folder / "triton")
-    assert warm.use(tmp_path / "a", "cuda") == first
+    assert kernel_cache.use(tmp_path / "a", "cuda") == first
 
 
 def test_a_cache_that_cannot_be_written_is_told_and_done_without(tmp_path, on_a_gpu, caplog):
     (tmp_path / "file").write_text("")
-    assert warm.use(tmp_path / "file" / "kernels", "cuda") is None
+    assert kernel_cache.use(tmp_path / "file" / "kernels", "cuda") is None
     assert os.environ["TRITON_CACHE_DIR"] == "elsewhere"
     assert "is not used" in caplog.text
 
@@ -136,7 +138,7 @@ def test_a_cache_that_cannot_be_written_is_told_and_done_without(tmp_path, on_a_
 REHEARSE = """
 import os, sys, time
 from pathlib import Path
-from attnlab.kernels.warm import KernelCache
+from attnlab.training.kernel_cache import KernelCache
 folder, seconds, key = Path(sys.argv[1]), float(sys.argv[2]), eval(sys.argv[3])
 
 def rehearse():

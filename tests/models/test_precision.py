@@ -15,7 +15,7 @@ from attnlab.models import MIXERS, precision_problems
 from attnlab.models.build import build_mixer
 from attnlab.records.paths import TrialDir
 from attnlab.records.results import Job
-from attnlab.train import train
+from attnlab.training.loop import train
 from attnlab.util.errors import SweepError
 
 kernels.install()

@@ -6,7 +6,7 @@ import signal
 import pytest
 
 from attnlab.records.paths import SweepDir, TrialDir
-from attnlab.train import train
+from attnlab.training.loop import train
 from tests.contract import check_folder
 from tests.sweep.conftest import finish, rows_of
 from tests.sweep.test_engine import nothing_left, wait_until

@@ -10,7 +10,7 @@ import pytest
 
 from attnlab.records.paths import SweepDir, TrialDir
 from attnlab.records.results import Job
-from attnlab.train import train
+from attnlab.training.loop import train
 from tests.contract import check_folder
 from tests.sweep.conftest import finish, ray_processes_of, rows_of
 

@@ -8,7 +8,7 @@ import pytest
 
 from attnlab.records.paths import SweepDir, TrialDir
 from attnlab.sweep.mailbox import STARTS
-from attnlab.train import train
+from attnlab.training.loop import train
 from tests.contract import check_folder
 from tests.sweep.conftest import finish, ray_processes_of, rows_of
 from tests.sweep.test_engine import nothing_left, wait_until
@@ -19,7 +19,7 @@ import sys
 
 class Finder:
     def find_spec(self, name, path=None, target=None):
-        if name == "attnlab.train":
+        if name == "attnlab.training.loop":
             raise ImportError("this host lacks a library")
 
 

@@ -8,7 +8,7 @@ from attnlab.config.trial import Trial
 from attnlab.records.paths import TrialDir
 from attnlab.records.results import Job
 from attnlab.sweep.clean import Clean
-from attnlab.train import train
+from attnlab.training.loop import train
 from tests.contract import check_folder
 
 pytestmark = [pytest.mark.gpu, pytest.mark.timeout(900)]

@@ -10,7 +10,7 @@ import pytest
 from attnlab.config.merge import merge
 from attnlab.records.paths import SweepDir, TrialDir
 from attnlab.records.storage import Store, join
-from attnlab.train import train
+from attnlab.training.loop import train
 from tests.contract import check_folder
 from tests.sweep.conftest import rows_of
 from tests.sweep.test_engine import nothing_left, wait_until

@@ -6,13 +6,13 @@ import pytest
 import torch
 
 import launch as command
-from attnlab.kernels import warm
 from attnlab.plan.load import load_sweep
 from attnlab.records.paths import TrialDir
 from attnlab.records.results import Job
 from attnlab.sweep.errors import EngineError
 from attnlab.sweep.warmup import Gpus, _one_line, gpus_of, planned, wanted, warm_up
-from attnlab.train import train
+from attnlab.training import kernel_cache
+from attnlab.training.loop import train
 from attnlab.util.files import write_json
 
 # made up, as is what runs on them
@@ -31,7 +31,7 @@ def test_each_set_of_kernels_is_wanted_once(write_sweep):
 
 def test_the_launcher_and_the_trial_have_one_key(write_sweep, tiny, tmp_path):
     (each,) = wanted(load_sweep(write_sweep(arms={"gla": {}})))
-    cache = warm.KernelCache(tmp_path / "kernels")
+    cache = kernel_cache.KernelCache(tmp_path / "kernels")
     train(Job.make("gla", 0, each.trial), TrialDir(tmp_path / "trial"), cache=cache)
     assert cache.marker({**each.key, "precision": "fp32", "step": "eager"}).exists()
 
@@ -79,7 +79,7 @@ def fake(said, spoil=lambda plan: None):
             said.append((plan.wanted.arms[0], plan.share))
             error = spoil(plan)
             if error is None:
-                cache = warm.KernelCache(root / warm.folder_name("NVIDIA H100"))
+                cache = kernel_cache.KernelCache(root / kernel_cache.folder_name("NVIDIA H100"))
                 write_json(cache.marker(plan.wanted.key), {})
             yield plan, error or {"seconds": 1.5, "gpu": "NVIDIA H100"}
 

@@ -9,8 +9,8 @@ import torch
 
 from attnlab.check import checked
 from attnlab.config.trial import TaskConfig
-from attnlab.evaluate import evaluate
 from attnlab.tasks import IGNORE, TASKS, build_task, check_task, metrics_of
+from attnlab.training.evaluate import evaluate
 from attnlab.util.errors import SweepError
 
 SYNTHETIC = sorted(set(TASKS) - {"text"})

@@ -5,10 +5,10 @@ from dataclasses import replace
 import torch
 
 from analysis.benchmarks import BENCHMARKS
-from attnlab import checkpoint
 from attnlab.data.tokenizer import ByteTokenizer
 from attnlab.models import build_model
 from attnlab.records.paths import TrialDir
+from attnlab.training import checkpoint
 
 WORDS = "the cat sat on a mat while rain fell over the quiet harbour and nobody spoke".split()  # noqa: SIM905
 

@@ -12,12 +12,12 @@ from small import export
 from analysis import overlap
 from analysis.__main__ import main
 from analysis.benchmarks import BENCHMARKS
-from attnlab import checkpoint
 from attnlab.config.trial import TaskConfig
 from attnlab.data.tokenizer import ByteTokenizer
 from attnlab.models import build_model
 from attnlab.records.paths import TrialDir
 from attnlab.tasks import build_task
+from attnlab.training import checkpoint
 
 LEARNT = 40  # items
 

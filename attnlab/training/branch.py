@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from attnlab.checkpoint import tensors
+from attnlab.training.checkpoint import tensors
 
 if TYPE_CHECKING:
-    from attnlab.train import Run
+    from attnlab.training.run import Run
 
 
 def branch(run: Run, step: int, decay_steps: int) -> dict[str, Any]:

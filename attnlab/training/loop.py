@@ -12,34 +12,29 @@ import math
 import os
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import nn
 
-from attnlab import checkpoint, kernels
-from attnlab.branch import branch
+from attnlab import kernels
 from attnlab.config.trial import Trial
-from attnlab.environment import describe
-from attnlab.evaluate import evaluate, rows_at
-from attnlab.kernels import warm
-from attnlab.kernels.cuda import autotune
-from attnlab.models import build_model, count_params, refuse_precision
+from attnlab.models import count_params
 from attnlab.models.flops import flops_per_token
-from attnlab.models.fused import compile_between_kernels
 from attnlab.models.state import state_bytes
-from attnlab.optim import Optimizer, make_optimizer
-from attnlab.pace import Pace
 from attnlab.records.metric_logger import Records
 from attnlab.records.metrics import best_row, trunk
 from attnlab.records.paths import TrialDir
 from attnlab.records.results import Job, Results, State
-from attnlab.step import Step, choose
-from attnlab.tasks import Task, build_task
+from attnlab.tasks import build_task
+from attnlab.training import checkpoint, kernel_cache
+from attnlab.training.branch import branch
+from attnlab.training.clock import Pace
+from attnlab.training.environment import describe
+from attnlab.training.evaluate import rows_at
+from attnlab.training.run import Run, _set_up
+from attnlab.training.step import choose
 
 Report = Callable[[dict[str, Any]], None]
 
@@ -53,7 +48,7 @@ def train(
     device: str | torch.device = "cpu",
     rank: int = 0,
     world: int = 1,
-    cache: warm.KernelCache | None = None,
+    cache: kernel_cache.KernelCache | None = None,
     beat: Callable[[], None] = lambda: None,
 ) -> Results:
     """Train one trial to its end, its pruning or its divergence, resuming from its last checkpoint if it has one.
@@ -166,12 +161,12 @@ def train(
     return results
 
 
-def warm_up(trial: Trial, device: torch.device, world: int, cache: warm.KernelCache) -> float:
+def warm_up(trial: Trial, device: torch.device, world: int, cache: kernel_cache.KernelCache) -> float:
     """Have the kernels of a trial of `world` workers in `cache`, rehearsed here if need be; the seconds it took."""
-    trial = warm.share_of(trial, world)
+    trial = kernel_cache.share_of(trial, world)
     task = build_task(trial.task, batch_size=trial.train.batch_size, seed=trial.train.seed)
     kind, _ = choose(trial.train.step, device, 1)
-    seconds = cache.ensure(warm.key_of(trial, task, kind, device.type), partial(_rehearse, trial, device))
+    seconds = cache.ensure(kernel_cache.key_of(trial, task, kind, device.type), partial(_rehearse, trial, device))
     if seconds and device.type == "cuda":  # the rehearsal's memory
         gc.collect()
         torch.cuda.empty_cache()
@@ -192,85 +187,6 @@ def _rehearse(trial: Trial, device: torch.device) -> None:
             run.model.hidden(tokens.to(device))
     if device.type == "cuda":
         torch.cuda.synchronize(device)
-
-
-@dataclass(frozen=True)
-class Run:
-    """One trial's moving parts on one rank."""
-
-    trial: Trial
-    task: Task
-    model: Any  # BackboneForCausalLM
-    run_step: Step
-    optimizer: Optimizer
-    autocast: Callable[[], AbstractContextManager[Any]]
-    device: torch.device
-    rank: int
-    world: int
-    beat: Callable[[], None]
-
-    def step(self, step: int, at: int) -> torch.Tensor:
-        """Optimizer step `step` (1-based), at place `at` of the schedule; returns this rank's part of the global
-        batch's mean loss (see `Step`)."""
-        self._seed((self.trial.train.seed * 1_000_003 + step) * 4096 + self.rank)
-        loss = self.run_step(at, self.task.batch(step - 1, self.rank, self.world))
-        self.beat()
-        return loss
-
-    def _seed(self, seed: int) -> None:
-        """Dropout, the step's only randomness, as a function of (seed, step, rank). torch.manual_seed would do the
-        same after asking every backend there is."""
-        torch.default_generator.manual_seed(seed)
-        if self.device.type == "cuda":
-            torch.cuda.default_generators[self.device.index or 0].manual_seed(seed)
-
-    def scores(self) -> dict[str, float]:
-        """Validation, in batches of a training micro-batch's size, so that it needs no more memory than training."""
-        size = max(1, self.trial.train.batch_size // self.trial.train.grad_accum)
-        where = {"device": self.device, "rank": self.rank, "world": self.world}
-        return evaluate(self.model, self.task, batch_size=size, autocast=self.autocast, beat=self.beat, **where)
-
-    def sum_over_ranks(self, value: torch.Tensor) -> float:
-        """A 0-dim tensor's sum over the ranks, as a number: waits for the device."""
-        if self.world > 1:
-            dist.all_reduce(value)
-        return value.item()
-
-    def peak_mem_gib(self) -> float | None:
-        """Largest GPU memory allocated in this trial so far; None on CPU."""
-        return torch.cuda.max_memory_allocated(self.device) / 2**30 if self.device.type == "cuda" else None
-
-
-def _set_up(trial: Trial, device: torch.device, rank: int, world: int, beat: Callable[[], None] = lambda: None) -> Run:
-    bf16 = trial.train.precision == "bf16" or (trial.train.precision == "auto" and device.type == "cuda")
-    autocast = partial(torch.autocast, device.type, torch.bfloat16) if bf16 else nullcontext
-    task = build_task(trial.task, batch_size=trial.train.batch_size, seed=trial.train.seed)
-    torch.manual_seed(trial.train.seed)
-    refuse_precision(trial.model, trial.train.precision, device.type)
-    if device.type == "cuda":
-        autotune.install()
-    model = build_model(trial.model, task.vocab_size, task.readout).to(device).train()
-    kind, why = choose(trial.train.step, device, world)
-    if kind != "eager":
-        compile_between_kernels(model)
-    optimizer = make_optimizer(model, trial.optim, trial.train.max_steps, device, capturable=kind == "captured")
-    loss_of = Loss(model) if world == 1 else nn.parallel.DistributedDataParallel(Loss(model))
-    step = Step(loss_of, optimizer, autocast, device, trial.train, trial.optim.clip, world, kind, why)
-    return Run(trial, task, model, step, optimizer, autocast, device, rank, world, beat)
-
-
-class Loss(nn.Module):
-    """The training forward as a module of its own, because DistributedDataParallel hooks into `forward`."""
-
-    def __init__(self, model: Any):
-        super().__init__()
-        self.model = model
-
-    def forward(
-        self, inputs: torch.Tensor, targets: torch.Tensor, positions: torch.Tensor | None = None
-    ) -> torch.Tensor:
-        """The sum of the cross-entropy over the targets, fp32 scalar; arguments as `loss_sum`'s."""
-        return self.model.loss_sum(inputs, targets, positions)
 
 
 def _results(

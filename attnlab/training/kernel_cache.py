@@ -125,7 +125,7 @@ def key_of(trial: Trial, task: Any, kind: str, device: str) -> dict[str, Any]:
 
     Args:
         task: of the trial (an `attnlab.tasks.Task`); its first batch and vocabulary are asked for.
-        kind: how its step is run, see `attnlab.step.choose`.
+        kind: how its step is run, see `attnlab.training.step.choose`.
         device: `cuda` or `cpu`.
     """
     batch, parts = task.batch(0), trial.train.grad_accum
@@ -137,7 +137,7 @@ def key_of(trial: Trial, task: Any, kind: str, device: str) -> dict[str, Any]:
         "vocab_size": task.vocab_size,
         "micro_batch": [len(batch.inputs) // parts, batch.inputs.shape[1]],
         "eval_seq_lens": [at.seq_len for at in task.lengths().values()],
-        "targets": -(-targets // 64) * 64,  # as `attnlab.step` rounds the head's rows
+        "targets": -(-targets // 64) * 64,  # as `attnlab.training.step` rounds the head's rows
         "precision": precision if precision != "auto" else "bf16" if device == "cuda" else "fp32",
         "optimizer": trial.optim.name,
         "step": kind,
