@@ -7,7 +7,7 @@ The primitives (`linear_rnn`, `scan`, `attention`) know nothing of FLA and run o
 """
 
 # Importing these registers their substitutes.
-from attnlab.kernels.cpu import modules, norms, softmax_ops, variant_ops
+from attnlab.kernels.cpu import modules, norms, softmax_ops, variant_ops  # noqa: F401
 from attnlab.kernels.cpu.recurrent import delta_ops, linear_ops, log_linear, mesa, momentum  # noqa: F401
 from attnlab.kernels.dispatch import SUBSTITUTES, bypass, calls, install
 

@@ -59,7 +59,7 @@ class Outcome:
 
     def __str__(self) -> str:
         said = f"failed: {self.error}" if self.error else f"{self.seconds:.1f} s" if self.seconds else "were there"
-        return f"{', '.join(self.wanted.arms):<24}  {warm.words(self.wanted.key):<48}  {self.type or 'GPU':<8}  {said}"
+        return f"{', '.join(self.wanted.arms):<24}  {kernel_cache.words(self.wanted.key):<48}  {self.type or 'GPU':<8}  {said}"
 
 
 @dataclass

@@ -69,7 +69,7 @@ def folder_name(gpu: str) -> str:
     how kernels are chosen (`tuning.CHOICES`)."""
     packages = {"torch": "torch", "triton": "triton", "fla": "flash-linear-attention"}
     parts = [gpu, *(f"{short}{_version(name)}" for short, name in packages.items())]
-    parts.append(f"choices{tuning.CHOICES}")
+    parts.append(f"choices{autotune.CHOICES}")
     return re.sub(r"[^A-Za-z0-9.+-]+", "_", "-".join(parts))
 
 

@@ -16,7 +16,7 @@ interpreter.prepare()
 import torch  # noqa: E402
 
 from attnlab.kernels.cpu import modules  # noqa: E402
-from attnlab.kernels.cuda import rotary
+from attnlab.kernels.cuda import rotary  # noqa: E402
 
 torch.manual_seed(0)
 rotary.BLOCK = 64  # several programs, the last ones not full
