@@ -29,11 +29,12 @@ from typing import Any, Literal
 import numpy as np
 from scipy import stats as scipy_stats
 
-from analysis import compare, stats
+from analysis import compare
 from analysis.load import number
 from analysis.select import Selection
-from analysis.stats import Pair
 from analysis.words import value_text
+from attnlab.ranking import tests
+from attnlab.ranking.tests import Pair
 from attnlab.util.text import did_you_mean
 
 RELATIONS = ("<", ">", "beats", "~")
@@ -138,7 +139,7 @@ def _judge(claim: Claim, relation: str, left: Mapping[Any, float], right: Any, u
     for arm, side in ((claim.left, left), (claim.right, right)):
         if isinstance(side, Mapping) and not side:
             how = "no completed confirm run (confirm: {seeds: [0, 1, 2]})" if unit == "seeds" else "no scored items"
-            empty = Pair(claim.left, str(claim.right), stats.Interval(math.nan, None, None, 0), None, "none", unit)
+            empty = Pair(claim.left, str(claim.right), tests.Interval(math.nan, None, None, 0), None, "none", unit)
             return Judgement(claim, "undecided", empty, f"undecided: {claim}. {arm} has {how} to judge {metric} by.")
     part, shift = (claim.margin / 100, 0.0) if claim.percent else (0.0, claim.margin)
     if relation == "~":
@@ -150,9 +151,9 @@ def _judge(claim: Claim, relation: str, left: Mapping[Any, float], right: Any, u
     pair = _against(claim, left, right, unit, 1 + sign * part, sign * shift)
     low, high = pair.difference.low, pair.difference.high
     verdict: Verdict = "undecided"
-    if low is not None and high is not None and (low > 0 or high < 0) and pair.p is not None and pair.p <= stats.ALPHA:
+    if low is not None and high is not None and (low > 0 or high < 0) and pair.p is not None and pair.p <= tests.ALPHA:
         verdict = "supported" if (low > 0) == (sign > 0) else "refuted"
-    return Judgement(claim, verdict, pair, _text(claim, verdict, pair, stats.needed(pair)))
+    return Judgement(claim, verdict, pair, _text(claim, verdict, pair, tests.needed(pair)))
 
 
 def _against(claim: Claim, left: Mapping[Any, float], right: Any, unit: str, factor: float, shift: float) -> Pair:
@@ -160,11 +161,11 @@ def _against(claim: Claim, left: Mapping[Any, float], right: Any, unit: str, fac
     a, b = claim.left, str(claim.right)
     if isinstance(right, float):
         x = np.array(list(left.values()))
-        return replace(stats.paired(a, b, x, np.full(len(x), factor * right + shift), unit), test="one-sample t")
+        return replace(tests.paired(a, b, x, np.full(len(x), factor * right + shift), unit), test="one-sample t")
     if unit == "seeds":
-        return stats.over_seeds(a, b, left, {seed: factor * value + shift for seed, value in right.items()})
+        return tests.over_seeds(a, b, left, {seed: factor * value + shift for seed, value in right.items()})
     both = [i for i in left if i in right]
-    return stats.over_items(a, b, [left[i] for i in both], [factor * right[i] + shift for i in both])
+    return tests.over_items(a, b, [left[i] for i in both], [factor * right[i] + shift for i in both])
 
 
 def _equal(claim: Claim, pair: Pair, margin: float) -> Judgement:
@@ -177,7 +178,7 @@ def _equal(claim: Claim, pair: Pair, margin: float) -> Judgement:
     outside = low > margin or high < -margin
     verdict: Verdict = "supported" if within else "refuted" if outside else "undecided"
     edge = margin if middle >= 0 else -margin
-    return Judgement(claim, verdict, pair, _text(claim, verdict, pair, stats.needed(pair, shift=edge)))
+    return Judgement(claim, verdict, pair, _text(claim, verdict, pair, tests.needed(pair, shift=edge)))
 
 
 def _text(claim: Claim, verdict: Verdict, pair: Pair, needed: int | None) -> str:

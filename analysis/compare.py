@@ -15,10 +15,10 @@ from typing import Any
 
 import numpy as np
 
-from analysis import stats
 from analysis.load import number
 from analysis.select import ArmSummary, Selection
-from analysis.stats import Interval, Pair
+from attnlab.ranking import tests
+from attnlab.ranking.tests import Interval, Pair
 from attnlab.util.files import read_json
 
 
@@ -93,7 +93,7 @@ def confirm_values(sel: Selection, arm: ArmSummary, metric: str) -> dict[int, fl
 
 def over_seeds(sel: Selection) -> list[Pair]:
     """Every pair of arms, best first, on the sweep's metric over the confirm runs, Holm-corrected."""
-    return stats.all_pairs({arm.arm: confirm_values(sel, arm, sel.metric) for arm in sel.arms})
+    return tests.all_pairs({arm.arm: confirm_values(sel, arm, sel.metric) for arm in sel.arms})
 
 
 def benchmarks(sel: Selection) -> Benchmarks:
@@ -130,11 +130,11 @@ def _table(name: str, facts: Mapping[str, Any], scores: dict[str, Score]) -> Ben
     for a, b in combinations(scores, 2):
         left, right = scores[a].values, scores[b].values
         if both := [i for i in left if i in right]:
-            pairs.append(stats.over_items(a, b, [left[i] for i in both], [right[i] for i in both]))
+            pairs.append(tests.over_items(a, b, [left[i] for i in both], [right[i] for i in both]))
     higher = bool(facts.get("higher_is_better", True))
     limited = bool(facts.get("limited"))
     return Benchmark(name, str(facts["metric"]), "max" if higher else "min", number(facts.get("chance")), limited,
-                     scores, stats.holm(pairs), str(facts.get("source") or "-"))  # fmt: skip
+                     scores, tests.holm(pairs), str(facts.get("source") or "-"))  # fmt: skip
 
 
 def _score(arm: str, entry: Mapping[str, Any]) -> Score:
@@ -165,7 +165,7 @@ def _score(arm: str, entry: Mapping[str, Any]) -> Score:
     if not ids or len(ids) != len(values):
         raise ValueError(f"{len(ids)} ids for {len(values)} values")
     zero_one = how == "proportion" and bool(np.isin(values, (0, 1)).all())
-    found = stats.proportion(int(values.sum()), len(values)) if zero_one else stats.mean_over_items(values)
+    found = tests.proportion(int(values.sum()), len(values)) if zero_one else tests.mean_over_items(values)
     if (
         number(entry.get("value")) is not None
         and abs(back(found.value) - entry["value"]) > 1e-3 * abs(entry["value"]) + 1e-6

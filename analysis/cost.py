@@ -14,7 +14,7 @@ from scipy import stats as scipy_stats
 
 from analysis.load import TrialRecord, number
 from analysis.select import ArmSummary, Selection
-from analysis.stats import LEVEL, Interval, mean_over_seeds
+from attnlab.ranking.tests import LEVEL, Interval, mean_over_seeds
 
 
 @dataclass(frozen=True)

@@ -6,11 +6,12 @@ import shlex
 from dataclasses import dataclass
 from typing import Any
 
-from analysis import compare, stats
+from analysis import compare
 from analysis.load import TrialRecord
 from analysis.select import ArmSummary, Selection
 from analysis.tables import Column, Table
 from analysis.words import count_text, large_text, seconds_text, settings_text, value_text
+from attnlab.ranking import tests
 
 TRIAL_COLUMNS = [
     Column("trial", "trial", "text"),
@@ -85,7 +86,7 @@ def _detail(sel: Selection, arm: ArmSummary) -> Detail:
         facts["its time"] = f"{count_text(results.get('steps'))} steps in {seconds_text(results.get('seconds'))} s"
     if values := compare.confirm_values(sel, arm, sel.metric):
         facts["by seed"] = ", ".join(f"{seed}: {value_text(value)}" for seed, value in sorted(values.items()))
-        facts["mean over seeds"] = Column("", "", "interval").show(stats.mean_over_seeds(list(values.values())))
+        facts["mean over seeds"] = Column("", "", "interval").show(tests.mean_over_seeds(list(values.values())))
     table = Table(f"trials-{arm.arm}", TRIAL_COLUMNS, [_row(sel, arm, t) for t in arm.trials])
     return Detail(arm, facts, table, _commands(sel, arm))
 

@@ -1,5 +1,5 @@
 """What was checked so that the comparison's answer is true, in plain words: from leaderboard.json's `guards`, which the
-sweep wrote before it began (`attnlab.guards`), and from the runs of its noise floor (`attnlab.noise`)."""
+sweep wrote before it began (`attnlab.plan.guards`), and from the runs of its noise floor (`attnlab.ranking.noise_floor`)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 from analysis.select import Selection
 from analysis.tables import Column, Table
 from analysis.words import listed, value_text
-from attnlab.noise import noise_floor, said, seeds_for
+from attnlab.ranking.noise_floor import noise_floor, said, seeds_for
 from attnlab.util.files import read_json
 
 

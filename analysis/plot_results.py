@@ -14,9 +14,9 @@ from analysis import compare
 from analysis.efficiency import runs_of
 from analysis.plots import log_ticks, style_of
 from analysis.select import Selection
-from analysis.stats import mean_over_seeds
 from analysis.svg import GREY, STYLE, Plot, new, render
 from analysis.words import large_text
+from attnlab.ranking.tests import mean_over_seeds
 
 PARTS = {"train": "training step", "prefill": "prefill", "decode": "decoding"}
 

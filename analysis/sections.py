@@ -7,12 +7,13 @@ from dataclasses import dataclass, field
 from statistics import median
 from typing import Any
 
-from analysis import compare, cost, crossing, details, efficiency, guards, stats, suspects
+from analysis import compare, cost, crossing, details, efficiency, guards, suspects
 from analysis.plot_results import PARTS
 from analysis.select import Selection
-from analysis.stats import Pair
 from analysis.tables import Column, Table
 from analysis.words import value_text
+from attnlab.ranking import tests
+from attnlab.ranking.tests import Pair
 
 PAIR_COLUMNS = [
     Column("a", "arm", "text"),
@@ -238,7 +239,7 @@ def speed(sel: Selection, tree: Mapping[str, Any]) -> list[Table]:
     for part, label in PARTS.items():
         runs = {arm.arm: efficiency.runs_of(dict(tree), arm.arm, part) for arm in arms}
         for found, n in crossing.every(runs):
-            at = None if found.length is None else stats.Interval(found.length, found.low, found.high, n)
+            at = None if found.length is None else tests.Interval(found.length, found.low, found.high, n)
             crossings.append(
                 {"part": label, "a": found.a, "b": found.b, "at": at, "faster": found.faster, "share": found.share}
             )

@@ -1,6 +1,6 @@
 """What is compared: each arm's best trial, its confirm runs, all its trials counted by state, and the arms' order.
 
-The ranking is `attnlab.standings`' own, so the report never disagrees with leaderboard.json.
+The ranking is `attnlab.ranking.leaderboard`' own, so the report never disagrees with leaderboard.json.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from typing import Any
 from analysis.load import ALL_STATES, SweepData, TrialRecord, number
 from attnlab.config.space import Dimension
 from attnlab.config.sweep import Sweep
-from attnlab.extension import extension, planned
-from attnlab.noise import planned_for
-from attnlab.standings import standings
+from attnlab.plan.extension import extension, planned
+from attnlab.ranking.leaderboard import standings
+from attnlab.ranking.noise_floor import planned_for
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class ArmSummary:
     step: int | None
     ties: int  # further candidates with exactly that value; the earliest trial is taken
     confirm: Mapping[str, Any] | None  # {n, mean, std, values, settings}
-    certificate: Mapping[str, Any]  # how it was tuned, see attnlab.certificate
+    certificate: Mapping[str, Any]  # how it was tuned, see attnlab.ranking.search_coverage
     space: Mapping[str, Dimension]  # searched last: its own, or as an extension widened it
     n_params: int | None
     n_params_non_embedding: int | None

@@ -6,11 +6,12 @@ from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from analysis import compare, plot_results, plots, stats, words
+from analysis import compare, plot_results, plots, words
 from analysis.compare import confirm_values
 from analysis.load import LoadError, load
 from analysis.select import Selection, select
 from analysis.tables import Column, Table
+from attnlab.ranking import tests
 from attnlab.util.files import write_text
 
 
@@ -76,7 +77,7 @@ def compared(found: list[Selection]) -> Table:
         for arm in sel.arms:
             interval = None
             if values := list(confirm_values(sel, arm, sel.metric).values()):
-                interval = stats.mean_over_seeds(values)
+                interval = tests.mean_over_seeds(values)
             rows.append({"sweep": sel.sweep.name, "arm": arm.arm, "rank": arm.rank, "metric": sel.metric,
                          "best": arm.value, "confirm": interval, "n_params": arm.n_params, "tokens": arm.tokens,
                          "device_seconds": arm.device_seconds, "_index": arm.index})  # fmt: skip

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from analysis import words
-from analysis.stats import Interval
+from attnlab.ranking.tests import Interval
 
 FORMATS = {
     "text": lambda v: words.NONE if v is None else str(v),

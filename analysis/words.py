@@ -9,8 +9,8 @@ from typing import Any
 from analysis.compare import over_seeds
 from analysis.load import number
 from analysis.select import ArmSummary, Selection
-from analysis.stats import Pair
-from attnlab import certificate
+from attnlab.ranking import search_coverage
+from attnlab.ranking.tests import Pair
 
 NONE = "-"
 
@@ -210,4 +210,4 @@ def caveats(sel: Selection) -> list[str]:
 
 def edges(sel: Selection) -> list[str]:
     """Best settings that lie at the end of the range searched last: the optimum may lie beyond it."""
-    return [line for arm in sel.arms for line in certificate.edges(arm.arm, arm.certificate)]
+    return [line for arm in sel.arms for line in search_coverage.edges(arm.arm, arm.certificate)]

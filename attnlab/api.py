@@ -13,18 +13,19 @@ from typing import Any
 
 from rich.console import Console
 
-from attnlab import guards
-from attnlab.check import check_device, checked, prepared
 from attnlab.config.sweep import Sweep
 from attnlab.config.sweep_file import normal, parse
 from attnlab.config.sweep_file import plain as without_search
 from attnlab.config.trial import Trial
+from attnlab.plan import guards
 from attnlab.plan.load import load_sweep
+from attnlab.plan.prepare import check_device, prepared
+from attnlab.plan.validate import checked
+from attnlab.ranking.leaderboard import Leaderboard
 from attnlab.records.mirror import mirror
 from attnlab.records.paths import SweepDir, TrialDir
 from attnlab.records.results import Job, Results
 from attnlab.records.storage import local
-from attnlab.standings import Leaderboard
 from attnlab.util.errors import SweepError
 from attnlab.util.files import read_json, write_json
 from attnlab.util.text import did_you_mean

@@ -133,7 +133,7 @@ def check_all(sweeps: Sequence[Sweep], args: Namespace) -> None:
     Raises:
         SweepError: what is wrong, one line each, with the sweep's name.
     """
-    from attnlab.check import prepared
+    from attnlab.plan.prepare import prepared
     from attnlab.sweep.errors import EngineError
     from attnlab.sweep.folder import opened
 

@@ -18,10 +18,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from attnlab.check import checked
 from attnlab.config.merge import merge
 from attnlab.config.sweep import Sweep
 from attnlab.config.trial import Trial
+from attnlab.plan.validate import checked
 from attnlab.records.paths import TrialDir
 from attnlab.records.results import Job
 

@@ -28,8 +28,8 @@ from unittest.mock import patch
 
 import psutil
 
-from attnlab.check import checked
 from attnlab.config.sweep import Sweep
+from attnlab.plan.validate import checked
 from attnlab.records.metrics import best_row
 from attnlab.records.mirror import Mirror
 from attnlab.records.paths import SweepDir, TrialDir

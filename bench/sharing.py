@@ -7,7 +7,7 @@ swiglu, 32 x 256 random tokens). Each process runs attnlab's step (captured on C
 time, batches and their way to the device included. Printed are the tokens per second of all together and of one
 (slowest - fastest), and how many times one alone the whole does. The processes are started once per way and wait while
 fewer of them run: the time to start and to compile is in no number. Memory: what a process reserved for the step,
-beside `attnlab.sweep.sharing`'s estimate for the trial.
+beside `attnlab.plan.gpu_packing`'s estimate for the trial.
 
 MPS is a daemon of this user with a folder of its own, started here and ended at the end; the card's settings stay.
 About 3 minutes and at most `--limit-s` on a GPU; `--device cpu` runs the same, tiny.
@@ -37,7 +37,7 @@ from attnlab.kernels.cuda import autotune
 from attnlab.models import build_model
 from attnlab.models.fused import compile_between_kernels
 from attnlab.optim import make_optimizer
-from attnlab.sweep import sharing
+from attnlab.plan import gpu_packing
 from attnlab.tasks import Batch, build_task
 from attnlab.training.run import Loss
 from attnlab.training.step import Step, choose
@@ -219,11 +219,11 @@ def ready(trial: Trial, device: torch.device) -> tuple[tuple[Callable[[], Any], 
     for _ in range(WARM if cuda else 1):
         run()
     wait(device)
-    estimate = sharing.need(trial, vocabulary, 8 / 256 if trial.task.name == "mqar" else 1.0)
+    estimate = gpu_packing.need(trial, vocabulary, 8 / 256 if trial.task.name == "mqar" else 1.0)
     said = f"step {step.kind} {step.why}".strip()
     if cuda:
         reserved = (torch.cuda.max_memory_reserved(device) - before) / 2**30
-        n = sharing.sharers(estimate, torch.cuda.get_device_properties(device).total_memory / 2**30)
+        n = gpu_packing.sharers(estimate, torch.cuda.get_device_properties(device).total_memory / 2**30)
         said += f"; {reserved:.2f} GiB reserved (estimate {estimate.gib:.2f}); the rule lets {n} share"
     return (run, trial.tokens_per_step), said
 

@@ -27,8 +27,8 @@ from typing import Any
 import psutil
 import torch
 
-from attnlab.check import checked
 from attnlab.config.merge import merge
+from attnlab.plan.validate import checked
 from attnlab.records.paths import SweepDir
 from attnlab.records.results import Job
 from attnlab.sweep import cluster, engine

@@ -4,9 +4,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from attnlab.check import checked
 from attnlab.config.merge import merge
 from attnlab.config.trial import Trial
+from attnlab.plan.validate import checked
 from attnlab.records.metrics import best_row, trunk
 from attnlab.records.paths import TrialDir
 from attnlab.records.results import Job

@@ -112,7 +112,7 @@ def test_a_mistake_of_all_arms_is_told_once(tmp_path):
 
 
 def test_a_corpus_shorter_than_one_block_is_one_line(tmp_path):
-    from attnlab.check import prepared
+    from attnlab.plan.prepare import prepared
 
     (tmp_path / "short.txt").write_text("It is a truth.\nUniversally\n")
     sweep = load_sweep(write(tmp_path, GOOD.replace("dataset: austen", f"dataset: {tmp_path}/short.txt")))

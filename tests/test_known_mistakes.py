@@ -11,14 +11,15 @@ from hypothesis import strategies as st
 from analysis.benchmarks import Context
 from analysis.benchmarks._choice import Choice, Question
 from analysis.benchmarks.base import BenchmarkError, Exam, Metric
-from attnlab.check import checked, prepared
 from attnlab.config.space import corners
 from attnlab.config.trial import OptimConfig
-from attnlab.guards import examine
 from attnlab.models import build_model
 from attnlab.models.build import build_mixer
 from attnlab.optim import lr_factor, warmup_steps
+from attnlab.plan.guards import examine
 from attnlab.plan.load import load_sweep
+from attnlab.plan.prepare import prepared
+from attnlab.plan.validate import checked
 from attnlab.util.errors import SweepError
 from tests.guards.conftest import TRIAL
 
@@ -66,7 +67,9 @@ def test_a_gate_that_is_ignored_is_refused_by_name(monkeypatch):
         return build_mixer(type(mixer)(name=mixer.name, **args), model, layer)
 
     monkeypatch.setattr("attnlab.models.block.build_mixer", deaf)
-    monkeypatch.setattr("attnlab.guards.built._code", lambda: "deaf")  # what was built under other code is not asked
+    monkeypatch.setattr(
+        "attnlab.plan.guards.fingerprint._code", lambda: "deaf"
+    )  # what was built under other code is not asked
     trial = {"model": {**TRIAL["model"], "d_ff": 96}}
     lines = refused(sweep_of({"gla": {"model": GATED}, "gla_no_gating": {"model": UNGATED}}, **trial))
     assert lines == [

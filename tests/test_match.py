@@ -2,9 +2,9 @@
 
 import pytest
 
-from attnlab.check import checked
 from attnlab.config.sweep_file import dump, normal, parse
-from attnlab.match import measure
+from attnlab.plan.match import measure
+from attnlab.plan.validate import checked
 from attnlab.util.errors import SweepError
 
 TASK = {"name": "mqar", "seq_len": 32, "vocab_size": 32, "n_pairs": 4}

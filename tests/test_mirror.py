@@ -15,7 +15,7 @@ from attnlab.util.files import write_json
 
 @pytest.fixture
 def job(tiny):
-    from attnlab.check import checked
+    from attnlab.plan.validate import checked
 
     return Job.make("gla", 0, checked({"name": "study", "trial": tiny, "arms": {"gla": {}}}).trial_of("gla"))
 

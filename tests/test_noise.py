@@ -7,12 +7,12 @@ from hypothesis import strategies as st
 from scipy import stats
 from statsmodels.stats.power import TTestIndPower
 
-from attnlab import noise
-from attnlab.check import checked
 from attnlab.config.sweep import NOISE_SEED
-from attnlab.extension import planned
+from attnlab.plan.extension import planned
+from attnlab.plan.validate import checked
+from attnlab.ranking import noise_floor
+from attnlab.ranking.leaderboard import notes, standings
 from attnlab.records.paths import SweepDir
-from attnlab.standings import notes, standings
 from tests.sweep.test_search import end, start, sweep_of
 
 
@@ -59,8 +59,8 @@ def test_it_goes_on_where_it_was_and_with_more_seeds(folder):
     assert [j["trial"]["train"]["seed"] - NOISE_SEED for j in jobs if j["phase"] == "noise"] == [2, 3, 4]
     assert planned(more, results) == len(results)
     other = sweep_of(noise={"arm": "b", "seeds": 3})
-    assert not any(noise.planned_for(other, r) for r in results if r["phase"] == "noise")
-    assert all(noise.planned_for(other, r) for r in results if r["phase"] == "search")
+    assert not any(noise_floor.planned_for(other, r) for r in results if r["phase"] == "noise")
+    assert all(noise_floor.planned_for(other, r) for r in results if r["phase"] == "search")
 
 
 def test_a_plain_ablation_has_one_too(folder):
@@ -97,7 +97,7 @@ def test_what_it_says(folder):
 @pytest.mark.parametrize("k", [3, 4, 10, 100])
 @pytest.mark.parametrize("n", [1, 2, 3, 30])
 def test_it_is_known_for_every_number_of_seeds(n, k):
-    assert noise.power(noise.detectable(n, k - 1), n, k - 1) == pytest.approx(0.8, abs=1e-4)
+    assert noise_floor.power(noise_floor.detectable(n, k - 1), n, k - 1) == pytest.approx(0.8, abs=1e-4)
 
 
 def test_without_scatter_nothing_is_claimed(folder):
@@ -110,7 +110,7 @@ def test_without_scatter_nothing_is_claimed(folder):
 @settings(max_examples=20)
 @given(st.integers(2, 40))
 def test_the_smallest_difference_is_that_of_the_test(n):
-    assert noise.detectable(n, 4) == pytest.approx(
+    assert noise_floor.detectable(n, 4) == pytest.approx(
         TTestIndPower().solve_power(nobs1=n, alpha=0.05, power=0.8), rel=1e-5
     )
 
@@ -118,18 +118,18 @@ def test_the_smallest_difference_is_that_of_the_test(n):
 @settings(max_examples=20)
 @given(st.floats(0.15, 6.0))
 def test_the_needed_seeds_are_the_fewest_that_do(d):
-    n = noise.seeds_for(d)
-    assert noise.power(d, n) >= 0.8 and (n == 2 or noise.power(d, n - 1) < 0.8)
+    n = noise_floor.seeds_for(d)
+    assert noise_floor.power(d, n) >= 0.8 and (n == 2 or noise_floor.power(d, n - 1) < 0.8)
 
 
 def test_the_promise_holds_in_simulation():
     rng = np.random.default_rng(0)
     for n in (3, 8):
         a = rng.normal(size=(4000, n))
-        b = rng.normal(size=(4000, n)) + noise.detectable(n, 4)
+        b = rng.normal(size=(4000, n)) + noise_floor.detectable(n, 4)
         assert np.mean(stats.ttest_ind(a, b, axis=1).pvalue < 0.05) == pytest.approx(0.8, abs=0.03)
     k = 5  # single runs of two arms, the scatter known from five others
     s = rng.normal(size=(20000, k)).std(axis=1, ddof=1)
-    gap = rng.normal(size=20000) - rng.normal(size=20000) + noise.detectable(1, k - 1)
+    gap = rng.normal(size=20000) - rng.normal(size=20000) + noise_floor.detectable(1, k - 1)
     found = np.abs(gap) / (s * np.sqrt(2)) > stats.t.ppf(0.975, k - 1)
     assert found.mean() == pytest.approx(0.8, abs=0.02)

@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from attnlab import scale
-from attnlab.check import checked
 from attnlab.config.sweep_file import normal
+from attnlab.plan import scale
+from attnlab.plan.validate import checked
 from attnlab.util.errors import SweepError
 
 

@@ -11,12 +11,12 @@ import torch
 import yaml
 
 import launch
-from attnlab.check import checked
 from attnlab.config.sweep_file import dump
-from attnlab.match import measure
 from attnlab.models import build_model
 from attnlab.plan.load import load_sweep
-from attnlab.scale import tiny as tiny_of
+from attnlab.plan.match import measure
+from attnlab.plan.scale import tiny as tiny_of
+from attnlab.plan.validate import checked
 from tests.contract import check_folder
 
 ROOT = Path(__file__).parents[1]

@@ -7,10 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from attnlab import run_experiment
-from attnlab.check import checked
 from attnlab.config.merge import merge
 from attnlab.config.trial import Trial
 from attnlab.models import build_model, fused
+from attnlab.plan.validate import checked
 from attnlab.records.paths import TrialDir
 from attnlab.records.results import Job
 from attnlab.tasks import IGNORE

@@ -4,7 +4,7 @@ Precedence, lowest first: the defaults below, the file's `trial:`, the arm, the 
 edit the file before anything is resolved), and last the settings a search samples for one trial.
 
 Structure and types are checked here; what a mixer or a task accepts is known to their own tables and checked by
-`attnlab.check`, which `load_sweep` calls so that one run of it reports every mistake in the file.
+`attnlab.plan.validate`, which `load_sweep` calls so that one run of it reports every mistake in the file.
 Neither torch nor ray is imported.
 """
 

@@ -6,14 +6,13 @@ import torch
 import yaml
 from rich.console import Console
 
-from attnlab import guards
-from attnlab.check import prepared
 from attnlab.config.sweep import Sweep
 from attnlab.config.trial import Trial
 from attnlab.models import build_model, count_params
 from attnlab.models.flops import flops_per_token
 from attnlab.models.state import state_bytes
-from attnlab.sweep import sharing
+from attnlab.plan import guards
+from attnlab.plan.prepare import prepared
 
 
 def costs(trial: Trial, vocab_size: int) -> str:

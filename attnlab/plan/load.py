@@ -29,8 +29,8 @@ def load_sweep(
     Raises:
         SweepError: everything wrong with the file and the overrides, one line per mistake.
     """
-    from attnlab import check  # the tables of mixers and tasks stand above this module: imported when called
     from attnlab.config import sweep_file
+    from attnlab.plan import validate  # the tables of mixers and tasks stand above this module: imported when called
 
     raw = sweep_file.read(path)
     problems: list[str] = []
@@ -39,7 +39,7 @@ def load_sweep(
     except SweepError as error:
         problems += error.problems
     try:
-        sweep = check.checked(sweep_file.plain(raw) if plain else raw, scale=scale, solve=solve and not problems)
+        sweep = validate.checked(sweep_file.plain(raw) if plain else raw, scale=scale, solve=solve and not problems)
     except SweepError as error:
         problems += error.problems
     if problems:

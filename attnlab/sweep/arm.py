@@ -13,13 +13,13 @@ from typing import Any
 import optuna
 from optuna.trial import TrialState
 
-from attnlab.certificate import number_of
 from attnlab.config.space import Dimension, grid
 from attnlab.config.sweep import SearchConfig, Sweep
+from attnlab.ranking.leaderboard import best_settings
+from attnlab.ranking.search_coverage import number_of
 from attnlab.records.metrics import best_row, judged
 from attnlab.records.paths import SweepDir
 from attnlab.records.results import Job, Results
-from attnlab.standings import best_settings
 from attnlab.sweep.mend import mend
 from attnlab.sweep.tpe import WindowedTPE
 from attnlab.util.files import write_json

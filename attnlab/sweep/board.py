@@ -14,8 +14,8 @@ from rich.table import Table
 from rich.text import Text
 
 from attnlab.config.sweep import Sweep
+from attnlab.ranking.leaderboard import notes, standings
 from attnlab.records.results import Job
-from attnlab.standings import notes, standings
 from attnlab.util.text import last_line
 
 PLAIN_EVERY_S = 20.0

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from attnlab.config.sweep import Sweep
+from attnlab.plan import gpu_packing
 from attnlab.records.mirror import Mirror
-from attnlab.sweep import sharing
 from attnlab.sweep.coming import Coming, coming
 from attnlab.sweep.errors import EngineError
 from attnlab.util.errors import SweepError
@@ -86,7 +86,7 @@ def early(address: str | None) -> AbstractContextManager[Local | None]:
 
 @contextmanager
 def cluster(
-    address: str | None, sweep: Sweep, need: sharing.Need, local: Local | None = None
+    address: str | None, sweep: Sweep, need: gpu_packing.Need, local: Local | None = None
 ) -> Iterator[tuple[Any, int]]:
     """Ray, up: the process's, one of our own, or a cluster's. Yields a slot's shape and how many to start.
 
@@ -150,7 +150,7 @@ def _connect(address: str | None) -> None:
         raise EngineError(f"--address {address}: {str(error).splitlines()[0]}{hint}") from None
 
 
-def room(sweep: Sweep, need: sharing.Need, have: Mapping[str, float], to_come: Coming) -> tuple[Any, int]:
+def room(sweep: Sweep, need: gpu_packing.Need, have: Mapping[str, float], to_come: Coming) -> tuple[Any, int]:
     """A slot's shape and how many there are to be. `have`: the cluster's resources when all of it is up.
 
     Raises:
@@ -159,7 +159,7 @@ def room(sweep: Sweep, need: sharing.Need, have: Mapping[str, float], to_come: C
     from attnlab.sweep.slots import Shape
 
     r = sweep.resources
-    gpus = sharing.gpus_per_worker(r, need, have, sweep.total_trials)
+    gpus = gpu_packing.gpus_per_worker(r, need, have, sweep.total_trials)
     shape = Shape(r.workers, r.cpus_per_worker, gpus)
     fit = shape.fits(have.get("CPU", 0), have.get("GPU", 0))
     if to_come.autoscaled and not to_come.types:  # what may come is not known, so what is asked for may

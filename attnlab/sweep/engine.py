@@ -8,16 +8,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from attnlab import __version__, guards
-from attnlab.check import check_device, prepared
+from attnlab import __version__
 from attnlab.config.sweep import Sweep
 from attnlab.config.sweep_file import dump
-from attnlab.extension import planned
-from attnlab.noise import planned_for
+from attnlab.plan import gpu_packing, guards
+from attnlab.plan.extension import planned
+from attnlab.plan.prepare import check_device, prepared
+from attnlab.ranking.leaderboard import Leaderboard, notes, standings
+from attnlab.ranking.noise_floor import planned_for
 from attnlab.records.mirror import Mirror
 from attnlab.records.storage import StoreError
-from attnlab.standings import Leaderboard, notes, standings
-from attnlab.sweep import sharing
 from attnlab.sweep.board import say
 from attnlab.sweep.cluster import cluster, early, probe
 from attnlab.sweep.errors import EngineError, SweepStopped
@@ -32,7 +32,7 @@ AHEAD = 1  # trials that are drawn, and wait, while all slots train: the next on
 class Facts:
     """Known before it runs: the needs of its largest trial, its tasks' baselines, what its guards found."""
 
-    need: sharing.Need
+    need: gpu_packing.Need
     baselines: dict[str, float]
     guards: dict[str, Any]
 
@@ -105,7 +105,7 @@ def run(
 def _examined(sweep: Sweep) -> Facts:
     tasks = prepared(sweep)
     baselines = next(iter(tasks.values())).baselines()
-    return Facts(sharing.largest(sweep, tasks), baselines, guards.examine(sweep, tasks))
+    return Facts(gpu_packing.largest(sweep, tasks), baselines, guards.examine(sweep, tasks))
 
 
 def _search(

@@ -13,7 +13,7 @@ import optuna
 from ray.tune.search import Searcher
 
 from attnlab.config.sweep import Sweep
-from attnlab.extension import Extension, extension
+from attnlab.plan.extension import Extension, extension
 from attnlab.records.metrics import best_row, steps_run, trunk
 from attnlab.records.mirror import Mirror
 from attnlab.records.paths import SweepDir

@@ -11,11 +11,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from attnlab.check import prepared
 from attnlab.config import space
 from attnlab.config.sweep import Sweep
 from attnlab.config.trial import Trial
-from attnlab.sweep import sharing
+from attnlab.plan import gpu_packing
+from attnlab.plan.prepare import prepared
 from attnlab.sweep.cluster import cluster
 from attnlab.sweep.errors import EngineError
 from attnlab.tasks import build_task
@@ -81,7 +81,7 @@ def alone(sweep: Sweep, results: Path, *, address: str | None, kernel_cache: str
     nowhere = "--warm: kernels are tuned on GPUs, and there is none"
     if not address and not torch.cuda.is_available():
         raise EngineError(f"{nowhere} with CUDA on this machine (--address names a cluster)")
-    with cluster(address, sweep, sharing.largest(sweep, prepared(sweep))) as (shape, _):
+    with cluster(address, sweep, gpu_packing.largest(sweep, prepared(sweep))) as (shape, _):
         if not shape.gpus:
             raise EngineError(f"{nowhere} for this sweep's trials (resources.gpus_per_worker, --address)")
         return before_slots(sweep, kernel_cache.directory(kernel_cache, results))
@@ -151,7 +151,9 @@ def wanted(sweep: Sweep) -> list[Wanted]:
             kind, _ = choose(trial.train.step, torch.device("cuda"), 1)
             key = kernel_cache.key_of(trial, task, kind, "cuda")
             rows, steps = key["micro_batch"]
-            gib = sharing.need(trial, task.vocab_size, key["targets"] / (rows * steps)).gib + sharing.CONTEXT_GIB
+            gib = (
+                gpu_packing.need(trial, task.vocab_size, key["targets"] / (rows * steps)).gib + gpu_packing.CONTEXT_GIB
+            )
             same = found.setdefault(kernel_cache.digest(key), Wanted((), trial, key, gib))
             if arm not in same.arms:
                 found[kernel_cache.digest(key)] = replace(same, arms=(*same.arms, arm))
@@ -177,8 +179,10 @@ def planned(cold: Sequence[Wanted], kind: str, have: Gpus) -> list[Plan]:
     gpus = max(1, int(have.gpus))
     per_gpu = max(1, min(PER_GPU, math.ceil(len(cold) / gpus), int(have.cpus // gpus)))
     threads = max(1, int(have.cpus // min(len(cold), per_gpu * gpus)))
-    memory = sharing.gpu_gib({TYPE + kind: 1.0})
-    return [Plan(each, kind, sharing.fraction(max(1, min(per_gpu, int(memory / each.gib)))), threads) for each in cold]
+    memory = gpu_packing.gpu_gib({TYPE + kind: 1.0})
+    return [
+        Plan(each, kind, gpu_packing.fraction(max(1, min(per_gpu, int(memory / each.gib)))), threads) for each in cold
+    ]
 
 
 def on_ray(plans: Sequence[Plan], root: Path) -> Iterator[tuple[Plan, Any]]:

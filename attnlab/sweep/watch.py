@@ -9,9 +9,9 @@ from typing import Any
 from ray import tune
 
 from attnlab.config.sweep import Sweep
+from attnlab.ranking.leaderboard import Leaderboard, standings
 from attnlab.records.mirror import Mirror
 from attnlab.records.results import Job, Results
-from attnlab.standings import Leaderboard, standings
 from attnlab.sweep.board import Board
 from attnlab.sweep.interrupt import Interrupts
 from attnlab.sweep.search import ArmSearch

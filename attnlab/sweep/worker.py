@@ -12,10 +12,11 @@ from typing import Any
 import ray
 from ray import train as ray_train
 
+from attnlab.plan import gpu_packing
 from attnlab.records.mirror import Taken
 from attnlab.records.results import Job, Results
 from attnlab.records.storage import StoreError
-from attnlab.sweep import nodes, sharing
+from attnlab.sweep import nodes
 from attnlab.sweep.clean import Clean
 from attnlab.sweep.health import Crash, Pulse
 from attnlab.util.errors import NoRoom
@@ -160,7 +161,7 @@ def cap_memory(gpus: float, device: Any) -> None:
 
     if 0 < gpus < 1:
         whole = torch.cuda.get_device_properties(device).total_memory / 2**30
-        torch.cuda.set_per_process_memory_fraction(sharing.memory_fraction(gpus, whole), device)
+        torch.cuda.set_per_process_memory_fraction(gpu_packing.memory_fraction(gpus, whole), device)
 
 
 def reason(error: BaseException, gpus: float) -> str:

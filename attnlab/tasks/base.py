@@ -109,7 +109,7 @@ class Task(ABC):
         return None
 
     def leakage(self) -> dict[str, Any]:
-        """How much of validation occurs in training, as measured, JSON-able (`attnlab.guards.leakage` judges it); empty
+        """How much of validation occurs in training, as measured, JSON-able (`attnlab.plan.guards.leakage` judges it); empty
         where a task does not know. Of text see `tasks.text`, of drawn rows `tasks._generated`."""
         return {}
 

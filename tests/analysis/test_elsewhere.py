@@ -6,8 +6,8 @@ import pytest
 
 from analysis.__main__ import main
 from attnlab import run_experiment
-from attnlab.check import checked
 from attnlab.config.sweep_file import dump
+from attnlab.plan.validate import checked
 from attnlab.records.mirror import mirror
 
 

@@ -1,8 +1,9 @@
 import pytest
 
-from attnlab.check import checked, prepared
 from attnlab.config.sweep_file import normal
-from attnlab.guards import examine
+from attnlab.plan.guards import examine
+from attnlab.plan.prepare import prepared
+from attnlab.plan.validate import checked
 
 TRIAL = {
     "model": {"d_model": 32, "n_layers": 2, "n_heads": 2, "d_ff": 64},

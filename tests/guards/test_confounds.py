@@ -4,10 +4,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from attnlab.check import checked, prepared
 from attnlab.config.trial import Trial
-from attnlab.guards import confounds
-from attnlab.guards.factors import FACTORS, factor_of
+from attnlab.plan.guards import confounds
+from attnlab.plan.guards.factors import FACTORS, factor_of
+from attnlab.plan.prepare import prepared
+from attnlab.plan.validate import checked
 from attnlab.sweep.folder import changes
 from attnlab.util.errors import SweepError
 from tests.guards.conftest import TRIAL

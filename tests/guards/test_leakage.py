@@ -6,9 +6,10 @@ import random
 import pytest
 
 from attnlab import run_experiment
-from attnlab.check import checked, prepared
 from attnlab.config.trial import TaskConfig
-from attnlab.guards import examine, leakage
+from attnlab.plan.guards import examine, leakage
+from attnlab.plan.prepare import prepared
+from attnlab.plan.validate import checked
 from attnlab.tasks import build_task
 from attnlab.util.errors import SweepError
 from tests.guards.conftest import TRIAL

@@ -2,11 +2,11 @@
 
 import pytest
 
-from attnlab.check import prepared
-from attnlab.guards import noop
-from attnlab.guards.built import build
 from attnlab.models import build_model
 from attnlab.models.mixers.table import RECURRENT
+from attnlab.plan.guards import duplicate_arms
+from attnlab.plan.guards.fingerprint import build
+from attnlab.plan.prepare import prepared
 from attnlab.util.errors import SweepError
 
 GLA = {"name": "gla"}
@@ -14,7 +14,7 @@ GLA = {"name": "gla"}
 
 def same(sweep_of, a, b, **rest):
     sweep = sweep_of({"a": a, "b": b}, **rest)
-    return noop.find(sweep, prepared(sweep)).same
+    return duplicate_arms.find(sweep, prepared(sweep)).same
 
 
 @pytest.mark.parametrize(
@@ -88,9 +88,9 @@ def test_arms_that_differ_only_in_how_they_start_are_two(sweep_of, monkeypatch):
             built.head.weight.data *= 2
         return built
 
-    assert len(noop.find(sweep, prepared(sweep)).same) == 1  # 16 is the argument's default
-    monkeypatch.setattr(noop, "build_model", started)
-    assert noop.find(sweep, prepared(sweep)).same == []
+    assert len(duplicate_arms.find(sweep, prepared(sweep)).same) == 1  # 16 is the argument's default
+    monkeypatch.setattr(duplicate_arms, "build_model", started)
+    assert duplicate_arms.find(sweep, prepared(sweep)).same == []
 
 
 def search(**space):
@@ -116,19 +116,21 @@ def test_a_difference_at_one_corner_of_the_space_is_one(sweep_of):
 
 
 def test_a_mixer_that_cannot_run_here_is_told_and_not_refused(sweep_of, monkeypatch):
-    monkeypatch.setattr(noop, "build", lambda trial, task: None if trial.optim.lr == 0.1 else build(trial, task))
+    monkeypatch.setattr(
+        duplicate_arms, "build", lambda trial, task: None if trial.optim.lr == 0.1 else build(trial, task)
+    )
     sweep = sweep_of({"a": {"optim.lr": 0.1}, "b": {"optim.lr": 0.1, "optim.momentum": 0.5}})
-    found = noop.find(sweep, prepared(sweep))
+    found = duplicate_arms.find(sweep, prepared(sweep))
     assert found.same == [] and [line.partition(":")[0] for line in found.unsure] == ["a", "b"]
 
 
 def test_beyond_the_longest_run_nothing_is_claimed(monkeypatch):
     from attnlab.config.trial import ModelConfig
 
-    monkeypatch.setattr(noop, "LONGEST", 64)
+    monkeypatch.setattr(duplicate_arms, "LONGEST", 64)
     wide, wider = (ModelConfig(d_model=32, mixer={"name": "standard", "window": w}) for w in (256, 512))
-    assert noop.same_function(wide, wider, 64) is True
-    assert noop.same_function(wide, wider, 1024) is None
+    assert duplicate_arms.same_function(wide, wider, 64) is True
+    assert duplicate_arms.same_function(wide, wider, 1024) is None
 
 
 def test_all_are_told_in_one_go_and_nothing_runs(guarded):
@@ -140,5 +142,5 @@ def test_all_are_told_in_one_go_and_nothing_runs(guarded):
 def test_different_mixers_are_never_the_same(sweep_of):
     names = ["standard", *(n for n in RECURRENT if not RECURRENT[n].refused and not RECURRENT[n].needs)]
     sweep = sweep_of({name: {"model.mixer": name} for name in names}, {"model": {"d_model": 128, "n_heads": 4}})
-    found = noop.find(sweep, prepared(sweep))
+    found = duplicate_arms.find(sweep, prepared(sweep))
     assert found.same == [] and len(names) > 20

@@ -9,11 +9,11 @@ import torch
 
 import launch
 from attnlab import run_experiment
-from attnlab.check import prepared, try_own_mixers
 from attnlab.config.trial import ModelConfig
 from attnlab.models import build_model, try_mixer
 from attnlab.models.build import build_mixer
 from attnlab.plan.load import load_sweep
+from attnlab.plan.prepare import prepared, try_own_mixers
 from attnlab.util.errors import SweepError
 
 torch.set_num_threads(1)

@@ -8,11 +8,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from attnlab import check, kernels, run_experiment
+from attnlab import kernels, run_experiment
 from attnlab.config.merge import merge
 from attnlab.config.trial import ModelConfig, Trial
 from attnlab.models import MIXERS, precision_problems
 from attnlab.models.build import build_mixer
+from attnlab.plan import validate
 from attnlab.records.paths import TrialDir
 from attnlab.records.results import Job
 from attnlab.training.loop import train
@@ -99,7 +100,9 @@ def delta(tiny):
 
 def problems(trial, gpus, **more):
     try:
-        check.checked({"name": "s", "trial": trial, "arms": {"d": {}}, "resources": {"gpus_per_worker": gpus}, **more})
+        validate.checked(
+            {"name": "s", "trial": trial, "arms": {"d": {}}, "resources": {"gpus_per_worker": gpus}, **more}
+        )
     except SweepError as error:
         return error.problems
     return []

@@ -12,8 +12,8 @@ import psutil
 import pytest
 from ray.autoscaler._private.fake_multi_node.node_provider import FAKE_HEAD_NODE_ID, FAKE_HEAD_NODE_TYPE
 
-from attnlab.check import checked
-from attnlab.sweep import sharing
+from attnlab.plan import gpu_packing
+from attnlab.plan.validate import checked
 from attnlab.sweep.cluster import room
 from attnlab.sweep.coming import HEAD, Coming, NodeType, of_config
 from attnlab.sweep.errors import EngineError
@@ -129,7 +129,7 @@ def test_what_no_machine_that_could_come_can_hold_is_told_at_once(write_sweep, l
 
 def test_what_an_unknown_autoscaler_may_start_is_taken_at_its_word():
     sweep = checked({"name": "s", "trial": {}, "arms": {"a": {}, "b": {}, "c": {}}})
-    need, kube = sharing.Need(1.0, 1.0), Coming(autoscaled=True)
+    need, kube = gpu_packing.Need(1.0, 1.0), Coming(autoscaled=True)
     with pytest.raises(EngineError, match="give resources.max_concurrent and resources.gpus_per_worker as numbers"):
         room(sweep, need, {}, kube)
     with pytest.raises(EngineError, match="here are 0 CPUs"):

@@ -4,9 +4,9 @@ import io
 
 from rich.console import Console
 
+from attnlab.ranking.leaderboard import notes, standings
 from attnlab.records.paths import SweepDir
 from attnlab.records.results import Job
-from attnlab.standings import notes, standings
 from attnlab.sweep.board import Board
 from tests.sweep.test_fairness import play
 from tests.sweep.test_search import sweep_of

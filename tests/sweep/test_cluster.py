@@ -6,8 +6,8 @@ import types
 import pytest
 import ray
 
-from attnlab.check import checked
-from attnlab.sweep import sharing
+from attnlab.plan import gpu_packing
+from attnlab.plan.validate import checked
 from attnlab.sweep.cluster import cluster, early
 from attnlab.sweep.errors import EngineError
 
@@ -20,7 +20,7 @@ def test_a_ray_that_does_not_start_is_one_line(monkeypatch):
 
     monkeypatch.setattr(ray, "init", refuse)
     told = pytest.raises(EngineError, match="^Ray does not start on this machine: no room in /dev/shm$")
-    with told, early(None) as local, cluster(None, SWEEP, sharing.Need(1.0, 1.0), local):
+    with told, early(None) as local, cluster(None, SWEEP, gpu_packing.Need(1.0, 1.0), local):
         pass
 
 

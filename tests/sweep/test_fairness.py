@@ -2,11 +2,11 @@
 
 import pytest
 
-from attnlab.certificate import certificate
 from attnlab.config import sweep_file
-from attnlab.extension import extension, planned
+from attnlab.plan.extension import extension, planned
+from attnlab.ranking.leaderboard import standings
+from attnlab.ranking.search_coverage import certificate
 from attnlab.records.paths import SweepDir
-from attnlab.standings import standings
 from attnlab.util.errors import SweepError
 from tests.sweep.test_search import end, run_out, start, sweep_of
 

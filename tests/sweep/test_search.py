@@ -7,10 +7,10 @@ import pytest
 from optuna.trial import TrialState
 from ray.tune.search import Searcher
 
-from attnlab.check import checked
+from attnlab.plan.validate import checked
+from attnlab.ranking.leaderboard import standings
 from attnlab.records.paths import SweepDir
 from attnlab.records.results import Job
-from attnlab.standings import standings
 from attnlab.sweep.scheduler import ArmAsha
 from attnlab.sweep.search import ArmSearch
 from attnlab.util.files import write_json

@@ -9,14 +9,16 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from attnlab.check import checked, prepared
 from attnlab.config.merge import merge
 from attnlab.config.sweep import ResourcesConfig
 from attnlab.config.trial import Trial
 from attnlab.models import build_model, count_params
+from attnlab.plan import gpu_packing
 from attnlab.plan.dry_run import show
-from attnlab.sweep import sharing, slots, worker
-from attnlab.sweep.sharing import MOST, Need
+from attnlab.plan.gpu_packing import MOST, Need
+from attnlab.plan.prepare import prepared
+from attnlab.plan.validate import checked
+from attnlab.sweep import slots, worker
 
 needs = st.builds(Need, gib=st.floats(0.01, 500), tflop=st.floats(1e-6, 1e3))
 memories = st.floats(1, 400)
@@ -36,7 +38,7 @@ trees = st.fixed_dictionaries(
 
 
 def need_of(tree, vocab_size=4096, targets_ratio=1.0):
-    return sharing.need(Trial.model_validate(tree), vocab_size, targets_ratio)
+    return gpu_packing.need(Trial.model_validate(tree), vocab_size, targets_ratio)
 
 
 def larger(a, b):
@@ -45,17 +47,17 @@ def larger(a, b):
 
 @given(needs, memories, st.integers(1, 64))
 def test_those_who_share_fit_and_do_not_fill_the_card(need, gib, most):
-    n = sharing.sharers(need, gib, most)
+    n = gpu_packing.sharers(need, gib, most)
     assert 1 <= n <= min(MOST, most)
-    assert n == 1 or (n * (need.gib + sharing.CONTEXT_GIB) <= gib and n * need.tflop <= sharing.FULL_TFLOP)
+    assert n == 1 or (n * (need.gib + gpu_packing.CONTEXT_GIB) <= gib and n * need.tflop <= gpu_packing.FULL_TFLOP)
 
 
 @given(needs, memories, st.floats(1, 10), st.floats(1, 10))
 def test_a_larger_trial_never_shares_more_and_a_larger_gpu_never_less(need, gib, more, factor):
-    n = sharing.sharers(need, gib)
-    assert sharing.sharers(Need(need.gib * more, need.tflop), gib) <= n
-    assert sharing.sharers(Need(need.gib, need.tflop * more), gib) <= n
-    assert sharing.sharers(need, gib * factor) >= n
+    n = gpu_packing.sharers(need, gib)
+    assert gpu_packing.sharers(Need(need.gib * more, need.tflop), gib) <= n
+    assert gpu_packing.sharers(Need(need.gib, need.tflop * more), gib) <= n
+    assert gpu_packing.sharers(need, gib * factor) >= n
 
 
 @given(trees, st.sampled_from(["model.d_model", "model.n_layers", "task.seq_len", "train.batch_size"]))
@@ -81,7 +83,7 @@ def test_the_measured_case_lies_below_its_bound():
     need = need_of(tree, 8192)
     assert need.gib == pytest.approx(5.8, abs=0.05)
     assert need.gib > 3.3, "mamba2, measured on an H100"
-    assert sharing.sharers(need, 79) == 1, "one alone keeps the GPU busy"
+    assert gpu_packing.sharers(need, 79) == 1, "one alone keeps the GPU busy"
 
 
 @pytest.mark.parametrize("mixer", ["standard", "gla", "gated_deltanet", "mamba2", "rwkv7"])
@@ -120,23 +122,23 @@ SMALL, H100 = Need(1.0, 0.01), {"CPU": 16.0, "GPU": 1.0, "accelerator_type:H100"
     ],
 )
 def test_auto_is_resolved_by_what_the_cluster_has(wanted, have, trials, gpus):
-    assert sharing.gpus_per_worker(resources(**wanted), SMALL, have, trials) == gpus
+    assert gpu_packing.gpus_per_worker(resources(**wanted), SMALL, have, trials) == gpus
 
 
 def test_a_trial_that_fills_the_card_gets_it_whole():
     for need in (Need(1.0, 4.1), Need(60.0, 0.01)):
-        assert sharing.gpus_per_worker(resources(), need, H100, 32) == 1.0
+        assert gpu_packing.gpus_per_worker(resources(), need, H100, 32) == 1.0
 
 
 def test_the_memory_of_the_smallest_kind_counts_and_an_unknown_one_is_taken_for_small():
-    assert sharing.gpu_gib(H100) == 79
-    assert sharing.gpu_gib({**H100, "accelerator_type:L4": 1.0}) == 22
-    assert sharing.gpu_gib({"GPU": 1.0}) == sharing.gpu_gib({"accelerator_type:Abacus": 1.0}) == 15
+    assert gpu_packing.gpu_gib(H100) == 79
+    assert gpu_packing.gpu_gib({**H100, "accelerator_type:L4": 1.0}) == 22
+    assert gpu_packing.gpu_gib({"GPU": 1.0}) == gpu_packing.gpu_gib({"accelerator_type:Abacus": 1.0}) == 15
 
 
 @pytest.mark.parametrize("n", range(1, 9))
 def test_as_many_slots_fit_on_a_gpu_as_share_it(n):
-    part = sharing.fraction(n)
+    part = gpu_packing.fraction(n)
     assert n * part <= 1 and part * 10_000 == pytest.approx(round(part * 10_000))
     assert slots.Shape(1, 1, part).fits(64, 1) == n
     assert slots.Shape(1, 1, part).fits(64, 2) == 2 * n
@@ -144,10 +146,10 @@ def test_as_many_slots_fit_on_a_gpu_as_share_it(n):
 
 @given(st.integers(2, 8), st.floats(8, 300))
 def test_the_parts_of_all_who_share_leave_room_beside_the_allocator(n, gib):
-    part = sharing.memory_fraction(sharing.fraction(n), gib)
+    part = gpu_packing.memory_fraction(gpu_packing.fraction(n), gib)
     assert 0 < part < 1 / n
-    if gib / n > 2 * sharing.CONTEXT_GIB:
-        assert n * (part * gib + sharing.CONTEXT_GIB) <= gib * (1 + 1e-9)
+    if gib / n > 2 * gpu_packing.CONTEXT_GIB:
+        assert n * (part * gib + gpu_packing.CONTEXT_GIB) <= gib * (1 + 1e-9)
 
 
 def sweep_of(tiny, **changes):
@@ -162,7 +164,7 @@ def test_the_largest_arm_and_corner_decide(tiny):
     )
     trial = sweep.trial_of("large", {"model.d_model": 64})
     tasks = prepared(sweep)
-    assert sharing.largest(sweep, tasks) == sharing.need(trial, tasks["large"].vocab_size)
+    assert gpu_packing.largest(sweep, tasks) == gpu_packing.need(trial, tasks["large"].vocab_size)
 
 
 def test_the_plan_says_who_shares(tiny, capsys):
@@ -175,7 +177,7 @@ def test_the_plan_says_who_shares(tiny, capsys):
 
 
 def test_the_rule_imports_neither_torch_nor_ray():
-    code = "import sys, attnlab.sweep.sharing; print(sorted({'torch', 'ray', 'fla'} & set(sys.modules)))"
+    code = "import sys, attnlab.plan.gpu_packing; print(sorted({'torch', 'ray', 'fla'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
 
 
@@ -190,7 +192,7 @@ def test_a_worker_that_shares_its_gpu_is_kept_to_its_part(monkeypatch):
         worker.cap_memory(gpus, "cuda:0")
     assert not calls
     worker.cap_memory(0.125, "cuda:0")
-    assert calls == [(pytest.approx(0.125 - sharing.CONTEXT_GIB / 80), "cuda:0")]
+    assert calls == [(pytest.approx(0.125 - gpu_packing.CONTEXT_GIB / 80), "cuda:0")]
 
 
 def test_a_trial_without_memory_is_failed_with_the_reason():

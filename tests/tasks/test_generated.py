@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from attnlab.check import checked
 from attnlab.config.trial import TaskConfig
+from attnlab.plan.validate import checked
 from attnlab.tasks import IGNORE, TASKS, build_task, check_task, metrics_of
 from attnlab.training.evaluate import evaluate
 from attnlab.util.errors import SweepError

@@ -21,8 +21,8 @@ from itertools import combinations
 from typing import Any
 
 from attnlab.config.sweep import Sweep
-from attnlab.guards.built import build
-from attnlab.guards.factors import FACTORS, differing, factor_of, resolved, trial_at
+from attnlab.plan.guards.factors import FACTORS, differing, factor_of, resolved, trial_at
+from attnlab.plan.guards.fingerprint import build
 from attnlab.tasks import Task
 
 PARAMS_WITHIN = 0.03

@@ -156,7 +156,7 @@ def _flops(budget: BudgetConfig, trial: Trial) -> float:
     """Operations per token, for a budget of FLOPs; 1 for one of tokens."""
     if budget.kind == "tokens":
         return 1.0
-    from attnlab.match import measure  # builds the model
+    from attnlab.plan.match import measure  # builds the model
 
     return measure("flops", trial.model, trial.task.seq_len) or 1.0  # not known: `match` says so
 

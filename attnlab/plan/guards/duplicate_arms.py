@@ -23,9 +23,9 @@ import torch
 
 from attnlab.config.sweep import Sweep
 from attnlab.config.trial import ModelConfig, Trial
-from attnlab.guards.built import Built, build, schedule
-from attnlab.guards.factors import differing, resolved, task_settings, trial_at
 from attnlab.models import build_model
+from attnlab.plan.guards.factors import differing, resolved, task_settings, trial_at
+from attnlab.plan.guards.fingerprint import Built, build, schedule
 from attnlab.tasks import Task, build_task
 
 COST = ("train.step", "train.grad_accum", "model.mixer.mode", "model.mixer.backend", "model.mixer.chunk_size")

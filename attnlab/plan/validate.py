@@ -11,38 +11,20 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ValidationError
 
-from attnlab import match, models, tasks
-from attnlab import scale as scales
+from attnlab import models, tasks
 from attnlab.config import space
 from attnlab.config.merge import merge, nest
 from attnlab.config.sweep import AshaConfig, ResourcesConfig, SearchConfig, Sweep, trial_part
 from attnlab.config.trial import ModelConfig, TaskConfig, Trial
-from attnlab.guards import factors
+from attnlab.plan import match
+from attnlab.plan import scale as scales
+from attnlab.plan.guards import factors
 from attnlab.util.errors import SweepError
 from attnlab.util.text import did_you_mean
 
 if TYPE_CHECKING:
-    from attnlab.tasks import Task
-
-# pydantic's words for the commonest mistakes, in ours
-SAY = {
-    "int_parsing": "a whole number, not {input!r}",
-    "int_from_float": "a whole number, not {input!r}",
-    "int_type": "a whole number, not {input!r}",
-    "float_parsing": "a number, not {input!r}",
-    "float_type": "a number, not {input!r}",
-    "bool_parsing": "true or false, not {input!r}",
-    "string_type": "a text, not {input!r}",
-    "dict_type": "a mapping, not {input!r}",
-    "literal_error": "one of {ctx[expected]}, not {input!r}",
-    "greater_than": "above {ctx[gt]}, not {input!r}",
-    "greater_than_equal": "at least {ctx[ge]}, not {input!r}",
-    "less_than": "below {ctx[lt]}, not {input!r}",
-    "less_than_equal": "at most {ctx[le]}, not {input!r}",
-    "missing": "missing, and it has no default",
-    "too_short": "empty; give at least one",
-    "string_pattern_mismatch": "letters, digits, '.', '_' and '-' only, not {input!r}",
-}
+    pass
+from attnlab.plan.messages import lines
 
 
 def checked(raw: Mapping[str, Any], *, scale: str | None = None, solve: bool = True) -> Sweep:
@@ -105,34 +87,6 @@ def _space_problems(arm: str, tree: Mapping[str, Any]) -> Iterator[str]:
             space.parse(form)
         except ValueError as error:
             yield f"{where}.space.{key}: {error}"
-
-
-def lines(error: ValidationError, root: type[BaseModel], prefix: str = "") -> list[str]:
-    """One line per mistake pydantic found: `key: what is wrong, what would be right`."""
-    out = []
-    for e in error.errors():
-        loc = [str(p) for p in e["loc"] if p not in ("constrained-int", "float", "literal['auto']", "int")]
-        key = ".".join([*filter(None, [prefix]), *loc])
-        if e["type"] == "extra_forbidden":
-            out.append(f"{key}: unknown key{did_you_mean(loc[-1], known_keys(root, loc[:-1]))}")
-        elif e["type"] == "value_error":
-            own = str(e["ctx"]["error"]).split("\n")
-            out += [f"{key}.{line}" if key.endswith("space") else f"{key}: {line}" for line in own]
-        elif e["type"] in SAY:
-            out.append(f"{key}: " + SAY[e["type"]].format(input=e["input"], ctx=e.get("ctx", {})))
-        else:
-            out.append(f"{key}: {e['msg']}")
-    return list({line.partition(":")[0]: line for line in out}.values())  # one line per key: unions report twice
-
-
-def known_keys(root: type[BaseModel], loc: list[str]) -> list[str]:
-    """The fields of the node at `loc` below `root`."""
-    node: Any = root
-    for part in loc:
-        kinds = [node.model_fields[part].annotation] if part in getattr(node, "model_fields", {}) else []
-        kinds += [a for k in kinds for a in getattr(k, "__args__", ())]
-        node = next((k for k in kinds if isinstance(k, type) and issubclass(k, BaseModel)), node)
-    return list(node.model_fields)
 
 
 def trial_problems(tree: Mapping[str, Any], where: str, complete: bool = True) -> Iterator[str]:
@@ -200,62 +154,6 @@ def _budget_problems(sweep: Sweep, search: SearchConfig) -> Iterator[str]:
             f"search.space: arm {few} has {counts[few]} settings to try, where arm {many} gets {counts[many]} trials; "
             f"arms get equal numbers: {grid}"
         )
-
-
-def try_own_mixers(sweep: Sweep) -> None:
-    """Run the mixers that users wrote (`module:Class`) on a small input, at every corner of the space that reaches the
-    model; torch is imported only if there are any.
-
-    Raises:
-        SweepError: what is wrong with them, one line each.
-    """
-    problems, seen = [], set()
-    for arm in sweep.arms:
-        reaching = {k: d for k, d in sweep.dimensions_of(arm).items() if k.startswith("model")}
-        for settings in space.corners(reaching):
-            model = sweep.trial_of(arm, settings).model
-            for layer in range(model.n_layers):
-                mixer = model.mixer_at(layer)
-                key = f"{mixer!r} {model.d_model} {model.n_heads} {model.n_layers}"
-                if ":" not in mixer.name or key in seen:
-                    continue
-                seen.add(key)
-                if problem := models.try_mixer(mixer, model, layer):
-                    line = f"model.mixer {mixer.name}: {problem}"
-                    problems.append(_at_corner(line, arm, settings) if settings else f"arms.{arm}.{line}")
-    if problems:
-        raise SweepError(problems)
-
-
-def prepared(sweep: Sweep) -> dict[str, Task]:
-    """Each arm's task with its data at hand (read, tokenised and cached; equal ones once), on this machine; users' own
-    mixers are tried first.
-
-    Raises:
-        SweepError: what `try_own_mixers` finds; data that cannot be had or does not suffice, one line each.
-    """
-    try_own_mixers(sweep)
-    ready: dict[str, Task] = {}
-    problems = []
-    for arm in sweep.arms:
-        trial = sweep.trial_of(arm)
-        key = trial.task.model_dump_json()
-        try:
-            if key not in ready:
-                ready[key] = tasks.build_task(trial.task, batch_size=trial.train.batch_size, seed=trial.train.seed)
-                ready[key].prepare()
-        except (ValueError, OSError) as error:
-            problems.append(f"arms.{arm}.task: {' '.join(str(error).split())}")
-    if problems:
-        raise SweepError(problems[:1] if len(problems) == len(sweep.arms) > 1 else problems)
-    return {arm: ready[sweep.trial_of(arm).task.model_dump_json()] for arm in sweep.arms}
-
-
-def check_device(sweep: Sweep, device: str) -> None:
-    """Refuse what the arms ask for and `device`, `cuda` or `cpu`, cannot do; SweepError, one line each."""
-    workers = sweep.resources.workers
-    if problems := [p for arm in sweep.arms for p in device_problems(sweep.trial_of(arm), arm, device, workers)]:
-        raise SweepError(problems)
 
 
 def device_problems(trial: Trial, arm: str, device: str, workers: int = 1) -> list[str]:

@@ -15,9 +15,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from attnlab.certificate import certificate, number_of
 from attnlab.config.space import RANGES, Dimension
 from attnlab.config.sweep import Sweep
+from attnlab.ranking.search_coverage import certificate, number_of
 from attnlab.records.results import Results
 
 HALVINGS = 5
@@ -73,7 +73,7 @@ def _widened(sweep: Sweep, arm: str, key: str, dimension: Dimension, edge: str) 
 
 
 def _valid(sweep: Sweep, arm: str, key: str, value: Any) -> bool:
-    from attnlab.check import trial_problems  # with the tables of mixers and tasks, which records do not need
+    from attnlab.plan.validate import trial_problems  # with the tables of mixers and tasks, which records do not need
 
     try:
         tree = sweep.trial_of(arm, {key: value}).model_dump()

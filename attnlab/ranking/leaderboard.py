@@ -6,10 +6,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from statistics import mean, stdev
 from typing import Any, Literal, TypedDict, cast
 
-from attnlab.certificate import certificate, edges
 from attnlab.config.sweep import Sweep
-from attnlab.extension import Extension, extension
-from attnlab.noise import noise_floor, said
+from attnlab.plan.extension import Extension, extension
+from attnlab.ranking.noise_floor import noise_floor, said
+from attnlab.ranking.search_coverage import certificate, edges
 from attnlab.records.metrics import better
 from attnlab.records.results import STATES, Results, State
 
@@ -66,8 +66,10 @@ class Leaderboard(TypedDict):
     ranked_by: str
     ranking: list[str]  # arms, the best first
     edges: list[str]  # sentences on best settings at the end of their range
-    guards: dict[str, Any]  # what was found before the start, see `attnlab.guards.examine`; {} where it is not known
-    noise: dict[str, Any] | None  # see `attnlab.noise.noise_floor`; its runs count here alone
+    guards: dict[
+        str, Any
+    ]  # what was found before the start, see `attnlab.plan.guards.examine`; {} where it is not known
+    noise: dict[str, Any] | None  # see `attnlab.ranking.noise_floor.noise_floor`; its runs count here alone
     arms: dict[str, Standing]
 
 

@@ -3,7 +3,7 @@
     noop        two arms that are the same experiment under two names                        an error
     confounds   what differs between arms beside their declared difference                   a warning
     leakage     validation that was trained on                                               an error, or a warning
-    `noise`     how far apart equal runs come, and so what a sweep can tell (attnlab.noise)  a phase of the sweep
+    `noise`     how far apart equal runs come, and so what a sweep can tell (attnlab.ranking.noise_floor)  a phase of the sweep
 
 With `guards: strict` in the sweep file warnings are errors. What was found goes to the board, to leaderboard.json under
 `guards` and from there to the report. Importing this package imports no torch; `examine` does.
@@ -25,7 +25,7 @@ def examine(sweep: Sweep, tasks: Mapping[str, Task]) -> dict[str, Any]:
     """Run all guards.
 
     Args:
-        tasks: each arm's, as `attnlab.check.prepared` gives them.
+        tasks: each arm's, as `attnlab.plan.prepare.prepared` gives them.
 
     Returns:
         leaderboard.json's `guards`: {mode: "warn" | "strict", warnings: [sentence], no_op: {arms, compared, unsure:
@@ -34,9 +34,9 @@ def examine(sweep: Sweep, tasks: Mapping[str, Task]) -> dict[str, Any]:
     Raises:
         SweepError: arms that are the same, leakage, and with `guards: strict` what else was found; one line each.
     """
-    from attnlab.guards import confounds, leakage, noop
+    from attnlab.plan.guards import confounds, duplicate_arms, leakage
 
-    same, leaks, mixed = noop.find(sweep, tasks), leakage.find(tasks), confounds.find(sweep, tasks)
+    same, leaks, mixed = duplicate_arms.find(sweep, tasks), leakage.find(tasks), confounds.find(sweep, tasks)
     warnings = [*mixed.warnings, *leaks.warnings]
     errors = [*same.same, *leaks.errors, *(warnings if sweep.guards == "strict" else [])]
     if errors:
