@@ -194,7 +194,7 @@ def _text(claim: Claim, verdict: Verdict, pair: Pair, needed: int | None) -> str
            f"two-sided p {pair.p:.2g} ({pair.test}, {gap.n} {pair.unit}).")  # fmt: skip
     if verdict == "undecided":
         out += (
-            f" About {needed:,} {pair.unit} per arm would decide it with probability {stats.POWER:g}, if things are as "
+            f" About {needed:,} {pair.unit} per arm would decide it with probability {tests.POWER:g}, if things are as "
             "they look."
             if needed
             else f" No number of {pair.unit} within reach would decide it, if things are as they look."

@@ -1,5 +1,5 @@
 """What was checked so that the comparison's answer is true, in plain words: from leaderboard.json's `guards`, which the
-sweep wrote before it began (`attnlab.plan.guards`), and from the runs of its noise floor (`attnlab.ranking.noise_floor`)."""
+sweep wrote before it began (`attnlab.plan.guards`), and from its noise floor (`attnlab.ranking.noise_floor`)."""
 
 from __future__ import annotations
 

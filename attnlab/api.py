@@ -89,7 +89,7 @@ class SweepResults:
         return arm or self.arms[0]
 
     def _board(self) -> Console:
-        from attnlab.sweep.board import table
+        from attnlab.sweep.ui.progress import table
 
         console = Console(record=True, file=StringIO(), width=140, highlight=False, force_jupyter=False)
         console.print(table(self.leaderboard))

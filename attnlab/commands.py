@@ -112,8 +112,8 @@ def plan(sweeps: Sequence[Sweep]) -> int:
 
 def warm(sweeps: Sequence[Sweep], args: Namespace) -> int:
     """Tune the kernels of all arms; a table of arm, type of GPU and seconds."""
+    from attnlab.sweep.cluster.warmup import alone
     from attnlab.sweep.errors import EngineError
-    from attnlab.sweep.warmup import alone
 
     failed = False
     for sweep in sweeps:
@@ -157,7 +157,7 @@ def summary(ended: Sequence[Ended]) -> str:
 
 
 def _said(ended: Ended) -> str:
-    from attnlab.sweep.board import value_text
+    from attnlab.sweep.ui.progress import value_text
 
     if ended.board is None:
         return ended.why

@@ -5,8 +5,8 @@
 Printed per task and size: milliseconds to make a batch on one core, the tokens per second that is, and how much of one
 core it takes to feed a trial that reads `--rate` tokens per second. A step on CUDA is queued and not waited for (see
 `attnlab.training.step`), so a batch is made while the device is at the one before: data are waited for only where a
-core is busy all the time. On CUDA the line ends with a captured step's milliseconds with batches made as in training, and
-with one batch used again and again: what is lost by waiting is the difference.
+core is busy all the time. On CUDA the line ends with a captured step's milliseconds with batches made as in
+training, and with one batch used again and again: what is lost by waiting is the difference.
 """
 
 from __future__ import annotations

@@ -3,8 +3,8 @@
     python -m bench.pruning [--replays 400] [--workers 1 4] [--grid mqar text]
 
 Every trial of the grids was trained to its end (`bench.curves`), so any way of searching can be replayed over them. The
-brackets are the engine's (`attnlab.sweep.scheduler.Bracket`), so are the samplers (`attnlab.sweep.search.sampler`); a
-sampled learning rate is played by the nearest one of the grid. With several workers trials interleave, one report each
+brackets are the engine's (`attnlab.sweep.search.asha.Bracket`), so are the samplers
+(`attnlab.sweep.search.searcher.sampler`); a sampled learning rate is played by the nearest one of the grid. With several workers trials interleave, one report each
 in turn. Per way of searching, over arms, seeds and replays:
 
     found     replays whose best value came within 1 % of the best in the arm's grid; 95 % interval
@@ -28,7 +28,7 @@ import numpy as np
 
 from attnlab.config.sweep import AshaConfig, SearchConfig
 from attnlab.records.metrics import better
-from attnlab.sweep.scheduler import Bracket
+from attnlab.sweep.search.asha import Bracket
 
 NEAR = 0.01
 GRACES = (0.05, 0.1, 0.2, 0.3, 0.5)
@@ -142,7 +142,7 @@ def sampled(kind: str) -> Callable[[Grid, int], Next]:
     def make(grid: Grid, seed: int) -> Next:
         import optuna
 
-        from attnlab.sweep.arm import sampler
+        from attnlab.sweep.search.arm import sampler
 
         rates = np.array(sorted(grid.curves))
         space = {"loguniform": [rates[0].item(), rates[-1].item()]}

@@ -35,7 +35,7 @@ from attnlab.records.mirror import Mirror
 from attnlab.records.paths import SweepDir, TrialDir
 from attnlab.records.results import Job
 from attnlab.sweep import engine
-from attnlab.sweep.cluster import ENVIRONMENT
+from attnlab.sweep.cluster.session import ENVIRONMENT
 from attnlab.util.files import write_json
 
 SLOTS = 64
@@ -194,7 +194,7 @@ def stand_ins(folder: SweepDir) -> Iterator[None]:
     """The engine with pretended trials: a Ray of its own, no slots."""
     import ray
 
-    from attnlab.sweep.slots import Shape
+    from attnlab.sweep.slots.slots import Shape
 
     @contextmanager
     def cluster(*args: Any) -> Iterator[tuple[Any, int]]:
@@ -208,19 +208,19 @@ def stand_ins(folder: SweepDir) -> Iterator[None]:
     with (
         patch.object(engine, "early", lambda address: nullcontext()),
         patch.object(engine, "cluster", cluster),
-        patch("attnlab.sweep.relay.relay", relay),
-        patch("attnlab.sweep.slots.Slots", Slots),
-        patch("attnlab.sweep.mailbox.Pool", Pool),
+        patch("attnlab.sweep.slots.relay.relay", relay),
+        patch("attnlab.sweep.slots.slots.Slots", Slots),
+        patch("attnlab.sweep.slots.mailbox.Pool", Pool),
     ):
         yield
 
 
 def bare_loop(sweep: Sweep, folder: SweepDir) -> None:
     """Searcher, scheduler and callback called as Tune calls them, by a loop instead of Tune."""
-    from attnlab.sweep.board import Board
-    from attnlab.sweep.scheduler import ArmAsha
-    from attnlab.sweep.search import ArmSearch
-    from attnlab.sweep.watch import Watch
+    from attnlab.sweep.search.asha import ArmAsha
+    from attnlab.sweep.search.searcher import ArmSearch
+    from attnlab.sweep.ui.callback import Watch
+    from attnlab.sweep.ui.progress import Board
 
     folder.path.mkdir(parents=True)
     marked: set[str] = set()
@@ -252,10 +252,10 @@ def bare_loop(sweep: Sweep, folder: SweepDir) -> None:
 
 def resume_s(sweep: Sweep, folder: SweepDir) -> float:
     """Seconds to rebuild studies, brackets and the leaderboard from the records."""
-    from attnlab.sweep.board import Board
-    from attnlab.sweep.scheduler import ArmAsha
-    from attnlab.sweep.search import ArmSearch
-    from attnlab.sweep.watch import Watch
+    from attnlab.sweep.search.asha import ArmAsha
+    from attnlab.sweep.search.searcher import ArmSearch
+    from attnlab.sweep.ui.callback import Watch
+    from attnlab.sweep.ui.progress import Board
 
     start = time.perf_counter()
     search = ArmSearch(sweep, folder)

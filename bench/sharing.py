@@ -174,7 +174,7 @@ def member(line: Connection, device_name: str, mixers: list[str], sizes: list[st
         if device.type == "cuda":
             free, total = torch.cuda.mem_get_info(device)
             beside = (total - free - torch.cuda.memory_reserved(device)) / 2**30
-            facts.append(f"a process takes {beside:.2f} GiB beside that (estimate {sharing.CONTEXT_GIB})")
+            facts.append(f"a process takes {beside:.2f} GiB beside that (estimate {gpu_packing.CONTEXT_GIB})")
         line.send(facts)
         while True:
             key, start, seconds = line.recv()

@@ -31,7 +31,8 @@ from attnlab.config.merge import merge
 from attnlab.plan.validate import checked
 from attnlab.records.paths import SweepDir
 from attnlab.records.results import Job
-from attnlab.sweep import cluster, engine
+from attnlab.sweep import engine
+from attnlab.sweep.cluster import session
 from attnlab.training import kernel_cache
 
 SWEEP: dict[str, Any] = {
@@ -199,7 +200,7 @@ def main() -> None:
     parser.add_argument("--share", type=float, default=0.0, help="of a GPU, per trial; 0: on the CPU")
     args = parser.parse_args()
     SWEEP["trial"]["train"] |= {"max_steps": args.steps, "eval_every": args.steps // 2}
-    for key, value in cluster.ENVIRONMENT.items():
+    for key, value in session.ENVIRONMENT.items():
         os.environ.setdefault(key, value)
     cpu = Cpu()
     columns = ["trials", "median gap s", "99 % gap s", "first start s", "wall s", "CPU s per trial", "GPU busy %"]

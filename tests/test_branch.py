@@ -10,7 +10,7 @@ from attnlab.plan.validate import checked
 from attnlab.records.metrics import best_row, trunk
 from attnlab.records.paths import TrialDir
 from attnlab.records.results import Job
-from attnlab.sweep.scheduler import ArmAsha
+from attnlab.sweep.search.asha import ArmAsha
 from attnlab.training import checkpoint
 from attnlab.training.loop import train
 from attnlab.util.errors import SweepError

@@ -12,6 +12,7 @@ from attnlab.models import build_model, count_params
 from attnlab.models.flops import flops_per_token
 from attnlab.models.state import state_bytes
 from attnlab.plan import guards
+from attnlab.plan import gpu_packing
 from attnlab.plan.prepare import prepared
 
 
@@ -65,7 +66,7 @@ def show(sweep: Sweep) -> None:
             f"\nsearch: {space}\n        {sweep.search.sampler}, {sweep.search.mode} {sweep.metric}, {asha}",
             markup=False,
         )
-    console.print(f"\nGPUs: {sharing.said(sweep.resources, sharing.largest(sweep, tasks))}")
+    console.print(f"\nGPUs: {gpu_packing.said(sweep.resources, gpu_packing.largest(sweep, tasks))}")
     if sweep.search and sweep.search.extend:
         console.print(f"and {sweep.search.extend} trials more per arm, if any arm's best lies at the end of its range")
     if sweep.noise:

@@ -18,11 +18,11 @@ from attnlab.ranking.leaderboard import Leaderboard, notes, standings
 from attnlab.ranking.noise_floor import planned_for
 from attnlab.records.mirror import Mirror
 from attnlab.records.storage import StoreError
-from attnlab.sweep.board import say
-from attnlab.sweep.cluster import cluster, early, probe
+from attnlab.sweep.cluster.session import cluster, early, probe
 from attnlab.sweep.errors import EngineError, SweepStopped
 from attnlab.sweep.folder import opened
-from attnlab.sweep.interrupt import Interrupts
+from attnlab.sweep.ui.interrupt import Interrupts
+from attnlab.sweep.ui.progress import say
 from attnlab.util.files import read_json, write_text
 
 AHEAD = 1  # trials that are drawn, and wait, while all slots train: the next one begins without asking the searcher
@@ -85,7 +85,7 @@ def run(
     with Interrupts(own_process) as interrupts, early(address) as local:
         facts = _examined(sweep)
         with cluster(address, sweep, facts.need, local) as (shape, slots):
-            from attnlab.sweep import warmup
+            from attnlab.sweep.cluster import warmup
             from attnlab.training import kernel_cache
 
             cache = kernel_cache.directory(kernel_cache, results)
@@ -120,13 +120,13 @@ def _search(
     """Slots up, Tune through them, slots down."""
     from ray import tune
 
-    from attnlab.sweep.board import Board
-    from attnlab.sweep.mailbox import Pool
-    from attnlab.sweep.relay import RETRIES, relay
-    from attnlab.sweep.scheduler import ArmAsha
-    from attnlab.sweep.search import ArmSearch
-    from attnlab.sweep.slots import Slots, here
-    from attnlab.sweep.watch import Watch
+    from attnlab.sweep.search.asha import ArmAsha
+    from attnlab.sweep.search.searcher import ArmSearch
+    from attnlab.sweep.slots.mailbox import Pool
+    from attnlab.sweep.slots.relay import RETRIES, relay
+    from attnlab.sweep.slots.slots import Slots, here
+    from attnlab.sweep.ui.callback import Watch
+    from attnlab.sweep.ui.progress import Board
 
     folder = place.folder
     search = ArmSearch(sweep, folder, place)

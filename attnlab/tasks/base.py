@@ -109,8 +109,8 @@ class Task(ABC):
         return None
 
     def leakage(self) -> dict[str, Any]:
-        """How much of validation occurs in training, as measured, JSON-able (`attnlab.plan.guards.leakage` judges it); empty
-        where a task does not know. Of text see `tasks.text`, of drawn rows `tasks._generated`."""
+        """How much of validation occurs in training, as measured and JSON-able, for `attnlab.plan.guards.leakage`;
+        empty where a task does not know. Of text see `tasks.text`, of drawn rows `tasks._generated`."""
         return {}
 
     def describe(self) -> dict[str, Any]:

@@ -36,6 +36,7 @@ from filelock import FileLock, Timeout
 from attnlab import __version__
 from attnlab.config.trial import Trial
 from attnlab.data.packed import cache_root
+from attnlab.kernels.cuda import autotune
 from attnlab.records.storage import local
 from attnlab.util.files import write_json, write_text
 

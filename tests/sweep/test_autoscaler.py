@@ -14,8 +14,8 @@ from ray.autoscaler._private.fake_multi_node.node_provider import FAKE_HEAD_NODE
 
 from attnlab.plan import gpu_packing
 from attnlab.plan.validate import checked
-from attnlab.sweep.cluster import room
-from attnlab.sweep.coming import HEAD, Coming, NodeType, of_config
+from attnlab.sweep.cluster.autoscaler import HEAD, Coming, NodeType, of_config
+from attnlab.sweep.cluster.session import room
 from attnlab.sweep.errors import EngineError
 from tests.contract import check_folder
 from tests.sweep.test_on_a_cluster import NODES

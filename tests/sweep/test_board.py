@@ -7,7 +7,7 @@ from rich.console import Console
 from attnlab.ranking.leaderboard import notes, standings
 from attnlab.records.paths import SweepDir
 from attnlab.records.results import Job
-from attnlab.sweep.board import Board
+from attnlab.sweep.ui.progress import Board
 from tests.sweep.test_fairness import play
 from tests.sweep.test_search import sweep_of
 

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from attnlab.config.sweep import AshaConfig
-from attnlab.sweep.scheduler import Bracket
+from attnlab.sweep.search.asha import Bracket
 
 
 def bracket(max_steps=90, mode="min", factor=3.0):

@@ -8,7 +8,7 @@ import ray
 
 from attnlab.plan import gpu_packing
 from attnlab.plan.validate import checked
-from attnlab.sweep.cluster import cluster, early
+from attnlab.sweep.cluster.session import cluster, early
 from attnlab.sweep.errors import EngineError
 
 SWEEP = checked({"name": "s", "trial": {}, "arms": {"a": {}}})

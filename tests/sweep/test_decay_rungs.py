@@ -4,8 +4,8 @@ import pytest
 
 from attnlab.config.merge import merge
 from attnlab.records.paths import SweepDir
-from attnlab.sweep.scheduler import ArmAsha
-from attnlab.sweep.search import ArmSearch
+from attnlab.sweep.search.asha import ArmAsha
+from attnlab.sweep.search.searcher import ArmSearch
 from tests.contract import check_folder
 
 

@@ -7,7 +7,7 @@ import time
 import pytest
 
 from attnlab.records.paths import SweepDir, TrialDir
-from attnlab.sweep.mailbox import STARTS
+from attnlab.sweep.slots.mailbox import STARTS
 from attnlab.training.loop import train
 from tests.contract import check_folder
 from tests.sweep.conftest import finish, ray_processes_of, rows_of

@@ -8,7 +8,7 @@ import pytest
 from attnlab.records.paths import SweepDir
 from attnlab.sweep.engine import resumable
 from attnlab.sweep.errors import SweepStopped
-from attnlab.sweep.search import mend
+from attnlab.sweep.search.searcher import mend
 from attnlab.util.errors import NoRoom
 from attnlab.util.files import read_jsonl, room_for, write_json
 from tests.sweep.conftest import finish

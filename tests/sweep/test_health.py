@@ -13,9 +13,9 @@ import pytest
 import ray.exceptions
 
 from attnlab.config.sweep import ResourcesConfig
-from attnlab.sweep import health
-from attnlab.sweep.health import BEAT_S, FIRST_STEP_S, Vital, where
-from attnlab.sweep.obituary import cause
+from attnlab.sweep.slots import heartbeat
+from attnlab.sweep.slots.heartbeat import BEAT_S, FIRST_STEP_S, Vital, where
+from attnlab.sweep.slots.worker_death import cause
 
 
 def test_a_worker_may_take_hours_to_its_first_step_and_hang_s_after_it():
@@ -93,7 +93,7 @@ def test_a_crash_leaves_its_traceback_for_the_next_process(tmp_path, monkeypatch
         import os, sys
         from pathlib import Path
         from types import SimpleNamespace
-        from attnlab.sweep.health import Crash, ray
+        from attnlab.sweep.slots.heartbeat import Crash, ray
         ray._private.worker._global_node = SimpleNamespace(get_logs_dir_path=lambda: sys.argv[1])
         crash = Crash("a-0", 0)
         print(crash.last_words())
@@ -129,17 +129,17 @@ def test_a_worker_that_nobody_answers_ends_itself(monkeypatch):
             raise ray.exceptions.GetTimeoutError
         return answer
 
-    monkeypatch.setattr(health.os, "_exit", exit)
-    monkeypatch.setattr(health.ray, "get", get)
-    pulse = health.Pulse(box, 1, 0.2)
+    monkeypatch.setattr(heartbeat.os, "_exit", exit)
+    monkeypatch.setattr(heartbeat.ray, "get", get)
+    pulse = heartbeat.Pulse(box, 1, 0.2)
     with pulse:
         pulse._thread.join(60)
     assert codes == [1]
 
 
 def test_counting_a_step_costs_next_to_nothing(monkeypatch):
-    monkeypatch.setattr(health.ray, "get", lambda *args, **kwargs: True)
-    pulse = health.Pulse(None, 1, 60)
+    monkeypatch.setattr(heartbeat.ray, "get", lambda *args, **kwargs: True)
+    pulse = heartbeat.Pulse(None, 1, 60)
     start = time.perf_counter()
     for _ in range(100_000):
         pulse()
@@ -151,7 +151,7 @@ AFTER = """
 import os, random, resource, sys
 import numpy as np, torch
 from torch.nn.modules import module
-from attnlab.sweep.clean import Clean
+from attnlab.sweep.slots.process_reset import Clean
 
 def seen():
     limits = [resource.getrlimit(kind) for kind in (resource.RLIMIT_AS, resource.RLIMIT_FSIZE)]

@@ -5,8 +5,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from attnlab.sweep import mailbox
-from attnlab.sweep.mailbox import STARTS, Mailbox, Pool, Superseded
+from attnlab.sweep.slots import mailbox
+from attnlab.sweep.slots.mailbox import STARTS, Mailbox, Pool, Superseded
 
 JOB = {"trial_id": "t000-a"}
 

@@ -3,8 +3,8 @@
 import pytest
 
 from attnlab.records.mirror import mirror
-from attnlab.sweep import nodes
-from attnlab.sweep.nodes import Spot, look
+from attnlab.sweep.cluster import node_probe
+from attnlab.sweep.cluster.node_probe import Spot, look
 
 
 @pytest.fixture(autouse=True)
@@ -41,7 +41,7 @@ def test_a_node_that_sees_nothing_or_another_folder_says_what_must_be(spot, tmp_
 def test_a_uri_is_a_place_like_any_other(s3, monkeypatch, tmp_path):
     monkeypatch.setenv("ATTNLAB_CACHE", str(tmp_path))
     place = mirror(s3, "study")
-    (spot,) = nodes.spots(place, tmp_path / ".attnlab-kernels", tmp_path)  # the kernels' cache is each host's own
+    (spot,) = node_probe.spots(place, tmp_path / ".attnlab-kernels", tmp_path)  # the kernels' cache is each host's own
     spot.write("probe/token", "abc")
     assert look([spot], [], "probe", "abc", "node") == []
     spot.clear("probe")
@@ -53,12 +53,12 @@ def test_a_worker_that_comes_later_is_held_against_the_sweeps_own_file(tmp_path)
     for place, text in ((here, "name: study\n"), (there, "name: another\n")):
         place.folder.path.mkdir(parents=True)
         place.folder.sweep_file.write_text(text)
-    seal = nodes.seal(here)
-    nodes.check(here, seal)
+    seal = node_probe.seal(here)
+    node_probe.check(here, seal)
     with pytest.raises(
-        nodes.Unseen, match="does not see --results .*: another file of this name is there; every node must"
+        node_probe.Unseen, match="does not see --results .*: another file of this name is there; every node must"
     ):
-        nodes.check(there, seal)
+        node_probe.check(there, seal)
 
 
 def test_only_nodes_that_a_worker_fits_on_are_asked():
@@ -68,5 +68,5 @@ def test_only_nodes_that_a_worker_fits_on_are_asked():
         {"Alive": False, "Resources": {"CPU": 2.0, "GPU": 1.0}},
         {"Alive": True, "Resources": {"CPU": 2.0}},
     ]
-    assert nodes.holding(rows, 1, 0) == [rows[0], rows[3]]
-    assert nodes.holding(rows, 1, 0.25) == [rows[0]]
+    assert node_probe.holding(rows, 1, 0) == [rows[0], rows[3]]
+    assert node_probe.holding(rows, 1, 0.25) == [rows[0]]

@@ -7,7 +7,7 @@ from attnlab.config.merge import merge
 from attnlab.config.trial import Trial
 from attnlab.records.paths import TrialDir
 from attnlab.records.results import Job
-from attnlab.sweep.clean import Clean
+from attnlab.sweep.slots.process_reset import Clean
 from attnlab.training.loop import train
 from tests.contract import check_folder
 

@@ -11,8 +11,8 @@ from attnlab.plan.validate import checked
 from attnlab.ranking.leaderboard import standings
 from attnlab.records.paths import SweepDir
 from attnlab.records.results import Job
-from attnlab.sweep.scheduler import ArmAsha
-from attnlab.sweep.search import ArmSearch
+from attnlab.sweep.search.asha import ArmAsha
+from attnlab.sweep.search.searcher import ArmSearch
 from attnlab.util.files import write_json
 
 

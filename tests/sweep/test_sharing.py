@@ -18,7 +18,7 @@ from attnlab.plan.dry_run import show
 from attnlab.plan.gpu_packing import MOST, Need
 from attnlab.plan.prepare import prepared
 from attnlab.plan.validate import checked
-from attnlab.sweep import slots, worker
+from attnlab.sweep.slots import slots, worker
 
 needs = st.builds(Need, gib=st.floats(0.01, 500), tflop=st.floats(1e-6, 1e3))
 memories = st.floats(1, 400)

@@ -5,7 +5,7 @@ import pytest
 from optuna.distributions import FloatDistribution
 from optuna.trial import TrialState, create_trial
 
-from attnlab.sweep import tpe
+from attnlab.sweep.search import tpe
 
 SPACE = {"x": FloatDistribution(0.0, 1.0)}
 

@@ -9,8 +9,8 @@ import launch as command
 from attnlab.plan.load import load_sweep
 from attnlab.records.paths import TrialDir
 from attnlab.records.results import Job
+from attnlab.sweep.cluster.warmup import Gpus, _one_line, gpus_of, planned, wanted, warm_up
 from attnlab.sweep.errors import EngineError
-from attnlab.sweep.warmup import Gpus, _one_line, gpus_of, planned, wanted, warm_up
 from attnlab.training import kernel_cache
 from attnlab.training.loop import train
 from attnlab.util.files import write_json

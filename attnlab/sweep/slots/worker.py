@@ -16,9 +16,9 @@ from attnlab.plan import gpu_packing
 from attnlab.records.mirror import Taken
 from attnlab.records.results import Job, Results
 from attnlab.records.storage import StoreError
-from attnlab.sweep import nodes
-from attnlab.sweep.clean import Clean
-from attnlab.sweep.health import Crash, Pulse
+from attnlab.sweep.cluster import node_probe
+from attnlab.sweep.slots.heartbeat import Crash, Pulse
+from attnlab.sweep.slots.process_reset import Clean
 from attnlab.util.errors import NoRoom
 
 
@@ -63,7 +63,7 @@ def _start(config: dict[str, Any]) -> Any:
     import attnlab.training.loop  # noqa: F401 (slow to import: done before the slot is offered)
     from attnlab.training import kernel_cache
 
-    nodes.check(config["mirror"], config["seal"])
+    node_probe.check(config["mirror"], config["seal"])
     if os.path.isdir(config["cwd"]):  # the launcher's: a sweep file's relative paths mean the same here
         os.chdir(config["cwd"])
     torch.set_num_threads(config["cpus"])

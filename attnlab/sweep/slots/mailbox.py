@@ -18,7 +18,7 @@ from typing import Any
 
 import ray
 
-from attnlab.sweep.health import LOST_S, Vital
+from attnlab.sweep.slots.heartbeat import LOST_S, Vital
 
 STARTS = 3  # of a slot's workers that may fail in a row before their first trial
 POLL_S = 0.5  # how often a mailbox looks after its workers

@@ -15,7 +15,7 @@ from typing import Any
 from attnlab.config.sweep import Sweep
 from attnlab.plan import gpu_packing
 from attnlab.records.mirror import Mirror
-from attnlab.sweep.coming import Coming, coming
+from attnlab.sweep.cluster.autoscaler import Coming, coming
 from attnlab.sweep.errors import EngineError
 from attnlab.util.errors import SweepError
 
@@ -102,13 +102,13 @@ def cluster(
             _connect(address)
         import ray
 
-        from attnlab.sweep import shipping
+        from attnlab.sweep.cluster import code_sync
 
         log, level = logging.getLogger("ray"), logging.getLogger("ray").level
         try:
             log.setLevel(logging.ERROR)
             to_come = Coming() if ours else coming()
-            if address and (env := shipping.needed(sweep, ray.nodes(), to_come.autoscaled)):
+            if address and (env := code_sync.needed(sweep, ray.nodes(), to_come.autoscaled)):
                 ray.shutdown()
                 ray.init(address=address, runtime_env=env, **QUIET)
             have = to_come.most_at_once(ray.nodes()) if to_come.types else ray.cluster_resources()
@@ -156,7 +156,7 @@ def room(sweep: Sweep, need: gpu_packing.Need, have: Mapping[str, float], to_com
     Raises:
         EngineError: not one fits.
     """
-    from attnlab.sweep.slots import Shape
+    from attnlab.sweep.slots.slots import Shape
 
     r = sweep.resources
     gpus = gpu_packing.gpus_per_worker(r, need, have, sweep.total_trials)
@@ -202,11 +202,11 @@ def probe(sweep: Sweep, place: Mirror, shape: Any, kernel_cache: Path | None, lo
     import ray
 
     from attnlab.data.packed import cache_root
-    from attnlab.sweep import nodes
+    from attnlab.sweep.cluster import node_probe
 
     if local and sum(node["Alive"] for node in ray.nodes()) < 2:
         return
-    shared = nodes.spots(place, kernel_cache, cache_root())
-    asked = nodes.holding(ray.nodes(), shape.cpus, shape.gpus)
-    if problems := nodes.probe(asked, shared, nodes.datasets(sweep)):
+    shared = node_probe.spots(place, kernel_cache, cache_root())
+    asked = node_probe.holding(ray.nodes(), shape.cpus, shape.gpus)
+    if problems := node_probe.probe(asked, shared, node_probe.datasets(sweep)):
         raise SweepError(problems)

@@ -16,7 +16,7 @@ from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from attnlab.config.sweep import AshaConfig, Sweep
 from attnlab.records.metrics import judged
 from attnlab.records.results import Job
-from attnlab.sweep.transient import Transient
+from attnlab.sweep.search.transient import Transient
 
 
 class Bracket:

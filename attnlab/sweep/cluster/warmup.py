@@ -16,7 +16,7 @@ from attnlab.config.sweep import Sweep
 from attnlab.config.trial import Trial
 from attnlab.plan import gpu_packing
 from attnlab.plan.prepare import prepared
-from attnlab.sweep.cluster import cluster
+from attnlab.sweep.cluster.session import cluster
 from attnlab.sweep.errors import EngineError
 from attnlab.tasks import build_task
 from attnlab.training import kernel_cache
@@ -59,7 +59,8 @@ class Outcome:
 
     def __str__(self) -> str:
         said = f"failed: {self.error}" if self.error else f"{self.seconds:.1f} s" if self.seconds else "were there"
-        return f"{', '.join(self.wanted.arms):<24}  {kernel_cache.words(self.wanted.key):<48}  {self.type or 'GPU':<8}  {said}"
+        arms, kernels = ", ".join(self.wanted.arms), kernel_cache.words(self.wanted.key)
+        return f"{arms:<24}  {kernels:<48}  {self.type or 'GPU':<8}  {said}"
 
 
 @dataclass

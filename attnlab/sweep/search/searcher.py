@@ -18,9 +18,9 @@ from attnlab.records.metrics import best_row, steps_run, trunk
 from attnlab.records.mirror import Mirror
 from attnlab.records.paths import SweepDir
 from attnlab.records.results import Job, Results
-from attnlab.sweep.arm import Arm
-from attnlab.sweep.scheduler import ArmAsha
-from attnlab.sweep.transient import Transient
+from attnlab.sweep.search.arm import Arm
+from attnlab.sweep.search.asha import ArmAsha
+from attnlab.sweep.search.transient import Transient
 from attnlab.util.files import write_json
 
 

@@ -12,10 +12,10 @@ from attnlab.config.sweep import Sweep
 from attnlab.ranking.leaderboard import Leaderboard, standings
 from attnlab.records.mirror import Mirror
 from attnlab.records.results import Job, Results
-from attnlab.sweep.board import Board
-from attnlab.sweep.interrupt import Interrupts
-from attnlab.sweep.search import ArmSearch
-from attnlab.sweep.transient import Transient
+from attnlab.sweep.search.searcher import ArmSearch
+from attnlab.sweep.search.transient import Transient
+from attnlab.sweep.ui.interrupt import Interrupts
+from attnlab.sweep.ui.progress import Board
 from attnlab.util.files import write_json, write_lines
 
 SHARE = 0.02  # of the driver's time that the whole sweep's records may take: they grow with every trial

@@ -25,10 +25,10 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from attnlab.config.sweep import ResourcesConfig
 from attnlab.records.mirror import Mirror
-from attnlab.sweep import nodes
-from attnlab.sweep.mailbox import Mailbox
-from attnlab.sweep.obituary import Obituary
-from attnlab.sweep.worker import work
+from attnlab.sweep.cluster import node_probe
+from attnlab.sweep.slots.mailbox import Mailbox
+from attnlab.sweep.slots.worker import work
+from attnlab.sweep.slots.worker_death import Obituary
 
 GUARD_S = 0.5  # how long the guard looks at a time
 
@@ -88,7 +88,7 @@ class Slots:
                     "box": box,
                     "pool": pool,
                     "mirror": mirror,
-                    "seal": nodes.seal(mirror),
+                    "seal": node_probe.seal(mirror),
                     "kernel_cache": str(kernel_cache),
                     "cpus": shape.cpus,
                     "gpus": shape.gpus,

@@ -20,8 +20,8 @@ from attnlab.ranking.search_coverage import number_of
 from attnlab.records.metrics import best_row, judged
 from attnlab.records.paths import SweepDir
 from attnlab.records.results import Job, Results
-from attnlab.sweep.mend import mend
-from attnlab.sweep.tpe import WindowedTPE
+from attnlab.sweep.search.backfill import mend
+from attnlab.sweep.search.tpe import WindowedTPE
 from attnlab.util.files import write_json
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)

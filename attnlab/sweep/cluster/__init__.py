@@ -1,0 +1,1 @@
+"""The Ray cluster: joining it, its nodes, its code and its kernels."""
