@@ -56,7 +56,7 @@ setup(
     python_requires=">=3.10",
     packages=find_packages(include=["attnlab", "attnlab.*", "analysis", "analysis.*"]),
     py_modules=["launch"],
-    package_data={"attnlab.data": ["corpus/*"], "analysis": ["templates/*", "benchmarks/data/*"]},
+    package_data={"attnlab.data": ["corpus/*"], "analysis.report": ["templates/*"], "analysis.benchmarks": ["data/*"]},
     install_requires=CORE,
     extras_require={
         "eval": EVAL,

@@ -1,6 +1,6 @@
 """`python -m analysis RESULTS/SWEEP`: score the benchmarks, print the leaderboard and write the report.
 
-    --claim "gla < standard on val_loss by 2%"    judge that instead (analysis/claims.py has the grammar)
+    --claim "gla < standard on val_loss by 2%"    judge that instead (analysis/statistics/claims.py has the grammar)
     --efficiency [--lengths 512 1024 ...]         first measure every arm's speed and memory on this device
 
 A folder of several sweeps is compared on one page. Exit codes: 0 done, and a claim judged, whatever the verdict; 2
@@ -14,16 +14,20 @@ import sys
 
 from rich.console import Console
 
-from analysis import claims, efficiency, interactive, leaderboard, options, suite, words
-from analysis.checkpoints import CheckpointError, targets
-from analysis.load import LoadError, load
-from analysis.report import write
-from analysis.select import Selection, select
+from analysis import cli
+from analysis.efficiency import lengths
+from analysis.figures import interactive
+from analysis.records.load import LoadError, load
+from analysis.records.select import Selection, select
+from analysis.report import comparison, leaderboard, wording
+from analysis.report.page import write
+from analysis.scoring.checkpoints import CheckpointError, targets
+from analysis.statistics import claims
 from attnlab.records.mirror import Mirror, mirror
 from attnlab.records.paths import TrialDir
 from attnlab.records.storage import StoreError, local
 
-MISTAKES = (LoadError, StoreError, CheckpointError, options.OptionError, claims.ClaimError, efficiency.EfficiencyError)
+MISTAKES = (LoadError, StoreError, CheckpointError, cli.OptionError, claims.ClaimError, lengths.EfficiencyError)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -35,12 +39,12 @@ def main(argv: list[str] | None = None) -> int:
     console = Console(highlight=False)
     try:
         if args.interactive and not interactive.available():
-            raise options.OptionError("--interactive: needs plotly; pip install 'attnlab[interactive]'")
+            raise cli.OptionError("--interactive: needs plotly; pip install 'attnlab[interactive]'")
         elsewhere = fetched(args)
-        if args.sweep and suite.holds_several(args.sweep):
-            if unusable := options.given(parser, args):
-                raise options.OptionError(f"{args.sweep}: of several sweeps; {unusable[0]} needs the folder of one")
-            print(f"wrote {suite.write(args.sweep)}")
+        if args.sweep and comparison.holds_several(args.sweep):
+            if unusable := cli.given(parser, args):
+                raise cli.OptionError(f"{args.sweep}: of several sweeps; {unusable[0]} needs the folder of one")
+            print(f"wrote {comparison.write(args.sweep)}")
             if elsewhere:
                 elsewhere.push(args.sweep / "comparison.html", args.sweep / "comparison.csv")
             return 0
@@ -50,11 +54,11 @@ def main(argv: list[str] | None = None) -> int:
                 print(text)
             return 0
         if sel and args.efficiency:
-            print(f"wrote {efficiency.measure(sel, console, args.lengths or (), args.device, args.dtype)}")
+            print(f"wrote {lengths.measure(sel, console, args.lengths or (), args.device, args.dtype)}")
         if sel and elsewhere and args.benchmarks != ["none"]:
             for target in targets(sel, args.arm, args.trial)[0]:
                 elsewhere.fetch_final(TrialDir(target.path.parents[1]))
-        options.run(args, sel, console)
+        cli.run(args, sel, console)
         if sel:
             report(sel, console, args.interactive)
         if sel and elsewhere:
@@ -88,7 +92,7 @@ def fetched(args: argparse.Namespace) -> Mirror | None:
 def report(sel: Selection, console: Console, hover: bool = False) -> None:
     """The leaderboard and the answer on the terminal, and the page."""
     leaderboard.show(sel, console)
-    print(" ".join(words.answer(sel)))
+    print(" ".join(wording.answer(sel)))
     for problem in sel.data.problems:
         print(f"warning: {problem}", file=sys.stderr)
     with console.status("writing the report"):
@@ -104,7 +108,7 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("--efficiency", action="store_true", help="measure speed and memory against length here")
     parser.add_argument("--lengths", type=_length, nargs="+", metavar="N", help="tokens per sequence to measure at")
     parser.add_argument("--interactive", action="store_true", help="also figures to hover over (5 MB in the page)")
-    options.add(parser)
+    cli.add(parser)
     return parser
 
 

@@ -21,9 +21,11 @@ from typing import Any
 
 from rich.console import Console
 
-from analysis import crossing, efficiency, kernels, measured, plots, svg
-from analysis.plot_results import PARTS, against_length
-from analysis.words import large_text
+from analysis.efficiency import kernels, lengths, measurement
+from analysis.figures import curves, svg
+from analysis.figures.outcomes import PARTS, against_length
+from analysis.report.wording import large_text
+from analysis.statistics import crossing
 from attnlab.config.trial import Trial
 from attnlab.util.files import write_json, write_text
 
@@ -43,7 +45,7 @@ def main() -> None:
     left = args.budget_s - MARGIN_S - (time.perf_counter() - began)
     console = Console(stderr=True)
     asked = (args.lengths, args.device, args.dtype, left, args.results, args.threads)
-    tree = efficiency.curves(trials, VOCAB, console, *asked)
+    tree = lengths.curves(trials, VOCAB, console, *asked)
     tree["model"] = trials[args.mixers[0]].model.model_dump(mode="json", exclude={"mixer"})
     text = tables(tree)
     print(text)
@@ -62,20 +64,20 @@ def trial(name: str, args: argparse.Namespace) -> Trial:
     return Trial.model_validate({"model": model, "task": {"name": "text", "seq_len": 512}, "train": {"max_steps": 1}})
 
 
-def cases(one: Trial, args: argparse.Namespace) -> list[measured.Case]:
+def cases(one: Trial, args: argparse.Namespace) -> list[measurement.Case]:
     """Every length, as `efficiency.curves` measures it."""
     lengths = sorted(args.lengths)
     dtype = "bfloat16" if args.dtype == "auto" else args.dtype
-    return [measured.Case(one, VOCAB, max(1, lengths[-1] // n), n, "cuda", dtype, 1) for n in lengths]
+    return [measurement.Case(one, VOCAB, max(1, lengths[-1] // n), n, "cuda", dtype, 1) for n in lengths]
 
 
 def tune(one: Trial, args: argparse.Namespace) -> None:
     """Run everything once, so that Triton keeps what it tuned and compiled."""
     kernels.ready("cuda", args.results)
-    measured.REPEATS = 1
+    measurement.REPEATS = 1
     for case in cases(one, args):
-        for part in measured.PARTS:
-            if error := measured.run(case, part).get("error"):
+        for part in measurement.PARTS:
+            if error := measurement.run(case, part).get("error"):
                 print(f"{args.tune}, {part} at {case.length}: {error}", file=sys.stderr)
 
 
@@ -98,7 +100,7 @@ def tables(tree: dict[str, Any]) -> str:
     model, lengths = tree["model"], tree["lengths"]
     out = [
         f"{tree['device']}, {tree['dtype']}, {tree['tokens']:,} tokens per batch; d_model {model['d_model']}, "
-        f"{model['n_layers']} layers, vocabulary {VOCAB:,}. Medians of {measured.REPEATS} runs.\n"
+        f"{model['n_layers']} layers, vocabulary {VOCAB:,}. Medians of {measurement.REPEATS} runs.\n"
     ]
     shown = [(f"{label}, tokens/s", lambda p, part=part: _speed(p, part)) for part, label in PARTS.items()]
     shown.append(("state or cache per sequence, bytes", lambda p: large_text(p.get("cache_bytes"))))
@@ -114,7 +116,7 @@ def tables(tree: dict[str, Any]) -> str:
     out.append("| of | pair | cross at [95 %] | faster at the longest |")
     out.append("|---|---|---|---|")
     for part, label in PARTS.items():
-        for found, _ in crossing.every({arm: efficiency.runs_of(tree, arm, part) for arm in tree["arms"]}):
+        for found, _ in crossing.every({arm: lengths.runs_of(tree, arm, part) for arm in tree["arms"]}):
             ends = "" if found.low is None or found.high is None else f" [{found.low:,.0f}, {found.high:,.0f}]"
             at = "-" if found.length is None else f"{found.length:,.0f}{ends}"
             out.append(f"| {label} | {found.a}, {found.b} | {at} | {found.faster or '-'} |")
@@ -145,13 +147,13 @@ def picture(tree: dict[str, Any], path: Path) -> None:
         for axes, (part, title) in zip(panels, [*speeds, ("", "state or cache, bytes per sequence")], strict=True):
             lines = {}
             for i, (arm, row) in enumerate(tree["arms"].items()):
-                runs = efficiency.runs_of(tree, arm, part) if part else {}
+                runs = lengths.runs_of(tree, arm, part) if part else {}
                 lines[i] = [(n, median(r), min(r), max(r)) for n, r in sorted(runs.items())]
                 if not part:
                     sizes = [(p["length"], p["cache_bytes"]) for p in row["points"] if p.get("cache_bytes")]
                     lines[i] = [(n, v, v, v) for n, v in sizes]
             against_length(axes, lines, title)
-        handles = [Line2D([], [], **plots.style_of(i), linewidth=2.2, label=arm) for i, arm in enumerate(tree["arms"])]
+        handles = [Line2D([], [], **curves.style_of(i), linewidth=2.2, label=arm) for i, arm in enumerate(tree["arms"])]
         figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), fontsize=9)
         figure.suptitle(f"{tree['device']}, {tree['dtype']}, {tree['tokens']:,} tokens per batch", fontsize=10)
         figure.savefig(path, dpi=130, facecolor="white")
@@ -174,7 +176,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--out", type=Path, help="a folder for the figures as JSON, Markdown and PNG")
     parser.add_argument("--tune", metavar="MIXER", help=argparse.SUPPRESS)  # what a tuning process does
     args = parser.parse_args()
-    args.lengths = args.lengths or list(efficiency.LENGTHS[args.device])
+    args.lengths = args.lengths or list(lengths.LENGTHS[args.device])
     return args
 
 

@@ -4,8 +4,8 @@
 
 Every trial of the grids was trained to its end (`bench.curves`), so any way of searching can be replayed over them. The
 brackets are the engine's (`attnlab.sweep.search.asha.Bracket`), so are the samplers
-(`attnlab.sweep.search.searcher.sampler`); a sampled learning rate is played by the nearest one of the grid. With several workers trials interleave, one report each
-in turn. Per way of searching, over arms, seeds and replays:
+(`attnlab.sweep.search.searcher.sampler`). A sampled learning rate is played by the nearest one of the grid. With
+several workers trials interleave, one report each in turn. Per way of searching, over arms, seeds and replays:
 
     found     replays whose best value came within 1 % of the best in the arm's grid; 95 % interval
     to 1 %    steps until then, of those that the whole grid takes; median, and 10 to 90 % of the replays

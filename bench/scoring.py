@@ -25,11 +25,12 @@ from typing import Any
 
 import torch
 
-from analysis import kernels, svg
 from analysis.benchmarks import Context, harness_of
-from analysis.checkpoints import open_model
-from analysis.lm import LM
-from analysis.score import Scorer
+from analysis.efficiency import kernels
+from analysis.figures import svg
+from analysis.scoring.checkpoints import open_model
+from analysis.scoring.lm_eval import LM
+from analysis.scoring.scorer import Scorer
 
 TOLERANCE = 2e-3  # nats
 

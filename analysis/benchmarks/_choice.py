@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from importlib import resources
 
 from analysis.benchmarks.base import Benchmark, BenchmarkError, Context, Exam, Metric, Outcome
-from analysis.checkpoints import Target
-from analysis.score import Advance, Scorer
+from analysis.scoring.checkpoints import Target
+from analysis.scoring.scorer import Advance, Scorer
 
 CANDIDATES = 4
 MARGIN_TOKENS = 4  # that greedy decoding may write before and after the answer: a space, a comma

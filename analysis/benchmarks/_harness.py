@@ -19,8 +19,8 @@ from typing import Any
 import yaml
 
 from analysis.benchmarks.base import Benchmark, BenchmarkError, Context, Exam, Metric, Outcome
-from analysis.checkpoints import Target
-from analysis.score import Advance, Scorer
+from analysis.scoring.checkpoints import Target
+from analysis.scoring.scorer import Advance, Scorer
 from attnlab.data.formats import SUFFIXES
 
 
@@ -214,7 +214,7 @@ class Loaded:
 
     def ask(self, scorer: Scorer, advance: Advance) -> Outcome:
         """Every request, then the tasks' own metrics."""
-        from analysis.lm import LM
+        from analysis.scoring.lm_eval import LM
 
         return Outcome(self.judge(LM(scorer, advance).loglikelihood(self.requests)))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from analysis.benchmarks.base import Exam, Metric, Outcome
-from analysis.score import Advance, Scorer
+from analysis.scoring.scorer import Advance, Scorer
 
 PASSAGE_CHARS = 4000  # so much is scored together, from the end-of-document token on
 MAX_CHARS = 1_000_000  # of a text; beyond, passages spread evenly over it are taken

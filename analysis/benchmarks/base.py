@@ -10,8 +10,8 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any, ClassVar, Literal
 
-from analysis.checkpoints import Target
-from analysis.score import Advance, Scorer
+from analysis.scoring.checkpoints import Target
+from analysis.scoring.scorer import Advance, Scorer
 from attnlab.data.sources import hash_of
 
 How = Literal["proportion", "perplexity", "bits_per_byte", "perplexity_per_token", "ratio"]

@@ -11,8 +11,8 @@ from typing import ClassVar
 import numpy as np
 
 from analysis.benchmarks.base import Benchmark, BenchmarkError, Context, Exam, Metric, Outcome
-from analysis.checkpoints import Target
-from analysis.score import Advance, Scorer
+from analysis.scoring.checkpoints import Target
+from analysis.scoring.scorer import Advance, Scorer
 from attnlab.config.trial import TaskConfig
 from attnlab.tasks import IGNORE, TASKS, Batch, build_task, check_task
 

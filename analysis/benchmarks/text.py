@@ -6,7 +6,7 @@ from typing import ClassVar
 
 from analysis.benchmarks import _passages
 from analysis.benchmarks.base import Benchmark, BenchmarkError, Context, Exam
-from analysis.checkpoints import Target
+from analysis.scoring.checkpoints import Target
 
 
 class Text(Benchmark):

@@ -11,8 +11,7 @@ from attnlab.config.trial import Trial
 from attnlab.models import build_model, count_params
 from attnlab.models.flops import flops_per_token
 from attnlab.models.state import state_bytes
-from attnlab.plan import guards
-from attnlab.plan import gpu_packing
+from attnlab.plan import gpu_packing, guards
 from attnlab.plan.prepare import prepared
 
 

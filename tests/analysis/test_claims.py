@@ -7,9 +7,9 @@ import pytest
 from benchmark_file import write_benchmarks
 
 from analysis.__main__ import main
-from analysis.claims import RELATIONS, Claim, ClaimError, judge, parse
-from analysis.load import load
-from analysis.select import select
+from analysis.records.load import load
+from analysis.records.select import select
+from analysis.statistics.claims import RELATIONS, Claim, ClaimError, judge, parse
 
 SPREAD = (0.0, 0.012, -0.009, 0.004, -0.006)
 

@@ -9,11 +9,11 @@ import pytest
 from benchmark_file import write_benchmarks
 from fake_results import SWEEP, Fake
 
-from analysis import compare, crossing, suspects
 from analysis.__main__ import main
-from analysis.load import load
-from analysis.report import write_report
-from analysis.select import select
+from analysis.records.load import load
+from analysis.records.select import select
+from analysis.report.page import write_report
+from analysis.statistics import contamination, crossing, pairs
 from attnlab.util.files import write_json
 
 
@@ -36,7 +36,7 @@ def scored(full):
 
 
 def read(fake):
-    return compare.benchmarks(select(load(fake.path)))
+    return pairs.benchmarks(select(load(fake.path)))
 
 
 def test_a_worse_arm_a_tie_and_a_memorised_benchmark_are_told_apart(scored):
@@ -46,14 +46,14 @@ def test_a_worse_arm_a_tie_and_a_memorised_benchmark_are_told_apart(scored):
     assert told["hybrid", "standard"] == "hybrid better than standard"
     assert told["gla", "hybrid"] == "undecided" and found["hellaswag"].tied() == {"gla", "hybrid"}
     assert {p.verdict("max") for p in found["piqa"].pairs} == {"undecided"}
-    (suspect,) = suspects.suspects(list(found.values()))
+    (suspect,) = contamination.suspects(list(found.values()))
     assert suspect.startswith("leaked: gla leads")
 
 
 def test_a_benchmark_that_every_arm_knows_by_heart_is_suspect(fake):
     fake.trial("gla", 3.0)
     write_benchmarks(fake, {"known": {arm: rights(i, 0.98) for i, arm in enumerate(fake.sweep.arms)}})
-    (suspect,) = suspects.suspects(read(fake).tables)
+    (suspect,) = contamination.suspects(read(fake).tables)
     assert "near the ceiling" in suspect
 
 

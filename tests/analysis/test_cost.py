@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from fake_results import SWEEP, Fake
 
-from analysis import cost
-from analysis.flops import peak_of
-from analysis.load import load
-from analysis.select import select
+from analysis.efficiency.peaks import peak_of
+from analysis.records.load import load
+from analysis.records.select import select
+from analysis.statistics import cost
 from attnlab.util.files import write_json
 
 

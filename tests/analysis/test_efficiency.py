@@ -8,11 +8,11 @@ import pytest
 from fake_results import SWEEP, Fake
 from rich.console import Console
 
-from analysis import apart, efficiency, measured
 from analysis.__main__ import main
-from analysis.load import load
-from analysis.report import write_report
-from analysis.select import select
+from analysis.efficiency import isolated, lengths, measurement
+from analysis.records.load import load
+from analysis.records.select import select
+from analysis.report.page import write_report
 from attnlab.config.trial import Trial
 
 pytestmark = pytest.mark.xdist_group("efficiency")  # measured once
@@ -28,7 +28,7 @@ def tiny(tmp_path_factory):
     home.final.mkdir(parents=True)
     (home.final / "config.json").write_text('{"vocab_size": 64}')
     sel = select(load(fake.path))
-    path = efficiency.measure(sel, Console(file=io.StringIO()), (16, 32), "cpu")
+    path = lengths.measure(sel, Console(file=io.StringIO()), (16, 32), "cpu")
     return fake, json.loads(path.read_text())
 
 
@@ -38,8 +38,8 @@ def test_every_arm_is_measured_at_every_length(tiny):
         assert row["error"] is None and [p["length"] for p in row["points"]] == [16, 32]
         for point in row["points"]:
             assert point["length"] * point["batch"] == 32
-            for part in measured.PARTS:
-                assert len(point[part]["runs"]) == measured.REPEATS and min(point[part]["runs"]) > 0
+            for part in measurement.PARTS:
+                assert len(point[part]["runs"]) == measurement.REPEATS and min(point[part]["runs"]) > 0
                 assert 0 < point[part]["peak_bytes"] < 2**30, "the libraries alone hold more"
             assert point["train"]["mfu"] is None, "a CPU's peak is not known"
 
@@ -70,10 +70,10 @@ def test_mistakes_are_one_line(fake, tiny, capsys):
 
 
 def test_an_arm_that_cannot_be_measured_costs_a_line(tiny, monkeypatch):
-    monkeypatch.setattr(apart.Server, "measure", lambda self, case, part: {"error": "RuntimeError: no kernel"})
-    monkeypatch.setattr(apart.Server, "start", lambda self: None)
+    monkeypatch.setattr(isolated.Server, "measure", lambda self, case, part: {"error": "RuntimeError: no kernel"})
+    monkeypatch.setattr(isolated.Server, "start", lambda self: None)
     fake = tiny[0]
-    path = efficiency.measure(select(load(fake.path)), Console(file=io.StringIO()), (8, 4), "cpu")
+    path = lengths.measure(select(load(fake.path)), Console(file=io.StringIO()), (8, 4), "cpu")
     assert json.loads(path.read_text())["arms"]["gla"]["points"][0]["train"] == {"error": "RuntimeError: no kernel"}
     assert "gla, train at 4, 8: RuntimeError: no kernel" in write_report(fake.path).read_text()
 
@@ -109,9 +109,9 @@ def test_memory_is_the_models_own_and_a_process_that_dies_costs_a_line(tmp_path,
     def case(**settings):
         model = {"d_model": 16, "n_layers": 1, "n_heads": 2, "mixer": {"name": "own_mixer:Own", **settings}}
         trial = Trial.model_validate({**copy.deepcopy(SWEEP["trial"]), "model": model})
-        return measured.Case(trial, 64, 1, 16, "cpu", "float32", 1)
+        return measurement.Case(trial, 64, 1, 16, "cpu", "float32", 1)
 
-    with apart.Server() as server:
+    with isolated.Server() as server:
         small = server.measure(case(), "prefill")["peak_bytes"]
         assert server.measure(case(end="raises"), "train") == {"error": "RuntimeError: two lines"}
         assert "ended by the system: out of memory" in server.measure(case(end="killed"), "train")["error"]
@@ -128,7 +128,7 @@ def test_when_the_time_is_up_all_arms_have_the_same_lengths_but_for_one_that_is_
         now[0] += took + (5.0 if length == 100 else 0.0)  # the first of anything is compiled, which says nothing
         return {"batch": 1, "cache_bytes": None, "took_s": took, "runs": [1.0]}
 
-    points = efficiency.in_turn(["fast", "slow"], [100, 200, 400, 800, 1600], ask, 80.0, lambda: now[0])
+    points = lengths.in_turn(["fast", "slow"], [100, 200, 400, 800, 1600], ask, 80.0, lambda: now[0])
     assert {arm: [p["length"] for p in found] for arm, found in points.items()} == {
         "fast": [100, 200, 400, 800, 1600],
         "slow": [100, 200, 400],

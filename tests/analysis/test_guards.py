@@ -6,10 +6,10 @@ import json
 import pytest
 from fake_results import SWEEP, Fake
 
-from analysis import guards
-from analysis.load import load
-from analysis.report import write_report
-from analysis.select import select
+from analysis.records.load import load
+from analysis.records.select import select
+from analysis.report import guards
+from analysis.report.page import write_report
 from attnlab.util.files import write_json
 
 FOUND = {

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from analysis.plots import log_ticks
+from analysis.figures.curves import log_ticks
 
 
 @given(st.floats(1e-6, 1e12), st.floats(1.01, 1e8))

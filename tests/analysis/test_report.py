@@ -15,12 +15,12 @@ import pytest
 from fake_results import SWEEP, Fake, fill
 from rich.console import Console
 
-from analysis import interactive
 from analysis.__main__ import main
-from analysis.leaderboard import show
-from analysis.load import load
-from analysis.report import environment, write_report
-from analysis.select import select
+from analysis.figures import interactive
+from analysis.records.load import load
+from analysis.records.select import select
+from analysis.report.leaderboard import show
+from analysis.report.page import environment, write_report
 
 ROOT = Path(__file__).parents[2]
 VOID = {"meta", "br", "link", "img", "hr", "input"}

@@ -5,10 +5,10 @@ import math
 import pytest
 from fake_results import SWEEP, Fake
 
-from analysis import words
-from analysis.compare import confirm_values
-from analysis.load import load
-from analysis.select import mixer_text, select
+from analysis.records.load import load
+from analysis.records.select import mixer_text, select
+from analysis.report import wording
+from analysis.statistics.pairs import confirm_values
 from attnlab.config.space import parse
 
 
@@ -45,14 +45,14 @@ def test_equal_trials_and_equal_arms_are_told(fake):
     arms = by_name(sel)
     assert arms["gla"].best.trial_id == first.trial_id and arms["gla"].ties == 1
     assert (arms["gla"].rank, arms["standard"].rank, arms["hybrid"].rank) == (1, 1, 3)
-    assert "standard and gla share the best val_loss 3.0000" in words.answer(sel)[0]
-    assert any("2 trials with exactly its best value" in line for line in words.caveats(sel))
+    assert "standard and gla share the best val_loss 3.0000" in wording.answer(sel)[0]
+    assert any("2 trials with exactly its best value" in line for line in wording.caveats(sel))
 
 
 def test_a_single_run_per_arm_is_given_no_interval(fake):
     for arm, value in (("standard", 3.0), ("gla", 3.25), ("hybrid", 3.5)):
         fake.trial(arm, value)
-    lead, certainty = words.answer(chosen(fake))
+    lead, certainty = wording.answer(chosen(fake))
     assert "standard is best so far with val_loss 3.0000" in lead and "0.2500 below the second, gla (3.2500)" in lead
     assert "run once, so no interval can be given" in certainty
 
@@ -61,14 +61,14 @@ def test_seeds_that_do_not_separate_two_arms_are_said_not_to(fake):
     for arm, shift in (("standard", 0.0), ("gla", 0.01), ("hybrid", 0.5)):
         for seed, noise in enumerate((0.0, 0.2, 0.4)):
             fake.trial(arm, 3 + shift + noise, phase="confirm", seed=seed)
-    assert "these runs do not separate the two" in words.answer(chosen(fake))[1]
+    assert "these runs do not separate the two" in wording.answer(chosen(fake))[1]
 
 
 def test_arms_that_learnt_nothing_are_held_against_the_baseline(fake):
     for arm, value in (("standard", 4.0), ("gla", 4.6), ("hybrid", 4.1)):
         fake.trial(arm, value)
     fake.baselines(unigram_loss=4.5, unigram_accuracy=0.2)
-    assert words.answer(chosen(fake))[2:] == ["Not better than the baseline unigram loss (4.5000): gla."]
+    assert wording.answer(chosen(fake))[2:] == ["Not better than the baseline unigram loss (4.5000): gla."]
 
 
 def test_a_metric_that_grows_is_ranked_the_other_way(tmp_path):
@@ -77,7 +77,7 @@ def test_a_metric_that_grows_is_ranked_the_other_way(tmp_path):
     for arm, value in (("standard", 3.0), ("gla", 3.5), ("hybrid", 2.0)):
         fake.trial(arm, value, steps=10)
     fake.baselines(unigram_loss=2.5)
-    told = words.answer(chosen(fake))
+    told = wording.answer(chosen(fake))
     assert "gla is best" in told[0] and "0.5000 above the second, standard" in told[0]
     assert told[2] == "Not better than the baseline unigram loss (2.5000): hybrid."
 
@@ -85,14 +85,14 @@ def test_a_metric_that_grows_is_ranked_the_other_way(tmp_path):
 def test_a_best_trial_that_was_pruned_is_told(fake):
     fake.trial("standard", 3.0)
     fake.trial("gla", 2.9, state="pruned", steps=30)
-    assert any(line.endswith("more steps may improve it: gla at step 30.") for line in words.caveats(chosen(fake)))
+    assert any(line.endswith("more steps may improve it: gla at step 30.") for line in wording.caveats(chosen(fake)))
 
 
 def test_baselines_that_every_arm_beats_are_one_sentence(fake):
     for arm in fake.sweep.arms:
         fake.trial(arm, 3.0)
     fake.baselines(unigram_loss=4.5, uniform_loss=7.6)
-    assert words.answer(chosen(fake))[2:] == [
+    assert wording.answer(chosen(fake))[2:] == [
         "All 3 arms are better than the baselines unigram loss (4.5000) and uniform loss (7.6000)."
     ]
 
@@ -100,13 +100,13 @@ def test_baselines_that_every_arm_beats_are_one_sentence(fake):
 def test_without_a_value_there_is_no_answer(fake):
     fake.trial("gla", None, state="diverged", steps=20)
     sel = chosen(fake)
-    assert "no answer" in " ".join(words.answer(sel)) and all(arm.rank is None for arm in sel.arms)
+    assert "no answer" in " ".join(wording.answer(sel)) and all(arm.rank is None for arm in sel.arms)
 
 
 @pytest.mark.parametrize(("lr", "end"), [(0.09, "upper"), (0.00011, "lower"), (0.05, None), (0.0002, None)])
 def test_a_best_setting_near_the_end_of_its_range_is_named(fake, lr, end):
     fake.trial("gla", 3.0, lr=lr)
-    told = words.edges(chosen(fake))
+    told = wording.edges(chosen(fake))
     assert (len(told) == 1 and f"{end} edge" in told[0] and "gla" in told[0]) if end else told == []
 
 
@@ -120,7 +120,7 @@ def test_after_an_extension_the_range_searched_last_counts(tmp_path):
     for arm in ("standard", "gla", "hybrid"):
         fake.trial(arm, 2.8, lr=0.2 if arm == "gla" else 0.02)
     sel = chosen(fake)
-    assert words.edges(sel) == [] and sel.planned == 3 * (2 + 1 + 3)
+    assert wording.edges(sel) == [] and sel.planned == 3 * (2 + 1 + 3)
 
 
 def test_the_comparison_uses_the_setting_with_the_best_confirm_mean(tmp_path):
@@ -133,7 +133,7 @@ def test_the_comparison_uses_the_setting_with_the_best_confirm_mean(tmp_path):
             fake.trial(arm, 3.2, lr=0.02, phase="confirm", seed=seed)
     sel = chosen(fake)
     assert all(confirm_values(sel, arm, "val_loss") == pytest.approx({0: 3.2, 1: 3.2}) for arm in sel.arms)
-    told = words.caveats(sel)
+    told = wording.caveats(sel)
     assert any("gla is confirmed with lr 0.02" in line for line in told)
     assert any("best mean of up to 2 confirmed settings" in line for line in told)
 
@@ -154,8 +154,8 @@ def test_mixers_are_described_as_built(fake):
     ("value", "text"), [(3.14159, "3.1416"), (None, "-"), (math.nan, "-"), (2e-5, "2e-05"), (0.0, "0.0000")]
 )
 def test_values_as_text(value, text):
-    assert words.value_text(value) == text
+    assert wording.value_text(value) == text
 
 
 def test_large_numbers_as_text():
-    assert [words.large_text(v) for v in (17_123_456, 999_999, 950, None)] == ["17.1M", "1M", "950", "-"]
+    assert [wording.large_text(v) for v in (17_123_456, 999_999, 950, None)] == ["17.1M", "1M", "950", "-"]

@@ -10,8 +10,8 @@ from small import benchmark
 from analysis.benchmarks import BENCHMARKS, Context
 from analysis.benchmarks._harness import Harness
 from analysis.benchmarks.base import value_of
-from analysis.checkpoints import Target, open_model
-from analysis.score import Scorer
+from analysis.scoring.checkpoints import Target, open_model
+from analysis.scoring.scorer import Scorer
 from attnlab.records.results import Job
 
 NAMES = sorted(BENCHMARKS)

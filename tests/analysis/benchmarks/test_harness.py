@@ -11,9 +11,9 @@ pytest.importorskip("lm_eval", reason="needs pip install 'attnlab[eval]'")
 from analysis.benchmarks import BENCHMARKS, Context, _harness, harness_of
 from analysis.benchmarks._harness import Harness, quiet
 from analysis.benchmarks.base import BenchmarkError, value_of
-from analysis.checkpoints import open_model
-from analysis.lm import LM
-from analysis.score import Scorer
+from analysis.scoring.checkpoints import open_model
+from analysis.scoring.lm_eval import LM
+from analysis.scoring.scorer import Scorer
 
 TASKS = [name for name in BENCHMARKS if isinstance(BENCHMARKS[name](), Harness)]
 

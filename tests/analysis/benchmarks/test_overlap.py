@@ -9,9 +9,9 @@ import torch
 from fake_results import SWEEP, Fake
 from small import export
 
-from analysis import overlap
 from analysis.__main__ import main
 from analysis.benchmarks import BENCHMARKS
+from analysis.statistics import overlap
 from attnlab.config.trial import TaskConfig
 from attnlab.data.tokenizer import ByteTokenizer
 from attnlab.models import build_model

@@ -234,7 +234,7 @@ def test_a_model_without_a_tokenizer_is_asked_its_own_task_alone(sweep, asked):
 def test_memory_that_runs_out_halves_what_is_read_at_once():
     import torch
 
-    from analysis.run import FEWEST_TOKENS, _ask
+    from analysis.scoring.run import FEWEST_TOKENS, _ask
 
     class Scorer:
         max_tokens = 8 * FEWEST_TOKENS

@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from small import words
 
-from analysis.checkpoints import open_model
-from analysis.score import Scorer, ScoringError, dtype_of
+from analysis.scoring.checkpoints import open_model
+from analysis.scoring.scorer import Scorer, ScoringError, dtype_of
 
 NO_REUSE = ["forgetting", "log_linear_mamba2", "based"]  # one token at a time after a state; the last keeps none
 MIXERS = ["standard", "gla", "mamba2", "deltanet", "hgrn", "forgetting", "log_linear_mamba2", "based",

@@ -12,11 +12,11 @@ from typing import Any
 
 from markupsafe import Markup
 
-from analysis import plots
-from analysis.efficiency import runs_of
-from analysis.plot_results import PARTS
-from analysis.select import ArmSummary, Selection
-from analysis.words import settings_text
+from analysis.efficiency.lengths import runs_of
+from analysis.figures import curves
+from analysis.figures.outcomes import PARTS
+from analysis.records.select import ArmSummary, Selection
+from analysis.report.wording import settings_text
 
 DASHES = ("solid", "dash", "dot", "dashdot")  # as `plots.DASHES`
 BUTTONS = [["zoom2d", "pan2d", "resetScale2d", "toImage"]]  # none that would send data anywhere
@@ -48,18 +48,18 @@ def figures(sel: Selection, tree: Mapping[str, Any] | None) -> list[Markup]:
 
 def _look(arm: ArmSummary, **more: Any) -> dict[str, Any]:
     """A line as everywhere else: the arm's colour and dash."""
-    dash = DASHES[arm.index // len(plots.COLOURS) % len(DASHES)]
-    return {"color": plots.COLOURS[arm.index % len(plots.COLOURS)], "dash": dash, **more}
+    dash = DASHES[arm.index // len(curves.COLOURS) % len(DASHES)]
+    return {"color": curves.COLOURS[arm.index % len(curves.COLOURS)], "dash": dash, **more}
 
 
 def _curves(sel: Selection) -> Any:
     import plotly.graph_objects as go
 
     figure, shown = go.Figure(), []
-    for view in plots.X_LABELS:
+    for view in curves.X_LABELS:
         for arm in sel.declared:
             for trial in arm.trials:
-                x, y = plots.series(sel, trial, view)
+                x, y = curves.series(sel, trial, view)
                 if not x:
                     continue
                 best, said = trial is arm.best, f"{trial.trial_id} ({trial.state})"
@@ -71,11 +71,11 @@ def _curves(sel: Selection) -> Any:
                     "<extra></extra>",
                 )  # fmt: skip
                 shown.append(view)
-    views = [view for view in plots.X_LABELS if view in shown]
+    views = [view for view in curves.X_LABELS if view in shown]
     if not views:
         return None
     figure.update_layout(yaxis_title=sel.metric)
-    _choose(figure, shown, {view: plots.X_LABELS[view] for view in views}, axis=True)
+    _choose(figure, shown, {view: curves.X_LABELS[view] for view in views}, axis=True)
     return figure
 
 

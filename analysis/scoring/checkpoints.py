@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from analysis.load import TrialRecord
-from analysis.select import Selection
+from analysis.records.load import TrialRecord
+from analysis.records.select import Selection
 from attnlab.data.formats import sha256
 from attnlab.records.paths import TrialDir
 from attnlab.records.results import Job

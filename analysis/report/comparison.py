@@ -6,11 +6,13 @@ from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from analysis import compare, plot_results, plots, words
-from analysis.compare import confirm_values
-from analysis.load import LoadError, load
-from analysis.select import Selection, select
-from analysis.tables import Column, Table
+from analysis.figures import curves, outcomes
+from analysis.records.load import LoadError, load
+from analysis.records.select import Selection, select
+from analysis.report import wording
+from analysis.report.tables import Column, Table
+from analysis.statistics import pairs
+from analysis.statistics.pairs import confirm_values
 from attnlab.ranking import tests
 from attnlab.util.files import write_text
 
@@ -36,13 +38,13 @@ def write(folder: Path) -> Path:
     if not found:
         raise LoadError(problems[0])
     table, scores = compared(found), benchmarks(found)
-    env = Environment(loader=PackageLoader("analysis"), autoescape=True, undefined=StrictUndefined,
+    env = Environment(loader=PackageLoader("analysis.report"), autoescape=True, undefined=StrictUndefined,
                       trim_blocks=True, lstrip_blocks=True)  # fmt: skip
     page = folder / "comparison.html"
-    answers = {sel.sweep.name: " ".join(words.answer(sel)) for sel in found}
+    answers = {sel.sweep.name: " ".join(wording.answer(sel)) for sel in found}
     text = env.get_template("suite.html").render(folder=folder, table=table, answers=answers, problems=problems,
-                                                 style_of=plots.style_of, dasharray=plots.dasharray, scores=scores,
-                                                 figures=plot_results.sweeps(found))  # fmt: skip
+                                                 style_of=curves.style_of, dasharray=curves.dasharray, scores=scores,
+                                                 figures=outcomes.sweeps(found))  # fmt: skip
     write_text(page, text)
     write_text(folder / "comparison.csv", table.csv())
     if scores.rows:
@@ -54,7 +56,7 @@ def benchmarks(found: list[Selection]) -> Table:
     """Every arm of every sweep on every benchmark that was scored there, benchmark by benchmark."""
     rows = []
     for sel in found:
-        for table in compare.benchmarks(sel).tables:
+        for table in pairs.benchmarks(sel).tables:
             best = table.tied()
             for arm in sel.declared:
                 if arm.arm in table.scores:

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from analysis.select import Selection
-from analysis.tables import Column, Table
-from analysis.words import listed, value_text
+from analysis.records.select import Selection
+from analysis.report.tables import Column, Table
+from analysis.report.wording import listed, value_text
 from attnlab.ranking.noise_floor import noise_floor, said, seeds_for
 from attnlab.util.files import read_json
 

@@ -12,12 +12,12 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from analysis import words
-from analysis.checkpoints import CheckpointError, targets
-from analysis.select import Selection
+from analysis.records.select import Selection
+from analysis.report import wording
+from analysis.scoring.checkpoints import CheckpointError, targets
 
 if TYPE_CHECKING:
-    from analysis.run import Report
+    from analysis.scoring.run import Report
 
 
 class OptionError(ValueError):
@@ -61,8 +61,8 @@ def run(args: argparse.Namespace, sel: Selection | None, console: Console) -> Re
         return None
     # here, because they bring torch
     from analysis.benchmarks.base import BenchmarkError, Context
-    from analysis.run import Settings, collect, device_of, examine, named
-    from analysis.score import ScoringError, dtype_of
+    from analysis.scoring.run import Settings, collect, device_of, examine, named
+    from analysis.scoring.scorer import ScoringError, dtype_of
 
     try:
         names = named(args.benchmarks)
@@ -98,9 +98,9 @@ def show(report: Report, console: Console) -> None:
         one = next(result for result in results if result)
         count = f"{one['n']:,} of {one['n_all']:,}, limited" if one["limited"] else f"{one['n']:,}"
         for metric, facts in one["metrics"].items():
-            values = [words.value_text(r["metrics"][metric]["value"]) if r else words.NONE for r in results]
+            values = [wording.value_text(r["metrics"][metric]["value"]) if r else wording.NONE for r in results]
             arrow = "" if facts["higher_is_better"] else " (lower)"
-            rows.append([name, metric + arrow, *values, words.value_text(facts["chance"]), count])
+            rows.append([name, metric + arrow, *values, wording.value_text(facts["chance"]), count])
     if len(rows) == 1:
         return
     if console.is_terminal:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress
 
     from analysis.benchmarks.base import Exam
-    from analysis.checkpoints import Target
+    from analysis.scoring.checkpoints import Target
 
 GRAM = 13  # words
 SHARE = 0.5  # of an item's words

@@ -6,11 +6,11 @@ import shlex
 from dataclasses import dataclass
 from typing import Any
 
-from analysis import compare
-from analysis.load import TrialRecord
-from analysis.select import ArmSummary, Selection
-from analysis.tables import Column, Table
-from analysis.words import count_text, large_text, seconds_text, settings_text, value_text
+from analysis.records.load import TrialRecord
+from analysis.records.select import ArmSummary, Selection
+from analysis.report.tables import Column, Table
+from analysis.report.wording import count_text, large_text, seconds_text, settings_text, value_text
+from analysis.statistics import pairs
 from attnlab.ranking import tests
 
 TRIAL_COLUMNS = [
@@ -84,7 +84,7 @@ def _detail(sel: Selection, arm: ArmSummary) -> Detail:
         facts["its settings"] = settings_text(arm.best.settings)
         facts["its validation"] = ", ".join(f"{key} {value_text(value)}" for key, value in own.items())
         facts["its time"] = f"{count_text(results.get('steps'))} steps in {seconds_text(results.get('seconds'))} s"
-    if values := compare.confirm_values(sel, arm, sel.metric):
+    if values := pairs.confirm_values(sel, arm, sel.metric):
         facts["by seed"] = ", ".join(f"{seed}: {value_text(value)}" for seed, value in sorted(values.items()))
         facts["mean over seeds"] = Column("", "", "interval").show(tests.mean_over_seeds(list(values.values())))
     table = Table(f"trials-{arm.arm}", TRIAL_COLUMNS, [_row(sel, arm, t) for t in arm.trials])

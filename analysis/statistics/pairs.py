@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from analysis.load import number
-from analysis.select import ArmSummary, Selection
+from analysis.records.load import number
+from analysis.records.select import ArmSummary, Selection
 from attnlab.ranking import tests
 from attnlab.ranking.tests import Interval, Pair
 from attnlab.util.files import read_json
@@ -24,7 +24,7 @@ from attnlab.util.files import read_json
 
 @dataclass(frozen=True)
 class Overlap:
-    """Which items of a benchmark stand in the text that an arm was trained on (`analysis.overlap`)."""
+    """Which items of a benchmark stand in the text that an arm was trained on (`analysis.statistics.overlap`)."""
 
     corpus: str
     seen: frozenset[str] = field(repr=False)  # ids

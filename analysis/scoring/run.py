@@ -9,7 +9,7 @@ A result: `benchmark` (the exam's name), `digest`, `version`, `source`, `checkpo
 `limited`, `metric` (the exam's own) with its `value`, `chance` and `higher_is_better`, `metrics` (all of them, with
 `how` and `column` that say how the value comes from the columns), and `items`: `id` and every column, one entry per
 item, so that arms can be compared pairwise on the same items. In the first file of the two also `overlap`, as
-`analysis.overlap.scan` gives it, where the checkpoint was trained on text and the items are text.
+`analysis.statistics.overlap.scan` gives it, where the checkpoint was trained on text and the items are text.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from analysis import kernels
 from analysis.benchmarks import BENCHMARKS
 from analysis.benchmarks.base import Benchmark, BenchmarkError, Context, Exam, Outcome, value_of
-from analysis.checkpoints import CheckpointError, Target, digest_of, open_model, refuse_foreign
-from analysis.encoded import Encodings
-from analysis.overlap import add_overlaps
-from analysis.score import MAX_LENGTH, Advance, Scorer, ScoringError, dtype_of
+from analysis.efficiency import kernels
+from analysis.scoring.checkpoints import CheckpointError, Target, digest_of, open_model, refuse_foreign
+from analysis.scoring.scorer import MAX_LENGTH, Advance, Scorer, ScoringError, dtype_of
+from analysis.scoring.token_cache import Encodings
+from analysis.statistics.overlap import add_overlaps
 from attnlab.records.paths import SweepDir
 from attnlab.util.files import read_json, strict, write_text
 from attnlab.util.text import did_you_mean

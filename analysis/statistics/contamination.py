@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from analysis.compare import Benchmark
-from analysis.words import listed, value_text
+from analysis.report.wording import listed, value_text
+from analysis.statistics.pairs import Benchmark
 
 SEEN = 0.01  # of a benchmark's items in the training text, from which on a sentence says so; fewer are in the table
 # What makes a score look memorised where no copy was found; chosen by us, not estimated. Of what lies above chance:

@@ -7,7 +7,7 @@ from typing import Any
 from lm_eval.api.instance import Instance
 from lm_eval.api.model import LM as Base
 
-from analysis.score import Advance, Scorer
+from analysis.scoring.scorer import Advance, Scorer
 
 NEW_TOKENS = 256  # lm-eval's default where a task names no `max_gen_toks`
 

@@ -10,9 +10,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from analysis.load import ALL_STATES
-from analysis.select import ArmSummary, Selection
-from analysis.words import (
+from analysis.records.load import ALL_STATES
+from analysis.records.select import ArmSummary, Selection
+from analysis.report.wording import (
     NONE,
     baseline_name,
     better_text,

@@ -1,6 +1,6 @@
 """Measurements in processes of their own, so that each one's peak memory is its own.
 
-    python -m analysis.apart        reads a case per line of stdin, as JSON, and answers with a line of stdout each
+    python -m analysis.efficiency.isolated    reads a case per line of stdin, as JSON; answers with a line of stdout each
 
 A server imports everything once and is forked for every case: so a case costs no imports, and what the imports hold is
 in its memory before it begins. The server runs no operator itself, because threads do not survive a fork.
@@ -17,7 +17,7 @@ import sys
 from contextlib import suppress
 from typing import Any, NoReturn, TextIO
 
-from analysis import measured
+from analysis.efficiency import measurement
 
 
 class Server:
@@ -42,8 +42,8 @@ class Server:
         """Returns when everything is imported, so that no case waits for it."""
         self._ask("")
 
-    def measure(self, case: measured.Case, part: str) -> dict[str, Any]:
-        """As `analysis.measured.run`."""
+    def measure(self, case: measurement.Case, part: str) -> dict[str, Any]:
+        """As `analysis.efficiency.measurement.run`."""
         told = self._ask(json.dumps({"case": case.tree(), "part": part}))
         return json.loads(told) if told else {"error": "the measuring process could not be started or was ended"}
 
@@ -52,7 +52,8 @@ class Server:
             # a mixer of the user's lies where this process looks for it
             path = os.pathsep.join(folder or os.getcwd() for folder in sys.path)
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "analysis.apart"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+                [sys.executable, "-m", "analysis.efficiency.isolated"],
+                stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
                 env={**os.environ, "PYTHONPATH": path},
             )  # fmt: skip
         try:
@@ -81,11 +82,11 @@ def _answer(text: str, answers: TextIO) -> NoReturn:
     """One case, in the forked process, which ends past everything that the server would do at its end."""
     try:
         asked = json.loads(text)
-        found = measured.run(measured.Case.of(asked["case"]), asked["part"])
+        found = measurement.run(measurement.Case.of(asked["case"]), asked["part"])
         print(json.dumps(found), file=answers, flush=True)
         os._exit(0)
     except Exception as error:
-        print(json.dumps({"error": measured.line(error)}), file=answers, flush=True)
+        print(json.dumps({"error": measurement.line(error)}), file=answers, flush=True)
         os._exit(0)
     finally:
         os._exit(1)

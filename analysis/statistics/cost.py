@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 from scipy import stats as scipy_stats
 
-from analysis.load import TrialRecord, number
-from analysis.select import ArmSummary, Selection
+from analysis.records.load import TrialRecord, number
+from analysis.records.select import ArmSummary, Selection
 from attnlab.ranking.tests import LEVEL, Interval, mean_over_seeds
 
 

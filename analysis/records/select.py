@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
-from analysis.load import ALL_STATES, SweepData, TrialRecord, number
+from analysis.records.load import ALL_STATES, SweepData, TrialRecord, number
 from attnlab.config.space import Dimension
 from attnlab.config.sweep import Sweep
 from attnlab.plan.extension import extension, planned

@@ -10,12 +10,12 @@ import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
 
-from analysis import compare
-from analysis.efficiency import runs_of
-from analysis.plots import log_ticks, style_of
-from analysis.select import Selection
-from analysis.svg import GREY, STYLE, Plot, new, render
-from analysis.words import large_text
+from analysis.efficiency.lengths import runs_of
+from analysis.figures.curves import log_ticks, style_of
+from analysis.figures.svg import GREY, STYLE, Plot, new, render
+from analysis.records.select import Selection
+from analysis.report.wording import large_text
+from analysis.statistics import pairs
 from attnlab.ranking.tests import mean_over_seeds
 
 PARTS = {"train": "training step", "prefill": "prefill", "decode": "decoding"}
@@ -73,7 +73,7 @@ def _lengths(axes: Axes, lengths: Sequence[float]) -> None:
     axes.set_xlabel("sequence length")
 
 
-def benchmarks(sel: Selection, tables: Sequence[compare.Benchmark]) -> list[Plot]:
+def benchmarks(sel: Selection, tables: Sequence[pairs.Benchmark]) -> list[Plot]:
     """Every arm with its interval on each benchmark, and the chance level."""
     out = []
     for table in tables:
@@ -129,7 +129,7 @@ def sweeps(found: Sequence[Selection]) -> list[Plot]:
             axes = figure.add_subplot()
             for row, (sel, arm) in enumerate(rows):
                 colour = style_of(arm.index)["color"]
-                values = list(compare.confirm_values(sel, arm, metric).values())
+                values = list(pairs.confirm_values(sel, arm, metric).values())
                 mean = mean_over_seeds(values) if values and arm.confirm else None
                 if mean and mean.low is not None and mean.high is not None:
                     axes.plot([mean.low, mean.high], [row, row], color=colour, linewidth=2)

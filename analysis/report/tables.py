@@ -8,18 +8,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from analysis import words
+from analysis.report import wording
 from attnlab.ranking.tests import Interval
 
 FORMATS = {
-    "text": lambda v: words.NONE if v is None else str(v),
+    "text": lambda v: wording.NONE if v is None else str(v),
     "arm": str,
-    "value": words.value_text,
-    "count": words.count_text,
-    "large": words.large_text,
-    "seconds": words.seconds_text,
-    "p": lambda v: words.NONE if v is None else f"{v:.2g}",
-    "percent": lambda v: words.NONE if v is None else f"{100 * v:.1f} %",
+    "value": wording.value_text,
+    "count": wording.count_text,
+    "large": wording.large_text,
+    "seconds": wording.seconds_text,
+    "p": lambda v: wording.NONE if v is None else f"{v:.2g}",
+    "percent": lambda v: wording.NONE if v is None else f"{100 * v:.1f} %",
 }
 
 
@@ -45,7 +45,7 @@ class Column:
                 return form(value.value)
             return f"{form(value.value)}{ends} ({value.n:,})"
         if self.form.startswith(("interval", "stacked")):
-            return words.NONE if value is None else str(value)
+            return wording.NONE if value is None else str(value)
         return FORMATS[self.form](value)
 
     def below(self, value: Any) -> str:

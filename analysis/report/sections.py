@@ -7,11 +7,13 @@ from dataclasses import dataclass, field
 from statistics import median
 from typing import Any
 
-from analysis import compare, cost, crossing, details, efficiency, guards, suspects
-from analysis.plot_results import PARTS
-from analysis.select import Selection
-from analysis.tables import Column, Table
-from analysis.words import value_text
+from analysis.efficiency import lengths
+from analysis.figures.outcomes import PARTS
+from analysis.records.select import Selection
+from analysis.report import details, guards
+from analysis.report.tables import Column, Table
+from analysis.report.wording import value_text
+from analysis.statistics import contamination, cost, crossing, pairs
 from attnlab.ranking import tests
 from attnlab.ranking.tests import Pair
 
@@ -31,25 +33,25 @@ PAIR_COLUMNS = [
 class Sections:
     """Everything of the page that is a table; a name of `tables` is a CSV file's."""
 
-    benchmarks: compare.Benchmarks
-    efficiency: Mapping[str, Any] | None
+    benchmarks: pairs.Benchmarks
+    lengths: Mapping[str, Any] | None
     expected: Mapping[str, Sequence[float]]
     tables: dict[str, Table] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
-    suspects: list[str] = field(default_factory=list)
+    contamination: list[str] = field(default_factory=list)
     guards: guards.Guards = field(default_factory=guards.Guards)
 
 
 def gather(sel: Selection) -> Sections:
     """All sections; what cannot be used is a line in `problems`, and the rest is made."""
-    found = compare.benchmarks(sel)
-    tree, problems = efficiency.read(sel.data.folder.analysis)
+    found = pairs.benchmarks(sel)
+    tree, problems = lengths.read(sel.data.folder.analysis)
     out = Sections(found, tree, cost.trials_to_value(sel), problems=[*found.problems, *problems])
-    out.suspects = suspects.suspects(found.tables)
+    out.suspects = contamination.suspects(found.tables)
     out.guards = guards.gather(sel)
     out.problems += out.guards.problems
     for table in (
-        pairs("pairs", compare.over_seeds(sel), sel.sweep.mode),
+        pair_table("pairs", pairs.over_seeds(sel), sel.sweep.mode),
         fairness(sel),
         certificates(sel),
         details.trials(sel),
@@ -57,7 +59,7 @@ def gather(sel: Selection) -> Sections:
         scaling(sel),
         importances(sel),
         benchmark_table(sel, found.tables),
-        *(pairs(f"pairs-{t.name}", t.pairs, t.mode) for t in found.tables),
+        *(pair_table(f"pairs-{t.name}", t.pairs, t.mode) for t in found.tables),
         *(speed(sel, tree) if tree else ()),
         *out.guards.tables,
     ):
@@ -66,7 +68,7 @@ def gather(sel: Selection) -> Sections:
     return out
 
 
-def pairs(name: str, found: Sequence[Pair], mode: str) -> Table:
+def pair_table(name: str, found: Sequence[Pair], mode: str) -> Table:
     """Every comparison."""
     rows = [
         {
@@ -182,7 +184,7 @@ def importances(sel: Selection) -> Table:
     return Table("importances", [Column("arm", "arm", "arm"), *(Column(k, k, "percent") for k in keys)], rows)
 
 
-def benchmark_table(sel: Selection, tables: Sequence[compare.Benchmark]) -> Table:
+def benchmark_table(sel: Selection, tables: Sequence[pairs.Benchmark]) -> Table:
     """A row per benchmark; the best arm strong, those not shown to be worse marked."""
     arms = [arm for arm in sel.declared if any(arm.arm in t.scores for t in tables)]
     rows = []
@@ -211,7 +213,7 @@ def benchmark_table(sel: Selection, tables: Sequence[compare.Benchmark]) -> Tabl
     return Table("benchmarks", columns, rows)
 
 
-def _seen(table: compare.Benchmark) -> str | None:
+def _seen(table: pairs.Benchmark) -> str | None:
     """`3 of 500`, per arm where arms were trained on texts that differ in it; None where it is no text."""
     found = {arm: f"{len(s.overlap.seen):,} of {s.overlap.n:,}" for arm, s in table.scores.items() if s.overlap}
     return _agreed(found)
@@ -237,7 +239,7 @@ def speed(sel: Selection, tree: Mapping[str, Any]) -> list[Table]:
                 row[f"peak_{part}"] = told.get("peak_bytes")
             rows.append({**row, "mfu": (p.get("train") or {}).get("mfu"), "cache": p.get("cache_bytes")})
     for part, label in PARTS.items():
-        runs = {arm.arm: efficiency.runs_of(dict(tree), arm.arm, part) for arm in arms}
+        runs = {arm.arm: lengths.runs_of(dict(tree), arm.arm, part) for arm in arms}
         for found, n in crossing.every(runs):
             at = None if found.length is None else tests.Interval(found.length, found.low, found.high, n)
             crossings.append(

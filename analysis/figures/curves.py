@@ -15,11 +15,11 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from analysis.cost import flops_per_token
-from analysis.load import TrialRecord, number
-from analysis.select import ArmSummary, Selection
-from analysis.svg import GREY, INK, STYLE, Plot, new, render
-from analysis.words import baseline_name, large_text, value_text
+from analysis.figures.svg import GREY, INK, STYLE, Plot, new, render
+from analysis.records.load import TrialRecord, number
+from analysis.records.select import ArmSummary, Selection
+from analysis.report.wording import baseline_name, large_text, value_text
+from analysis.statistics.cost import flops_per_token
 
 # Okabe and Ito's palette (jfly.uni-koeln.de/color), strongest on white first, its yellow darkened to be seen there.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#B5A300")

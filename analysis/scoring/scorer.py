@@ -1,7 +1,7 @@
 """Log-likelihoods and greedy answers of one checkpoint.
 
 What is asked is always (context, continuation) -> the continuation's log-likelihood in nats, and whether greedy
-decoding would give it. How the model is run is `analysis.reader`'s.
+decoding would give it. How the model is run is `analysis.scoring.batches`'s.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from analysis.encoded import Encodings, Ids
-from analysis.reader import MAX_LENGTH, Key, Reader
+from analysis.scoring.batches import MAX_LENGTH, Key, Reader
+from analysis.scoring.token_cache import Encodings, Ids
 from attnlab.data.tokenizer import Tokenizer
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}

@@ -4,7 +4,7 @@ A training step (attnlab's own: captured on CUDA), a prefill and decoding, each 
 figure is the runs' median, and all runs are kept so that crossings get an interval. Weights are fresh: what a step
 costs does not depend on them. Batches hold the same number of tokens at every length. `efficiency.json`:
 {device, dtype, tokens, lengths, memory, arms: {ARM: {error, points: [{length, batch, train, prefill, decode,
-cache_bytes}]}}}, each of train, prefill, decode as `analysis.measured.run` gives it.
+cache_bytes}]}}}, each of train, prefill, decode as `analysis.efficiency.measurement.run` gives it.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from analysis import kernels, measured
-from analysis.apart import Server
-from analysis.cost import vocab_size
-from analysis.select import Selection
+from analysis.efficiency import kernels, measurement
+from analysis.efficiency.isolated import Server
+from analysis.records.select import Selection
+from analysis.statistics.cost import vocab_size
 from attnlab.util.files import write_json
 
 if TYPE_CHECKING:
@@ -115,13 +115,13 @@ def curves(
     with Server() as apart, bar:
         if where == "cpu":
             apart.start()  # its imports are no arm's time
-        task = bar.add_task("efficiency", total=len(measured.PARTS) * len(wanted) * len(trials))
+        task = bar.add_task("efficiency", total=len(measurement.PARTS) * len(wanted) * len(trials))
 
         def ask(arm: str, length: int, part: str) -> dict[str, Any]:
             bar.update(task, description=f"{arm}: {part} at {length:,}")
             batch = max(1, max(wanted) // length)
-            case = measured.Case(trials[arm], vocab, batch, length, where, dtype, tree["threads"])
-            found = apart.measure(case, part) if where == "cpu" else measured.run(case, part)
+            case = measurement.Case(trials[arm], vocab, batch, length, where, dtype, tree["threads"])
+            found = apart.measure(case, part) if where == "cpu" else measurement.run(case, part)
             bar.advance(task)
             return {"batch": batch, **found}
 
@@ -152,13 +152,13 @@ def in_turn(
             if len(found) < at or clock() + expected[arm] > end:
                 continue
             point: dict[str, Any] = {"length": length}
-            for part in measured.PARTS:
+            for part in measurement.PARTS:
                 told = ask(arm, length, part)
                 point["batch"] = told.pop("batch")
                 point["cache_bytes"] = told.pop("cache_bytes", None)
                 point[part] = told
             found.append(point)
-            took = sum(point[part].pop("took_s", 0.0) for part in measured.PARTS)
+            took = sum(point[part].pop("took_s", 0.0) for part in measurement.PARTS)
             expected[arm] = 2 * took  # at least as much again: the tokens are the same; attention takes more
     return points
 

@@ -29,10 +29,10 @@ from typing import Any, Literal
 import numpy as np
 from scipy import stats as scipy_stats
 
-from analysis import compare
-from analysis.load import number
-from analysis.select import Selection
-from analysis.words import value_text
+from analysis.records.load import number
+from analysis.records.select import Selection
+from analysis.report.wording import value_text
+from analysis.statistics import pairs
 from attnlab.ranking import tests
 from attnlab.ranking.tests import Pair
 from attnlab.util.text import did_you_mean
@@ -98,7 +98,7 @@ def parse(text: str) -> Claim:
     return Claim(left, relation, float(right) if NUMBER.fullmatch(right) else right, metric, margin, percent)
 
 
-def judge(claim: Claim, sel: Selection, found: compare.Benchmarks | None = None) -> Judgement:
+def judge(claim: Claim, sel: Selection, found: pairs.Benchmarks | None = None) -> Judgement:
     """What the records say of it.
 
     Raises:
@@ -107,7 +107,7 @@ def judge(claim: Claim, sel: Selection, found: compare.Benchmarks | None = None)
     for arm in (claim.left, claim.right):
         if isinstance(arm, str) and arm not in sel.sweep.arms:
             raise ClaimError(f"claim: no arm {arm}{did_you_mean(arm, sel.sweep.arms)}")
-    tables = (found or compare.benchmarks(sel)).by_name()
+    tables = (found or pairs.benchmarks(sel)).by_name()
     metric = claim.metric or sel.metric
     reported = {key for t in sel.data.trials for key, v in ((t.results or {}).get("last") or {}).items()
                 if number(v) is not None}  # fmt: skip
@@ -122,7 +122,7 @@ def judge(claim: Claim, sel: Selection, found: compare.Benchmarks | None = None)
             )
     elif metric in reported:
         unit, mode = "seeds", sel.sweep.mode if metric == sel.metric else _mode(metric)
-        sides = {arm.arm: compare.confirm_values(sel, arm, metric) for arm in sel.arms}
+        sides = {arm.arm: pairs.confirm_values(sel, arm, metric) for arm in sel.arms}
     else:
         raise ClaimError(f"claim: no metric or benchmark {metric}{did_you_mean(metric, [*sorted(reported), *tables])}")
     relation = claim.relation if claim.relation != "beats" else "<" if mode == "min" else ">"

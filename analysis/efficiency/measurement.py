@@ -1,8 +1,8 @@
 """One measurement: a training step, a prefill or decoding of one model at one length, timed, with the memory it took.
 
 On CUDA the memory is what PyTorch's allocator reserved at most in the timed runs. On a CPU nothing counts it, so each
-measurement runs in a process of its own (`analysis.apart`): its peak resident set (`getrusage`) less the resident set
-before the model was built. That holds weights, gradients, optimizer state, activations, buffers and what the C
+measurement runs in a process of its own (`analysis.efficiency.isolated`): its peak resident set
+(`getrusage`) less the resident set before the model was built. That holds weights, gradients, optimizer state, activations, buffers and what the C
 allocator keeps of freed memory, but neither Python nor the libraries.
 """
 
@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from analysis.flops import peak_of
+from analysis.efficiency.peaks import peak_of
 
 if TYPE_CHECKING:
     import torch

@@ -6,9 +6,9 @@ import contextlib
 from collections.abc import Mapping
 from typing import Any
 
-from analysis.compare import over_seeds
-from analysis.load import number
-from analysis.select import ArmSummary, Selection
+from analysis.records.load import number
+from analysis.records.select import ArmSummary, Selection
+from analysis.statistics.pairs import over_seeds
 from attnlab.ranking import search_coverage
 from attnlab.ranking.tests import Pair
 

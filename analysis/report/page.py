@@ -11,9 +11,10 @@ from typing import Any
 import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from analysis import details, interactive, leaderboard, plot_results, plot_settings, plots, sections, svg, words
-from analysis.load import SweepData, load
-from analysis.select import Selection, select
+from analysis.figures import curves, interactive, outcomes, settings, svg
+from analysis.records.load import SweepData, load
+from analysis.records.select import Selection, select
+from analysis.report import details, leaderboard, sections, wording
 from attnlab.util.files import write_text
 from attnlab.util.text import last_line
 
@@ -27,7 +28,7 @@ def write_report(sweep_dir: Path) -> Path:
         the page's path.
 
     Raises:
-        analysis.load.LoadError: the folder holds nothing to analyse; nothing was written.
+        analysis.records.load.LoadError: the folder holds nothing to analyse; nothing was written.
     """
     return write(select(load(Path(sweep_dir))))
 
@@ -61,12 +62,12 @@ class Figures:
 
     def __init__(self, sel: Selection, parts: sections.Sections):
         # tokens are the upper axis of the steps' figure where both are the same axis
-        views = [v for v in plots.X_LABELS if v != "tokens" or plots.tokens_per_step(sel) is None]
-        self.curves = {view: found for view in views if (found := plots.curves(sel, view))}
-        self.settings = plot_settings.settings(sel)
-        self.trials = plot_results.trials(sel, parts.expected)
-        self.benchmarks = plot_results.benchmarks(sel, parts.benchmarks.tables)
-        self.efficiency = plot_results.efficiency(sel, parts.efficiency) if parts.efficiency else []
+        views = [v for v in curves.X_LABELS if v != "tokens" or curves.tokens_per_step(sel) is None]
+        self.curves = {view: found for view in views if (found := curves.curves(sel, view))}
+        self.settings = settings.settings(sel)
+        self.trials = outcomes.trials(sel, parts.expected)
+        self.benchmarks = outcomes.benchmarks(sel, parts.benchmarks.tables)
+        self.efficiency = outcomes.efficiency(sel, parts.efficiency) if parts.efficiency else []
 
     def all(self) -> list[svg.Plot]:
         grouped = [plot for group in (self.curves, self.settings) for found in group.values() for plot in found]
@@ -76,28 +77,28 @@ class Figures:
 def render(sel: Selection, figures: Figures, parts: sections.Sections, hover: bool = False) -> str:
     """The page."""
     env = Environment(
-        loader=PackageLoader("analysis"),
+        loader=PackageLoader("analysis.report"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
     env.filters.update(
-        value=words.value_text, count=words.count_text, large=words.large_text, seconds=words.seconds_text,
-        settings=words.settings_text, confirm=words.confirm_text, baseline=words.baseline_name,
+        value=wording.value_text, count=wording.count_text, large=wording.large_text, seconds=wording.seconds_text,
+        settings=wording.settings_text, confirm=wording.confirm_text, baseline=wording.baseline_name,
     )  # fmt: skip
     where = sel.data.folder.path
     again = ["python", "launch.py", str(sel.data.folder.sweep_file), "--results", "results-again"]
     return env.get_template("report.html").render(
         sel=sel,
         sweep=sel.sweep,
-        style_of=plots.style_of,
-        dasharray=plots.dasharray,
-        x_labels=plots.X_LABELS,
-        better=words.better_text(sel.sweep.mode),
-        answer=words.answer(sel),
-        caveats=words.caveats(sel),
-        edges=words.edges(sel),
+        style_of=curves.style_of,
+        dasharray=curves.dasharray,
+        x_labels=curves.X_LABELS,
+        better=wording.better_text(sel.sweep.mode),
+        answer=wording.answer(sel),
+        caveats=wording.caveats(sel),
+        edges=wording.edges(sel),
         figures=figures,
         details=details.details(sel),
         hovering=interactive.figures(sel, parts.efficiency) if hover else [],
@@ -110,14 +111,14 @@ def render(sel: Selection, figures: Figures, parts: sections.Sections, hover: bo
         declared=_yaml(sel.sweep.trial),
         plan=_yaml(sel.sweep.model_dump(mode="json", include={"search", "confirm", "resources"}, exclude_none=True)),
         differences={arm: _flat(tree) for arm, tree in sel.sweep.arms.items()},
-        places=words.places(sel),
+        places=wording.places(sel),
         environment=environment(sel.data),
         totals=_totals(sel),
         reproduce=shlex.join(again),
         tensorboard=shlex.join(["tensorboard", "--logdir", str(where)]),
         failed=[(t, t.results["error"]) for t in sel.data.trials if t.state == "failed"],
         diverged=[t for t in sel.data.trials if t.state == "diverged"],
-        last_line=lambda error: last_line(error) or words.NONE,
+        last_line=lambda error: last_line(error) or wording.NONE,
     )
 
 
@@ -173,7 +174,7 @@ def _errors(tree: Mapping[str, Any] | None) -> list[str]:
             out.append(f"{arm}: not measured at {', '.join(map(str, row['left_out']))}: the time was up")
         failed: dict[tuple[str, str], list[str]] = {}
         for point in row["points"]:
-            for part in plot_results.PARTS:
+            for part in outcomes.PARTS:
                 if isinstance(point.get(part), dict) and (error := point[part].get("error")):
                     failed.setdefault((part, error), []).append(str(point["length"]))
         out += [f"{arm}, {part} at {', '.join(lengths)}: {error}" for (part, error), lengths in failed.items()]

@@ -8,11 +8,11 @@ import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter, NullLocator
 
-from analysis.load import TrialRecord
-from analysis.plots import baseline_lines, log_ticks, style_of
-from analysis.select import ArmSummary, Selection
-from analysis.svg import INK, STYLE, Plot, new, render
-from analysis.words import setting_text
+from analysis.figures.curves import baseline_lines, log_ticks, style_of
+from analysis.figures.svg import INK, STYLE, Plot, new, render
+from analysis.records.load import TrialRecord
+from analysis.records.select import ArmSummary, Selection
+from analysis.report.wording import setting_text
 from attnlab.config.space import Dimension
 
 

@@ -1,0 +1,1 @@
+"""Speed and memory against sequence length, measured here."""

@@ -1,0 +1,1 @@
+"""Results folders, as the report reads them."""
