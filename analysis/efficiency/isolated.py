@@ -1,6 +1,6 @@
 """Measurements in processes of their own, so that each one's peak memory is its own.
 
-    python -m analysis.efficiency.isolated    reads a case per line of stdin, as JSON; answers with a line of stdout each
+    python -m analysis.efficiency.isolated    reads a JSON case per line of stdin; answers with a line of stdout each
 
 A server imports everything once and is forked for every case: so a case costs no imports, and what the imports hold is
 in its memory before it begins. The server runs no operator itself, because threads do not survive a fork.

@@ -2,8 +2,8 @@
 
 On CUDA the memory is what PyTorch's allocator reserved at most in the timed runs. On a CPU nothing counts it, so each
 measurement runs in a process of its own (`analysis.efficiency.isolated`): its peak resident set
-(`getrusage`) less the resident set before the model was built. That holds weights, gradients, optimizer state, activations, buffers and what the C
-allocator keeps of freed memory, but neither Python nor the libraries.
+(`getrusage`) less the resident set before the model was built. That holds weights, gradients, optimizer state,
+activations, buffers and what the C allocator keeps of freed memory, but neither Python nor the libraries.
 """
 
 from __future__ import annotations
