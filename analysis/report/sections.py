@@ -34,7 +34,7 @@ class Sections:
     """Everything of the page that is a table; a name of `tables` is a CSV file's."""
 
     benchmarks: pairs.Benchmarks
-    lengths: Mapping[str, Any] | None
+    efficiency: Mapping[str, Any] | None
     expected: Mapping[str, Sequence[float]]
     tables: dict[str, Table] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
@@ -47,7 +47,7 @@ def gather(sel: Selection) -> Sections:
     found = pairs.benchmarks(sel)
     tree, problems = lengths.read(sel.data.folder.analysis)
     out = Sections(found, tree, cost.trials_to_value(sel), problems=[*found.problems, *problems])
-    out.suspects = contamination.suspects(found.tables)
+    out.contamination = contamination.suspects(found.tables)
     out.guards = guards.gather(sel)
     out.problems += out.guards.problems
     for table in (
