@@ -24,7 +24,7 @@ def evaluate(
     autocast: Any,
     rank: int = 0,
     world: int = 1,
-    beat: Callable[[], None] = lambda: None,
+    heartbeat: Callable[[], None] = lambda: None,
 ) -> dict[str, float]:
     """Evaluate on the task's fixed validation set, at each of its lengths, the batches dealt round-robin to the ranks.
 
@@ -34,7 +34,7 @@ def evaluate(
 
     Args:
         batch_size: sequences per batch at the training length; at other lengths as `rows_at`.
-        beat: called at every batch.
+        heartbeat: called at every batch.
 
     Returns, identically on every rank:
         val_loss (nats per target) and val_accuracy, each with `_se`; val_bpb (bits per UTF-8 byte) where the task
@@ -48,7 +48,7 @@ def evaluate(
         rows = rows_at(batch_size, task, at)
         sums = torch.zeros(1 + len(at.kind_names), 13, dtype=torch.float64, device=device)
         for i, batch in enumerate(at.eval_batches(rows)):
-            beat()
+            heartbeat()
             if i % world == rank:
                 kinds = at.kinds(batch) if at.kind_names else np.zeros_like(batch.targets)
                 with autocast():

@@ -49,7 +49,7 @@ def train(
     rank: int = 0,
     world: int = 1,
     cache: kernel_cache.KernelCache | None = None,
-    beat: Callable[[], None] = lambda: None,
+    heartbeat: Callable[[], None] = lambda: None,
 ) -> Results:
     """Train one trial to its end, its pruning or its divergence, resuming from its last checkpoint if it has one.
 
@@ -61,7 +61,7 @@ def train(
         should_stop: called on every rank after each report; all ranks must get the same answer.
         device: where to train. With `world` > 1 a torch.distributed process group must be up.
         cache: the cluster's kernels, which are made sure of before the first step; None: each process tunes its own.
-        beat: called at every step and every batch of a validation, for who watches whether it goes on.
+        heartbeat: called at every step and every batch of a validation, for who watches whether it goes on.
 
     Returns:
         `results.json`, on every rank. Metrics, checkpoints and TensorBoard events are in `home`.
@@ -78,7 +78,7 @@ def train(
     if lead:
         home.clear()
     warm_s = warm_up(trial, device, world, cache) if cache else 0.0
-    run = _set_up(trial, device, rank, world, beat)
+    run = _set_up(trial, device, rank, world, heartbeat)
     resumed = checkpoint.load(home, run.model, run.optimizer, device) or {"step": 0, "seconds": 0.0}
     if device.type == "cuda":
         torch.cuda.init()  # its allocator knows no device before

@@ -35,14 +35,14 @@ class Run:
     device: torch.device
     rank: int
     world: int
-    beat: Callable[[], None]
+    heartbeat: Callable[[], None]
 
     def step(self, step: int, at: int) -> torch.Tensor:
         """Optimizer step `step` (1-based), at place `at` of the schedule; returns this rank's part of the global
         batch's mean loss (see `Step`)."""
         self._seed((self.trial.train.seed * 1_000_003 + step) * 4096 + self.rank)
         loss = self.run_step(at, self.task.batch(step - 1, self.rank, self.world))
-        self.beat()
+        self.heartbeat()
         return loss
 
     def _seed(self, seed: int) -> None:
@@ -55,8 +55,8 @@ class Run:
     def scores(self) -> dict[str, float]:
         """Validation, in batches of a training micro-batch's size, so that it needs no more memory than training."""
         size = max(1, self.trial.train.batch_size // self.trial.train.grad_accum)
-        where = {"device": self.device, "rank": self.rank, "world": self.world}
-        return evaluate(self.model, self.task, batch_size=size, autocast=self.autocast, beat=self.beat, **where)
+        where = {"device": self.device, "rank": self.rank, "world": self.world, "heartbeat": self.heartbeat}
+        return evaluate(self.model, self.task, batch_size=size, autocast=self.autocast, **where)
 
     def sum_over_ranks(self, value: torch.Tensor) -> float:
         """A 0-dim tensor's sum over the ranks, as a number: waits for the device."""
@@ -69,7 +69,9 @@ class Run:
         return torch.cuda.max_memory_allocated(self.device) / 2**30 if self.device.type == "cuda" else None
 
 
-def _set_up(trial: Trial, device: torch.device, rank: int, world: int, beat: Callable[[], None] = lambda: None) -> Run:
+def _set_up(
+    trial: Trial, device: torch.device, rank: int, world: int, heartbeat: Callable[[], None] = lambda: None
+) -> Run:
     bf16 = trial.train.precision == "bf16" or (trial.train.precision == "auto" and device.type == "cuda")
     autocast = partial(torch.autocast, device.type, torch.bfloat16) if bf16 else nullcontext
     task = build_task(trial.task, batch_size=trial.train.batch_size, seed=trial.train.seed)
@@ -84,7 +86,7 @@ def _set_up(trial: Trial, device: torch.device, rank: int, world: int, beat: Cal
     optimizer = make_optimizer(model, trial.optim, trial.train.max_steps, device, capturable=kind == "captured")
     loss_of = Loss(model) if world == 1 else nn.parallel.DistributedDataParallel(Loss(model))
     step = Step(loss_of, optimizer, autocast, device, trial.train, trial.optim.clip, world, kind, why)
-    return Run(trial, task, model, step, optimizer, autocast, device, rank, world, beat)
+    return Run(trial, task, model, step, optimizer, autocast, device, rank, world, heartbeat)
 
 
 class Loss(nn.Module):

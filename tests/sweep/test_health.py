@@ -14,38 +14,38 @@ import ray.exceptions
 
 from attnlab.config.sweep import ResourcesConfig
 from attnlab.sweep.slots import heartbeat
-from attnlab.sweep.slots.heartbeat import BEAT_S, FIRST_STEP_S, Vital, where
+from attnlab.sweep.slots.heartbeat import FIRST_STEP_S, HEARTBEAT_S, HangClock, where
 from attnlab.sweep.slots.worker_death import cause
 
 
 def test_a_worker_may_take_hours_to_its_first_step_and_hang_s_after_it():
-    vital = Vital(60, heard=0)
+    vital = HangClock(60, heard=0)
     for now in range(0, 7200, 5):  # data prepared, kernels tuned: it lives, but does no step
-        vital.beat(0, now)
+        vital.heartbeat(0, now)
         assert vital.hung(now) is None
-    vital.beat(1, 7200)
+    vital.heartbeat(1, 7200)
     for now in range(7200, 7260, 5):
-        vital.beat(1, now)
+        vital.heartbeat(1, now)
         assert vital.hung(now) is None
     for now in range(7260, 7300, 5):  # it has a moment to say by itself where it stands
-        vital.beat(1, now)
+        vital.heartbeat(1, now)
     assert "no step was done in 60 s (resources.hang_s)" in vital.hung(7300)
-    vital.beat(2, 7300)
+    vital.heartbeat(2, 7300)
     assert vital.hung(7300) is None
-    never = Vital(60, heard=0)
-    never.beat(0, FIRST_STEP_S + 1)
+    never = HangClock(60, heard=0)
+    never.heartbeat(0, FIRST_STEP_S + 1)
     assert "no first step" in never.hung(FIRST_STEP_S + 1)
 
 
 def test_a_process_that_says_nothing_hangs_even_before_its_first_step():
-    vital = Vital(60, heard=0)
+    vital = HangClock(60, heard=0)
     assert vital.hung(60) is None
-    assert "no sign of life for 60 s" in vital.hung(61 + BEAT_S)
+    assert "no sign of life for 60 s" in vital.hung(61 + HEARTBEAT_S)
 
 
 def test_without_a_limit_nothing_hangs():
-    vital = Vital(None, heard=0)
-    vital.beat(1, 1)
+    vital = HangClock(None, heard=0)
+    vital.heartbeat(1, 1)
     assert vital.hung(1e9) is None
     assert ResourcesConfig(hang_s=None).hang_s is None
     assert ResourcesConfig().hang_s >= 1800, "shorter than torch.distributed's own limit"
@@ -122,7 +122,7 @@ def test_a_worker_that_nobody_answers_ends_itself(monkeypatch):
         pulse._over.set()  # the process would be gone
 
     call = SimpleNamespace(remote=lambda *args: True)
-    box = SimpleNamespace(begun=call, beat=call, hangs=call)
+    box = SimpleNamespace(begun=call, heartbeat=call, hangs=call)
 
     def get(answer, timeout=None):
         if timeout:
@@ -131,7 +131,7 @@ def test_a_worker_that_nobody_answers_ends_itself(monkeypatch):
 
     monkeypatch.setattr(heartbeat.os, "_exit", exit)
     monkeypatch.setattr(heartbeat.ray, "get", get)
-    pulse = heartbeat.Pulse(box, 1, 0.2)
+    pulse = heartbeat.Heartbeat(box, 1, 0.2)
     with pulse:
         pulse._thread.join(60)
     assert codes == [1]
@@ -139,7 +139,7 @@ def test_a_worker_that_nobody_answers_ends_itself(monkeypatch):
 
 def test_counting_a_step_costs_next_to_nothing(monkeypatch):
     monkeypatch.setattr(heartbeat.ray, "get", lambda *args, **kwargs: True)
-    pulse = heartbeat.Pulse(None, 1, 60)
+    pulse = heartbeat.Heartbeat(None, 1, 60)
     start = time.perf_counter()
     for _ in range(100_000):
         pulse()

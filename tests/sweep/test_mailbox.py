@@ -116,7 +116,7 @@ def test_workers_that_were_replaced_are_told_and_change_nothing():
         new = await dies(box, old)
         assert await box.take(new) == JOB
         await box.begun(new)
-        assert not await box.beat(old, 7) and await box.beat(new, 7)
+        assert not await box.heartbeat(old, 7) and await box.heartbeat(new, 7)
         for call in (box.report(old, {"step": 1}), box.end(old, {"state": "completed"}), box.take(old)):
             with pytest.raises(Superseded):
                 await call

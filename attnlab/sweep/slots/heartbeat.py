@@ -1,9 +1,9 @@
-"""Whether a slot's workers are well: the sign of life they give, when they count as hung, and what they died of.
+"""Watch over a slot's workers: their sign of life, when they count as hung, and what they died of.
 
-a worker that trains    its `Pulse` counts steps and tells the mailbox every few seconds; `Vital` is the clock there
-one that hangs          `Pulse` says where it stands; the mailbox kills the group, which its TorchTrainer restarts
-one that dies           a signal's traceback is kept by `Crash` for the next process; `obituary` tells what Ray saw
-one that is cut off     ends itself (FENCE_S), before another worker is given its trial (LOST_S)
+A worker that trains: its `Heartbeat` counts steps and tells the mailbox every few seconds, whose `HangClock` it sets.
+One that hangs: its `Heartbeat` says where it stands. The mailbox kills the group, which its TorchTrainer restarts.
+One that dies: `CrashLog` keeps a signal's traceback for the next process, `worker_death` tells what Ray saw.
+One that is cut off: it ends itself (FENCE_S) before another worker is given its trial (LOST_S).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import ray
 import ray._private.worker
 import ray.exceptions
 
-BEAT_S = 5.0  # between two signs of life, at most
+HEARTBEAT_S = 5.0  # between two signs of life, at most
 FIRST_STEP_S = 6 * 3600.0  # a worker may take to its first step: no data or kernels take as long
 FENCE_S = 30.0  # without an answer of its mailbox a worker ends: another may soon train its trial
 LOST_S = 90.0  # without workers a slot gives its trial to another one; they may take a minute to start
@@ -30,7 +30,7 @@ CRASH_LINES = 12  # of a crash's traceback that are kept
 
 
 @dataclass
-class Vital:
+class HangClock:
     """The mailbox's clock for the trial that is being trained.
 
     Steps are expected every `hang_s` only once there was one: before it data are prepared and kernels tuned, or waited
@@ -45,7 +45,7 @@ class Vital:
     def __post_init__(self) -> None:
         self.moved = self.heard
 
-    def beat(self, count: int, now: float) -> None:
+    def heartbeat(self, count: int, now: float) -> None:
         """A sign of life, with the number of things done so far (steps, batches of a validation)."""
         self.heard = now
         if count != self.count:
@@ -55,21 +55,21 @@ class Vital:
         """Why the worker counts as hung; None while it does not. Leaves the worker time to tell by itself."""
         if self.hang_s is None:
             return None
-        if now - self.heard > self.hang_s + BEAT_S:
+        if now - self.heard > self.hang_s + HEARTBEAT_S:
             return f"it hung: its process gave no sign of life for {self.hang_s:g} s (resources.hang_s)"
         if not self.count and now - self.moved > FIRST_STEP_S:
             return f"it hung: no first step was done in {FIRST_STEP_S / 3600:g} hours"
-        if self.count and now - self.moved > self.hang_s + 2 * BEAT_S:
+        if self.count and now - self.moved > self.hang_s + 2 * HEARTBEAT_S:
             return f"it hung: no step was done in {self.hang_s:g} s (resources.hang_s)"
         return None
 
 
-class Pulse:
+class Heartbeat:
     """A worker's sign of life while it trains (a context manager). Called at every step, it counts; a thread tells."""
 
     def __init__(self, box: Any, group: int, hang_s: float | None):
         self._box, self._group, self._hang_s = box, group, hang_s
-        self._every = min(BEAT_S, hang_s / 4) if hang_s else BEAT_S
+        self._every = min(HEARTBEAT_S, hang_s / 4) if hang_s else HEARTBEAT_S
         self.count = 0
         self._over = threading.Event()
         self._trains = threading.get_ident()
@@ -78,7 +78,7 @@ class Pulse:
     def __call__(self) -> None:
         self.count += 1
 
-    def __enter__(self) -> Pulse:
+    def __enter__(self) -> Heartbeat:
         ray.get(self._box.begun.remote(self._group))
         self._thread.start()
         return self
@@ -96,7 +96,7 @@ class Pulse:
             elif told and not said and self._hang_s and time.monotonic() - since > self._hang_s:
                 self._send(self._box.hangs, where(self._trains))
                 said = True
-            if not self._send(self._box.beat, told) and not self._over.is_set():
+            if not self._send(self._box.heartbeat, told) and not self._over.is_set():
                 os._exit(1)
 
     def _send(self, call: Any, value: Any) -> bool:

@@ -18,7 +18,7 @@ from typing import Any
 
 import ray
 
-from attnlab.sweep.slots.heartbeat import LOST_S, Vital
+from attnlab.sweep.slots.heartbeat import LOST_S, HangClock
 
 STARTS = 3  # of a slot's workers that may fail in a row before their first trial
 POLL_S = 0.5  # how often a mailbox looks after its workers
@@ -49,7 +49,7 @@ class Mailbox:
         # the workers
         self._group, self._starts = 0, 0
         self._workers: list[Any] = []
-        self._vital: Vital | None = None  # while a trial is trained
+        self._hang_clock: HangClock | None = None  # while a trial is trained
         self._gone: float | None = time.monotonic()  # since when there are none
         self._causes: dict[str, str] = {}  # of their last death, by who told
 
@@ -59,7 +59,7 @@ class Mailbox:
         """Workers start; returns their group, or None if they should not, as they have failed at it too often."""
         self._starts += 1
         self._group += 1
-        self._workers, self._vital = [], None
+        self._workers, self._hang_clock = [], None
         return self._group if self._starts <= STARTS else None
 
     async def join(self, group: int, worker: Any, words: str | None) -> None:
@@ -92,17 +92,17 @@ class Mailbox:
     async def begun(self, group: int) -> None:
         """The worker trains: from now on its death is the trial's."""
         self._check(group)
-        self._begun, self._vital = True, Vital(self._hang_s)
+        self._begun, self._hang_clock = True, HangClock(self._hang_s)
 
-    async def beat(self, group: int, count: int) -> bool:
+    async def heartbeat(self, group: int, count: int) -> bool:
         """A sign of life; False if the worker is to end."""
-        if group == self._group and self._vital:
-            self._vital.beat(count, time.monotonic())
+        if group == self._group and self._hang_clock:
+            self._hang_clock.heartbeat(count, time.monotonic())
         return group == self._group
 
     async def hangs(self, group: int, where: str) -> bool:
         """No step was done in `hang_s`: the worker says where it stands, and is killed."""
-        if group == self._group and self._vital:
+        if group == self._group and self._hang_clock:
             self._kill(f"it hung: no step was done in {self._hang_s:g} s (resources.hang_s); it stood at {where}")
         return group == self._group
 
@@ -122,14 +122,14 @@ class Mailbox:
     async def halt(self, group: int, why: str) -> None:
         """The sweep cannot go on; the trial stays unfinished."""
         self._check(group)
-        self._halted, self._begun, self._vital = why, False, None
+        self._halted, self._begun, self._hang_clock = why, False, None
 
     async def died(self, why: str) -> None:
         """The workers are gone, as their TorchTrainer has seen; it starts others."""
         self._causes["ray"] = why
         self._gone = self._gone or time.monotonic()
         self._group += 1  # calls of theirs that still wait are no one's
-        self._workers, self._vital = [], None
+        self._workers, self._hang_clock = [], None
         await self._pool.withdraw.remote(self._slot)
         async with self._news:
             self._news.notify_all()
@@ -140,7 +140,7 @@ class Mailbox:
 
     def _kill(self, why: str) -> None:
         """End every rank's process; the TorchTrainer sees it and starts others."""
-        self._causes["hang"], self._vital = why, None
+        self._causes["hang"], self._hang_clock = why, None
         for worker in self._workers:
             ray.kill(worker)
 
@@ -199,7 +199,7 @@ class Mailbox:
 
     async def _end(self, last: dict[str, Any]) -> None:
         self._here = self._begun = False
-        self._vital = None
+        self._hang_clock = None
         await self._add(last)
 
     # --- the launcher ---
@@ -209,7 +209,7 @@ class Mailbox:
         The launcher calls it once, and learns by it if this process dies."""
         while not self._closed and not self._halted:
             now = time.monotonic()
-            if self._vital and (why := self._vital.hung(now)):
+            if self._hang_clock and (why := self._hang_clock.hung(now)):
                 self._kill(why)
             if self._here and self._gone and now - self._gone > LOST_S:
                 await self._send_away()

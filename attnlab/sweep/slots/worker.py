@@ -17,7 +17,7 @@ from attnlab.records.mirror import Taken
 from attnlab.records.results import Job, Results
 from attnlab.records.storage import StoreError
 from attnlab.sweep.cluster import node_probe
-from attnlab.sweep.slots.heartbeat import Crash, Pulse
+from attnlab.sweep.slots.heartbeat import Crash, Heartbeat
 from attnlab.sweep.slots.process_reset import Clean
 from attnlab.util.errors import NoRoom
 
@@ -97,8 +97,8 @@ class Worker:
         results: Results | Exception
         try:
             if self.rank == 0:
-                with Pulse(self._box, self.group, self.config["hang_s"]) as pulse:
-                    results = self._train(job, pulse)
+                with Heartbeat(self._box, self.group, self.config["hang_s"]) as heartbeat:
+                    results = self._train(job, heartbeat)
             else:
                 results = self._train(job)
         except (NoRoom, StoreError) as error:  # no trial's fault, and every other one would meet it
@@ -110,7 +110,7 @@ class Worker:
             row = {**(results["last"] or {}), "best": results["best"], "state": results["state"]}
             ray.get(self._box.end.remote(self.group, row))
 
-    def _train(self, job: Job, pulse: Pulse | None = None) -> Results | Exception:
+    def _train(self, job: Job, heartbeat: Heartbeat | None = None) -> Results | Exception:
         """The results, or what the trial's own mistake raised; either way all that it wrote is where it is kept.
 
         Raises:
@@ -122,6 +122,8 @@ class Worker:
         taken: Taken = place.take(job, lead=self.rank == 0)
         stop, results = [False], None
         where = {"device": self.device, "rank": self.rank, "world": self.world, "cache": self.cache}
+        if heartbeat:
+            where["heartbeat"] = heartbeat
 
         def report(row: dict[str, Any]) -> None:
             taken.publish()
@@ -131,7 +133,7 @@ class Worker:
             return share(stop[0], self.world)
 
         try:
-            results = train(job, taken.home, report, should_stop, **({"beat": pulse} if pulse else {}), **where)
+            results = train(job, taken.home, report, should_stop, **where)
         except NoRoom:
             raise
         except Exception as error:
