@@ -15,7 +15,7 @@ from pathlib import Path
 from attnlab import commands
 from attnlab.commands import Ended
 from attnlab.config.sweep import Sweep
-from attnlab.util.errors import SweepError
+from attnlab.util.errors import SweepStopped, UserError
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -28,7 +28,7 @@ def main(argv: list[str] | None = None) -> int:
         return (
             commands.plan(sweeps) if args.dry_run else commands.warm(sweeps, args) if args.warm else run(sweeps, args)
         )
-    except SweepError as error:
+    except UserError as error:
         print("\n".join(f"error: {problem}" for problem in error.problems), file=sys.stderr)
         return 2
     except KeyboardInterrupt:
@@ -78,12 +78,11 @@ def launch(sweep: Sweep, args: argparse.Namespace) -> Ended:
     from attnlab.records.mirror import mirror
     from attnlab.records.storage import local
     from attnlab.sweep.engine import run
-    from attnlab.sweep.errors import EngineError, SweepStopped
 
     try:
         how = {"address": args.address, "resume": args.resume, "kernel_cache": args.kernel_cache}
         board = run(sweep, args.results, **how, own_process=True)
-    except (EngineError, SweepStopped, SweepError) as error:
+    except (UserError, SweepStopped) as error:
         print("\n".join(f"error: {line}" for line in getattr(error, "problems", [error])), file=sys.stderr)
         return Ended(sweep, 1 if isinstance(error, SweepStopped) else 2, why=str(error).splitlines()[0])
     except KeyboardInterrupt:

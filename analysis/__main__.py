@@ -17,17 +17,16 @@ from rich.console import Console
 from analysis import cli
 from analysis.efficiency import lengths
 from analysis.figures import interactive
-from analysis.records.load import LoadError, load
+from analysis.records.load import load
 from analysis.records.select import Selection, select
 from analysis.report import comparison, leaderboard, wording
 from analysis.report.page import write
-from analysis.scoring.checkpoints import CheckpointError, targets
+from analysis.scoring.checkpoints import targets
 from analysis.statistics import claims
 from attnlab.records.mirror import Mirror, mirror
 from attnlab.records.paths import TrialDir
-from attnlab.records.storage import StoreError, local
-
-MISTAKES = (LoadError, StoreError, CheckpointError, cli.OptionError, claims.ClaimError, lengths.EfficiencyError)
+from attnlab.records.storage import local
+from attnlab.util.errors import StorageError, UserError
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -39,11 +38,11 @@ def main(argv: list[str] | None = None) -> int:
     console = Console(highlight=False)
     try:
         if args.interactive and not interactive.available():
-            raise cli.OptionError("--interactive: needs plotly; pip install 'attnlab[interactive]'")
+            raise UserError("--interactive: needs plotly; pip install 'attnlab[interactive]'")
         elsewhere = fetched(args)
         if args.sweep and comparison.holds_several(args.sweep):
             if unusable := cli.given(parser, args):
-                raise cli.OptionError(f"{args.sweep}: of several sweeps; {unusable[0]} needs the folder of one")
+                raise UserError(f"{args.sweep}: of several sweeps; {unusable[0]} needs the folder of one")
             print(f"wrote {comparison.write(args.sweep)}")
             if elsewhere:
                 elsewhere.push(args.sweep / "comparison.html", args.sweep / "comparison.csv")
@@ -64,7 +63,7 @@ def main(argv: list[str] | None = None) -> int:
         if sel and elsewhere:
             elsewhere.push(sel.data.folder.analysis, sel.data.folder.path / "all_benchmark_results.json")
             print(f"published in {elsewhere}")
-    except MISTAKES as error:
+    except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     return 0
@@ -74,7 +73,7 @@ def fetched(args: argparse.Namespace) -> Mirror | None:
     """For a URI, its records in a copy here that `args` then names; None for a path.
 
     Raises:
-        StoreError: it cannot be read.
+        StorageError: it cannot be read.
     """
     if args.sweep is None:
         return None
@@ -84,7 +83,7 @@ def fetched(args: argparse.Namespace) -> Mirror | None:
     elsewhere = mirror(args.sweep).at_worker("analysis")
     elsewhere.pull()
     if not elsewhere.folder.path.is_dir():
-        raise StoreError(f"{elsewhere}: there is nothing; give the URI of a sweep's results")
+        raise StorageError(f"{elsewhere}: there is nothing; give the URI of a sweep's results")
     args.sweep = elsewhere.folder.path
     return elsewhere
 

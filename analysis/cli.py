@@ -14,14 +14,11 @@ from rich.text import Text
 
 from analysis.records.select import Selection
 from analysis.report import wording
-from analysis.scoring.checkpoints import CheckpointError, targets
+from analysis.scoring.checkpoints import targets
+from attnlab.util.errors import UserError
 
 if TYPE_CHECKING:
     from analysis.scoring.run import Report
-
-
-class OptionError(ValueError):
-    """An option cannot be used; the message is one line for the user."""
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -55,30 +52,27 @@ def run(args: argparse.Namespace, sel: Selection | None, console: Console) -> Re
         sel: the sweep; None: `--checkpoint` alone, whose results go to `analysis/` beside the checkpoint.
 
     Raises:
-        OptionError: an option that cannot be used; nothing was scored.
+        UserError: an option that cannot be used; nothing was scored.
     """
     if args.benchmarks == ["none"]:
         return None
     # here, because they bring torch
-    from analysis.benchmarks.base import BenchmarkError, Context
+    from analysis.benchmarks.base import Context
     from analysis.scoring.run import Settings, collect, device_of, examine, named
-    from analysis.scoring.scorer import ScoringError, dtype_of
+    from analysis.scoring.scorer import dtype_of
 
-    try:
-        names = named(args.benchmarks)
-        if args.limit is not None and args.limit < 1:
-            raise OptionError(f"--limit {args.limit}: at least 1")
-        if args.data_dir is not None and not args.data_dir.is_dir():
-            raise OptionError(f"--data-dir {args.data_dir}: no such folder")
-        device = device_of(args.device)
-        dtype_of(device, args.dtype)
-        chosen, notes = targets(sel, args.arm, args.trial, args.checkpoint)
-        context = Context(args.data_dir, args.limit, args.text)
-        settings = Settings(names, context, str(device), args.dtype, args.fresh)
-        home = sel.data.folder.analysis if sel else args.checkpoint.resolve().parent / "analysis"
-        report = examine(chosen, settings, home, Console(stderr=True))
-    except (BenchmarkError, CheckpointError, ScoringError) as error:
-        raise OptionError(str(error)) from None
+    names = named(args.benchmarks)
+    if args.limit is not None and args.limit < 1:
+        raise UserError(f"--limit {args.limit}: at least 1")
+    if args.data_dir is not None and not args.data_dir.is_dir():
+        raise UserError(f"--data-dir {args.data_dir}: no such folder")
+    device = device_of(args.device)
+    dtype_of(device, args.dtype)
+    chosen, notes = targets(sel, args.arm, args.trial, args.checkpoint)
+    context = Context(args.data_dir, args.limit, args.text)
+    settings = Settings(names, context, str(device), args.dtype, args.fresh)
+    home = sel.data.folder.analysis if sel else args.checkpoint.resolve().parent / "analysis"
+    report = examine(chosen, settings, home, Console(stderr=True))
     report.problems[:0] = notes
     show(report, console)
     for problem in report.problems:

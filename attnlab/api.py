@@ -26,7 +26,7 @@ from attnlab.records.mirror import mirror
 from attnlab.records.paths import SweepDir, TrialDir
 from attnlab.records.results import Job, Results
 from attnlab.records.storage import local
-from attnlab.util.errors import SweepError
+from attnlab.util.errors import UserError
 from attnlab.util.files import read_json, write_json
 from attnlab.util.text import did_you_mean
 
@@ -126,7 +126,7 @@ def run_experiment(
         What `results.json` holds, and so a mapping with the keys of `attnlab.records.results.Results`.
 
     Raises:
-        SweepError (a ValueError): everything wrong with the trial, one line each; its data cannot be had, or validation
+        UserError (a ValueError): everything wrong with the trial, one line each; its data cannot be had, or validation
             lies in the training text.
     """
     import torch
@@ -135,7 +135,7 @@ def run_experiment(
     from attnlab.training.loop import train
 
     if (root := local(results_dir)) is None:
-        raise SweepError([f"results_dir {results_dir}: one experiment is written to a folder; run_sweep takes a URI"])
+        raise UserError([f"results_dir {results_dir}: one experiment is written to a folder; run_sweep takes a URI"])
     tree = trial.model_dump(mode="json", exclude_none=True) if isinstance(trial, Trial) else dict(trial)
     sweep = checked(normal({"name": name, "trial": tree, "arms": {name: {}}}))
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
@@ -175,20 +175,20 @@ def run_sweep(
         kernel_cache: as `run_experiment`'s; on a cluster every node must see it.
 
     Raises:
-        SweepError, EngineError: as on the command line; nothing was written.
+        UserError: as on the command line; nothing was written.
         SweepStopped: it cannot go on here, such as for a full disk; what ended is kept, and `resume` goes on.
     """
     from attnlab.sweep.engine import run
 
     if overrides and not isinstance(sweep, (str, Path)):
-        raise SweepError(["overrides: they change a sweep file; change the tree, or give a path"])
+        raise UserError(["overrides: they change a sweep file; change the tree, or give a path"])
     if isinstance(sweep, (str, Path)):
         sweep = load_sweep(sweep, overrides, plain=plain, scale=scale)
     elif not isinstance(sweep, Sweep):
         tree = normal(dict(sweep))
         sweep = checked(without_search(tree) if plain else tree, scale=scale)
     elif plain or scale:
-        raise SweepError(["plain, scale: of a sweep file or its tree; a Sweep is run as it is"])
+        raise UserError(["plain, scale: of a sweep file or its tree; a Sweep is run as it is"])
     sweep = sweep.only(only) if only else sweep
     board = run(sweep, results_dir, address=address, resume=resume, kernel_cache=kernel_cache)
     ran = sweep.rejoined(board["arms"])

@@ -14,7 +14,7 @@ from typing import Any
 from attnlab.config import sweep_file
 from attnlab.config.sweep import Sweep
 from attnlab.plan.load import load_sweep
-from attnlab.util.errors import SweepError
+from attnlab.util.errors import UserError
 from attnlab.util.text import did_you_mean
 
 SWEEPS = Path(__file__).parents[1] / "sweeps"
@@ -44,12 +44,12 @@ def chosen(args: Namespace) -> list[Sweep]:
     """The sweeps that are asked for, each with the arms that are asked for.
 
     Raises:
-        SweepError: every mistake in any of them, one line each.
+        UserError: every mistake in any of them, one line each.
     """
     wanted = [word for word in args.only or [] if "=" not in word]  # `--only ARM a.b=c` reads on to the end
     files, overrides = files_and_overrides([*args.words, *(word for word in args.only or [] if "=" in word)])
     if not files:
-        raise SweepError(["which sweep? launch.py sweeps/quickstart.yaml, or --list"])
+        raise UserError(["which sweep? launch.py sweeps/quickstart.yaml, or --list"])
     named = {file: _arms(file) for file in files} if wanted else {}
     known = dict.fromkeys(arm for arms in named.values() for arm in arms or ())
     if len(files) > 1 and wanted:  # one that cannot be read stays, and is told
@@ -59,7 +59,7 @@ def chosen(args: Namespace) -> list[Sweep]:
         where = f"{file}: " if len(files) > 1 else ""
         try:
             sweep = load_sweep(file, overrides, plain=args.plain, scale=args.scale, solve=not args.list)
-        except SweepError as error:
+        except UserError as error:
             problems += [line if line.startswith(file) else where + line for line in error.problems]
             continue
         known |= dict.fromkeys(sweep.arms)
@@ -70,7 +70,7 @@ def chosen(args: Namespace) -> list[Sweep]:
     for name in {s.name: None for s in sweeps if sum(s.name == other.name for other in sweeps) > 1}:
         problems.append(f"name: {name} is the name of two of these sweeps, which would share one folder")
     if problems:
-        raise SweepError(problems)
+        raise UserError(problems)
     return sweeps
 
 
@@ -78,7 +78,7 @@ def _arms(file: str) -> list[str] | None:
     """The arms that a sweep file names, whatever else is wrong with it; None if it cannot be read."""
     try:
         arms = sweep_file.read(file).get("arms")
-    except SweepError:  # told where it is loaded
+    except UserError:  # told where it is loaded
         return None
     return list(arms) if isinstance(arms, Mapping) else []
 
@@ -113,14 +113,10 @@ def plan(sweeps: Sequence[Sweep]) -> int:
 def warm(sweeps: Sequence[Sweep], args: Namespace) -> int:
     """Tune the kernels of all arms; a table of arm, type of GPU and seconds."""
     from attnlab.sweep.cluster.warmup import alone
-    from attnlab.sweep.errors import EngineError
 
     failed = False
     for sweep in sweeps:
-        try:
-            outcomes = alone(sweep, args.results, address=args.address, kernel_cache=args.kernel_cache)
-        except EngineError as error:
-            raise SweepError([str(error)]) from None
+        outcomes = alone(sweep, args.results, address=args.address, kernel_cache=args.kernel_cache)
         print("\n".join(map(str, outcomes)))
         failed = failed or any(outcome.error for outcome in outcomes)
     return int(failed)
@@ -131,10 +127,9 @@ def check_all(sweeps: Sequence[Sweep], args: Namespace) -> None:
     mistake in the next. One alone is checked as it starts.
 
     Raises:
-        SweepError: what is wrong, one line each, with the sweep's name.
+        UserError: what is wrong, one line each, with the sweep's name.
     """
     from attnlab.plan.prepare import prepared
-    from attnlab.sweep.errors import EngineError
     from attnlab.sweep.folder import opened
 
     problems = []
@@ -142,12 +137,10 @@ def check_all(sweeps: Sequence[Sweep], args: Namespace) -> None:
         try:
             opened(sweep, args.results, args.resume)
             prepared(sweep)
-        except EngineError as error:
-            problems.append(f"{sweep.name}: {error}")
-        except SweepError as error:
+        except UserError as error:
             problems += [f"{sweep.name}: {line}" for line in error.problems]
     if problems:
-        raise SweepError(problems)
+        raise UserError(problems)
 
 
 def summary(ended: Sequence[Ended]) -> str:

@@ -11,7 +11,7 @@ import pytest
 from attnlab import SweepResults, run_experiment, run_sweep
 from attnlab.config.trial import Trial
 from attnlab.sweep import engine
-from attnlab.util.errors import SweepError
+from attnlab.util.errors import UserError
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -39,9 +39,9 @@ def test_an_experiment_from_a_dict_and_again_is_a_no_op(tiny, tmp_path):
 
 
 def test_a_mistake_is_told_before_anything_is_written(tiny, tmp_path):
-    with pytest.raises(SweepError, match="did you mean 'max_steps'"):
+    with pytest.raises(UserError, match="did you mean 'max_steps'"):
         run_experiment({**tiny, "train": {"max_step": 3}}, tmp_path)
-    with pytest.raises(SweepError, match="did you mean 'max_steps'"):
+    with pytest.raises(UserError, match="did you mean 'max_steps'"):
         run_sweep({"name": "s", "trial": {**tiny, "train": {"max_step": 3}}, "arms": {"gla": {}}}, tmp_path)
     assert not list(tmp_path.iterdir())
 
@@ -70,9 +70,9 @@ def test_a_sweep_is_found_by_path_tree_or_as_it_is(tiny, tmp_path, monkeypatch):
         ("s", ["gla", "other"], 9),
     ]
     for wrong in ({"overrides": ["search.trials=2"]}, {"only": ["gla", "oter"]}, {"scale": "tny"}):
-        with pytest.raises(SweepError, match=next(iter(wrong)).replace("only", "did you mean 'other'")):
+        with pytest.raises(UserError, match=next(iter(wrong)).replace("only", "did you mean 'other'")):
             run_sweep(tree, tmp_path, **wrong)
-    with pytest.raises(SweepError, match="run as it is"):
+    with pytest.raises(UserError, match="run as it is"):
         run_sweep(ran[0], tmp_path, plain=True)
 
 

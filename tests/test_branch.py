@@ -13,7 +13,7 @@ from attnlab.records.results import Job
 from attnlab.sweep.search.asha import ArmAsha
 from attnlab.training import checkpoint
 from attnlab.training.loop import train
-from attnlab.util.errors import SweepError
+from attnlab.util.errors import UserError
 
 BRANCHES = {4: 2, 8: 3}
 
@@ -163,7 +163,7 @@ def test_rungs_branch_off_the_stable_trunk_and_are_counted_in_the_plan(trial):
     ],
 )
 def test_rungs_that_cannot_be_are_told_before_anything_starts(trial, change, said):
-    with pytest.raises(SweepError) as error:
+    with pytest.raises(UserError) as error:
         checked(sweep_tree(merge(trial, change)))
     assert any(line.startswith(said) for line in error.value.problems), error.value.problems
 
@@ -171,7 +171,7 @@ def test_rungs_that_cannot_be_are_told_before_anything_starts(trial, change, sai
 def test_a_searched_schedule_without_a_trunk_is_told(trial):
     tree = sweep_tree(trial)
     tree["search"]["space"]["optim.schedule"] = {"choice": ["wsd", "linear"]}
-    with pytest.raises(SweepError, match="decay_rungs: arm a has optim.schedule linear"):
+    with pytest.raises(UserError, match="decay_rungs: arm a has optim.schedule linear"):
         checked(tree)
 
 

@@ -16,7 +16,7 @@ from attnlab.config.merge import expand, merge
 from attnlab.config.sweep import Sweep
 from attnlab.config.trial import ModelConfig, Trial
 from attnlab.plan.load import load_sweep
-from attnlab.util.errors import SweepError
+from attnlab.util.errors import UserError
 
 ROOT = Path(__file__).parents[1]
 GOOD = """
@@ -43,7 +43,7 @@ def write(tmp_path, text):
 
 
 def problems(tmp_path, text, overrides=()):
-    with pytest.raises(SweepError) as error:
+    with pytest.raises(UserError) as error:
         load_sweep(write(tmp_path, text), overrides)
     found = error.value.problems
     assert all("\n" not in line for line in found), found
@@ -116,7 +116,7 @@ def test_a_corpus_shorter_than_one_block_is_one_line(tmp_path):
 
     (tmp_path / "short.txt").write_text("It is a truth.\nUniversally\n")
     sweep = load_sweep(write(tmp_path, GOOD.replace("dataset: austen", f"dataset: {tmp_path}/short.txt")))
-    with pytest.raises(SweepError, match="seq_len") as error:
+    with pytest.raises(UserError, match="seq_len") as error:
         prepared(sweep)
     assert len(error.value.problems) == 1
 
@@ -167,7 +167,7 @@ def test_equal_keys_are_refused_with_both_lines(tmp_path):
 def test_broken_yaml_and_a_missing_file_are_one_line(tmp_path):
     (line,) = problems(tmp_path, "name: [unclosed\n")
     assert "study.yaml" in line and "line" in line
-    with pytest.raises(SweepError, match="did you mean 'study.yaml'"):
+    with pytest.raises(UserError, match="did you mean 'study.yaml'"):
         load_sweep(tmp_path / "stduy.yaml")
 
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from analysis.benchmarks import Context
 from analysis.benchmarks._choice import Choice, Question
-from analysis.benchmarks.base import BenchmarkError, Exam, Metric
+from analysis.benchmarks.base import Exam, Metric
 from attnlab.config.space import corners
 from attnlab.config.trial import OptimConfig
 from attnlab.models import build_model
@@ -20,7 +20,7 @@ from attnlab.plan.guards import examine
 from attnlab.plan.load import load_sweep
 from attnlab.plan.prepare import prepared
 from attnlab.plan.validate import checked
-from attnlab.util.errors import SweepError
+from attnlab.util.errors import UserError
 from tests.guards.conftest import TRIAL
 
 ROOT = Path(__file__).parents[1]
@@ -40,7 +40,7 @@ def sweep_of(arms, **trial):
 
 
 def refused(sweep):
-    with pytest.raises(SweepError) as error:
+    with pytest.raises(UserError) as error:
         examine(sweep, prepared(sweep))
     return error.value.problems
 
@@ -158,7 +158,7 @@ def test_every_schedule_ends_at_its_floor(schedule, steps, warmup, decay, floor)
     ids=str,
 )
 def test_a_schedule_that_cannot_decay_is_refused(optim, says):
-    with pytest.raises(SweepError) as error:
+    with pytest.raises(UserError) as error:
         sweep_of({"a": {}}, optim=optim)
     assert error.value.problems == [f"arms.a.{says}"]
 
@@ -172,7 +172,7 @@ def question(i):
 
 def test_ten_questions_ten_times_over_are_refused():
     benchmark = Choice("mine", "1", "here", lambda: [question(i % 10) for i in range(100)])
-    with pytest.raises(BenchmarkError, match=r"mine: 0: asked twice \(and 89 more\)"):
+    with pytest.raises(UserError, match=r"mine: 0: asked twice \(and 89 more\)"):
         benchmark.exams(Context(), None)
     (exam,) = Choice("mine", "1", "here", lambda: [question(i) for i in range(10)]).exams(Context(), None)
     assert len(exam.ids) == exam.n_all == 10
@@ -180,12 +180,12 @@ def test_ten_questions_ten_times_over_are_refused():
 
 def test_new_names_do_not_make_ten_questions_a_hundred():
     again = [Question(f"q{i}", *list(vars(question(i % 10)).values())[1:]) for i in range(100)]
-    with pytest.raises(BenchmarkError, match="asked twice"):
+    with pytest.raises(UserError, match="asked twice"):
         Choice("mine", "1", "here", lambda: again).exams(Context(), None)
 
 
 def test_no_exam_has_an_item_twice():
-    with pytest.raises(BenchmarkError, match="e: 90 of 100 items are repetitions; ask each once"):
+    with pytest.raises(UserError, match="e: 90 of 100 items are repetitions; ask each once"):
         Exam("e", "here", "1", [str(i % 10) for i in range(100)], 100, [], {"acc": Metric("proportion")}, 1, print)
 
 

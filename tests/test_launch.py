@@ -65,7 +65,7 @@ def test_sweeps_run_in_turn_and_end_in_a_line_each(files, ran, capsys):
     ("ends", "code", "count"),
     [
         ({"a": 1}, 1, 2),
-        ({"a": engine.EngineError("no room"), "b": 1}, 2, 2),
+        ({"a": engine.UserError("no room"), "b": 1}, 2, 2),
         ({"a": engine.SweepStopped("a slot failed")}, 1, 2),
         ({"a": KeyboardInterrupt()}, 130, 1),
     ],

@@ -5,7 +5,7 @@ import pytest
 from attnlab.config.sweep_file import dump, normal, parse
 from attnlab.plan.match import measure
 from attnlab.plan.validate import checked
-from attnlab.util.errors import SweepError
+from attnlab.util.errors import UserError
 
 TASK = {"name": "mqar", "seq_len": 32, "vocab_size": 32, "n_pairs": 4}
 
@@ -43,7 +43,7 @@ def test_states_of_recurrent_mixers_match():
 
 
 def test_what_cannot_be_matched_is_one_line_that_says_the_nearest():
-    with pytest.raises(SweepError) as error:
+    with pytest.raises(UserError) as error:
         sweep_of(("standard", "gla", "stickbreaking"), match="state", trial={"task": {**TASK, "seq_len": 8192}})
     lines = error.value.problems
     assert len(lines) == 2
@@ -61,7 +61,7 @@ def test_a_width_given_against_the_match_is_refused_and_what_is_solved_stands_wh
     again = checked(normal(parse(dump(sweep), "sweep.yaml")))
     assert [again.trial_of(arm).digest for arm in again.arms] == [sweep.trial_of(arm).digest for arm in sweep.arms]
     arms = {"standard": {}, "mamba2": {"model": {"mixer": "mamba2", "d_ff": 200}}}
-    with pytest.raises(SweepError, match=r"arms\.mamba2: model\.d_ff: 200, but match: params gives \d+; leave one"):
+    with pytest.raises(UserError, match=r"arms\.mamba2: model\.d_ff: 200, but match: params gives \d+; leave one"):
         sweep_of(arms, match="params")
 
 
@@ -95,6 +95,6 @@ def test_a_budget_of_tokens_or_operations_becomes_steps():
     ],
 )
 def test_mistakes_are_one_line_each(tree, line):
-    with pytest.raises(SweepError) as error:
+    with pytest.raises(UserError) as error:
         sweep_of(**tree)
     assert any(line in problem for problem in error.value.problems), error.value.problems

@@ -9,7 +9,8 @@ from attnlab.records import mirror as mirrors
 from attnlab.records.mirror import Mirror, mirror
 from attnlab.records.paths import TrialDir
 from attnlab.records.results import Job
-from attnlab.records.storage import Store, StoreError, join, local, shown
+from attnlab.records.storage import Store, join, local, shown
+from attnlab.util.errors import StorageError
 from attnlab.util.files import write_json
 
 
@@ -43,7 +44,7 @@ def test_a_path_is_used_as_it_is_and_file_uris_are_paths(tmp_path):
         assert type(found) is Mirror and found.folder.path == tmp_path / "results" / "study"
     assert local("file:///a%20b") and str(local("file:///a%20b")) == "/a b"
     assert local("s3://bucket/a") is None
-    with pytest.raises(StoreError, match="absolute path, as in file:///results/a"):
+    with pytest.raises(StorageError, match="absolute path, as in file:///results/a"):
         local("file://results/a")
 
 
@@ -131,7 +132,7 @@ def test_storage_that_fails_for_a_while_costs_nothing_but_time(s3, job, monkeypa
     def failing(self, name, content):
         if left[0]:
             left[0] -= 1
-            raise StoreError(f"{self}: out of order")
+            raise StorageError(f"{self}: out of order")
         write(self, name, content)
 
     monkeypatch.setattr(Store, "write", failing)
@@ -152,7 +153,7 @@ def test_storage_that_fails_for_a_while_costs_nothing_but_time(s3, job, monkeypa
     ],
 )
 def test_storage_that_cannot_be_used_is_one_line(s3, uri, said):
-    with pytest.raises(StoreError) as told:
+    with pytest.raises(StorageError) as told:
         mirror(uri, "study").check()
     assert said in str(told.value) and "\n" not in str(told.value)
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from attnlab.config.sweep_file import normal
 from attnlab.plan import scale
 from attnlab.plan.validate import checked
-from attnlab.util.errors import SweepError
+from attnlab.util.errors import UserError
 
 
 def tree(**changes):
@@ -107,9 +107,9 @@ def test_a_generated_task_keeps_its_length():
 
 
 def test_a_mistake_is_told_at_the_size_at_which_it_was_made():
-    with pytest.raises(SweepError, match="1500"):
+    with pytest.raises(UserError, match="1500"):
         small(search={"space": {"optim.lr": {"loguniform": [1e-4, 1e-1]}}, "asha": {"grace_steps": 1500}})
-    with pytest.raises(SweepError, match="did you mean 'tiny'"):
+    with pytest.raises(UserError, match="did you mean 'tiny'"):
         checked(tree(), scale="tny")
 
 

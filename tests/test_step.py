@@ -16,7 +16,7 @@ from attnlab.records.results import Job
 from attnlab.tasks import IGNORE
 from attnlab.training.loop import train
 from attnlab.training.step import SPARSE, choose, sparse_positions
-from attnlab.util.errors import SweepError
+from attnlab.util.errors import UserError
 
 
 @given(st.integers(1, 3), st.integers(1, 400), st.floats(0, 1), st.integers(0, 2**32 - 1))
@@ -112,7 +112,7 @@ def test_a_sweep_that_asks_for_it_is_refused_as_it_is_read(tiny):
         trial = merge(tiny, {"train": {"step": "captured"}})
         try:
             checked({"name": "s", "trial": trial, "arms": {"a": {}}, "resources": resources})
-        except SweepError as error:
+        except UserError as error:
             return error.problems
         return []
 
@@ -126,7 +126,7 @@ def test_a_sweep_that_asks_for_it_is_refused_as_it_is_read(tiny):
 
 
 def test_an_experiment_that_asks_for_it_is_refused_before_anything_is_written(tiny, tmp_path):
-    with pytest.raises(SweepError, match="captured needs CUDA"):
+    with pytest.raises(UserError, match="captured needs CUDA"):
         run_experiment(merge(tiny, {"train": {"step": "captured"}}), tmp_path, device="cpu")
     assert not list(tmp_path.iterdir())
 

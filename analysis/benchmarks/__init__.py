@@ -12,9 +12,9 @@ from collections.abc import Callable
 from functools import partial
 
 from analysis.benchmarks._harness import Harness
-from analysis.benchmarks.base import Benchmark, BenchmarkError, Context, Exam, Metric, Outcome
+from analysis.benchmarks.base import Benchmark, Context, Exam, Metric, Outcome
 
-__all__ = ["BENCHMARKS", "Benchmark", "BenchmarkError", "Context", "Exam", "Metric", "Outcome", "harness_of"]
+__all__ = ["BENCHMARKS", "Benchmark", "Context", "Exam", "Metric", "Outcome", "harness_of"]
 
 
 def _load(name: str) -> Benchmark:

@@ -14,9 +14,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import resources
 
-from analysis.benchmarks.base import Benchmark, BenchmarkError, Context, Exam, Metric, Outcome
+from analysis.benchmarks.base import Benchmark, Context, Exam, Metric, Outcome
 from analysis.scoring.checkpoints import Target
 from analysis.scoring.scorer import Advance, Scorer
+from attnlab.util.errors import UserError
 
 CANDIDATES = 4
 MARGIN_TOKENS = 4  # that greedy decoding may write before and after the answer: a space, a comma
@@ -53,12 +54,12 @@ class Choice(Benchmark):
         """One exam of all questions, or of the first `limit`.
 
         Raises:
-            BenchmarkError: what `check` finds.
+            UserError: what `check` finds.
         """
         everything = self.draw()
         if problems := check(everything):
             more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
-            raise BenchmarkError(f"{self.name}: {problems[0]}{more}")
+            raise UserError(f"{self.name}: {problems[0]}{more}")
         questions = everything[: context.limit]
         return [
             Exam(

@@ -18,10 +18,11 @@ from typing import Any
 
 import yaml
 
-from analysis.benchmarks.base import Benchmark, BenchmarkError, Context, Exam, Metric, Outcome
+from analysis.benchmarks.base import Benchmark, Context, Exam, Metric, Outcome
 from analysis.scoring.checkpoints import Target
 from analysis.scoring.scorer import Advance, Scorer
 from attnlab.data.formats import SUFFIXES
+from attnlab.util.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -72,12 +73,12 @@ class Harness(Benchmark):
         """The tasks with their requests.
 
         Raises:
-            BenchmarkError: lm-eval is not installed, or the data cannot be had.
+            UserError: lm-eval is not installed, or the data cannot be had.
         """
         if find_spec("lm_eval") is None:
-            raise BenchmarkError(f"{self.name}: needs lm-eval; pip install 'attnlab[eval]'")
+            raise UserError(f"{self.name}: needs lm-eval; pip install 'attnlab[eval]'")
         if context.data_dir is not None and not context.data_dir.is_dir():
-            raise BenchmarkError(f"--data-dir {context.data_dir}: no such folder")
+            raise UserError(f"--data-dir {context.data_dir}: no such folder")
         tasks = []
         with quiet():
             for i, file in enumerate(self.files):
@@ -102,7 +103,7 @@ class Harness(Benchmark):
             found = found / config
         if found is None or not any(found.rglob(f"*{suffix}") for suffix in SUFFIXES):
             inside = f"{self.name}/{config}" if config else self.name
-            raise BenchmarkError(
+            raise UserError(
                 f"{self.name}: {data_dir} has no folder {inside} with the dataset's files; leave --data-dir out to "
                 f"have it downloaded, or do so yourself: {self._download(data_dir)}"
             )
@@ -128,8 +129,8 @@ class Harness(Benchmark):
             except Exception as error:  # whatever the hub, the network, datasets or a damaged file may raise
                 reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
                 if folder is not None:
-                    raise BenchmarkError(f"{self.name}: {folder} cannot be read as {self.hub}: {reason}") from None
-                raise BenchmarkError(
+                    raise UserError(f"{self.name}: {folder} cannot be read as {self.hub}: {reason}") from None
+                raise UserError(
                     f"{self.name}: the hub's {self.hub} cannot be had ({reason}); run once with network access to fill "
                     f"its cache, or give --data-dir DIR a copy: {self._download(Path('DIR'))}"
                 ) from None

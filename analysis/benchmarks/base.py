@@ -13,12 +13,9 @@ from typing import Any, ClassVar, Literal
 from analysis.scoring.checkpoints import Target
 from analysis.scoring.scorer import Advance, Scorer
 from attnlab.data.sources import hash_of
+from attnlab.util.errors import UserError
 
 How = Literal["proportion", "perplexity", "bits_per_byte", "perplexity_per_token", "ratio"]
-
-
-class BenchmarkError(ValueError):
-    """A benchmark cannot be had; the message is one line for the user."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +73,7 @@ class Exam:
         texts: of each item its wordings with an answer, to look for in training text; empty: it is no text.
 
     Raises:
-        BenchmarkError: an item twice: n would claim more than was asked.
+        UserError: an item twice: n would claim more than was asked.
     """
 
     name: str
@@ -92,7 +89,7 @@ class Exam:
 
     def __post_init__(self) -> None:
         if repeated := len(self.ids) - len(set(self.ids)):
-            raise BenchmarkError(f"{self.name}: {repeated} of {len(self.ids)} items are repetitions; ask each once")
+            raise UserError(f"{self.name}: {repeated} of {len(self.ids)} items are repetitions; ask each once")
 
     @property
     def digest(self) -> str:
@@ -121,7 +118,7 @@ class Benchmark(ABC):
         """The exams; `target` only where they depend on the checkpoint. Empty: it does not apply.
 
         Raises:
-            BenchmarkError: the data or a package is missing; the message says how to get it.
+            UserError: the data or a package is missing; the message says how to get it.
         """
 
 

@@ -10,11 +10,12 @@ from typing import ClassVar
 
 import numpy as np
 
-from analysis.benchmarks.base import Benchmark, BenchmarkError, Context, Exam, Metric, Outcome
+from analysis.benchmarks.base import Benchmark, Context, Exam, Metric, Outcome
 from analysis.scoring.checkpoints import Target
 from analysis.scoring.scorer import Advance, Scorer
 from attnlab.config.trial import TaskConfig
 from attnlab.tasks import IGNORE, TASKS, Batch, build_task, check_task
+from attnlab.util.errors import UserError
 
 FACTORS = (1, 2, 4, 8)
 EXAMPLES = 256  # per length, at most; fewer where `EVAL_TOKENS` are reached
@@ -32,13 +33,13 @@ class TaskLengths(Benchmark):
         """None where the trial is not known.
 
         Raises:
-            BenchmarkError: the task cannot be had even at its own length.
+            UserError: the task cannot be had even at its own length.
         """
         if target is None or target.job is None:
             return []
         task = target.job.trial.task
         if task.name not in TASKS:
-            raise BenchmarkError(f"task: {task.name} is none of {', '.join(TASKS)}")
+            raise UserError(f"task: {task.name} is none of {', '.join(TASKS)}")
         return [exam for factor in FACTORS if (exam := _exam(task, factor, context.limit))]
 
 
@@ -54,7 +55,7 @@ def _exam(trained: TaskConfig, factor: int, limit: int | None) -> Exam | None:
     except (ValueError, OSError) as error:
         if factor > 1:
             return None
-        raise BenchmarkError(f"task: {trained.name} cannot be had ({str(error).splitlines()[0]})") from None
+        raise UserError(f"task: {trained.name} cannot be had ({str(error).splitlines()[0]})") from None
     _, first = np.unique(np.hstack(everything), axis=0, return_index=True)  # each example counts once
     everything = Batch(*(part[np.sort(first)] for part in everything))
     batch = Batch(*(part[:limit] for part in everything))

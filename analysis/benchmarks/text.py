@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import ClassVar
 
 from analysis.benchmarks import _passages
-from analysis.benchmarks.base import Benchmark, BenchmarkError, Context, Exam
+from analysis.benchmarks.base import Benchmark, Context, Exam
 from analysis.scoring.checkpoints import Target
+from attnlab.util.errors import UserError
 
 
 class Text(Benchmark):
@@ -18,16 +19,16 @@ class Text(Benchmark):
         """None without `--text`.
 
         Raises:
-            BenchmarkError: the file cannot be read.
+            UserError: the file cannot be read.
         """
         if context.text is None:
             return []
         try:
             text = context.text.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
-            raise BenchmarkError(f"--text {context.text}: cannot be read as UTF-8 text ({error})") from None
+            raise UserError(f"--text {context.text}: cannot be read as UTF-8 text ({error})") from None
         if not text.strip():
-            raise BenchmarkError(f"--text {context.text}: the file is empty")
+            raise UserError(f"--text {context.text}: the file is empty")
         window = (target and target.seq_len) or _passages.WINDOW
         return [_passages.exam("text", context.text.name, [text], window, context.limit)]
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import ClassVar
 
 from analysis.benchmarks import _passages
-from analysis.benchmarks.base import Benchmark, BenchmarkError, Context, Exam
+from analysis.benchmarks.base import Benchmark, Context, Exam
 from analysis.scoring.checkpoints import Target
+from attnlab.util.errors import UserError
 
 
 class Validation(Benchmark):
@@ -18,7 +19,7 @@ class Validation(Benchmark):
         """None for a trial of another task than `text`.
 
         Raises:
-            BenchmarkError: the corpus cannot be had any more.
+            UserError: the corpus cannot be had any more.
         """
         if target is None or target.job is None or target.job.trial.task.name != "text":
             return []
@@ -32,7 +33,7 @@ class Validation(Benchmark):
             source = open_dataset(build_task(task, batch_size=1, seed=0).dataset, cache_root())  # type: ignore[attr-defined]
             documents = Split(source).validation()
         except (ValueError, OSError) as error:
-            raise BenchmarkError(f"validation: the corpus cannot be had ({str(error).splitlines()[0]})") from None
+            raise UserError(f"validation: the corpus cannot be had ({str(error).splitlines()[0]})") from None
         return [
             _passages.exam("validation", f"{source.name}, validation split", documents, task.seq_len, context.limit)
         ]

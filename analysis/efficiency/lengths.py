@@ -19,6 +19,7 @@ from analysis.efficiency import kernels, measurement
 from analysis.efficiency.isolated import Server
 from analysis.records.select import Selection
 from analysis.statistics.cost import vocab_size
+from attnlab.util.errors import UserError
 from attnlab.util.files import write_json
 
 if TYPE_CHECKING:
@@ -32,10 +33,6 @@ MEMORY = {
     "cpu": "the measuring process's peak resident set, less what Python and the libraries held before",
     "cuda": "what PyTorch's allocator reserved at most in the timed runs",
 }
-
-
-class EfficiencyError(ValueError):
-    """Nothing can be measured as asked; the message is one line for the user."""
 
 
 def measure(
@@ -53,11 +50,11 @@ def measure(
         dtype: of the autocast: auto (bf16 on CUDA), float32, bfloat16 or float16.
 
     Raises:
-        EfficiencyError: no such device or dtype, or the sweep has no exported model that tells the vocabulary.
+        UserError: no such device or dtype, or the sweep has no exported model that tells the vocabulary.
     """
     vocab = vocab_size(sel)
     if vocab is None:
-        raise EfficiencyError(f"{sel.data.folder.path}: no trial has a checkpoints/final/config.json to measure after")
+        raise UserError(f"{sel.data.folder.path}: no trial has a checkpoints/final/config.json to measure after")
     trials = {arm.arm: sel.sweep.trial_of(arm.arm, arm.best.settings if arm.best else {}) for arm in sel.declared}
     root, threads = sel.data.folder.path.resolve().parent, sel.sweep.resources.cpus_per_worker
     tree = curves(trials, vocab, console, lengths, device, dtype, results=root, threads=threads)
@@ -90,11 +87,11 @@ def curves(
 
     here = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
     if device not in ("auto", *here):
-        raise EfficiencyError(f"--device {device}: not here; one of auto, {', '.join(here)}")
+        raise UserError(f"--device {device}: not here; one of auto, {', '.join(here)}")
     where = here[-1] if device == "auto" else device
     dtypes = ("auto", "float32", "bfloat16", "float16")
     if dtype not in dtypes:
-        raise EfficiencyError(f"--dtype {dtype}: one of {', '.join(dtypes)}")
+        raise UserError(f"--dtype {dtype}: one of {', '.join(dtypes)}")
     dtype = ("bfloat16" if where == "cuda" else "float32") if dtype == "auto" else dtype
     kernels.ready(where, results)
     if budget_s is None:

@@ -19,14 +19,10 @@ from attnlab.config.sweep import Sweep
 from attnlab.records.metrics import trunk
 from attnlab.records.paths import SweepDir, TrialDir
 from attnlab.records.results import STATES, Phase, Results
-from attnlab.util.errors import SweepError
+from attnlab.util.errors import UserError
 from attnlab.util.files import read_json, strict
 
 ALL_STATES = (*STATES, "unfinished", "unreadable")  # without results.json, and with one that cannot be used
-
-
-class LoadError(ValueError):
-    """There is nothing to analyse; the message is one line for the user."""
 
 
 @dataclass(frozen=True)
@@ -78,11 +74,11 @@ def load(path: Path) -> SweepData:
     """Read a sweep's folder.
 
     Raises:
-        LoadError: no folder, no usable sweep.yaml, or no trial that has ended.
+        UserError: no folder, no usable sweep.yaml, or no trial that has ended.
     """
     folder, problems = SweepDir(path), []
     if not path.is_dir():
-        raise LoadError(f"{path}: no such folder; give a sweep's results folder, such as results/quickstart")
+        raise UserError(f"{path}: no such folder; give a sweep's results folder, such as results/quickstart")
     sweep = _sweep(folder)
     trials = []
     for home in folder.trials():
@@ -93,24 +89,24 @@ def load(path: Path) -> SweepData:
     if not any(t.results for t in trials):
         bad = sum(t.state == "unreadable" for t in trials)
         begun = f"{len(trials)} begun" + (f", {bad} with unreadable results.json" if bad else "")
-        raise LoadError(f"{path}: no trial has ended yet ({begun}); there is nothing to report")
+        raise UserError(f"{path}: no trial has ended yet ({begun}); there is nothing to report")
     return SweepData(folder, sweep, trials, _baselines(folder, problems), problems)
 
 
 def _sweep(folder: SweepDir) -> Sweep:
     """sweep.yaml was checked whole when the sweep began; here its structure must do (the full check needs models)."""
     if not folder.sweep_file.exists():
-        raise LoadError(
+        raise UserError(
             f"{folder.path}: no sweep.yaml in it; give a sweep's results folder, such as results/quickstart"
         )
     try:
         return Sweep.model_validate(sweep_file.read(folder.sweep_file))
-    except SweepError as error:
-        raise LoadError(error.problems[0]) from None
+    except UserError as error:
+        raise UserError(error.problems[0]) from None
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
-        raise LoadError(f"{folder.sweep_file}: {where}: {first['msg']}") from None
+        raise UserError(f"{folder.sweep_file}: {where}: {first['msg']}") from None
 
 
 def _trial(home: TrialDir, problems: list[str]) -> TrialRecord:

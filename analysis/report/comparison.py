@@ -7,13 +7,14 @@ from pathlib import Path
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from analysis.figures import curves, outcomes
-from analysis.records.load import LoadError, load
+from analysis.records.load import load
 from analysis.records.select import Selection, select
 from analysis.report import wording
 from analysis.report.tables import Column, Table
 from analysis.statistics import pairs
 from analysis.statistics.pairs import confirm_values
 from attnlab.ranking import tests
+from attnlab.util.errors import UserError
 from attnlab.util.files import write_text
 
 
@@ -27,16 +28,16 @@ def write(folder: Path) -> Path:
     `comparison-benchmarks.csv` are written there.
 
     Raises:
-        LoadError: none of them can be used.
+        UserError: none of them can be used.
     """
     found, problems = [], []
     for path in sorted(folder.glob("*/sweep.yaml")):
         try:
             found.append(select(load(path.parent)))
-        except LoadError as error:
+        except UserError as error:
             problems.append(str(error))
     if not found:
-        raise LoadError(problems[0])
+        raise UserError(problems[0])
     table, scores = compared(found), benchmarks(found)
     env = Environment(loader=PackageLoader("analysis.report"), autoescape=True, undefined=StrictUndefined,
                       trim_blocks=True, lstrip_blocks=True)  # fmt: skip

@@ -28,7 +28,7 @@ def write_report(sweep_dir: Path) -> Path:
         the page's path.
 
     Raises:
-        analysis.records.load.LoadError: the folder holds nothing to analyse; nothing was written.
+        UserError: the folder holds nothing to analyse; nothing was written.
     """
     return write(select(load(Path(sweep_dir))))
 

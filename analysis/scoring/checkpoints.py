@@ -20,13 +20,10 @@ from analysis.records.select import Selection
 from attnlab.data.formats import sha256
 from attnlab.records.paths import TrialDir
 from attnlab.records.results import Job
+from attnlab.util.errors import UserError
 from attnlab.util.text import did_you_mean
 
 FILES = ("config.json", "model.safetensors", "tokenizer.json")  # what decides a score
-
-
-class CheckpointError(ValueError):
-    """A checkpoint cannot be used; the message is one line and begins with its path."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +59,7 @@ def targets(
         the targets, and one line for each arm whose best trial could not be taken.
 
     Raises:
-        CheckpointError: no such arm or trial.
+        UserError: no such arm or trial.
     """
     found: list[Target] = []
     notes: list[str] = []
@@ -75,7 +72,7 @@ def targets(
     assert sel is not None
     names = [arm.arm for arm in sel.declared]
     if unknown := [arm for arm in arms if arm not in names]:
-        raise CheckpointError(f"--arm {unknown[0]}: the sweep has no such arm{did_you_mean(unknown[0], names)}")
+        raise UserError(f"--arm {unknown[0]}: the sweep has no such arm{did_you_mean(unknown[0], names)}")
     if trial is not None:
         return [*_one_trial(sel, arms, trial), *found], notes
     chosen = []
@@ -108,7 +105,7 @@ def _one_trial(sel: Selection, arms: Sequence[str], wanted: str) -> list[Target]
     if len(near) != 1:
         ids = [f"{h.arm}/{h.trial_id}" for h in near or homes]
         what = f"{len(near)} trials begin so: {', '.join(ids[:4])}" if near else f"no such trial; one of {ids[:8]}"
-        raise CheckpointError(f"--trial {wanted}: {what}")
+        raise UserError(f"--trial {wanted}: {what}")
     return [Target(near[0].arm, near[0].trial_id, near[0].final, _job(near[0]))]
 
 
@@ -124,13 +121,13 @@ def digest_of(path: Path) -> str:
     """20 hexadecimal digits of SHA-256 over the files that decide a score.
 
     Raises:
-        CheckpointError: there is no checkpoint at `path`, or only a part of one.
+        UserError: there is no checkpoint at `path`, or only a part of one.
     """
     if not path.is_dir():
-        raise CheckpointError(f"{path}: no such checkpoint")
+        raise UserError(f"{path}: no such checkpoint")
     if missing := [name for name in FILES[:2] if not (path / name).is_file()]:
         hint = ", but it is a folder to resume from; the exported model is in final/" if _resumable(path) else ""
-        raise CheckpointError(f"{path}: no whole checkpoint, it lacks {' and '.join(missing)}{hint}")
+        raise UserError(f"{path}: no whole checkpoint, it lacks {' and '.join(missing)}{hint}")
     total = hashlib.sha256()
     for name in FILES:
         if (file := path / name).is_file():
@@ -146,26 +143,26 @@ def refuse_foreign(path: Path, job: Job | None) -> None:
     """By config.json alone, so that a result of the same weights under another name is not taken for this trial's.
 
     Raises:
-        CheckpointError: it is no model of attnlab's, or another one than `job` says.
+        UserError: it is no model of attnlab's, or another one than `job` says.
     """
     from attnlab.models.backbone import BackboneConfig
 
     tree = _json(path / "config.json")
     if (kind := tree.get("model_type")) != "attnlab":
-        raise CheckpointError(f"{path}: a foreign checkpoint, of a model of type {kind!r}; attnlab's own are read")
+        raise UserError(f"{path}: a foreign checkpoint, of a model of type {kind!r}; attnlab's own are read")
     try:
         model = BackboneConfig.from_dict(tree).model()
     except (ValueError, TypeError):  # pydantic's is a ValueError
-        raise CheckpointError(f"{path}: damaged, config.json describes no model") from None
+        raise UserError(f"{path}: damaged, config.json describes no model") from None
     if job and model != job.trial.model:
-        raise CheckpointError(f"{path}: a foreign checkpoint, of another model than its trial's experiment_config.json")
+        raise UserError(f"{path}: a foreign checkpoint, of another model than its trial's experiment_config.json")
 
 
 def open_model(path: Path, job: Job | None = None) -> tuple[Any, Any]:
     """(the model on the CPU, its tokenizer or None) of an exported checkpoint.
 
     Raises:
-        CheckpointError: it is damaged, incomplete, no model of attnlab's, or another one than `job` says.
+        UserError: it is damaged, incomplete, no model of attnlab's, or another one than `job` says.
     """
     import torch
     from transformers import AutoModelForCausalLM
@@ -183,12 +180,12 @@ def open_model(path: Path, job: Job | None = None) -> tuple[Any, Any]:
                 path, use_safetensors=True, output_loading_info=True, local_files_only=True
             )
     except Exception as error:  # whatever safetensors, transformers, or a mixer of the user's may raise
-        raise CheckpointError(f"{path}: damaged, {first_line(error)}") from None
+        raise UserError(f"{path}: damaged, {first_line(error)}") from None
     # transformers fills in at random what a file lacks, and only warns
     if wrong := [f"{len(report[k])} tensors {k.partition('_')[0]}" for k in REPORTED if report[k]]:
-        raise CheckpointError(f"{path}: its weights are not those of its config.json ({', '.join(wrong)})")
+        raise UserError(f"{path}: its weights are not those of its config.json ({', '.join(wrong)})")
     if not all(bool(torch.isfinite(p).all()) for p in model.parameters()):
-        raise CheckpointError(f"{path}: damaged, its weights are not finite")
+        raise UserError(f"{path}: damaged, its weights are not finite")
     tokenizer = None
     if (path / "tokenizer.json").is_file():
         config = path / "tokenizer_config.json"
@@ -196,9 +193,9 @@ def open_model(path: Path, job: Job | None = None) -> tuple[Any, Any]:
         try:
             tokenizer = Tokenizer((path / "tokenizer.json").read_text(encoding="utf-8"), eos, "tokenizer.json")
         except (ValueError, OSError) as error:
-            raise CheckpointError(f"{path}: damaged, {first_line(error)}") from None
+            raise UserError(f"{path}: damaged, {first_line(error)}") from None
         if tokenizer.vocab_size > model.config.vocab_size:
-            raise CheckpointError(
+            raise UserError(
                 f"{path}: a foreign tokenizer.json, with {tokenizer.vocab_size} tokens for a model of "
                 f"{model.config.vocab_size}"
             )
@@ -212,7 +209,7 @@ def _json(path: Path) -> dict[str, Any]:
     try:
         tree = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        raise CheckpointError(f"{path.parent}: damaged, {path.name} is no JSON") from None
+        raise UserError(f"{path.parent}: damaged, {path.name} is no JSON") from None
     if not isinstance(tree, dict):
-        raise CheckpointError(f"{path.parent}: damaged, {path.name} holds no mapping")
+        raise UserError(f"{path.parent}: damaged, {path.name} holds no mapping")
     return tree

@@ -26,13 +26,14 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from analysis.benchmarks import BENCHMARKS
-from analysis.benchmarks.base import Benchmark, BenchmarkError, Context, Exam, Outcome, value_of
+from analysis.benchmarks.base import Benchmark, Context, Exam, Outcome, value_of
 from analysis.efficiency import kernels
-from analysis.scoring.checkpoints import CheckpointError, Target, digest_of, open_model, refuse_foreign
-from analysis.scoring.scorer import MAX_LENGTH, Advance, Scorer, ScoringError, dtype_of
+from analysis.scoring.checkpoints import Target, digest_of, open_model, refuse_foreign
+from analysis.scoring.scorer import MAX_LENGTH, Advance, Scorer, dtype_of
 from analysis.scoring.token_cache import Encodings
 from analysis.statistics.overlap import add_overlaps
 from attnlab.records.paths import SweepDir
+from attnlab.util.errors import UserError
 from attnlab.util.files import read_json, strict, write_text
 from attnlab.util.text import did_you_mean
 
@@ -64,7 +65,7 @@ def named(names: Sequence[str] | None) -> tuple[str, ...] | None:
     """The benchmarks that `--benchmarks` names: `all` of them, `none`; None: those by default.
 
     Raises:
-        BenchmarkError: there is no such benchmark.
+        UserError: there is no such benchmark.
     """
     if names is None or list(names) == ["none"]:
         return None if names is None else ()
@@ -73,7 +74,7 @@ def named(names: Sequence[str] | None) -> tuple[str, ...] | None:
     known = [*BENCHMARKS, "all", "none"]
     for name in names:
         if name not in BENCHMARKS:
-            raise BenchmarkError(f"--benchmarks {name}: no such benchmark{did_you_mean(name, known)}")
+            raise UserError(f"--benchmarks {name}: no such benchmark{did_you_mean(name, known)}")
     return tuple(names)
 
 
@@ -83,7 +84,7 @@ def examine(targets: Sequence[Target], settings: Settings, home: Path, console: 
     A checkpoint or a benchmark that cannot be had is a line in `problems`; everything else is done.
 
     Raises:
-        BenchmarkError, ScoringError: an unknown benchmark, device or dtype; nothing was done.
+        UserError: an unknown benchmark, device or dtype; nothing was done.
     """
     import torch
 
@@ -150,7 +151,7 @@ class _Run:
             row["checkpoint"] = digest_of(target.path)
             refuse_foreign(target.path, target.job)
             self._score(target, row, problems)
-        except (CheckpointError, ScoringError) as error:
+        except UserError as error:
             row["error"] = str(error)
             problems.append(row["error"] if row["error"].startswith(target.label) else f"{target.label}: {error}")
         return problems
@@ -172,7 +173,7 @@ class _Run:
                     task = self.bar.add_task(f"{target.label}: {exam.name}", total=exam.requests)
                     try:
                         outcome = _ask(exam, scorer, lambda n, task=task: self._advance(task, n))
-                    except (RuntimeError, ScoringError) as error:
+                    except (RuntimeError, UserError) as error:
                         # also a kernel that refuses the dtype, memory that runs out
                         reason = f"{exam.name} cannot be scored: {str(error).strip().splitlines()[0]}"
                         problems.append(f"{target.label}: {reason}")
@@ -203,7 +204,7 @@ class _Run:
         task = self.bar.add_task(f"preparing {name}", total=None)
         try:
             found: tuple[list[Exam], str | None] = benchmark.exams(self.settings.context, target), None
-        except BenchmarkError as error:
+        except UserError as error:
             found = [], str(error)
         finally:
             self.bar.remove_task(task)
@@ -296,7 +297,7 @@ def device_of(name: str) -> Any:
     """The device of that name.
 
     Raises:
-        ScoringError: there is none.
+        UserError: there is none.
     """
     import torch
 
@@ -306,7 +307,7 @@ def device_of(name: str) -> Any:
         device = torch.device(name)
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as error:  # torch raises either
-        raise ScoringError(f"--device {name}: {str(error).splitlines()[0]}") from None
+        raise UserError(f"--device {name}: {str(error).splitlines()[0]}") from None
     return device
 
 

@@ -18,15 +18,12 @@ from torch import Tensor
 from analysis.scoring.batches import MAX_LENGTH, Key, Reader
 from analysis.scoring.token_cache import Encodings, Ids
 from attnlab.data.tokenizer import Tokenizer
+from attnlab.util.errors import UserError
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 Pair = tuple[Sequence[int], Sequence[int]]  # token ids of a context (at least one) and of its continuation
 Advance = Callable[[int], None]  # told how many requests are done since the last call
-
-
-class ScoringError(ValueError):
-    """A checkpoint cannot be scored as asked; the message is one line for the user."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +79,7 @@ class Scorer(Reader):
             if not rest:  # a tokenizer that merges across the border left nothing on this side of it
                 rest = tokenizer.encode([continuation])[0].tolist()
             if not rest:
-                raise ScoringError(f"a continuation without tokens after {context[-40:]!r}")
+                raise UserError(f"a continuation without tokens after {context[-40:]!r}")
             pairs.append((before or [tokenizer.eos_id], rest))
         return pairs
 
@@ -113,13 +110,13 @@ class Scorer(Reader):
         """Of token ids; equal requests are computed once.
 
         Raises:
-            ScoringError: a continuation is longer than the model reads.
+            UserError: a continuation is longer than the model reads.
         """
         asked: dict[Key, list[int]] = {}
         for i, (context, continuation) in enumerate(pairs):
             keep = self.max_length + 1 - len(continuation)
             if keep < 1:
-                raise ScoringError(f"a continuation of {len(continuation)} tokens; the model reads {self.max_length}")
+                raise UserError(f"a continuation of {len(continuation)} tokens; the model reads {self.max_length}")
             asked.setdefault((tuple(context[-keep:]), tuple(continuation)), []).append(i)
         out: list[Scored | None] = [None] * len(pairs)
         waiting: tuple[list[Key], Tensor] | None = None
@@ -161,10 +158,10 @@ class Scorer(Reader):
         nats of its targets and how many are the likeliest token.
 
         Raises:
-            ScoringError: the examples have tokens that the model lacks.
+            UserError: the examples have tokens that the model lacks.
         """
         if max(inputs.max(), targets.max()) >= self.model.config.vocab_size:
-            raise ScoringError(f"the task has more tokens than the model's {self.model.config.vocab_size}")
+            raise UserError(f"the task has more tokens than the model's {self.model.config.vocab_size}")
         nats, hits = [], []
         n = self.fits(inputs.shape[1])
         for start in range(0, len(inputs), n):
@@ -184,7 +181,7 @@ class Scorer(Reader):
 
     def _text(self) -> Tokenizer:
         if self.tokenizer is None:
-            raise ScoringError("the checkpoint has no tokenizer.json, so no text can be scored with it")
+            raise UserError("the checkpoint has no tokenizer.json, so no text can be scored with it")
         return self.tokenizer
 
 
@@ -192,12 +189,12 @@ def dtype_of(device: torch.device, name: str) -> torch.dtype | None:
     """What to autocast to; None: fp32 throughout.
 
     Raises:
-        ScoringError: no such name.
+        UserError: no such name.
     """
     if name == "auto":
         return torch.bfloat16 if device.type == "cuda" else None
     if name not in DTYPES:
-        raise ScoringError(f"--dtype {name}: one of auto, {', '.join(DTYPES)}")
+        raise UserError(f"--dtype {name}: one of auto, {', '.join(DTYPES)}")
     return None if name == "float32" else DTYPES[name]
 
 

@@ -35,6 +35,7 @@ from analysis.report.wording import value_text
 from analysis.statistics import pairs
 from attnlab.ranking import tests
 from attnlab.ranking.tests import Pair
+from attnlab.util.errors import UserError
 from attnlab.util.text import did_you_mean
 
 RELATIONS = ("<", ">", "beats", "~")
@@ -42,10 +43,6 @@ NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 FORM = "write ARM < ARM on METRIC by 2%; relations are <, >, beats and ~"
 
 Verdict = Literal["supported", "refuted", "undecided"]
-
-
-class ClaimError(ValueError):
-    """A claim cannot be read or judged; the message is one line for the user."""
 
 
 @dataclass(frozen=True)
@@ -77,10 +74,10 @@ class Judgement:
 
 
 def parse(text: str) -> Claim:
-    """The claim of that text. Raises ClaimError."""
+    """The claim of that text. Raises UserError."""
     words = text.split()
     if len(words) < 3 or words[1] not in RELATIONS:
-        raise ClaimError(f"claim {text!r}: {FORM}")
+        raise UserError(f"claim {text!r}: {FORM}")
     left, relation, right, rest = words[0], words[1], words[2], words[3:]
     metric, margin, percent = None, 0.0, False
     if rest[:1] == ["on"] and len(rest) > 1:
@@ -90,11 +87,11 @@ def parse(text: str) -> Claim:
         if rest[:1] == ["%"]:
             percent, rest = True, rest[1:]
         if not NUMBER.fullmatch(size) or (margin := float(size)) < 0 or not math.isfinite(margin):
-            raise ClaimError(f"claim {text!r}: by takes a number of at least 0, such as 0.1 or 2%, not {size!r}")
+            raise UserError(f"claim {text!r}: by takes a number of at least 0, such as 0.1 or 2%, not {size!r}")
     if rest:
-        raise ClaimError(f"claim {text!r}: what is {' '.join(rest)!r}? {FORM}")
+        raise UserError(f"claim {text!r}: what is {' '.join(rest)!r}? {FORM}")
     if relation == "~" and not margin:
-        raise ClaimError(f"claim {text!r}: ~ needs a margin: {left} ~ {right} by 1%")
+        raise UserError(f"claim {text!r}: ~ needs a margin: {left} ~ {right} by 1%")
     return Claim(left, relation, float(right) if NUMBER.fullmatch(right) else right, metric, margin, percent)
 
 
@@ -102,11 +99,11 @@ def judge(claim: Claim, sel: Selection, found: pairs.Benchmarks | None = None) -
     """What the records say of it.
 
     Raises:
-        ClaimError: no such arm or metric.
+        UserError: no such arm or metric.
     """
     for arm in (claim.left, claim.right):
         if isinstance(arm, str) and arm not in sel.sweep.arms:
-            raise ClaimError(f"claim: no arm {arm}{did_you_mean(arm, sel.sweep.arms)}")
+            raise UserError(f"claim: no arm {arm}{did_you_mean(arm, sel.sweep.arms)}")
     tables = (found or pairs.benchmarks(sel)).by_name()
     metric = claim.metric or sel.metric
     reported = {key for t in sel.data.trials for key, v in ((t.results or {}).get("last") or {}).items()
@@ -117,14 +114,14 @@ def judge(claim: Claim, sel: Selection, found: pairs.Benchmarks | None = None) -
         scores = tables[metric].scores
         sides = {arm: score.values for arm, score in scores.items()}
         if (claim.margin or isinstance(claim.right, float)) and any(score.logarithm for score in scores.values()):
-            raise ClaimError(
+            raise UserError(
                 f"claim: {metric} is compared by its logarithm per item; compare two arms, without a margin"
             )
     elif metric in reported:
         unit, mode = "seeds", sel.sweep.mode if metric == sel.metric else _mode(metric)
         sides = {arm.arm: pairs.confirm_values(sel, arm, metric) for arm in sel.arms}
     else:
-        raise ClaimError(f"claim: no metric or benchmark {metric}{did_you_mean(metric, [*sorted(reported), *tables])}")
+        raise UserError(f"claim: no metric or benchmark {metric}{did_you_mean(metric, [*sorted(reported), *tables])}")
     relation = claim.relation if claim.relation != "beats" else "<" if mode == "min" else ">"
     left, right = sides.get(claim.left, {}), sides.get(claim.right, {}) if isinstance(claim.right, str) else claim.right
     return _judge(claim, relation, left, right, unit, metric)

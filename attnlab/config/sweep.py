@@ -20,7 +20,7 @@ from pydantic import Field, PositiveInt, PrivateAttr, field_validator, model_val
 from attnlab.config.merge import merge, nest
 from attnlab.config.space import Dimension, parse
 from attnlab.config.trial import Config, Trial
-from attnlab.util.errors import SweepError
+from attnlab.util.errors import UserError
 from attnlab.util.text import did_you_mean
 
 NOISE_SEED = 10_000  # the first seed of `noise`
@@ -264,7 +264,7 @@ class Sweep(Config):
         """The same sweep with some of its arms; without `noise` if that arm is none of them."""
         problems = [f"--only {arm}: no such arm{did_you_mean(arm, self.arms)}" for arm in arms if arm not in self.arms]
         if problems:
-            raise SweepError(problems)
+            raise UserError(problems)
         noise = self.noise if self.noise and self.noise.arm in arms else None
         part = self.model_copy(update={"arms": {a: self.arms[a] for a in self.arms if a in arms}, "noise": noise})
         part._whole = self

@@ -11,7 +11,7 @@ import yaml
 
 from attnlab.config.merge import expand
 from attnlab.config.sweep import Sweep, trial_part
-from attnlab.util.errors import SweepError
+from attnlab.util.errors import UserError
 from attnlab.util.text import did_you_mean
 
 
@@ -23,7 +23,7 @@ class Loader(yaml.SafeLoader):
         for key_node, _ in node.value:
             key, line = self.construct_object(key_node, deep=True), key_node.start_mark.line + 1
             if key in seen:
-                raise SweepError([f"{key}: given twice, in lines {seen[key]} and {line}; keep one"])
+                raise UserError([f"{key}: given twice, in lines {seen[key]} and {line}; keep one"])
             seen[key] = line
         return super().construct_mapping(node, deep)
 
@@ -47,28 +47,28 @@ _resolve(
 
 
 def parse(text: str, where: str) -> Any:
-    """YAML text -> value. Raises SweepError naming `where` and the line."""
+    """YAML text -> value. Raises UserError naming `where` and the line."""
     try:
         return yaml.load(text, Loader)  # a SafeLoader
-    except SweepError as error:
-        raise SweepError([f"{where}: {problem}" for problem in error.problems]) from None
+    except UserError as error:
+        raise UserError([f"{where}: {problem}" for problem in error.problems]) from None
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f" line {mark.line + 1}" if mark else ""
-        raise SweepError([f"{where}:{line} {getattr(error, 'problem', error)}"]) from None
+        raise UserError([f"{where}:{line} {getattr(error, 'problem', error)}"]) from None
 
 
 def read(path: str | Path) -> dict[str, Any]:
-    """The file's raw tree, dotted keys of arms expanded. Raises SweepError."""
+    """The file's raw tree, dotted keys of arms expanded. Raises UserError."""
     path = Path(path)
     try:
         text = path.read_text()
     except OSError as error:
         near = did_you_mean(path.name, [p.name for p in path.parent.glob("*.yaml")]) if path.parent.is_dir() else ""
-        raise SweepError([f"{path}: {error.strerror or error}{near}"]) from None
+        raise UserError([f"{path}: {error.strerror or error}{near}"]) from None
     raw = parse(text, str(path))
     if not isinstance(raw, dict):
-        raise SweepError([f"{path}: a sweep file is a mapping with the keys {', '.join(Sweep.model_fields)}"])
+        raise UserError([f"{path}: a sweep file is a mapping with the keys {', '.join(Sweep.model_fields)}"])
     return normal(raw)
 
 
@@ -84,7 +84,7 @@ def normal(raw: dict[str, Any]) -> dict[str, Any]:
 
 
 def override(raw: dict[str, Any], overrides: Sequence[str]) -> None:
-    """Apply `a.b=c` texts to a raw tree, in place; values are read as YAML. Raises SweepError."""
+    """Apply `a.b=c` texts to a raw tree, in place; values are read as YAML. Raises UserError."""
     problems = []
     for text in overrides:
         key, equals, value = text.partition("=")
@@ -104,7 +104,7 @@ def override(raw: dict[str, Any], overrides: Sequence[str]) -> None:
         else:
             _set(raw, parts, parse(value, key))
     if problems:
-        raise SweepError(problems)
+        raise UserError(problems)
 
 
 def plain(raw: Mapping[str, Any]) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from attnlab.config.sweep import Sweep
-from attnlab.util.errors import SweepError
+from attnlab.util.errors import UserError
 
 
 def load_sweep(
@@ -27,7 +27,7 @@ def load_sweep(
         solve: fill in what `match:` and `budget:` come to, which takes torch.
 
     Raises:
-        SweepError: everything wrong with the file and the overrides, one line per mistake.
+        UserError: everything wrong with the file and the overrides, one line per mistake.
     """
     from attnlab.config import sweep_file
     from attnlab.plan import validate  # the tables of mixers and tasks stand above this module: imported when called
@@ -36,12 +36,12 @@ def load_sweep(
     problems: list[str] = []
     try:
         sweep_file.override(raw, overrides)  # applies those that can be
-    except SweepError as error:
+    except UserError as error:
         problems += error.problems
     try:
         sweep = validate.checked(sweep_file.plain(raw) if plain else raw, scale=scale, solve=solve and not problems)
-    except SweepError as error:
+    except UserError as error:
         problems += error.problems
     if problems:
-        raise SweepError(problems)
+        raise UserError(problems)
     return sweep

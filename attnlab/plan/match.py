@@ -16,7 +16,7 @@ from attnlab.config.sweep import Sweep, trial_part
 from attnlab.config.trial import ModelConfig, Trial
 from attnlab.models import signature
 from attnlab.models.checks import spec_of
-from attnlab.util.errors import SweepError
+from attnlab.util.errors import UserError
 
 WITHIN = 0.01
 # Arguments that widen a mixer, the first that its class takes and its row leaves open; `state` may use no other width.
@@ -39,7 +39,7 @@ def solved(sweep: Sweep) -> Sweep:
     """The sweep with its arms' widths and steps filled in; itself if it asks for neither.
 
     Raises:
-        SweepError: what cannot be solved, one line per arm.
+        UserError: what cannot be solved, one line per arm.
     """
     if sweep.match == "none" and sweep.budget is None:
         return sweep
@@ -49,7 +49,7 @@ def solved(sweep: Sweep) -> Sweep:
     if not problems and sweep.budget:
         sweep = _each(sweep, _steps, problems)
     if problems:
-        raise SweepError(problems)
+        raise UserError(problems)
     return sweep
 
 

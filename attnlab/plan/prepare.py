@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 from attnlab import models, tasks
 from attnlab.config import space
 from attnlab.config.sweep import Sweep
-from attnlab.util.errors import SweepError
 
 if TYPE_CHECKING:
     from attnlab.tasks import Task
 from attnlab.plan.validate import _at_corner, device_problems
+from attnlab.util.errors import UserError
 
 
 def try_own_mixers(sweep: Sweep) -> None:
@@ -19,7 +19,7 @@ def try_own_mixers(sweep: Sweep) -> None:
     model; torch is imported only if there are any.
 
     Raises:
-        SweepError: what is wrong with them, one line each.
+        UserError: what is wrong with them, one line each.
     """
     problems, seen = [], set()
     for arm in sweep.arms:
@@ -36,7 +36,7 @@ def try_own_mixers(sweep: Sweep) -> None:
                     line = f"model.mixer {mixer.name}: {problem}"
                     problems.append(_at_corner(line, arm, settings) if settings else f"arms.{arm}.{line}")
     if problems:
-        raise SweepError(problems)
+        raise UserError(problems)
 
 
 def prepared(sweep: Sweep) -> dict[str, Task]:
@@ -44,7 +44,7 @@ def prepared(sweep: Sweep) -> dict[str, Task]:
     mixers are tried first.
 
     Raises:
-        SweepError: what `try_own_mixers` finds; data that cannot be had or does not suffice, one line each.
+        UserError: what `try_own_mixers` finds; data that cannot be had or does not suffice, one line each.
     """
     try_own_mixers(sweep)
     ready: dict[str, Task] = {}
@@ -59,12 +59,12 @@ def prepared(sweep: Sweep) -> dict[str, Task]:
         except (ValueError, OSError) as error:
             problems.append(f"arms.{arm}.task: {' '.join(str(error).split())}")
     if problems:
-        raise SweepError(problems[:1] if len(problems) == len(sweep.arms) > 1 else problems)
+        raise UserError(problems[:1] if len(problems) == len(sweep.arms) > 1 else problems)
     return {arm: ready[sweep.trial_of(arm).task.model_dump_json()] for arm in sweep.arms}
 
 
 def check_device(sweep: Sweep, device: str) -> None:
-    """Refuse what the arms ask for and `device`, `cuda` or `cpu`, cannot do; SweepError, one line each."""
+    """Refuse what the arms ask for and `device`, `cuda` or `cpu`, cannot do; UserError, one line each."""
     workers = sweep.resources.workers
     if problems := [p for arm in sweep.arms for p in device_problems(sweep.trial_of(arm), arm, device, workers)]:
-        raise SweepError(problems)
+        raise UserError(problems)

@@ -19,12 +19,12 @@ from attnlab.config.trial import ModelConfig, TaskConfig, Trial
 from attnlab.plan import match
 from attnlab.plan import scale as scales
 from attnlab.plan.guards import factors
-from attnlab.util.errors import SweepError
 from attnlab.util.text import did_you_mean
 
 if TYPE_CHECKING:
     pass
 from attnlab.plan.messages import lines
+from attnlab.util.errors import UserError
 
 
 def checked(raw: Mapping[str, Any], *, scale: str | None = None, solve: bool = True) -> Sweep:
@@ -35,11 +35,11 @@ def checked(raw: Mapping[str, Any], *, scale: str | None = None, solve: bool = T
         solve: fill in what `match:` and `budget:` come to, which takes torch.
 
     Raises:
-        SweepError: every mistake found, each on one line that names its key.
+        UserError: every mistake found, each on one line that names its key.
     """
     if scale:
         if scale not in scales.SCALES:
-            raise SweepError([f"scale {scale}: there is none of this name{did_you_mean(scale, scales.SCALES)}"])
+            raise UserError([f"scale {scale}: there is none of this name{did_you_mean(scale, scales.SCALES)}"])
         return checked(scales.tiny(checked(raw, solve=False)), solve=solve)
     problems, sweep = [], None
     try:
@@ -67,7 +67,7 @@ def checked(raw: Mapping[str, Any], *, scale: str | None = None, solve: bool = T
         if solve or sweep.budget is None:  # until a budget is solved, its runs have no length
             problems += list(sweep_problems(sweep))
     if problems:
-        raise SweepError(list(dict.fromkeys(problems)))
+        raise UserError(list(dict.fromkeys(problems)))
     assert sweep is not None
     return sweep
 

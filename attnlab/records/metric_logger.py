@@ -19,7 +19,7 @@ class Records:
     """One trial's records, open while it trains (a context manager). On ranks other than 0 it writes nothing."""
 
     def __init__(self, home: TrialDir, resumed_step: int, lead: bool):
-        """Rows and events after `resumed_step` (0: all of them) are dropped: they are made again. Raises NoRoom, as
+        """Rows and events after `resumed_step` (0: all of them) are dropped: they are made again. Raises DiskFull, as
         `write` and `finish` do."""
         self._home = home
         self._metrics = MetricsWriter(home, resumed_step) if lead else None

@@ -24,7 +24,7 @@ class MetricsWriter:
         self._path = trial.metrics_file
 
     def write(self, row: dict[str, Any]) -> dict[str, Any]:
-        """Append one report; returns it as written. Raises NoRoom; half a line is then left out by the next reader."""
+        """Append one report; returns it as written. Raises DiskFull: readers leave out half a line."""
         row = strict(row)
         assert not self.rows or place(row) > place(self.rows[-1]), f"step {row['step']} reported twice"
         with room_for(self._path), self._path.open("a") as file:

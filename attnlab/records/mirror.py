@@ -25,7 +25,8 @@ from typing import Any
 from attnlab.records import storage
 from attnlab.records.paths import SweepDir, TrialDir
 from attnlab.records.results import Job
-from attnlab.records.storage import Store, StoreError
+from attnlab.records.storage import Store
+from attnlab.util.errors import StorageError
 from attnlab.util.files import write_json
 
 AT_ONCE = 16  # files on their way at a time
@@ -48,12 +49,12 @@ class Mirror:
         return False
 
     def check(self) -> None:
-        """Raises StoreError if nothing can be written there."""
+        """Raises StorageError if nothing can be written there."""
         at = next(p for p in (self.folder.path, *self.folder.path.parents) if p.exists())
         if not at.is_dir():
-            raise StoreError(f"{self}: {at} is no folder")
+            raise StorageError(f"{self}: {at} is no folder")
         if not os.access(at, os.W_OK):
-            raise StoreError(f"{self}: {at} cannot be written to by this user")
+            raise StorageError(f"{self}: {at} cannot be written to by this user")
 
     def pull(self) -> None:
         """Have the records of all trials here, and nothing else."""
@@ -86,14 +87,14 @@ class Taken:
         """Something was written; returns at once."""
 
     def ended(self) -> None:
-        """Publish all of it; nothing is kept here. Raises StoreError when the storage does not take it."""
+        """Publish all of it; nothing is kept here. Raises StorageError when the storage does not take it."""
 
 
 def mirror(results: str | Path, *names: str) -> Mirror:
     """The folder `<results>/<names>`, such as a sweep's, by path or URI.
 
     Raises:
-        StoreError: a URI that nothing here knows.
+        StorageError: a URI that nothing here knows.
     """
     if (path := storage.local(results)) is not None:
         return Mirror(SweepDir(path.resolve().joinpath(*names)))
@@ -112,7 +113,7 @@ def _copy(uri: str, *use: str) -> SweepDir:
 class Remote(Mirror):
     """A URI and a copy."""
 
-    storage: Store
+    store: Store
 
     def __str__(self) -> str:
         return str(self.store)
@@ -263,12 +264,12 @@ def _is_record(name: str) -> bool:
 
 
 def _patiently(do: Callable[[], None]) -> None:
-    """Again and again while it raises StoreError, up to PATIENCE_S."""
+    """Again and again while it raises StorageError, up to PATIENCE_S."""
     end, pause_s = time.monotonic() + PATIENCE_S, 0.5
     while True:
         try:
             return do()
-        except StoreError as error:
+        except StorageError as error:
             if time.monotonic() > end:
                 raise
             print(f"attnlab: trying again: {error}", flush=True)

@@ -16,6 +16,8 @@ from typing import Any
 from urllib.parse import unquote, urlsplit, urlunsplit
 from uuid import uuid4
 
+from attnlab.util.errors import StorageError
+
 APPEARS_WHOLE = ("s3", "gcs", "abfs")  # pyarrow's names of filesystems where an upload that is cut short leaves nothing
 SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
 HINTS = {  # what storage says -> what would help
@@ -28,10 +30,6 @@ HINTS = {  # what storage says -> what would help
 }
 
 
-class StoreError(ValueError):
-    """The storage cannot be used; the message is one line that begins with the URI."""
-
-
 def is_uri(place: str | Path) -> bool:
     """Whether it names a place by a scheme, `file://` included."""
     return bool(SCHEME.match(str(place)))
@@ -41,7 +39,7 @@ def local(place: str | Path) -> Path | None:
     """The path that a plain path or a `file://` URI means on this machine; None for another URI.
 
     Raises:
-        StoreError: `file://` with a host.
+        StorageError: `file://` with a host.
     """
     if not is_uri(place):
         return Path(place)
@@ -49,7 +47,7 @@ def local(place: str | Path) -> Path | None:
     if parts.scheme != "file":
         return None
     if parts.netloc not in ("", "localhost"):
-        raise StoreError(f"{place}: file:// takes an absolute path, as in file:///{parts.netloc}{parts.path}")
+        raise StorageError(f"{place}: file:// takes an absolute path, as in file:///{parts.netloc}{parts.path}")
     return Path(unquote(parts.path))
 
 
@@ -67,7 +65,7 @@ def shown(uri: str) -> str:
 
 @dataclass(frozen=True)
 class Store:
-    """A folder: names are relative to it, with slashes. Every method raises StoreError."""
+    """A folder: names are relative to it, with slashes. Every method raises StorageError."""
 
     uri: str
     fs: Any  # a pyarrow.fs.FileSystem
@@ -151,7 +149,7 @@ class Store:
         except FileNotFoundError:
             raise
         except Exception as error:  # pyarrow's, and whatever an fsspec filesystem raises
-            raise StoreError(f"{join(shown(self.uri), name) if name else self}: {_reason(error)}") from error
+            raise StorageError(f"{join(shown(self.uri), name) if name else self}: {_reason(error)}") from error
 
 
 def _filesystem(uri: str) -> tuple[Any, str]:
@@ -162,16 +160,16 @@ def _filesystem(uri: str) -> tuple[Any, str]:
         return FileSystem.from_uri(uri)
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
         if "nrecognized filesystem" not in str(error) and "without" not in str(error):
-            raise StoreError(f"{shown(uri)}: {_reason(error)}") from None
+            raise StorageError(f"{shown(uri)}: {_reason(error)}") from None
     except OSError as error:  # hdfs without its library; S3 that does not answer
-        raise StoreError(f"{shown(uri)}: {_reason(error)}") from None
+        raise StorageError(f"{shown(uri)}: {_reason(error)}") from None
     try:
         from fsspec.core import url_to_fs
 
         fs, path = url_to_fs(uri)
     except (ImportError, ValueError) as error:
         scheme = urlsplit(uri).scheme
-        raise StoreError(
+        raise StorageError(
             f"{shown(uri)}: no storage is known for {scheme}:// ({_reason(error)}); a path that every node sees, or "
             f"s3://, gs://, abfs://, hdfs://"
         ) from None

@@ -17,12 +17,11 @@ from attnlab.plan.prepare import check_device, prepared
 from attnlab.ranking.leaderboard import Leaderboard, notes, standings
 from attnlab.ranking.noise_floor import planned_for
 from attnlab.records.mirror import Mirror
-from attnlab.records.storage import StoreError
 from attnlab.sweep.cluster.session import cluster, early, probe
-from attnlab.sweep.errors import EngineError, SweepStopped
 from attnlab.sweep.folder import opened
 from attnlab.sweep.ui.interrupt import Interrupts
 from attnlab.sweep.ui.progress import say
+from attnlab.util.errors import StorageError, SweepStopped, UserError
 from attnlab.util.files import read_json, write_text
 
 AHEAD = 1  # trials that are drawn, and wait, while all slots train: the next one begins without asking the searcher
@@ -61,9 +60,8 @@ def run(
         `leaderboard.json`.
 
     Raises:
-        EngineError: the folder, the cluster or the resources do not fit; nothing was written.
-        SweepError: data that cannot be had, what `guards.examine` refuses, or what the cluster's devices do (a
-            precision, a captured step); nothing was written.
+        UserError: the folder, the cluster or the resources do not fit, data cannot be had, `guards.examine` refuses
+            it, or the cluster's devices do (a precision, a captured step); nothing was written.
         SweepStopped: no workers to be had, or records that cannot be written; everything finished is kept, and
             `resume` goes on.
         KeyboardInterrupt: Ctrl-C; everything finished is kept, and `resume` goes on.
@@ -80,8 +78,8 @@ def run(
         return final
     try:
         place.check()
-    except StoreError as error:
-        raise EngineError(f"--results {error}") from None
+    except StorageError as error:
+        raise UserError(f"--results {error}") from None
     with Interrupts(own_process) as interrupts, early(address) as local:
         facts = _examined(sweep)
         with cluster(address, sweep, facts.need, local) as (shape, slots):
@@ -98,7 +96,7 @@ def run(
             try:
                 place.push(folder.sweep_file)
                 return _search(sweep, place, shape, slots, facts, cache, interrupts)
-            except StoreError as error:
+            except StorageError as error:
                 raise SweepStopped(f"{error}; what was published is kept, and --resume goes on") from error
 
 

@@ -10,17 +10,16 @@ from attnlab.config.sweep import Sweep
 from attnlab.config.sweep_file import normal, parse
 from attnlab.records.mirror import Mirror, mirror
 from attnlab.records.paths import SweepDir
-from attnlab.records.storage import StoreError
-from attnlab.sweep.errors import EngineError
+from attnlab.util.errors import StorageError, UserError
 
 
 def opened(sweep: Sweep, results: str | Path, resume: bool) -> Mirror:
-    """The sweep's folder, with the records that are in it at hand; see `check_folder`. Raises EngineError."""
+    """The sweep's folder, with the records that are in it at hand; see `check_folder`. Raises UserError."""
     try:
         place = mirror(results, sweep.name)
         place.pull()
-    except StoreError as error:
-        raise EngineError(f"--results {error}") from None
+    except StorageError as error:
+        raise UserError(f"--results {error}") from None
     check_folder(sweep, place.folder, resume, str(place))
     return place
 
@@ -29,22 +28,22 @@ def check_folder(sweep: Sweep, folder: SweepDir, resume: bool, where: str) -> No
     """A folder of another sweep, or one to be resumed, is never written over. `where`: what it is to the user.
 
     Raises:
-        EngineError
+        UserError
     """
     if not folder.sweep_file.exists():
         return
     try:
         old = Sweep.model_validate(normal(parse(folder.sweep_file.read_text(), str(folder.sweep_file))))
     except ValueError as error:
-        raise EngineError(f"{where}/sweep.yaml: not a sweep of this version ({error}); use another --results") from None
+        raise UserError(f"{where}/sweep.yaml: not a sweep of this version ({error}); use another --results") from None
     if differs := changes(old, sweep):
-        raise EngineError(
+        raise UserError(
             f"{where} holds another sweep of this name: {'; '.join(differs[:4])}. "
             f"Give this one a name of its own (name=...), or another folder (--results DIR)"
         )
     if not resume:
         ended = len(folder.results())
-        raise EngineError(
+        raise UserError(
             f"{where} already holds this sweep, {ended} trials ended: go on with --resume, or keep it and start "
             f"afresh under another folder (--results DIR) or name (name=...)"
         )

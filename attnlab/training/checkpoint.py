@@ -32,7 +32,7 @@ KEEP = 2  # the newest may be the one a crash or a full disk left useless
 def save(trial: TrialDir, step: int, model: torch.nn.Module, optimizer: Any, state: dict[str, Any]) -> Path:
     """Write `step_<step>/`; older ones beyond KEEP go. `state` is JSON: what the loop needs beside the weights.
 
-    Raises NoRoom when the disk is full; nothing has changed then.
+    Raises DiskFull when the disk is full; nothing has changed then.
     """
 
     def fill(folder: Path) -> None:
@@ -107,7 +107,7 @@ def export(trial: TrialDir, model: Any, tokenizer_json: str | None, eos_id: int 
 
 
 def _write(path: Path, fill: Callable[[Path], None]) -> Path:
-    """Fill a folder beside `path`, put it on the disk, and rename it into place. Raises NoRoom."""
+    """Fill a folder beside `path`, put it on the disk, and rename it into place. Raises DiskFull."""
     with room_for(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         folder = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))

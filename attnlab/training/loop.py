@@ -67,7 +67,7 @@ def train(
         `results.json`, on every rank. Metrics, checkpoints and TensorBoard events are in `home`.
 
     Raises:
-        NoRoom: the disk is full; the trial is unfinished, and its checkpoints and records are whole.
+        DiskFull: the disk is full; the trial is unfinished, and its checkpoints and records are whole.
         What the model raises.
     """
     if (ended := home.results()) is not None:

@@ -5,13 +5,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 
-class SweepError(ValueError):
-    """Everything wrong with a sweep, one line each in `problems`."""
+class UserError(ValueError):
+    """A mistake in what was asked, or something that it needs is not there; `problems` has one line each."""
 
-    def __init__(self, problems: Sequence[str]):
-        super().__init__("\n".join(problems))
-        self.problems = list(problems)
+    def __init__(self, problems: str | Sequence[str]):
+        self.problems = [problems] if isinstance(problems, str) else list(problems)
+        super().__init__("\n".join(self.problems))
 
 
-class NoRoom(OSError):
-    """The disk of the results is full, or a quota of it: no trial's fault. Says which file did not fit."""
+class StorageError(UserError):
+    """The storage of the results cannot be used; one line that begins with its URI or path."""
+
+
+class DiskFull(OSError):
+    """The disk of the results is full, or a quota of it: no trial's fault. Names the file that did not fit."""
+
+
+class SweepStopped(RuntimeError):
+    """A sweep cannot go on here, such as for a full disk; what ended is kept, and `--resume` goes on."""

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from attnlab.util.errors import NoRoom
+from attnlab.util.errors import DiskFull
 
 
 def strict(value: Any) -> Any:
@@ -26,17 +26,17 @@ def strict(value: Any) -> Any:
 
 @contextmanager
 def room_for(path: Path) -> Iterator[None]:
-    """Around writing `path`: a full disk is NoRoom."""
+    """Around writing `path`: a full disk is DiskFull."""
     try:
         yield
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT) and not isinstance(error, NoRoom):
-            raise NoRoom(error.errno, os.strerror(error.errno), str(path)) from error
+        if error.errno in (errno.ENOSPC, errno.EDQUOT) and not isinstance(error, DiskFull):
+            raise DiskFull(error.errno, os.strerror(error.errno), str(path)) from error
         raise
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a whole file atomically; its folder is made if missing. Raises NoRoom."""
+    """Write a whole file atomically; its folder is made if missing. Raises DiskFull."""
     with room_for(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")

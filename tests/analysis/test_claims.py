@@ -9,7 +9,8 @@ from benchmark_file import write_benchmarks
 from analysis.__main__ import main
 from analysis.records.load import load
 from analysis.records.select import select
-from analysis.statistics.claims import RELATIONS, Claim, ClaimError, judge, parse
+from analysis.statistics.claims import RELATIONS, Claim, judge, parse
+from attnlab.util.errors import UserError
 
 SPREAD = (0.0, 0.012, -0.009, 0.004, -0.006)
 
@@ -34,7 +35,7 @@ def test_every_sentence_of_the_grammar_is_read_as_it_is_written():
     for relation, right, metric, (margin, percent) in itertools.product(RELATIONS, sides, metrics, margins):
         claim = Claim("gla", relation, right, metric, margin, percent)
         if relation == "~" and not margin:
-            with pytest.raises(ClaimError, match="needs a margin"):
+            with pytest.raises(UserError, match="needs a margin"):
                 parse(str(claim))
         else:
             assert parse(str(claim)) == claim
@@ -48,7 +49,7 @@ def test_every_sentence_of_the_grammar_is_read_as_it_is_written():
      "gla<standard"],
 )  # fmt: skip
 def test_what_is_no_claim_is_one_line(text):
-    with pytest.raises(ClaimError) as error:
+    with pytest.raises(UserError) as error:
         parse(text)
     assert "\n" not in str(error.value)
 

@@ -10,7 +10,7 @@ from attnlab.plan.guards.factors import FACTORS, factor_of
 from attnlab.plan.prepare import prepared
 from attnlab.plan.validate import checked
 from attnlab.sweep.folder import changes
-from attnlab.util.errors import SweepError
+from attnlab.util.errors import UserError
 from tests.guards.conftest import TRIAL
 
 MIXERS = {"standard": {"model.mixer": "standard"}, "hgrn": {"model.mixer": "hgrn"}}  # within 3 % in parameters
@@ -89,7 +89,7 @@ def test_arms_that_each_change_another_thing_need_one_that_changes_nothing(guard
 
 
 def test_strict_makes_an_error_of_it(guarded):
-    with pytest.raises(SweepError, match="params: arms differ"):
+    with pytest.raises(UserError, match="params: arms differ"):
         guarded({**MIXERS, **RETNET}, guards="strict")
     assert guarded(MIXERS, guards="strict")["mode"] == "strict"
 
@@ -122,7 +122,7 @@ def test_what_an_arm_alone_searches_is_a_difference_but_its_mixers_arguments_go_
 
 def test_mistakes_in_differs_and_noise_are_told_with_the_rest():
     tree = {"name": "x", "trial": TRIAL, "noise": {"arm": "bb"}}
-    with pytest.raises(SweepError) as error:
+    with pytest.raises(UserError) as error:
         checked({**tree, "arms": {"a": {"differs": ["parms"]}, "b": {"differs": "params"}}})
     assert error.value.problems == [
         "arms.a.differs: no factor 'parms'; did you mean 'params'?",

@@ -11,7 +11,7 @@ from attnlab.plan.guards import examine, leakage
 from attnlab.plan.prepare import prepared
 from attnlab.plan.validate import checked
 from attnlab.tasks import build_task
-from attnlab.util.errors import SweepError
+from attnlab.util.errors import UserError
 from tests.guards.conftest import TRIAL
 
 
@@ -68,9 +68,9 @@ def test_the_sweep_and_the_experiment_refuse_it_before_anything_is_written(tmp_p
     task = write(tmp_path, train, ["x" + train[3][1:]])
     tree = {**TRIAL, "task": task}
     sweep = checked({"name": "x", "trial": tree, "arms": {"a": {}, "b": {"optim": {"lr": 0.1}}}})
-    with pytest.raises(SweepError, match="^task: .*of the 7 sequences validated on occur whole"):
+    with pytest.raises(UserError, match="^task: .*of the 7 sequences validated on occur whole"):
         examine(sweep, prepared(sweep))
-    with pytest.raises(SweepError, match="occur whole in the training tokens"):
+    with pytest.raises(UserError, match="occur whole in the training tokens"):
         run_experiment(tree, tmp_path / "results", device="cpu")
     assert not (tmp_path / "results").exists()
 

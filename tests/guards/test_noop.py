@@ -7,7 +7,7 @@ from attnlab.models.mixers.table import RECURRENT
 from attnlab.plan.guards import duplicate_arms
 from attnlab.plan.guards.fingerprint import build
 from attnlab.plan.prepare import prepared
-from attnlab.util.errors import SweepError
+from attnlab.util.errors import UserError
 
 GLA = {"name": "gla"}
 
@@ -134,7 +134,7 @@ def test_beyond_the_longest_run_nothing_is_claimed(monkeypatch):
 
 
 def test_all_are_told_in_one_go_and_nothing_runs(guarded):
-    with pytest.raises(SweepError) as error:
+    with pytest.raises(UserError) as error:
         guarded({"a": {}, "b": {"optim.momentum": 0.5}, "c": {"optim.decay": 0.5}, "d": {"optim.lr": 0.1}})
     assert [line.partition(":")[0] for line in error.value.problems] == ["arms.b", "arms.c"]
 

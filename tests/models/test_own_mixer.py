@@ -14,7 +14,7 @@ from attnlab.models import build_model, try_mixer
 from attnlab.models.build import build_mixer
 from attnlab.plan.load import load_sweep
 from attnlab.plan.prepare import prepared, try_own_mixers
-from attnlab.util.errors import SweepError
+from attnlab.util.errors import UserError
 
 torch.set_num_threads(1)
 EXAMPLE = (Path(__file__).parents[2] / "docs/own_mixer.md").read_text()
@@ -118,7 +118,7 @@ def test_a_mistake_in_the_file_stops_the_launch_before_anything_is_written(besid
             "error: arms.mine.model.mixer my_mixer:MyMixer: forward gave [2, 8, 3] for [2, 8, 16]; it must give the "
             "shape it got"
         ]  # the arm `both` has one layer, gla
-    with pytest.raises(SweepError, match=r"forward gave \[2, 8, 3\]"):
+    with pytest.raises(UserError, match=r"forward gave \[2, 8, 3\]"):
         run_experiment({**tiny, "model": {**tiny["model"], "mixer": MINE}}, "results", device="cpu")
     assert not (beside / "results").exists()
     assert "ray" not in sys.modules or not sys.modules["ray"].is_initialized()
@@ -241,7 +241,7 @@ def test_the_corners_of_the_space_are_tried_and_equal_mistakes_told_once(beside,
     space = "{model.mixer.power: {int: [1, 4]}, optim.lr: {choice: [1, 2]}}"
     arms = f"arms: {{a: {{}}, b: {{optim.clip: 2.0}}}}\nsearch: {{space: {space}}}"
     sweep = load_sweep(sweep_file(beside, tree, arms))
-    with pytest.raises(SweepError) as error:
+    with pytest.raises(UserError) as error:
         try_own_mixers(sweep)
     assert error.value.problems == [
         "search.space at {'model.mixer.power': 4}, arm a: model.mixer mine:Mine: its constructor raised "

@@ -17,7 +17,7 @@ from attnlab.plan import validate
 from attnlab.records.paths import TrialDir
 from attnlab.records.results import Job
 from attnlab.training.loop import train
-from attnlab.util.errors import SweepError
+from attnlab.util.errors import UserError
 
 kernels.install()
 SAID = "FLA's kernel takes no fp32 on CUDA; use train.precision bf16"
@@ -103,7 +103,7 @@ def problems(trial, gpus, **more):
         validate.checked(
             {"name": "s", "trial": trial, "arms": {"d": {}}, "resources": {"gpus_per_worker": gpus}, **more}
         )
-    except SweepError as error:
+    except UserError as error:
         return error.problems
     return []
 
@@ -120,7 +120,7 @@ def test_a_sweep_on_gpus_is_refused_and_on_cpus_not(delta):
 
 
 def test_one_experiment_on_cuda_is_refused_before_anything_is_written(delta, tmp_path):
-    with pytest.raises(SweepError, match=re.escape(SAID)):
+    with pytest.raises(UserError, match=re.escape(SAID)):
         run_experiment(delta, tmp_path, device="cuda")
     assert not list(tmp_path.iterdir())
 

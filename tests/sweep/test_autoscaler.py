@@ -16,7 +16,7 @@ from attnlab.plan import gpu_packing
 from attnlab.plan.validate import checked
 from attnlab.sweep.cluster.autoscaler import HEAD, Coming, NodeType, of_config
 from attnlab.sweep.cluster.session import room
-from attnlab.sweep.errors import EngineError
+from attnlab.util.errors import UserError
 from tests.contract import check_folder
 from tests.sweep.test_on_a_cluster import NODES
 
@@ -130,9 +130,9 @@ def test_what_no_machine_that_could_come_can_hold_is_told_at_once(write_sweep, l
 def test_what_an_unknown_autoscaler_may_start_is_taken_at_its_word():
     sweep = checked({"name": "s", "trial": {}, "arms": {"a": {}, "b": {}, "c": {}}})
     need, kube = gpu_packing.Need(1.0, 1.0), Coming(autoscaled=True)
-    with pytest.raises(EngineError, match="give resources.max_concurrent and resources.gpus_per_worker as numbers"):
+    with pytest.raises(UserError, match="give resources.max_concurrent and resources.gpus_per_worker as numbers"):
         room(sweep, need, {}, kube)
-    with pytest.raises(EngineError, match="here are 0 CPUs"):
+    with pytest.raises(UserError, match="here are 0 CPUs"):
         room(sweep, need, {}, Coming())
     asked = sweep.model_copy(
         update={"resources": sweep.resources.model_copy(update={"max_concurrent": 2, "gpus_per_worker": 1.0})}

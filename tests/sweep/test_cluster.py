@@ -9,7 +9,7 @@ import ray
 from attnlab.plan import gpu_packing
 from attnlab.plan.validate import checked
 from attnlab.sweep.cluster.session import cluster, early
-from attnlab.sweep.errors import EngineError
+from attnlab.util.errors import UserError
 
 SWEEP = checked({"name": "s", "trial": {}, "arms": {"a": {}}})
 
@@ -19,7 +19,7 @@ def test_a_ray_that_does_not_start_is_one_line(monkeypatch):
         raise RuntimeError("no room\nin /dev/shm")
 
     monkeypatch.setattr(ray, "init", refuse)
-    told = pytest.raises(EngineError, match="^Ray does not start on this machine: no room in /dev/shm$")
+    told = pytest.raises(UserError, match="^Ray does not start on this machine: no room in /dev/shm$")
     with told, early(None) as local, cluster(None, SWEEP, gpu_packing.Need(1.0, 1.0), local):
         pass
 

@@ -7,7 +7,7 @@ from attnlab.plan.extension import extension, planned
 from attnlab.ranking.leaderboard import standings
 from attnlab.ranking.search_coverage import certificate
 from attnlab.records.paths import SweepDir
-from attnlab.util.errors import SweepError
+from attnlab.util.errors import UserError
 from tests.sweep.test_search import end, run_out, start, sweep_of
 
 
@@ -189,7 +189,7 @@ def test_cma_es_goes_on_after_a_resume_as_it_would_have(folder, tmp_path):
     whole = play(SweepDir(tmp_path / "whole"), sweep, value)
     play(folder, sweep, value, limit=17)
     assert lrs(play(folder, sweep, value), "a") == lrs(whole, "a")
-    with pytest.raises(SweepError, match="sampler cmaes takes ranges only"):
+    with pytest.raises(UserError, match="sampler cmaes takes ranges only"):
         sweep_of(search={"sampler": "cmaes", "space": {"optim.lr": {"choice": [0.1, 0.2]}}})
 
 
@@ -234,7 +234,7 @@ def test_an_own_space_is_overridden_by_its_dotted_key():
 )
 def test_unequal_budgets_and_unknown_metrics_are_mistakes(search, line):
     own = {"space": {"optim.weight_decay": {"choice": [0.0, 0.1, 0.2]}}}
-    with pytest.raises(SweepError, match=line):
+    with pytest.raises(UserError, match=line):
         sweep_of(arms={"a": {}, "b": {"model": {"mixer": "gla"}, "search": own}}, search=search)
 
 
@@ -247,7 +247,7 @@ def test_unequal_budgets_and_unknown_metrics_are_mistakes(search, line):
     ],
 )
 def test_mistakes_in_an_arms_own_space_are_told(own, line):
-    with pytest.raises(SweepError, match=line):
+    with pytest.raises(UserError, match=line):
         sweep_of(arms={"a": {}, "b": {"model": {"mixer": "gla"}, "search": own}})
 
 

@@ -7,9 +7,8 @@ import pytest
 
 from attnlab.records.paths import SweepDir
 from attnlab.sweep.engine import resumable
-from attnlab.sweep.errors import SweepStopped
 from attnlab.sweep.search.searcher import mend
-from attnlab.util.errors import NoRoom
+from attnlab.util.errors import DiskFull, SweepStopped
 from attnlab.util.files import read_jsonl, room_for, write_json
 from tests.sweep.conftest import finish
 from tests.sweep.test_engine import nothing_left, wait_until
@@ -92,7 +91,7 @@ def test_records_that_cannot_be_written_end_the_sweep_and_it_is_resumed(
 
 
 def test_only_a_full_disk_is_no_room(tmp_path):
-    with pytest.raises(NoRoom, match=r"No space left on device: '.*/a'"), room_for(tmp_path / "a"):
+    with pytest.raises(DiskFull, match=r"No space left on device: '.*/a'"), room_for(tmp_path / "a"):
         raise OSError(28, "No space left on device")
     with pytest.raises(PermissionError), room_for(tmp_path / "a"):
         raise PermissionError(13, "Permission denied")
@@ -130,6 +129,6 @@ def test_a_file_that_does_not_fit_leaves_the_old_one(tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(NoRoom, match="leaderboard.json"):
+    with pytest.raises(DiskFull, match="leaderboard.json"):
         write_json(file, {"a": 2})
     assert file.read_text() == '{\n "a": 1\n}\n' and list(tmp_path.iterdir()) == [file]

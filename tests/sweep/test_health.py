@@ -54,9 +54,9 @@ def test_without_a_limit_nothing_hangs():
 @pytest.mark.parametrize("value", [0, -1, "soon"])
 def test_a_limit_that_is_none_is_one_line(write_sweep, value):
     from attnlab.plan.load import load_sweep
-    from attnlab.util.errors import SweepError
+    from attnlab.util.errors import UserError
 
-    with pytest.raises(SweepError) as told:
+    with pytest.raises(UserError) as told:
         load_sweep(write_sweep(), [f"resources.hang_s={value}"])
     (line,) = told.value.problems
     assert line.startswith("resources.hang_s: ") and str(value) in line
@@ -152,6 +152,7 @@ import os, random, resource, sys
 import numpy as np, torch
 from torch.nn.modules import module
 from attnlab.sweep.slots.process_reset import Clean
+from attnlab.util.errors import UserError
 
 def seen():
     limits = [resource.getrlimit(kind) for kind in (resource.RLIMIT_AS, resource.RLIMIT_FSIZE)]

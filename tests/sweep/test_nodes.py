@@ -56,7 +56,7 @@ def test_a_worker_that_comes_later_is_held_against_the_sweeps_own_file(tmp_path)
     seal = node_probe.seal(here)
     node_probe.check(here, seal)
     with pytest.raises(
-        node_probe.Unseen, match="does not see --results .*: another file of this name is there; every node must"
+        node_probe.UserError, match="does not see --results .*: another file of this name is there; every node must"
     ):
         node_probe.check(there, seal)
 

@@ -10,9 +10,9 @@ from attnlab.plan.load import load_sweep
 from attnlab.records.paths import TrialDir
 from attnlab.records.results import Job
 from attnlab.sweep.cluster.warmup import Gpus, _one_line, gpus_of, planned, wanted, warm_up
-from attnlab.sweep.errors import EngineError
 from attnlab.training import kernel_cache
 from attnlab.training.loop import train
+from attnlab.util.errors import UserError
 from attnlab.util.files import write_json
 
 # made up, as is what runs on them
@@ -119,7 +119,7 @@ def test_a_failure_is_tried_once_more_alone_then_told_and_stops_nothing(write_sw
 
 def test_a_cache_that_cannot_be_made_is_one_line(write_sweep, tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(EngineError, match="--kernel-cache .*file.*") as error:
+    with pytest.raises(UserError, match="--kernel-cache .*file.*") as error:
         warm_up(load_sweep(write_sweep()), tmp_path / "file" / "kernels", H100, fake([]))
     assert "\n" not in str(error.value)
 

@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from attnlab.config.sweep import Sweep
-from attnlab.util.errors import SweepError
+from attnlab.util.errors import UserError
 
 if TYPE_CHECKING:
     from attnlab.tasks import Task
@@ -32,7 +32,7 @@ def examine(sweep: Sweep, tasks: Mapping[str, Task]) -> dict[str, Any]:
         [sentence]}, confounds (see `confounds.find`), leakage: [{arms: [arm], and the figures of `Task.leakage`}]}.
 
     Raises:
-        SweepError: arms that are the same, leakage, and with `guards: strict` what else was found; one line each.
+        UserError: arms that are the same, leakage, and with `guards: strict` what else was found; one line each.
     """
     from attnlab.plan.guards import confounds, duplicate_arms, leakage
 
@@ -40,7 +40,7 @@ def examine(sweep: Sweep, tasks: Mapping[str, Task]) -> dict[str, Any]:
     warnings = [*mixed.warnings, *leaks.warnings]
     errors = [*same.same, *leaks.errors, *(warnings if sweep.guards == "strict" else [])]
     if errors:
-        raise SweepError(errors)
+        raise UserError(errors)
     return {
         "mode": sweep.guards,
         "warnings": warnings,

@@ -17,15 +17,12 @@ from uuid import uuid4
 
 from attnlab.config.sweep import Sweep
 from attnlab.records.mirror import Mirror, Remote
-from attnlab.records.storage import Store, StoreError
+from attnlab.records.storage import Store
+from attnlab.util.errors import StorageError, UserError
 
 PATIENCE_S = 10.0  # for what one host wrote to be seen by another: network file systems remember what was not there
 ANSWER_S = 90.0  # for a node's answer: it starts a process that imports attnlab
 POLL_S = 0.25
-
-
-class Unseen(ValueError):
-    """A node does not see something; the message is one line."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +34,7 @@ class Spot:
     at: Path | Store
 
     def write(self, name: str, text: str) -> None:
-        """Raises StoreError or OSError."""
+        """Raises StorageError or OSError."""
         if isinstance(self.at, Store):
             self.at.write(name, text.encode())
             return
@@ -56,7 +53,7 @@ class Spot:
                 wrong = "another file of this name is there"
             except FileNotFoundError:
                 wrong = "nothing of what the launcher wrote is there"
-            except (OSError, StoreError) as error:
+            except (OSError, StorageError) as error:
                 wrong = str(error)
             if time.monotonic() > end:
                 return wrong
@@ -102,7 +99,7 @@ def probe(
         for spot in shared:
             try:
                 spot.write(f"{folder}/token", token)
-            except (OSError, StoreError) as error:
+            except (OSError, StorageError) as error:
                 return [f"{spot.option} {spot.shown}: {error}"]
         problems = []
         for node, wrong in _answers(nodes, shared, files, folder, token, answer_s):
@@ -168,7 +165,7 @@ def look(shared: Sequence[Spot], files: Sequence[str], folder: str, token: str, 
             continue
         try:
             spot.write(f"{folder}/{answer}", token)
-        except (OSError, StoreError) as error:
+        except (OSError, StorageError) as error:
             problems.append(f"cannot write to {spot.option} {spot.shown}: {error}; its workers must")
     problems += [f"does not see the dataset {file}; every node must" for file in files if not os.path.exists(file)]
     return problems
@@ -183,8 +180,8 @@ def check(place: Mirror, seal: str) -> None:
     """At a worker's start: it sees the sweep's folder.
 
     Raises:
-        Unseen: it does not, or it sees another one.
+        UserError: it does not, or it sees another one.
     """
     spot = Spot("--results", str(place), place.store if isinstance(place, Remote) else place.folder.path)
     if wrong := spot.read("sweep.yaml", seal):
-        raise Unseen(f"node {os.uname().nodename} does not see {spot.option} {spot.shown}: {wrong}; every node must")
+        raise UserError(f"node {os.uname().nodename} does not see {spot.option} {spot.shown}: {wrong}; every node must")

@@ -16,8 +16,7 @@ from attnlab.config.sweep import Sweep
 from attnlab.plan import gpu_packing
 from attnlab.records.mirror import Mirror
 from attnlab.sweep.cluster.autoscaler import Coming, coming
-from attnlab.sweep.errors import EngineError
-from attnlab.util.errors import SweepError
+from attnlab.util.errors import UserError
 
 # Set before ray is imported. Ray's own out-of-memory killer judges the whole node, not us; reports are seen at once;
 # Tune keeps to itself: no CSV, TensorBoard or snapshots of its own, and Ctrl-C is ours.
@@ -64,11 +63,11 @@ class Local:
         return self
 
     def up(self) -> None:
-        """Wait for it. Raises EngineError if it did not start."""
+        """Wait for it. Raises UserError if it did not start."""
         self._up.wait()
         if self._error:
             why = " ".join(str(self._error).split()) or type(self._error).__name__
-            raise EngineError(f"Ray does not start on this machine: {why}") from self._error
+            raise UserError(f"Ray does not start on this machine: {why}") from self._error
 
     def __exit__(self, *error: Any) -> None:
         self._up.wait()
@@ -93,7 +92,7 @@ def cluster(
     `need`: the largest trial's, which says how many of them share a GPU. `local`: what `early` gave, if it was asked.
 
     Raises:
-        EngineError: Ray does not start, nobody answers, or not one slot fits.
+        UserError: Ray does not start, nobody answers, or not one slot fits.
     """
     with nullcontext(local) if local else early(address) as ours:
         if ours:
@@ -138,7 +137,7 @@ def _imported() -> Any:
 def _connect(address: str | None) -> None:
     """To the cluster at the address; without one, this process is connected already."""
     if address and _connected():
-        raise EngineError(f"--address {address}: this process is connected to Ray already; leave the address out")
+        raise UserError(f"--address {address}: this process is connected to Ray already; leave the address out")
     if address and address != "auto":
         _knock(address)
     ray = _imported()
@@ -147,14 +146,14 @@ def _connect(address: str | None) -> None:
             ray.init(address=address, **QUIET)
     except (ConnectionError, RuntimeError, ValueError) as error:
         hint = "" if "RAY_AUTH_MODE" in os.environ else "; if the cluster asks for a token, set RAY_AUTH_MODE=token"
-        raise EngineError(f"--address {address}: {str(error).splitlines()[0]}{hint}") from None
+        raise UserError(f"--address {address}: {str(error).splitlines()[0]}{hint}") from None
 
 
 def room(sweep: Sweep, need: gpu_packing.Need, have: Mapping[str, float], to_come: Coming) -> tuple[Any, int]:
     """A slot's shape and how many there are to be. `have`: the cluster's resources when all of it is up.
 
     Raises:
-        EngineError: not one fits.
+        UserError: not one fits.
     """
     from attnlab.sweep.slots.slots import Shape
 
@@ -166,12 +165,12 @@ def room(sweep: Sweep, need: gpu_packing.Need, have: Mapping[str, float], to_com
         if "auto" not in (r.max_concurrent, r.gpus_per_worker):
             fit = int(r.max_concurrent)
         elif not fit:
-            raise EngineError(
+            raise UserError(
                 "resources: nothing fits on the nodes that are up, and what the autoscaler may start is not known "
                 "here; give resources.max_concurrent and resources.gpus_per_worker as numbers"
             )
     if not fit:
-        raise EngineError(
+        raise UserError(
             f"resources: a trial takes {r.workers} x {r.cpus_per_worker} CPUs and {r.workers} x {gpus:g} GPUs, but "
             f"here are {'at most ' if to_come.types else ''}{have.get('CPU', 0):g} CPUs and {have.get('GPU', 0):g} "
             f"GPUs; lower resources.workers, cpus_per_worker or gpus_per_worker"
@@ -188,7 +187,7 @@ def _knock(address: str) -> None:
         with socket.create_connection((host, int(port)), PROBE_S):
             pass
     except (OSError, ValueError) as error:
-        raise EngineError(
+        raise UserError(
             f"--address {address}: nobody answers there ({error}); is the cluster up, the port right?"
         ) from None
 
@@ -197,7 +196,7 @@ def probe(sweep: Sweep, place: Mirror, shape: Any, kernel_cache: Path | None, lo
     """Every node that can hold a worker sees what its trials need; not asked where Ray is this machine.
 
     Raises:
-        SweepError: a line per node and place.
+        UserError: a line per node and place.
     """
     import ray
 
@@ -209,4 +208,4 @@ def probe(sweep: Sweep, place: Mirror, shape: Any, kernel_cache: Path | None, lo
     shared = node_probe.spots(place, kernel_cache, cache_root())
     asked = node_probe.holding(ray.nodes(), shape.cpus, shape.gpus)
     if problems := node_probe.probe(asked, shared, node_probe.datasets(sweep)):
-        raise SweepError(problems)
+        raise UserError(problems)

@@ -17,9 +17,9 @@ from attnlab.config.trial import Trial
 from attnlab.plan import gpu_packing
 from attnlab.plan.prepare import prepared
 from attnlab.sweep.cluster.session import cluster
-from attnlab.sweep.errors import EngineError
 from attnlab.tasks import build_task
 from attnlab.training import kernel_cache
+from attnlab.util.errors import UserError
 from attnlab.util.files import read_json, write_json
 
 PER_GPU = 8  # tasks on one GPU at a time, at most: all but the timing of kernels is the CPU's work
@@ -75,16 +75,16 @@ def alone(sweep: Sweep, results: Path, *, address: str | None, kernel_cache: str
     """`launch.py --warm`: warm the kernels of a sweep and start none of its trials.
 
     Raises:
-        EngineError, SweepError: as `engine.run`; or there is no GPU for its trials.
+        UserError: as `engine.run`; or there is no GPU for its trials.
     """
     import torch
 
     nowhere = "--warm: kernels are tuned on GPUs, and there is none"
     if not address and not torch.cuda.is_available():
-        raise EngineError(f"{nowhere} with CUDA on this machine (--address names a cluster)")
+        raise UserError(f"{nowhere} with CUDA on this machine (--address names a cluster)")
     with cluster(address, sweep, gpu_packing.largest(sweep, prepared(sweep))) as (shape, _):
         if not shape.gpus:
-            raise EngineError(f"{nowhere} for this sweep's trials (resources.gpus_per_worker, --address)")
+            raise UserError(f"{nowhere} for this sweep's trials (resources.gpus_per_worker, --address)")
         return before_slots(sweep, kernel_cache.directory(kernel_cache, results))
 
 
@@ -107,7 +107,7 @@ def warm_up(
     try:
         kernel_cache.prepare(root)
     except OSError as error:
-        raise EngineError(
+        raise UserError(
             f"--kernel-cache {root}: {error.strerror}; it must be a folder that can be written to"
         ) from None
     names, everything = _names(root), wanted(sweep)

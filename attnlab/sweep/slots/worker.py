@@ -15,11 +15,10 @@ from ray import train as ray_train
 from attnlab.plan import gpu_packing
 from attnlab.records.mirror import Taken
 from attnlab.records.results import Job, Results
-from attnlab.records.storage import StoreError
 from attnlab.sweep.cluster import node_probe
 from attnlab.sweep.slots.heartbeat import Crash, Heartbeat
 from attnlab.sweep.slots.process_reset import Clean
-from attnlab.util.errors import NoRoom
+from attnlab.util.errors import DiskFull, StorageError
 
 
 def work(config: dict[str, Any]) -> None:
@@ -101,7 +100,7 @@ class Worker:
                     results = self._train(job, heartbeat)
             else:
                 results = self._train(job)
-        except (NoRoom, StoreError) as error:  # no trial's fault, and every other one would meet it
+        except (DiskFull, StorageError) as error:  # no trial's fault, and every other one would meet it
             ray.get(self._box.halt.remote(self.group, str(error)))
             return
         if isinstance(results, Exception):
@@ -114,7 +113,7 @@ class Worker:
         """The results, or what the trial's own mistake raised; either way all that it wrote is where it is kept.
 
         Raises:
-            NoRoom, StoreError: it cannot be.
+            DiskFull, StorageError: it cannot be.
         """
         from attnlab.training.loop import train
 
@@ -134,7 +133,7 @@ class Worker:
 
         try:
             results = train(job, taken.home, report, should_stop, **where)
-        except NoRoom:
+        except DiskFull:
             raise
         except Exception as error:
             results = error

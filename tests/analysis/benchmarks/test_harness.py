@@ -10,10 +10,11 @@ pytest.importorskip("lm_eval", reason="needs pip install 'attnlab[eval]'")
 
 from analysis.benchmarks import BENCHMARKS, Context, _harness, harness_of
 from analysis.benchmarks._harness import Harness, quiet
-from analysis.benchmarks.base import BenchmarkError, value_of
+from analysis.benchmarks.base import value_of
 from analysis.scoring.checkpoints import open_model
 from analysis.scoring.lm_eval import LM
 from analysis.scoring.scorer import Scorer
+from attnlab.util.errors import UserError
 
 TASKS = [name for name in BENCHMARKS if isinstance(BENCHMARKS[name](), Harness)]
 
@@ -82,7 +83,7 @@ def test_rolling_and_generating_as_lm_eval_asks(exported):
 
 def test_missing_data_is_one_line_that_says_how_to_get_it(tmp_path, data_dir, monkeypatch):
     def told(context):
-        with pytest.raises(BenchmarkError) as error:
+        with pytest.raises(UserError) as error:
             BENCHMARKS["siqa"]().exams(context, None)
         assert "\n" not in str(error.value)
         return str(error.value)

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from small import words
 
 from analysis.scoring.checkpoints import open_model
-from analysis.scoring.scorer import Scorer, ScoringError, dtype_of
+from analysis.scoring.scorer import Scorer, dtype_of
+from attnlab.util.errors import UserError
 
 NO_REUSE = ["forgetting", "log_linear_mamba2", "based"]  # one token at a time after a state; the last keeps none
 MIXERS = ["standard", "gla", "mamba2", "deltanet", "hgrn", "forgetting", "log_linear_mamba2", "based",
@@ -123,7 +124,7 @@ def test_a_long_context_loses_its_beginning(exported):
     (got,) = ours.loglikelihoods([(words(0, 30), " cat")])
     tail = list(words(0, 30).encode())[-13:]
     assert got.loglikelihood == pytest.approx(by_itself(ours.model, tail, list(b" cat"))[0], abs=1e-4)
-    with pytest.raises(ScoringError, match="a continuation of 20 tokens; the model reads 16"):
+    with pytest.raises(UserError, match="a continuation of 20 tokens; the model reads 16"):
         ours.loglikelihoods([("a", "b" * 20)])
 
 
@@ -153,5 +154,5 @@ def test_half_precision_is_near_and_names_are_checked(exported):
     for a, b in zip(exact.loglikelihoods(requests()), half.loglikelihoods(requests()), strict=True):
         assert a.loglikelihood == pytest.approx(b.loglikelihood, rel=0.05)
     assert dtype_of(torch.device("cuda"), "auto") is torch.bfloat16 and dtype_of(torch.device("cpu"), "auto") is None
-    with pytest.raises(ScoringError, match="--dtype int8: one of auto, float32"):
+    with pytest.raises(UserError, match="--dtype int8: one of auto, float32"):
         scorer(exported("gla"), dtype="int8")
