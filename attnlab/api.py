@@ -131,7 +131,7 @@ def run_experiment(
     """
     import torch
 
-    from attnlab.training import kernel_cache
+    from attnlab.training import kernel_cache as tuned
     from attnlab.training.loop import train
 
     if (root := local(results_dir)) is None:
@@ -145,7 +145,7 @@ def run_experiment(
     if home.results() is None:  # finished work is a no-op
         guards.examine(sweep, prepared(sweep))
     write_json(home.config_file, job.model_dump(mode="json"))
-    cache = kernel_cache.use(kernel_cache.directory(kernel_cache, results_dir), device)
+    cache = tuned.use(tuned.directory(kernel_cache, results_dir), device)
     return train(job, home, report, device=device, cache=cache)
 
 
