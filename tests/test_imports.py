@@ -1,51 +1,27 @@
-"""Arrows go one way: who may import whom (see the map in the README)."""
+"""What answers in a second loads neither torch nor ray; which package may import which, import-linter says."""
 
-import ast
-from pathlib import Path
+import subprocess
+import sys
 
-ROOT = Path(__file__).parents[1]
-LIGHT = {"config", "trial", "trees", "space", "runs", "sweepfile", "standings", "check", "store", "mirror"}
-PURE = {"torch", "ray", "fla", "transformers"}
-
-
-def imports(path, lazy=True):
-    """Modules a file imports; with `lazy` those inside functions too."""
-    tree = ast.parse(path.read_text())
-    for node in ast.walk(tree) if lazy else tree.body:
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+CODE = """
+import importlib, pkgutil, sys
+for name in sys.argv[1:]:
+    package = importlib.import_module(name)
+    for module in pkgutil.iter_modules(getattr(package, "__path__", ())):
+        if not module.ispkg:
+            importlib.import_module(f"{name}.{module.name}")
+print(sorted({"fla", "ray", "torch", "transformers"} & set(sys.modules)))
+"""
 
 
-def files(package):
-    return sorted((ROOT / package).rglob("*.py"))
+def loaded(*names):
+    """Which of the heavy libraries a fresh process has loaded with these packages and all their modules."""
+    done = subprocess.run([sys.executable, "-c", CODE, *names], capture_output=True, text=True, check=True)
+    return done.stdout
 
 
-def test_only_the_engine_imports_ray():
-    for path in files("attnlab") + files("analysis"):
-        if path.parent.name != "sweep":
-            assert not any(m.split(".")[0] == "ray" for m in imports(path)), path
+LIGHT = ["attnlab.util", "attnlab.config", "attnlab.ranking", "attnlab.plan.load", "attnlab.plan.gpu_packing"]
 
 
-def test_analysis_never_reaches_into_the_engine_nor_attnlab_into_analysis():
-    for path in files("analysis"):
-        assert not any(m.startswith("attnlab.sweep.") for m in imports(path)), path
-    for path in files("attnlab"):
-        assert not any(m.split(".")[0] == "analysis" for m in imports(path)), path
-
-
-def test_config_space_and_runs_import_neither_torch_nor_ray():
-    for name in LIGHT:
-        assert not PURE & {m.split(".")[0] for m in imports(ROOT / "attnlab" / f"{name}.py", lazy=False)}, name
-
-
-def test_what_is_below_training_knows_nothing_of_training():
-    for package in ("models", "tasks", "data", "kernels"):
-        for path in files(f"attnlab/{package}"):
-            bad = [
-                m
-                for m in imports(path)
-                if m.startswith(("attnlab.training.loop", "attnlab.sweep.", "attnlab.training.checkpoint"))
-            ]
-            assert not bad, (path, bad)
+def test_configuration_ranking_and_loading_a_plan_load_no_heavy_library():
+    assert loaded(*LIGHT) == "[]\n"

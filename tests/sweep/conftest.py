@@ -45,7 +45,7 @@ def slow(tiny):
 @pytest.fixture
 def breaking(tmp_path):
     """Puts `breaks.py` beside the sweep; the arms that break as they are called."""
-    shutil.copy(Path(__file__).with_name("breaks.py"), tmp_path)
+    shutil.copy(ROOT / "tests" / "tools" / "breaks.py", tmp_path)
     return lambda *hows: {how: {"model.mixer": {"name": "breaks:Breaks", "how": how}} for how in hows}
 
 

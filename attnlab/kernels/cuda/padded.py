@@ -1,6 +1,6 @@
 """Shapes that FLA 0.6's Triton kernels get wrong or refuse on a GPU, padded with zeros to ones they get right.
 
-Seen on an H100 with Triton 3.7.1 (`tests/kernels/compare_with_cuda.py`). Zero channels add nothing to a product of
+Seen on an H100 with Triton 3.7.1 (`tests/tools/compare_with_cuda.py`). Zero channels add nothing to a product of
 queries and keys, zero values give zero outputs, and steps behind the last one are not seen by those before: what is
 computed stays the same. CPU tensors do not come here.
 """

@@ -5,7 +5,6 @@ import json
 import math
 
 import pytest
-from small import benchmark
 
 from analysis.benchmarks import BENCHMARKS, Context
 from analysis.benchmarks._harness import Harness
@@ -13,6 +12,7 @@ from analysis.benchmarks.base import value_of
 from analysis.scoring.checkpoints import Target, open_model
 from analysis.scoring.scorer import Scorer
 from attnlab.records.results import Job
+from tests.analysis.small import benchmark
 
 NAMES = sorted(BENCHMARKS)
 

@@ -1,0 +1,161 @@
+"""Selection, sentences and statistics."""
+
+import math
+
+import pytest
+
+from analysis.records.load import load
+from analysis.records.select import mixer_text, select
+from analysis.report import wording
+from analysis.statistics.pairs import confirm_values
+from attnlab.config.space import parse
+from tests.analysis.fake_results import SWEEP, Fake
+
+
+def chosen(fake):
+    return select(load(fake.path))
+
+
+def by_name(sel):
+    return {arm.arm: arm for arm in sel.arms}
+
+
+def test_states_are_counted_per_arm(full):
+    arms = by_name(chosen(full))
+    assert arms["standard"].counts == dict(completed=5, pruned=1, diverged=1, failed=0, unfinished=0, unreadable=0)
+    assert arms["gla"].counts == dict(completed=5, pruned=1, diverged=0, failed=1, unfinished=0, unreadable=1)
+    assert arms["hybrid"].counts == dict(completed=5, pruned=1, diverged=0, failed=0, unfinished=1, unreadable=0)
+
+
+def test_arms_are_ranked_by_confirm_means_and_the_unreadable_best_is_no_candidate(full):
+    sel = chosen(full)
+    assert [arm.arm for arm in sel.arms] == ["gla", "hybrid", "standard"]
+    assert [arm.rank for arm in sel.arms] == [1, 2, 3]
+    assert sel.ranked_by == "confirm mean"
+    assert sel.arms[0].value == pytest.approx(3.1) and sel.arms[0].confirm["n"] == 3
+    assert sel.baselines == {"unigram_loss": 4.5}
+
+
+def test_equal_trials_and_equal_arms_are_told(fake):
+    first = fake.trial("gla", 3.0, lr=0.001)
+    fake.trial("gla", 3.0, lr=0.002)
+    fake.trial("standard", 3.0)
+    fake.trial("hybrid", 3.5)
+    sel = chosen(fake)
+    arms = by_name(sel)
+    assert arms["gla"].best.trial_id == first.trial_id and arms["gla"].ties == 1
+    assert (arms["gla"].rank, arms["standard"].rank, arms["hybrid"].rank) == (1, 1, 3)
+    assert "standard and gla share the best val_loss 3.0000" in wording.answer(sel)[0]
+    assert any("2 trials with exactly its best value" in line for line in wording.caveats(sel))
+
+
+def test_a_single_run_per_arm_is_given_no_interval(fake):
+    for arm, value in (("standard", 3.0), ("gla", 3.25), ("hybrid", 3.5)):
+        fake.trial(arm, value)
+    lead, certainty = wording.answer(chosen(fake))
+    assert "standard is best so far with val_loss 3.0000" in lead and "0.2500 below the second, gla (3.2500)" in lead
+    assert "run once, so no interval can be given" in certainty
+
+
+def test_seeds_that_do_not_separate_two_arms_are_said_not_to(fake):
+    for arm, shift in (("standard", 0.0), ("gla", 0.01), ("hybrid", 0.5)):
+        for seed, noise in enumerate((0.0, 0.2, 0.4)):
+            fake.trial(arm, 3 + shift + noise, phase="confirm", seed=seed)
+    assert "these runs do not separate the two" in wording.answer(chosen(fake))[1]
+
+
+def test_arms_that_learnt_nothing_are_held_against_the_baseline(fake):
+    for arm, value in (("standard", 4.0), ("gla", 4.6), ("hybrid", 4.1)):
+        fake.trial(arm, value)
+    fake.baselines(unigram_loss=4.5, unigram_accuracy=0.2)
+    assert wording.answer(chosen(fake))[2:] == ["Not better than the baseline unigram loss (4.5000): gla."]
+
+
+def test_a_metric_that_grows_is_ranked_the_other_way(tmp_path):
+    tree = {**SWEEP, "search": {**SWEEP["search"], "mode": "max"}}
+    fake = Fake(tmp_path, tree)
+    for arm, value in (("standard", 3.0), ("gla", 3.5), ("hybrid", 2.0)):
+        fake.trial(arm, value, steps=10)
+    fake.baselines(unigram_loss=2.5)
+    told = wording.answer(chosen(fake))
+    assert "gla is best" in told[0] and "0.5000 above the second, standard" in told[0]
+    assert told[2] == "Not better than the baseline unigram loss (2.5000): hybrid."
+
+
+def test_a_best_trial_that_was_pruned_is_told(fake):
+    fake.trial("standard", 3.0)
+    fake.trial("gla", 2.9, state="pruned", steps=30)
+    assert any(line.endswith("more steps may improve it: gla at step 30.") for line in wording.caveats(chosen(fake)))
+
+
+def test_baselines_that_every_arm_beats_are_one_sentence(fake):
+    for arm in fake.sweep.arms:
+        fake.trial(arm, 3.0)
+    fake.baselines(unigram_loss=4.5, uniform_loss=7.6)
+    assert wording.answer(chosen(fake))[2:] == [
+        "All 3 arms are better than the baselines unigram loss (4.5000) and uniform loss (7.6000)."
+    ]
+
+
+def test_without_a_value_there_is_no_answer(fake):
+    fake.trial("gla", None, state="diverged", steps=20)
+    sel = chosen(fake)
+    assert "no answer" in " ".join(wording.answer(sel)) and all(arm.rank is None for arm in sel.arms)
+
+
+@pytest.mark.parametrize(("lr", "end"), [(0.09, "upper"), (0.00011, "lower"), (0.05, None), (0.0002, None)])
+def test_a_best_setting_near_the_end_of_its_range_is_named(fake, lr, end):
+    fake.trial("gla", 3.0, lr=lr)
+    told = wording.edges(chosen(fake))
+    assert (len(told) == 1 and f"{end} edge" in told[0] and "gla" in told[0]) if end else told == []
+
+
+def test_after_an_extension_the_range_searched_last_counts(tmp_path):
+    space = {"optim.lr": {"loguniform": [1e-3, 1e-1]}}
+    fake = Fake(tmp_path, {**SWEEP, "search": {"space": space, "trials": 2, "extend": 1}})
+    for arm in ("standard", "gla", "hybrid"):
+        fake.trial(arm, 3.0, lr=0.01)
+        fake.trial(arm, 2.9 if arm == "gla" else 3.1, lr=0.095)
+    assert chosen(fake).planned == 3 * (2 + 1 + 3) and chosen(fake).in_progress
+    for arm in ("standard", "gla", "hybrid"):
+        fake.trial(arm, 2.8, lr=0.2 if arm == "gla" else 0.02)
+    sel = chosen(fake)
+    assert wording.edges(sel) == [] and sel.planned == 3 * (2 + 1 + 3)
+
+
+def test_the_comparison_uses_the_setting_with_the_best_confirm_mean(tmp_path):
+    fake = Fake(tmp_path, {**SWEEP, "confirm": {"seeds": [0, 1], "top": 2}})
+    for arm in ("standard", "gla", "hybrid"):
+        fake.trial(arm, 3.0, lr=0.01)
+        fake.trial(arm, 3.1, lr=0.02)
+        for seed in (0, 1):
+            fake.trial(arm, 3.3, lr=0.01, phase="confirm", seed=seed)
+            fake.trial(arm, 3.2, lr=0.02, phase="confirm", seed=seed)
+    sel = chosen(fake)
+    assert all(confirm_values(sel, arm, "val_loss") == pytest.approx({0: 3.2, 1: 3.2}) for arm in sel.arms)
+    told = wording.caveats(sel)
+    assert any("gla is confirmed with lr 0.02" in line for line in told)
+    assert any("best mean of up to 2 confirmed settings" in line for line in told)
+
+
+def test_position_is_on_the_scale_searched():
+    assert parse({"loguniform": [1e-4, 1e-2]}).place(1e-3) == pytest.approx(0.5)
+    assert parse({"uniform": [0, 4]}).place(1) == 0.25
+    assert parse({"uniform": [0, 4]}).place(None) is None
+
+
+def test_mixers_are_described_as_built(fake):
+    assert mixer_text(fake.sweep, "standard", {}) == "standard x4"
+    assert mixer_text(fake.sweep, "gla", {}) == "gla (expand_k 0.5) x4"
+    assert mixer_text(fake.sweep, "hybrid", {}) == "gla, standard (window 32) repeated over 4 layers"
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(3.14159, "3.1416"), (None, "-"), (math.nan, "-"), (2e-5, "2e-05"), (0.0, "0.0000")]
+)
+def test_values_as_text(value, text):
+    assert wording.value_text(value) == text
+
+
+def test_large_numbers_as_text():
+    assert [wording.large_text(v) for v in (17_123_456, 999_999, 950, None)] == ["17.1M", "1M", "950", "-"]

@@ -1,0 +1,103 @@
+"""Validation that was trained on is found in the packed tokens themselves."""
+
+import json
+import random
+
+import pytest
+
+from attnlab import run_experiment
+from attnlab.config.trial import TaskConfig
+from attnlab.plan.guards import examine, leakage
+from attnlab.plan.prepare import prepared
+from attnlab.plan.validate import checked
+from attnlab.tasks import build_task
+from attnlab.util.errors import UserError
+from tests.plan.guards.conftest import TRIAL
+
+
+def words(seed, n):
+    draw = random.Random(seed)
+    return " ".join("".join(draw.choices("abcdefghijklmnopqrstuvwxyz", k=draw.randint(2, 9))) for _ in range(n))
+
+
+def write(folder, train, validation):
+    for name, documents in {"train": train, "validation": validation}.items():
+        (folder / f"{name}.jsonl").write_text("\n".join(json.dumps({"text": d}) for d in documents))
+    return {"name": "text", "dataset": str(folder), "validation": "validation", "tokenizer": "bytes", "seq_len": 256}
+
+
+def judged(task):
+    return leakage.judge(build_task(TaskConfig(**task), batch_size=4, seed=0).leakage())
+
+
+def test_clean_text_is_clean(tmp_path):
+    task = write(tmp_path, [words(i, 300) for i in range(10)], [words(99, 300)])
+    assert judged(task) == ([], [])
+    found = build_task(TaskConfig(**task), batch_size=4, seed=0).leakage()
+    assert found["in_training"] == found["tokens_in_training"] == 0 and found["tokens"] > 1000 and found["copies"] == 0
+
+
+def test_a_document_copied_with_one_letter_changed_is_found(tmp_path):
+    train = [words(i, 300) for i in range(10)]
+    (error,), _ = judged(write(tmp_path, train, ["x" + train[3][1:]]))
+    assert "of the 7 sequences validated on occur whole in the training tokens" in error
+
+
+def test_short_copies_are_found_in_their_runs(tmp_path):
+    train = [words(i, 50) for i in range(200)]  # of 300 bytes, where a sequence validated on has 1024
+    task = write(tmp_path, train, [f"{words(i, 1)}{train[i]}" for i in range(60)])
+    (error,), _ = judged({**task, "seq_len": 1024})
+    assert "of validation's tokens lie in runs of 201 that occur in training" in error
+
+
+def test_a_few_passages_in_common_are_a_warning(tmp_path):
+    train = [words(i, 300) for i in range(10)]
+    task = write(tmp_path, train, [words(50 + i, 300) for i in range(9)] + [train[0][50:550]])
+    errors, (warning,) = judged({**task, "seq_len": 512})
+    assert errors == [] and "the two share passages" in warning
+
+
+def test_copies_that_were_left_out_are_told(tmp_path):
+    train = [words(i, 100) for i in range(10)]
+    errors, (warning,) = judged(write(tmp_path, train, [train[2], words(77, 300), words(78, 300)]))
+    assert errors == [] and warning.startswith("1 of 3 validation documents (33.3%) were training documents as well")
+
+
+def test_the_sweep_and_the_experiment_refuse_it_before_anything_is_written(tmp_path):
+    train = [words(i, 300) for i in range(10)]
+    task = write(tmp_path, train, ["x" + train[3][1:]])
+    tree = {**TRIAL, "task": task}
+    sweep = checked({"name": "x", "trial": tree, "arms": {"a": {}, "b": {"optim": {"lr": 0.1}}}})
+    with pytest.raises(UserError, match="^task: .*of the 7 sequences validated on occur whole"):
+        examine(sweep, prepared(sweep))
+    with pytest.raises(UserError, match="occur whole in the training tokens"):
+        run_experiment(tree, tmp_path / "results", device="cpu")
+    assert not (tmp_path / "results").exists()
+
+
+def test_the_corpus_that_comes_with_attnlab_is_clean():
+    task = build_task(TaskConfig(name="text", tokenizer="bytes", seq_len=512), batch_size=4, seed=0)
+    assert leakage.judge(task.leakage()) == ([], [])
+
+
+def test_rows_of_a_task_with_too_few_of_them_are_told():
+    assert judged({"name": "parity", "seq_len": 16}) == ([], [])
+    errors, (warning,) = judged({"name": "parity", "seq_len": 3})
+    assert errors == [] and "too few rows exist to hold any out: 100.0% of the" in warning
+
+
+def test_a_task_that_breaks_its_promise_is_refused(monkeypatch):
+    task = build_task(TaskConfig(name="parity", seq_len=16), batch_size=64, seed=0)
+    monkeypatch.setattr(task, "batch", lambda step: task.eval_examples(64))
+    (error,), _ = leakage.judge(task.leakage())
+    assert "though the task holds them out" in error
+
+
+def test_of_a_large_corpus_it_is_looked_up_once(tmp_path, monkeypatch):
+    from attnlab.tasks import text
+
+    monkeypatch.setattr(text, "KEEP_BEYOND", 100)
+    config = TaskConfig(**write(tmp_path, [words(i, 300) for i in range(10)], [words(99, 300)]))
+    first = build_task(config, batch_size=4, seed=0).leakage()
+    monkeypatch.setattr(text, "contained", None)
+    assert build_task(config, batch_size=4, seed=0).leakage() == first
