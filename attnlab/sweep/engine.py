@@ -84,9 +84,9 @@ def run(
         facts = _examined(sweep)
         with cluster(address, sweep, facts.need, local) as (shape, slots):
             from attnlab.sweep.cluster import warmup
-            from attnlab.training import kernel_cache
+            from attnlab.training.kernel_cache import directory
 
-            cache = kernel_cache.directory(kernel_cache, results)
+            cache = directory(kernel_cache, results)
             probe(sweep, place, shape, cache if shape.gpus else None, address is None)
             check_device(sweep, "cuda" if shape.gpus else "cpu")  # with `auto` it is only known now
             if shape.gpus:

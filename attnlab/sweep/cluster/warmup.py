@@ -19,6 +19,7 @@ from attnlab.plan.prepare import prepared
 from attnlab.sweep.cluster.session import cluster
 from attnlab.tasks import build_task
 from attnlab.training import kernel_cache
+from attnlab.training.kernel_cache import directory
 from attnlab.util.errors import UserError
 from attnlab.util.files import read_json, write_json
 
@@ -85,7 +86,7 @@ def alone(sweep: Sweep, results: Path, *, address: str | None, kernel_cache: str
     with cluster(address, sweep, gpu_packing.largest(sweep, prepared(sweep))) as (shape, _):
         if not shape.gpus:
             raise UserError(f"{nowhere} for this sweep's trials (resources.gpus_per_worker, --address)")
-        return before_slots(sweep, kernel_cache.directory(kernel_cache, results))
+        return before_slots(sweep, directory(kernel_cache, results))
 
 
 def before_slots(sweep: Sweep, root: Path) -> list[Outcome]:
