@@ -38,9 +38,10 @@ def __dir__() -> list[str]:
 
 
 def _with_fla(module: ModuleType) -> None:
-    from attnlab import kernels, models
+    from attnlab import models
+    from attnlab.kernels.install import install
 
-    kernels.install()
+    install()
     models.register()
 
 

@@ -22,7 +22,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from attnlab import kernels
+from attnlab.kernels.install import install
 
 B, H, K, V, SLOTS = 1, 4, 64, 64, 32  # batch, heads, key and value width, GSA's slots
 SAME = 1e-3  # relative; the two add up in different orders
@@ -120,7 +120,7 @@ OPS = {
 def main() -> None:
     args = arguments()
     torch.set_num_threads(1)
-    kernels.install()
+    install()
     lengths = sorted(args.lengths)
     growth = f"x{lengths[-1] / lengths[0]:g} steps"
     ours, theirs, ratio = ([f"{what}, T {t}" for t in lengths] for what in ("attnlab ms", "FLA ms", "ratio"))

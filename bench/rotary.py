@@ -16,8 +16,8 @@ import torch
 import triton.testing
 from torch import Tensor
 
-from attnlab.kernels import dispatch
 from attnlab.kernels.cuda.rotary import rotary_triton
+from attnlab.kernels.install import install
 from bench.profiling import require_gpu
 
 SIZES = {"MQAR": (256, 256, 2, 32), "d_model 384": (32, 512, 8, 48), "d_model 768": (8, 2048, 12, 64)}  # B, T, H, D
@@ -27,7 +27,7 @@ LAYERS = 10
 def main() -> None:
     argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     require_gpu()
-    dispatch.install()
+    install()
     from fla.modules.rotary import RotaryEmbedding
     from fla.modules.rotary.ops import RotaryEmbeddingFunction
 

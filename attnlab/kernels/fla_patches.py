@@ -17,13 +17,14 @@ from torch import Tensor
 from attnlab.kernels.cpu import attention
 from attnlab.kernels.cpu.recurrent import linear_ops, mamba
 from attnlab.kernels.cuda import padded
+from attnlab.kernels.cuda.rotary import rotary_triton
 from attnlab.kernels.dispatch import bypassed, takes_substitute
 
 MIN_TABLE = 256  # positions of the smallest rotary table; a short text grows through few sizes
 
 
 def patch() -> None:
-    """Apply every mend of this module; called once by `routing.install`, with FLA imported."""
+    """Apply every mend of this module; called once by `install.install`, with FLA imported."""
     from fla.modules.fused_cross_entropy.ops import FusedCrossEntropyLoss
 
     _patch_flash_attention()
@@ -103,8 +104,6 @@ def _patch_rotary() -> None:
         alike = q.dtype == k.dtype and q.shape[:2] == k.shape[:2] and q.shape[3] == k.shape[3]
         if not (usual and alike and q.is_cuda):
             return theirs(self, q, k, seqlen_offset, cu_seqlens, max_seqlen, chunk_indices)
-        from attnlab.kernels.cuda.rotary import rotary_triton  # needs Triton
-
         longest = q.shape[1] + seqlen_offset if max_seqlen is None else max_seqlen
         self._update_cos_sin_cache(longest, device=q.device, dtype=q.dtype)
         return rotary_triton(q, k, self._cos_cached, self._sin_cached, seqlen_offset)

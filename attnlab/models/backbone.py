@@ -15,14 +15,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from attnlab import kernels
 from attnlab.config.trial import ModelConfig
+from attnlab.kernels.install import install
 from attnlab.models.block import NORM_EPS, Block
 from attnlab.models.checks import spec_of
 from attnlab.models.fused import IGNORED, PLAIN
 from attnlab.models.readout import Readout
 
-kernels.install()  # before the imports below: it imports FLA, and through it transformers, without their warnings
+install()  # before the imports below: it imports FLA, and through it transformers, without their warnings
 
 from fla.models.generation_utils import FLAGenerationMixin  # noqa: E402
 from fla.models.utils import Cache  # noqa: E402

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from attnlab import kernels
+from attnlab.kernels.install import install
 from attnlab.models.checks import arguments, check_mixer, spec_of
 from attnlab.models.mixers.rules import Shape
 
@@ -34,7 +34,7 @@ def build_mixer(mixer: MixerConfig, model: ModelConfig, layer: int) -> nn.Module
     spec = spec_of(mixer.name)
     if "cuda" in spec.needs and not torch.cuda.is_available():
         raise ValueError(f"mixer {mixer.name}: needs CUDA; it has no CPU implementation")
-    kernels.install()
+    install()
     shape = Shape(model.d_model, model.n_heads, layer, model.n_layers)
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")

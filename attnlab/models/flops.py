@@ -30,6 +30,7 @@ import torch
 from torch import nn
 
 from attnlab.config.trial import ModelConfig
+from attnlab.models.block import Block
 from attnlab.models.checks import spec_of
 from attnlab.models.state import state_of
 
@@ -85,8 +86,6 @@ def flops_per_token(model: ModelConfig, seq_len: int, vocab_size: int | None = N
 @functools.lru_cache(maxsize=512)
 def _layers(model_json: str, seq_len: int) -> float | None:
     """All layers, without the head."""
-    from attnlab.models.block import Block
-
     model, total = ModelConfig.model_validate_json(model_json), 0.0
     for layer in range(model.n_layers):
         if "cuda" in spec_of(model.mixer_at(layer).name).needs:

@@ -12,6 +12,8 @@ from torch import Tensor
 
 from attnlab.config.trial import ModelConfig
 from attnlab.kernels.dispatch import unrecorded
+from attnlab.models.backbone import Cache
+from attnlab.models.block import Block
 from attnlab.models.checks import spec_of
 
 PROMPTS = 16, 80  # steps, more than any convolution is wide; what differs between the two grows with time
@@ -56,9 +58,6 @@ def state_of(model: ModelConfig, layer: int) -> State | None:
 @functools.lru_cache(maxsize=512)
 @torch.no_grad()
 def _measured(model: str) -> State | None:
-    from attnlab.models.backbone import Cache
-    from attnlab.models.block import Block
-
     config = ModelConfig.model_validate_json(model)
     held, recurrent = [], 0
     with torch.random.fork_rng(devices=[]), torch.device("cpu"), unrecorded():

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from attnlab import kernels
+from attnlab.kernels import dispatch
 
 PACKAGES = ("attnlab", "torch", "triton", "flash-linear-attention", "transformers", "ray", "optuna")
 
@@ -22,7 +22,7 @@ def describe(device: torch.device, world: int) -> dict[str, Any]:
         if device.type == "cuda"
         else platform.processor() or platform.machine(),
         "device_type": device.type,
-        "kernels": "pytorch" if kernels.calls else "fla",  # whether a PyTorch substitute ran in this trial
+        "kernels": "pytorch" if dispatch.calls else "fla",  # whether a PyTorch substitute ran in this trial
         "workers": world,
         "threads": torch.get_num_threads(),
         "host": socket.gethostname(),

@@ -18,8 +18,8 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from attnlab import kernels
 from attnlab.config.trial import Trial
+from attnlab.kernels import dispatch
 from attnlab.models import count_params
 from attnlab.models.flops import flops_per_token
 from attnlab.models.state import state_bytes
@@ -74,7 +74,7 @@ def train(
         return ended
     device, lead, trial = torch.device(device), rank == 0, job.trial
     last_step, every = trial.train.max_steps, trial.train.eval_every
-    kernels.calls.clear()
+    dispatch.calls.clear()
     if lead:
         home.clear()
     warm_s = warm_up(trial, device, world, cache) if cache else 0.0

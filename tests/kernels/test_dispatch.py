@@ -5,25 +5,26 @@ import sys
 import pytest
 import torch
 
-from attnlab import kernels
 from attnlab.kernels import dispatch
+from attnlab.kernels import install as module
+from attnlab.kernels.install import install
 
 torch.set_num_threads(1)
-kernels.install()
+install()
 
 
 def test_installing_again_changes_nothing():
     import fla.ops.gla as gla
 
     before = gla.chunk_gla
-    kernels.install()
+    install()
     assert gla.chunk_gla is before
     assert not hasattr(before.fla_original, "fla_original")
 
 
 def test_every_module_that_holds_a_function_is_reached():
     originals = {}
-    for path in kernels.SUBSTITUTES:
+    for path in dispatch.SUBSTITUTES:
         module, _, name = path.partition(":")
         originals[id(getattr(sys.modules[module], name).fla_original)] = path
     for name, module in list(sys.modules.items()):
@@ -36,7 +37,7 @@ def test_a_function_that_fla_lacks_is_an_error_that_names_it(monkeypatch):
     monkeypatch.setitem(dispatch.SUBSTITUTES, "fla.ops.gla.chunk:chunk_gone", lambda: None)
     monkeypatch.setitem(dispatch.SUBSTITUTES, "fla.ops.no_such:f", lambda: None)
     with pytest.raises(RuntimeError, match=r"fla\.ops\.gla\.chunk:chunk_gone, fla\.ops\.no_such:f"):
-        dispatch._routes()
+        module._routes()
 
 
 def test_an_argument_that_is_not_implemented_is_refused_and_a_hint_is_not():
@@ -60,14 +61,14 @@ def test_defaults_are_fla_s_own():
 def test_bypass_reaches_flas_own_function():
     from fla.ops.retention import chunk_retention
 
-    kernels.calls.clear()
+    dispatch.calls.clear()
     x = torch.randn(1, 4, 1, 16)
     chunk_retention(x, x, x)
-    assert "chunk_retention" in kernels.calls
-    kernels.calls.clear()
-    with kernels.bypass(), pytest.raises(Exception):  # noqa: B017  (Triton without a GPU raises what it likes)
+    assert "chunk_retention" in dispatch.calls
+    dispatch.calls.clear()
+    with dispatch.bypass(), pytest.raises(Exception):  # noqa: B017  (Triton without a GPU raises what it likes)
         chunk_retention(x, x, x)
-    assert not kernels.calls
+    assert not dispatch.calls
     assert not dispatch.bypassed()
 
 

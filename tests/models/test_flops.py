@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from attnlab.config.trial import ModelConfig
+from attnlab.kernels import dispatch
 from attnlab.models import MIXERS, build_model, check_mixer, count_params
 from attnlab.models.flops import flops_per_token
 from attnlab.models.state import state_bytes, state_of
@@ -102,9 +103,7 @@ def test_users_own_mixers_say_it_themselves_or_are_not_known(tmp_path, monkeypat
 
 
 def test_measuring_a_state_is_no_kernel_of_the_trial():
-    from attnlab import kernels
-
-    kernels.calls.clear()
+    dispatch.calls.clear()
     model = ModelConfig(d_model=24, n_heads=2, n_layers=2, mixer="gla")  # a size that no other test has measured
     assert state_bytes(model, 64) > 0
-    assert not kernels.calls, "results.json would say that PyTorch stood in for FLA's kernels, on CUDA too"
+    assert not dispatch.calls, "results.json would say that PyTorch stood in for FLA's kernels, on CUDA too"

@@ -3,14 +3,14 @@
 import pytest
 import torch
 
-from attnlab import kernels
 from attnlab.config.trial import ModelConfig
+from attnlab.kernels.install import install
 from attnlab.models import build_model
 from attnlab.models.fused import compile_mixers
 from attnlab.models.mixers.table import MIXERS
 
 torch.set_num_threads(1)
-kernels.install()
+install()
 COMPILED = [name for name, row in MIXERS.items() if row.compiled]
 LAYERS, VOCAB = 3, 32
 

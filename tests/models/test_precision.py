@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from attnlab import kernels, run_experiment
+from attnlab import run_experiment
 from attnlab.config.merge import merge
 from attnlab.config.trial import ModelConfig, Trial
+from attnlab.kernels.install import install
 from attnlab.models import MIXERS, precision_problems
 from attnlab.models.build import build_mixer
 from attnlab.plan import validate
@@ -19,7 +20,7 @@ from attnlab.records.results import Job
 from attnlab.training.loop import train
 from attnlab.util.errors import UserError
 
-kernels.install()
+install()
 SAID = "FLA's kernel takes no fp32 on CUDA; use train.precision bf16"
 # Where FLA 0.6 refuses fp32 in training, and the row it belongs to; attnlab runs PyTorch for MomentumDeltaNet on CUDA.
 REFUSALS = {

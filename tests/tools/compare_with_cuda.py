@@ -18,8 +18,8 @@ sys.path[:0] = [str(Path(__file__).parents[2])]
 
 import torch  # noqa: E402
 
-from attnlab import kernels  # noqa: E402
 from attnlab.config.trial import ModelConfig  # noqa: E402
+from attnlab.kernels import dispatch  # noqa: E402
 from attnlab.models import MIXERS, build_model  # noqa: E402
 from attnlab.models.checks import check_mixer  # noqa: E402
 
@@ -72,9 +72,9 @@ def compare(name: str, bf16: bool, d_model: int) -> dict[str, Any]:
     twin, noisy = copy.deepcopy(model).cuda(), copy.deepcopy(model)
     tokens = torch.randint(0, VOCAB, (2, STEPS + 1))
     x, y = tokens[:, :-1], tokens[:, 1:].contiguous()
-    kernels.calls.clear()
+    dispatch.calls.clear()
     cuda = run(twin, x.cuda(), y.cuda(), bf16)
-    substitutes = sorted(kernels.calls)
+    substitutes = sorted(dispatch.calls)
     if "cuda" in MIXERS[name].needs:  # nothing to hold it against: that it trains is all there is to see
         finite = all(value.isfinite().all() for value in cuda.values())
         return {"loss": cuda["loss"].item(), "finite": finite, "substitutes": substitutes}

@@ -25,8 +25,8 @@ import numpy as np  # noqa: E402
 import torch  # noqa: E402
 from torch.overrides import TorchFunctionMode  # noqa: E402
 
-from attnlab import kernels  # noqa: E402
 from attnlab.config.trial import ModelConfig  # noqa: E402
+from attnlab.kernels import dispatch  # noqa: E402
 from attnlab.kernels.cpu.recurrent import mamba  # noqa: E402
 from attnlab.models.build import build_mixer  # noqa: E402
 from tests.tools.fla_cases import HALF, PUSHED, SHARPENED, VARIANTS, name_of  # noqa: E402
@@ -123,7 +123,7 @@ def compare(mixer: str, case: str) -> dict[str, dict[str, float]]:
         exact = run(copy.deepcopy(layer).double(), x.double(), weight.double(), **kwargs)
     with torch.autocast("cpu", torch.bfloat16, enabled=mixer in HALF):
         ours = run(layer, x, weight, **kwargs)
-        with kernels.bypass(), as_theirs(layer, mixer):
+        with dispatch.bypass(), as_theirs(layer, mixer):
             theirs = run(layer, x, weight, **kwargs)
     return {"error": errors(ours, theirs), "ours": errors(ours, exact), "theirs": errors(theirs, exact)}
 

@@ -37,7 +37,7 @@ def by_sequence(*along_time: str) -> Callable[[Callable[..., Any]], Callable[...
                 finals.append(final)
             return torch.cat(outs, 1), join_states(finals)
 
-        # `routing` reads the names that the function takes
+        # `dispatch` reads the names that the function takes
         run.__signature__ = _with_cu_seqlens(function)  # type: ignore[attr-defined]
         return run
 

@@ -4,10 +4,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from attnlab import kernels
+from attnlab.kernels.install import install
 
 torch.set_num_threads(1)
-kernels.install()
+install()
 B, T, H, K, V = 2, 150, 2, 8, 4  # three of FLA's chunks of 64, the last one not full
 
 

@@ -5,15 +5,16 @@ import importlib
 import pytest
 import torch
 
-from attnlab import kernels, models
+from attnlab import models
 from attnlab.config.trial import ModelConfig
+from attnlab.kernels.install import install
 from attnlab.models.build import build_mixer
 from attnlab.models.checks import arguments
 from attnlab.models.mixers.rules import Shape
 from attnlab.models.mixers.table import MIXERS
 
 torch.set_num_threads(1)
-kernels.install()
+install()
 NAMES = sorted(name for name, row in MIXERS.items() if not (row.needs or row.refused))
 D, HEADS, T = 32, 2, 70  # T above 64: FLA's layers switch kernels there
 

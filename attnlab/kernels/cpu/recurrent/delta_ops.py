@@ -1,6 +1,6 @@
 """FLA's delta rules and their kin, which erase before they write, in terms of `linear_rnn`.
 
-Each function has its FLA namesake's arguments, by name (`routing.substitute` fills in FLA's defaults) and keeps its
+Each function has its FLA namesake's arguments, by name (`dispatch.substitute` fills in FLA's defaults) and keeps its
 conventions: [B, T, H, D] tensors, fp32 state [N, H, K, V] ([N, H, V, K] with `state_v_first`), decays as natural
 logarithms, scale K^-0.5 unless said otherwise. A final state of None is returned where none was asked for.
 """

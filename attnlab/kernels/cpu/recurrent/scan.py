@@ -14,6 +14,8 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+from attnlab.kernels.cuda.selective_scan import selective_scan_triton
+
 
 class _Scan(torch.autograd.Function):
     """h_t = a_t * h_{t-1} + x_t over dim 0, elementwise; x, a: [T, ...], h0: [...] or None."""
@@ -103,8 +105,6 @@ def selective_scan(
         y [B, T, E] and the last state [B, E, N], both fp32.
     """
     if x.is_cuda:
-        from attnlab.kernels.cuda.selective_scan import selective_scan_triton  # needs Triton
-
         return selective_scan_triton(x, delta, A, B, C, D, initial_state)
     x, delta, B, C = (t.float().transpose(0, 1) for t in (x, delta, B, C))
     A, state = A.float(), None if initial_state is None else initial_state.float()
