@@ -15,7 +15,7 @@ from attnlab.config import sweep_file
 from attnlab.config.sweep import Sweep
 from attnlab.plan.load import load_sweep
 from attnlab.util.errors import UserError
-from attnlab.util.text import did_you_mean
+from attnlab.util.text import did_you_mean, value_text
 
 SWEEPS = Path(__file__).parents[1] / "sweeps"
 
@@ -150,8 +150,6 @@ def summary(ended: Sequence[Ended]) -> str:
 
 
 def _said(ended: Ended) -> str:
-    from attnlab.sweep.ui.progress import value_text
-
     if ended.board is None:
         return ended.why
     board, first = ended.board, ended.board["ranking"][0]

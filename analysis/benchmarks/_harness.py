@@ -23,6 +23,7 @@ from analysis.scoring.checkpoints import Target
 from analysis.scoring.scorer import Advance, Scorer
 from attnlab.data.formats import SUFFIXES
 from attnlab.util.errors import UserError
+from attnlab.util.text import first_line
 
 
 @dataclass(frozen=True)
@@ -127,7 +128,7 @@ class Harness(Benchmark):
             try:
                 return next(iter(manager.load(str(path))["tasks"].values()))
             except Exception as error:  # whatever the hub, the network, datasets or a damaged file may raise
-                reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+                reason = first_line(error)
                 if folder is not None:
                     raise UserError(f"{self.name}: {folder} cannot be read as {self.hub}: {reason}") from None
                 raise UserError(

@@ -12,8 +12,8 @@ from typing import Any, ClassVar, Literal
 
 from analysis.scoring.checkpoints import Target
 from analysis.scoring.scorer import Advance, Scorer
-from attnlab.data.sources import hash_of
 from attnlab.util.errors import UserError
+from attnlab.util.files import json_digest
 
 How = Literal["proportion", "perplexity", "bits_per_byte", "perplexity_per_token", "ratio"]
 
@@ -95,7 +95,7 @@ class Exam:
     def digest(self) -> str:
         """20 hexadecimal digits: equal digests, the same items asked and judged in the same way."""
         metrics = {name: vars(metric) for name, metric in self.metrics.items()}
-        return hash_of([self.name, self.version, list(self.ids), self.asked, metrics])
+        return json_digest([self.name, self.version, list(self.ids), self.asked, metrics])
 
     @property
     def limited(self) -> bool:

@@ -13,6 +13,7 @@ from collections import Counter
 from functools import cache
 
 from analysis.benchmarks._choice import CANDIDATES, Choice, Question
+from attnlab.util.files import cache_root
 
 N = 500
 CONTEXT_CHARS = 400  # of the text before, from a word's beginning on
@@ -22,7 +23,6 @@ NEAR = 40  # words next in frequency from which the wrong candidates are drawn
 @cache
 def questions() -> list[Question]:
     """The same ones each time."""
-    from attnlab.data.packed import cache_root
     from attnlab.data.sources import Dataset, open_dataset
 
     source = open_dataset(Dataset("austen"), cache_root())

@@ -16,6 +16,7 @@ from analysis.scoring.scorer import Advance, Scorer
 from attnlab.config.trial import TaskConfig
 from attnlab.tasks import IGNORE, TASKS, Batch, build_task, check_task
 from attnlab.util.errors import UserError
+from attnlab.util.text import first_line
 
 FACTORS = (1, 2, 4, 8)
 EXAMPLES = 256  # per length, at most; fewer where `EVAL_TOKENS` are reached
@@ -55,7 +56,7 @@ def _exam(trained: TaskConfig, factor: int, limit: int | None) -> Exam | None:
     except (ValueError, OSError) as error:
         if factor > 1:
             return None
-        raise UserError(f"task: {trained.name} cannot be had ({str(error).splitlines()[0]})") from None
+        raise UserError(f"task: {trained.name} cannot be had ({first_line(error)})") from None
     _, first = np.unique(np.hstack(everything), axis=0, return_index=True)  # each example counts once
     everything = Batch(*(part[np.sort(first)] for part in everything))
     batch = Batch(*(part[:limit] for part in everything))

@@ -8,6 +8,8 @@ from analysis.benchmarks import _passages
 from analysis.benchmarks.base import Benchmark, Context, Exam
 from analysis.scoring.checkpoints import Target
 from attnlab.util.errors import UserError
+from attnlab.util.files import cache_root
+from attnlab.util.text import first_line
 
 
 class Validation(Benchmark):
@@ -23,7 +25,6 @@ class Validation(Benchmark):
         """
         if target is None or target.job is None or target.job.trial.task.name != "text":
             return []
-        from attnlab.data.packed import cache_root
         from attnlab.data.sources import open_dataset
         from attnlab.data.splits import Split
         from attnlab.tasks import build_task
@@ -33,7 +34,7 @@ class Validation(Benchmark):
             source = open_dataset(build_task(task, batch_size=1, seed=0).dataset, cache_root())  # type: ignore[attr-defined]
             documents = Split(source).validation()
         except (ValueError, OSError) as error:
-            raise UserError(f"validation: the corpus cannot be had ({str(error).splitlines()[0]})") from None
+            raise UserError(f"validation: the corpus cannot be had ({first_line(error)})") from None
         return [
             _passages.exam("validation", f"{source.name}, validation split", documents, task.seq_len, context.limit)
         ]

@@ -20,6 +20,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from analysis.efficiency.peaks import peak_of
+from attnlab.util.text import one_line
 
 if TYPE_CHECKING:
     import torch
@@ -238,4 +239,4 @@ def tensor_bytes(thing: Any, seen: set[int] | None = None) -> int:
 
 def line(error: BaseException) -> str:
     """The error on one line."""
-    return " ".join(f"{type(error).__name__}: {error}".split())[:200]
+    return one_line(f"{type(error).__name__}: {error}")[:200]

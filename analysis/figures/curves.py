@@ -16,10 +16,11 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from analysis.figures.svg import GREY, INK, STYLE, Plot, new, render
-from analysis.records.load import TrialRecord, number
+from analysis.records.load import TrialRecord
 from analysis.records.select import ArmSummary, Selection
 from analysis.report.wording import baseline_name, large_text, value_text
 from analysis.statistics.cost import flops_per_token
+from attnlab.util.text import number
 
 # Okabe and Ito's palette (jfly.uni-koeln.de/color), strongest on white first, its yellow darkened to be seen there.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#B5A300")

@@ -12,8 +12,8 @@ from analysis.figures.curves import baseline_lines, log_ticks, style_of
 from analysis.figures.svg import INK, STYLE, Plot, new, render
 from analysis.records.load import TrialRecord
 from analysis.records.select import ArmSummary, Selection
-from analysis.report.wording import setting_text
 from attnlab.config.space import Dimension
+from attnlab.util.text import setting_text
 
 
 def settings(sel: Selection) -> dict[str, list[Plot]]:

@@ -7,7 +7,6 @@ is no sweep's, or in which nothing has ended, is an error.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, get_args
@@ -20,7 +19,8 @@ from attnlab.records.metrics import trunk
 from attnlab.records.paths import SweepDir, TrialDir
 from attnlab.records.results import STATES, Phase, Results
 from attnlab.util.errors import UserError
-from attnlab.util.files import read_json, strict
+from attnlab.util.files import json_value, read_json
+from attnlab.util.text import number
 
 ALL_STATES = (*STATES, "unfinished", "unreadable")  # without results.json, and with one that cannot be used
 
@@ -62,12 +62,6 @@ class SweepData:
     def results(self) -> list[Results]:
         """Of the trials that ended."""
         return [t.results for t in self.trials if t.results]
-
-
-def number(value: Any) -> float | None:
-    """A finite number as it is; anything else, a boolean included, as None."""
-    usable = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-    return value if usable else None
 
 
 def load(path: Path) -> SweepData:
@@ -130,7 +124,7 @@ def _trial(home: TrialDir, problems: list[str]) -> TrialRecord:
         problems.append(f"{name}/results.json cannot be used: {_short(error)}")
     settings = results["settings"] if results else job.settings if job else {}
     phase = results["phase"] if results else job.phase if job else "search"
-    return TrialRecord(home.arm, home.trial_id, state, phase, settings, results, strict(rows))
+    return TrialRecord(home.arm, home.trial_id, state, phase, settings, results, json_value(rows))
 
 
 def _short(error: Exception) -> str:
@@ -161,7 +155,7 @@ def _sound(home: TrialDir, raw: Any) -> Results:
             raise ValueError(f"{key} is no mapping: {raw[key]!r}")
     if not isinstance(raw["settings"], dict):
         raise ValueError(f"settings is no mapping: {raw['settings']!r}")
-    out = strict({**raw, "arm": home.arm, "trial_id": home.trial_id})
+    out = json_value({**raw, "arm": home.arm, "trial_id": home.trial_id})
     for key in ("best", "last"):
         out[key] = out[key] and {k: number(v) for k, v in out[key].items()}
     for key in ("n_params", "n_params_non_embedding", "flops_per_token", "state_bytes"):

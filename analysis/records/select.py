@@ -10,12 +10,13 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
-from analysis.records.load import ALL_STATES, SweepData, TrialRecord, number
+from analysis.records.load import ALL_STATES, SweepData, TrialRecord
 from attnlab.config.space import Dimension
 from attnlab.config.sweep import Sweep
 from attnlab.plan.extension import extension, planned
 from attnlab.ranking.leaderboard import standings
 from attnlab.ranking.noise_floor import planned_for
+from attnlab.util.text import number
 
 
 @dataclass(frozen=True)

@@ -6,22 +6,11 @@ import contextlib
 from collections.abc import Mapping
 from typing import Any
 
-from analysis.records.load import number
 from analysis.records.select import ArmSummary, Selection
 from analysis.statistics.pairs import over_seeds
 from attnlab.ranking import search_coverage
 from attnlab.ranking.tests import Pair
-
-NONE = "-"
-
-
-def value_text(value: Any) -> str:
-    """A metric's value: four decimals, or three digits where that would hide it; tokens per second in full."""
-    if number(value) is None:
-        return NONE
-    if 1e4 <= abs(value) < 1e9:
-        return f"{value:,.0f}"
-    return f"{value:.4f}" if value == 0 or 1e-3 <= abs(value) < 1e4 else f"{value:.3g}"
+from attnlab.util.text import NONE, number, settings_text, value_text
 
 
 def count_text(value: Any) -> str:
@@ -42,16 +31,6 @@ def large_text(value: Any) -> str:
 def seconds_text(value: Any) -> str:
     """Seconds, with a decimal only where it says something."""
     return NONE if number(value) is None else f"{value:,.0f}" if value >= 100 else f"{value:.1f}"
-
-
-def setting_text(value: Any) -> str:
-    """One sampled value."""
-    return f"{value:.3g}" if isinstance(value, float) else "null" if value is None else str(value)
-
-
-def settings_text(settings: Mapping[str, Any]) -> str:
-    """Sampled settings by the last part of their keys: `lr 0.0032, weight_decay 0.1`."""
-    return ", ".join(f"{k.rpartition('.')[2]} {setting_text(v)}" for k, v in settings.items()) or NONE
 
 
 def confirm_text(confirm: Mapping[str, Any] | None) -> str:

@@ -17,11 +17,11 @@ from typing import Any
 
 from analysis.records.load import TrialRecord
 from analysis.records.select import Selection
-from attnlab.data.formats import sha256
 from attnlab.records.paths import TrialDir
 from attnlab.records.results import Job
 from attnlab.util.errors import UserError
-from attnlab.util.text import did_you_mean
+from attnlab.util.files import file_digest
+from attnlab.util.text import did_you_mean, first_line
 
 FILES = ("config.json", "model.safetensors", "tokenizer.json")  # what decides a score
 
@@ -131,7 +131,7 @@ def digest_of(path: Path) -> str:
     total = hashlib.sha256()
     for name in FILES:
         if (file := path / name).is_file():
-            total.update(f"{name} {sha256(file)}\n".encode())
+            total.update(f"{name} {file_digest(file)}\n".encode())
     return total.hexdigest()[:20]
 
 
@@ -169,7 +169,7 @@ def open_model(path: Path, job: Job | None = None) -> tuple[Any, Any]:
     from transformers.utils import logging
 
     import attnlab  # noqa: F401 -- tells transformers of its models
-    from attnlab.data.tokenizer import Tokenizer, first_line
+    from attnlab.data.tokenizer import Tokenizer
 
     digest_of(path)
     refuse_foreign(path, job)

@@ -34,8 +34,8 @@ from analysis.scoring.token_cache import Encodings
 from analysis.statistics.overlap import add_overlaps
 from attnlab.records.paths import SweepDir
 from attnlab.util.errors import UserError
-from attnlab.util.files import read_json, strict, write_text
-from attnlab.util.text import did_you_mean
+from attnlab.util.files import json_value, read_json, write_text
+from attnlab.util.text import did_you_mean, first_line
 
 FEWEST_TOKENS = 1024  # at once, before memory that runs out is told
 FORMAT = 1  # of the files; another one in a cached result has it made again
@@ -175,7 +175,7 @@ class _Run:
                         outcome = _ask(exam, scorer, lambda n, task=task: self._advance(task, n))
                     except (RuntimeError, UserError) as error:
                         # also a kernel that refuses the dtype, memory that runs out
-                        reason = f"{exam.name} cannot be scored: {str(error).strip().splitlines()[0]}"
+                        reason = f"{exam.name} cannot be scored: {first_line(error)}"
                         problems.append(f"{target.label}: {reason}")
                         continue
                     finally:
@@ -285,7 +285,7 @@ def collect(folder: SweepDir, report: Report) -> Path:
             rows[-1] |= {"overlap": _without_items(found)} if found else {}
     rows.sort(key=lambda row: (row["benchmark"], row["arm"] or "", row["checkpoint"]))
     path = folder.path / "all_benchmark_results.json"
-    write_text(path, json.dumps(strict(rows), indent=1, allow_nan=False) + "\n")
+    write_text(path, json.dumps(json_value(rows), indent=1, allow_nan=False) + "\n")
     return path
 
 
@@ -307,10 +307,10 @@ def device_of(name: str) -> Any:
         device = torch.device(name)
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as error:  # torch raises either
-        raise UserError(f"--device {name}: {str(error).splitlines()[0]}") from None
+        raise UserError(f"--device {name}: {first_line(error)}") from None
     return device
 
 
 def _json(tree: Any) -> str:
     """Strict, one line: the items of an exam are many."""
-    return json.dumps(strict(tree), allow_nan=False, separators=(",", ":")) + "\n"
+    return json.dumps(json_value(tree), allow_nan=False, separators=(",", ":")) + "\n"

@@ -29,14 +29,13 @@ from typing import Any, Literal
 import numpy as np
 from scipy import stats as scipy_stats
 
-from analysis.records.load import number
 from analysis.records.select import Selection
 from analysis.report.wording import value_text
 from analysis.statistics import pairs
 from attnlab.ranking import tests
 from attnlab.ranking.tests import Pair
 from attnlab.util.errors import UserError
-from attnlab.util.text import did_you_mean
+from attnlab.util.text import did_you_mean, number
 
 RELATIONS = ("<", ">", "beats", "~")
 NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")

@@ -12,9 +12,10 @@ from pathlib import Path
 import numpy as np
 from scipy import stats as scipy_stats
 
-from analysis.records.load import TrialRecord, number
+from analysis.records.load import TrialRecord
 from analysis.records.select import ArmSummary, Selection
 from attnlab.ranking.tests import LEVEL, Interval, mean_over_seeds
+from attnlab.util.text import number
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from attnlab.util.files import read_json, write_text
+from attnlab.util.text import first_line
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -159,7 +160,7 @@ def add_overlaps(
         try:
             packed = build_task(job.trial.task, batch_size=1, seed=0).packed  # type: ignore[union-attr,attr-defined]
         except (ValueError, OSError) as error:
-            problems.append(f"overlap: the training text cannot be had ({str(error).splitlines()[0]})")
+            problems.append(f"overlap: the training text cannot be had ({first_line(error)})")
             continue
         files = {exam.digest: home / f"overlap-{packed.path.name}-{exam.digest}.json" for _, exam in pairs}
         asked = {exam.digest: exam.texts for _, exam in pairs}

@@ -15,11 +15,11 @@ from typing import Any
 
 import numpy as np
 
-from analysis.records.load import number
 from analysis.records.select import ArmSummary, Selection
 from attnlab.ranking import tests
 from attnlab.ranking.tests import Interval, Pair
 from attnlab.util.files import read_json
+from attnlab.util.text import number
 
 
 @dataclass(frozen=True)

@@ -5,11 +5,12 @@ Neither torch nor ray is imported.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, field_validator
+
+from attnlab.util.files import text_digest
 
 
 class Config(BaseModel):
@@ -141,7 +142,7 @@ class Trial(Config):
         unsaid = {"step"} | ({"seconds"} if self.train.seconds is None else set())
         tree = self.model_dump(mode="json", exclude={"train": unsaid})
         text = json.dumps(tree, sort_keys=True, separators=(",", ":"))
-        return hashlib.sha256(text.encode()).hexdigest()[:10]
+        return text_digest(text, 10)
 
     @property
     def tokens_per_step(self) -> int:

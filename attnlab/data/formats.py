@@ -5,7 +5,6 @@ and folders of any of these. Text is taken as it stands: no newline is changed, 
 from __future__ import annotations
 
 import gzip
-import hashlib
 import json
 import lzma
 from collections.abc import Callable, Iterable, Iterator
@@ -13,7 +12,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from attnlab.data.hub import text_of
-from attnlab.util.text import did_you_mean
+from attnlab.util.text import did_you_mean, first_line
 
 SUFFIXES = (".txt", ".jsonl", ".json", ".parquet")
 PACKED: dict[str, Callable[..., Any]] = {".xz": lzma.open, ".gz": gzip.open}
@@ -42,15 +41,6 @@ def split_of(path: Path, root: Path) -> str:
     """The split a file of a folder belongs to, by its name: `validation` of validation.jsonl, of validation/a.txt and
     of validation-00000-of-00002.parquet."""
     return path.relative_to(root).parts[0].split(".")[0].split("-")[0]
-
-
-def sha256(path: Path) -> str:
-    """Of a file's bytes, hexadecimal."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while part := file.read(1 << 20):
-            digest.update(part)
-    return digest.hexdigest()
 
 
 def documents(files: Iterable[Path], field: str) -> Iterator[str]:
@@ -114,7 +104,7 @@ def _parquet(path: Path, field: str) -> Iterator[str]:
     try:
         file = pyarrow.parquet.ParquetFile(path)
     except (pyarrow.ArrowException, OSError) as error:
-        raise ValueError(f"{path}: not a Parquet file ({str(error).splitlines()[0]})") from None
+        raise ValueError(f"{path}: not a Parquet file ({first_line(error)})") from None
     with file:
         if field not in file.schema_arrow.names:
             text_of(dict.fromkeys(file.schema_arrow.names), field, str(path))
@@ -137,9 +127,7 @@ def saved_documents(path: Path, split: str, field: str) -> Iterator[str]:
     try:
         found = datasets.load_from_disk(str(path))
     except (OSError, ValueError) as error:
-        raise ValueError(
-            f"dataset {path}: not readable as a save_to_disk folder ({str(error).splitlines()[0]})"
-        ) from None
+        raise ValueError(f"dataset {path}: not readable as a save_to_disk folder ({first_line(error)})") from None
     if isinstance(found, datasets.DatasetDict):
         if split not in found:
             raise ValueError(f"dataset {path}: no split {split!r}{did_you_mean(split, found)}")

@@ -2,32 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
-import os
 import re
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from attnlab.data.tokenizer import first_line
+from attnlab.util.files import text_digest, write_text
+from attnlab.util.text import first_line
 
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
-
-
-def write_once(path: Path, text: str) -> None:
-    """Write `path` unless another process did so first; atomic either way."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=path.parent, delete=False) as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    try:
-        os.link(file.name, path)  # unlike a rename, never replaces what is there
-    except FileExistsError:
-        pass
-    finally:
-        os.unlink(file.name)
 
 
 def pinned_revision(name: str, revision: str | None, cache: Path) -> str:
@@ -41,14 +24,14 @@ def pinned_revision(name: str, revision: str | None, cache: Path) -> str:
     """
     if revision and re.fullmatch(r"[0-9a-f]{40}", revision):
         return revision
-    kept = cache / "revisions" / hashlib.sha256(f"{name}@{revision}".encode()).hexdigest()[:20]
+    kept = cache / "revisions" / text_digest(f"{name}@{revision}", 20)
     if not kept.exists():
         from huggingface_hub import HfApi
 
         try:
             commit = HfApi().dataset_info(name, revision=revision).sha
             assert commit, "the hub told no commit"
-            write_once(kept, commit)
+            write_text(kept, commit, overwrite=False)
         except Exception as error:  # offline, no such dataset, no such revision, gated, ...
             raise unreachable(name, error) from None
     return kept.read_text().strip()

@@ -12,10 +12,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import os
-import shutil
-import socket
-import tempfile
 from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -25,19 +21,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from attnlab.data.sources import Source, hash_of
+from attnlab.data.sources import Source
 from attnlab.data.splits import Split
 from attnlab.data.tokenizer import ByteTokenizer, Spec, Tokenizer, load, train_bpe
+from attnlab.util.files import cache_root, json_digest, read_json, remove_leftovers, replacing
 
 VERSION = 1  # of the format and of everything that decides tokens beside sources and tokenizers: splits, pieces
 SPLITS = ("train", "validation")
 PIECE_CHARS = 1 << 18  # a long document is encoded in pieces of about so much, cut after a newline
 BATCH_CHARS = 1 << 22  # text handed to the tokenizer at once, which spreads it over the cores
-
-
-def cache_root() -> Path:
-    """`$ATTNLAB_CACHE`, else ~/.cache/attnlab."""
-    return Path(os.environ.get("ATTNLAB_CACHE") or "~/.cache/attnlab").expanduser()
 
 
 @dataclass(frozen=True)
@@ -51,7 +43,7 @@ class Packed:
         """`dtype`, `vocab_size`, `eos_id`, `tokenizer`, `tokenizer_sha256`, `corpus_sha256`, `unigram_loss` (nats per
         token), `copies` (see `Split.copies`; absent in older folders), and under `train` and `validation`: `tokens`,
         `bytes` (UTF-8, of the text alone), `documents`."""
-        return json.loads((self.path / "meta.json").read_text())
+        return read_json(self.path / "meta.json")
 
     @cached_property
     def train(self) -> NDArray[np.unsignedinteger]:
@@ -94,7 +86,7 @@ def pack(source: Source, spec: Spec, max_tokens: int | None = None, cache: Path 
     cache = cache or cache_root()
     tokenizer = _ready(spec, cache)
     who = tokenizer.sha256 if tokenizer else f"bpe {spec.size}"
-    key = hash_of({"source": source.identity, "tokenizer": who, "max_tokens": max_tokens, "version": VERSION})
+    key = json_digest({"source": source.identity, "tokenizer": who, "max_tokens": max_tokens, "version": VERSION})
     folder = cache / "packed" / key
     if not (folder / "meta.json").exists():
         _build_once(folder, source, spec, tokenizer, max_tokens)
@@ -115,22 +107,10 @@ def _build_once(folder: Path, source: Source, spec: Spec, tokenizer: Tokenizer |
     with FileLock(f"{folder}.lock"):
         if (folder / "meta.json").exists():
             return  # another process was first
-        mine = f"{folder.name}.tmp-{socket.gethostname()}-"
-        for left in folder.parent.glob(f"{mine}*"):  # of a builder on this host that was killed: we hold its lock
-            shutil.rmtree(left, ignore_errors=True)
-        scratch = Path(tempfile.mkdtemp(prefix=mine, dir=folder.parent))
-        try:
+        remove_leftovers(folder)  # of a builder on this host that was killed: its lock is free
+        with replacing(folder, overwrite=False) as scratch:  # without locks, another host's folder is as good
+            scratch.mkdir()
             _build(scratch, source, spec, tokenizer, max_tokens)
-            for path in [*scratch.iterdir(), scratch]:
-                _fsync(path)
-            try:
-                os.replace(scratch, folder)
-            except OSError:  # a file system without locks, and another host was first: its folder is as good
-                if not (folder / "meta.json").exists():
-                    raise
-            _fsync(folder.parent)
-        finally:
-            shutil.rmtree(scratch, ignore_errors=True)
 
 
 def _build(scratch: Path, source: Source, spec: Spec, tokenizer: Tokenizer | None, max_tokens: int | None) -> None:
@@ -232,11 +212,3 @@ def _counts(tokens: NDArray[Any], vocab_size: int) -> NDArray[np.int64]:
     for start in range(0, len(tokens), 1 << 24):  # a memmap of any size, 16M tokens at a time
         counts += np.bincount(tokens[start : start + (1 << 24)], minlength=vocab_size)
     return counts
-
-
-def _fsync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

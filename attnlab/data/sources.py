@@ -6,8 +6,6 @@ identity (the cache's key) takes: the hashes of local files, the commit of a hub
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -16,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from attnlab.data import formats, hub
+from attnlab.util.files import file_digest, json_digest, write_text
 from attnlab.util.text import did_you_mean
 
 BUILT_IN = {
@@ -131,7 +130,7 @@ def _built_in(name: str) -> Source:
     folder = resources.files("attnlab.data") / "corpus"
     with resources.as_file(folder) as path:
         files = {split: [path / f"{stem}.txt.xz" for stem in stems] for split, stems in BUILT_IN[name].items()}
-        hashes = {split: [formats.sha256(p) for p in paths] for split, paths in files.items()}
+        hashes = {split: [file_digest(p) for p in paths] for split, paths in files.items()}
     train, validation = (partial(formats.documents, files[split], "text") for split in ("train", "validation"))
     return Source(name, {"files": hashes}, train, validation)
 
@@ -205,13 +204,9 @@ def _hash(path: Path, cache: Path) -> str:
     """SHA-256 of a file; a big one's is remembered under its path, size and times."""
     stat = path.stat()
     if stat.st_size < BIG_FILE:
-        return formats.sha256(path)
-    kept = cache / "hashes" / f"{path.resolve().name}-{hash_of([str(path.resolve()), stat.st_size, stat.st_mtime_ns])}"
+        return file_digest(path)
+    key = json_digest([str(path.resolve()), stat.st_size, stat.st_mtime_ns])
+    kept = cache / "hashes" / f"{path.resolve().name}-{key}"
     if not kept.exists():
-        hub.write_once(kept, formats.sha256(path))
+        write_text(kept, file_digest(path), overwrite=False)
     return kept.read_text()
-
-
-def hash_of(tree: Any) -> str:
-    """20 hexadecimal digits of SHA-256 over canonical JSON."""
-    return hashlib.sha256(json.dumps(tree, sort_keys=True, separators=(",", ":")).encode()).hexdigest()[:20]

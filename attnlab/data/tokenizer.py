@@ -5,7 +5,6 @@ All are `tokenizers.Tokenizer` inside, so that every one of them exports as `tok
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,7 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from attnlab.util.text import did_you_mean
+from attnlab.util.files import read_json, text_digest, write_text
+from attnlab.util.text import did_you_mean, first_line
 
 EOS = "<|endoftext|>"
 # Names under which published tokenizers keep their end-of-document token, where no tokenizer_config.json says it.
@@ -116,7 +116,7 @@ class Tokenizer:
     @property
     def sha256(self) -> str:
         """Of the tokenizer.json."""
-        return hashlib.sha256(self.json.encode()).hexdigest()
+        return text_digest(self.json)
 
     def encode(self, texts: Sequence[str]) -> list[NDArray[np.uint32]]:
         """Token ids of each text, without any special token; texts in parallel."""
@@ -196,13 +196,12 @@ def load(spec: Spec, cache: Path) -> Tokenizer:
         return Tokenizer((path / "tokenizer.json").read_text(encoding="utf-8"), _eos_beside(path), spec.name)
     if path.is_dir():
         return Tokenizer(*_from_transformers(spec), spec.name)
-    from attnlab.data import hub
-
-    kept = cache / "tokenizers" / f"{hashlib.sha256(f'{spec.name}@{spec.revision}'.encode()).hexdigest()[:20]}.json"
+    kept = cache / "tokenizers" / f"{text_digest(f'{spec.name}@{spec.revision}', 20)}.json"
     if not kept.exists():
         text, eos = _from_transformers(spec)
-        hub.write_once(kept, json.dumps({"name": spec.name, "revision": spec.revision, "eos": eos, "tokenizer": text}))
-    tree = json.loads(kept.read_text(encoding="utf-8"))
+        tree = {"name": spec.name, "revision": spec.revision, "eos": eos, "tokenizer": text}
+        write_text(kept, json.dumps(tree), overwrite=False)
+    tree = read_json(kept)
     return Tokenizer(tree["tokenizer"], tree["eos"], spec.name)
 
 
@@ -227,9 +226,3 @@ def _from_transformers(spec: Spec) -> tuple[str, str | None]:
             f"tokenizer {spec.name}: no local file or folder, and not to be had from the hub ({first_line(error)}); "
             "give bpe, bytes, a tokenizer.json, or a hub id that can be reached"
         ) from None
-
-
-def first_line(error: BaseException) -> str:
-    """An exception's text cut to its first line, without a final full stop."""
-    lines = str(error).strip().splitlines()
-    return (lines[0].strip() if lines else type(error).__name__).rstrip(".")

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from attnlab.models import signature
 from attnlab.models.build import build_mixer, load
+from attnlab.util.text import one_line
 
 if TYPE_CHECKING:
     from attnlab.config.trial import MixerConfig, ModelConfig
@@ -155,4 +156,4 @@ def _asked(what: str, mixer: MixerConfig, function: Any, *args: Any) -> Any:
         frames = [f for f in traceback.extract_tb(error.__traceback__) if os.path.realpath(f.filename) == file]
         near = os.path.relpath(file)
         place = f" ({file if near.startswith('..') else near}:{frames[-1].lineno})" if frames else ""
-        raise Refused(f"{what} raised {type(error).__name__}: {' '.join(str(error).split())}{place}") from error
+        raise Refused(f"{what} raised {type(error).__name__}: {one_line(error)}{place}") from error

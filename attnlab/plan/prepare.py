@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from attnlab.tasks import Task
 from attnlab.plan.validate import _at_corner, device_problems
 from attnlab.util.errors import UserError
+from attnlab.util.text import one_line
 
 
 def try_own_mixers(sweep: Sweep) -> None:
@@ -57,7 +58,7 @@ def prepared(sweep: Sweep) -> dict[str, Task]:
                 ready[key] = tasks.build_task(trial.task, batch_size=trial.train.batch_size, seed=trial.train.seed)
                 ready[key].prepare()
         except (ValueError, OSError) as error:
-            problems.append(f"arms.{arm}.task: {' '.join(str(error).split())}")
+            problems.append(f"arms.{arm}.task: {one_line(error)}")
     if problems:
         raise UserError(problems[:1] if len(problems) == len(sweep.arms) > 1 else problems)
     return {arm: ready[sweep.trial_of(arm).task.model_dump_json()] for arm in sweep.arms}

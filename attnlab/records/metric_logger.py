@@ -10,7 +10,7 @@ from torch.utils.tensorboard import SummaryWriter
 from attnlab.records.metrics import MetricsWriter
 from attnlab.records.paths import TrialDir
 from attnlab.records.results import Job, Results
-from attnlab.util.files import room_for, write_json
+from attnlab.util.files import naming_full_disk, write_json
 
 SKIP = ("step", "tokens")
 
@@ -24,7 +24,7 @@ class Records:
         self._home = home
         self._metrics = MetricsWriter(home, resumed_step) if lead else None
         purge = resumed_step + 1 if resumed_step else None
-        with room_for(home.path):
+        with naming_full_disk(home.path):
             self._events = SummaryWriter(str(home.path), purge_step=purge) if lead else None
         self.rows: list[dict[str, Any]] = self._metrics.rows if self._metrics else []
 
@@ -42,7 +42,7 @@ class Records:
             return
         group = "branch/" if "branch_steps" in row else ""
         written = self._metrics.write(row)
-        with room_for(self._home.path):
+        with naming_full_disk(self._home.path):
             for key, value in written.items():
                 if key not in SKIP and value is not None:
                     self._events.add_scalar(group + key, value, row["step"])
@@ -55,7 +55,7 @@ class Records:
         settings = {"arm": job.arm, "seed": results["seed"], "state": results["state"], **job.settings}
         plain = {k: v if isinstance(v, (bool, int, float, str)) else str(v) for k, v in settings.items()}
         best = {f"best/{k}": v for k, v in (results["best"] or {}).items() if k not in SKIP and v is not None}
-        with room_for(self._home.path):
+        with naming_full_disk(self._home.path):
             self._events.add_hparams(plain, best or {"best/none": 0.0}, run_name=".", global_step=results["steps"])
             self._events.close()
         write_json(self._home.results_file, results)

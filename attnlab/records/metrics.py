@@ -8,7 +8,7 @@ from typing import Any
 
 from attnlab.records.paths import TrialDir
 from attnlab.records.results import Job
-from attnlab.util.files import room_for, strict, write_text
+from attnlab.util.files import json_value, naming_full_disk, write_text
 
 
 class MetricsWriter:
@@ -25,9 +25,9 @@ class MetricsWriter:
 
     def write(self, row: dict[str, Any]) -> dict[str, Any]:
         """Append one report; returns it as written. Raises DiskFull: readers leave out half a line."""
-        row = strict(row)
+        row = json_value(row)
         assert not self.rows or place(row) > place(self.rows[-1]), f"step {row['step']} reported twice"
-        with room_for(self._path), self._path.open("a") as file:
+        with naming_full_disk(self._path), self._path.open("a") as file:
             file.write(json.dumps(row, allow_nan=False) + "\n")
         self.rows.append(row)
         return row

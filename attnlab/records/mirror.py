@@ -10,7 +10,6 @@ For a path that every node sees there is nothing to do, and nothing is done.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
@@ -27,7 +26,7 @@ from attnlab.records.paths import SweepDir, TrialDir
 from attnlab.records.results import Job
 from attnlab.records.storage import Store
 from attnlab.util.errors import StorageError
-from attnlab.util.files import write_json
+from attnlab.util.files import cache_root, text_digest, write_json
 
 AT_ONCE = 16  # files on their way at a time
 PATIENCE_S = 120.0  # with storage that does not answer, where the sweep cannot go on without
@@ -103,10 +102,8 @@ def mirror(results: str | Path, *names: str) -> Mirror:
 
 
 def _copy(uri: str, *use: str) -> SweepDir:
-    root = Path(os.environ.get("ATTNLAB_CACHE") or "~/.cache/attnlab").expanduser()  # as `data.packed.cache_root`
     name = uri.partition("?")[0].rstrip("/").rpartition("/")[2]
-    digest = hashlib.sha256(uri.encode()).hexdigest()[:12]
-    return SweepDir(root.joinpath("results", digest, *use, name))
+    return SweepDir(cache_root().joinpath("results", text_digest(uri, 12), *use, name))
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,8 @@ elsewhere it is written under another name and renamed.
 
 from __future__ import annotations
 
-import os
 import re
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,6 +17,8 @@ from urllib.parse import unquote, urlsplit, urlunsplit
 from uuid import uuid4
 
 from attnlab.util.errors import StorageError
+from attnlab.util.files import replacing
+from attnlab.util.text import one_line
 
 APPEARS_WHOLE = ("s3", "gcs", "abfs")  # pyarrow's names of filesystems where an upload that is cut short leaves nothing
 SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
@@ -92,20 +94,18 @@ class Store:
             return {info.path.strip("/")[start:]: info.size for info in found if info.type == FileType.File}
 
     def read(self, name: str) -> bytes:
-        with self._telling(name), self.fs.open_input_stream(self._at(name)) as stream:
+        with self._reading(name) as stream:
             return stream.read()
+
+    @contextmanager
+    def _reading(self, name: str) -> Iterator[Any]:
+        with self._telling(name), self.fs.open_input_stream(self._at(name)) as stream:
+            yield stream
 
     def get(self, name: str, path: Path) -> None:
         """Fetch one file; it appears under `path` when it is whole."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_name(f".{path.name}.{uuid4().hex[:8]}")
-        try:
-            with self._telling(name), self.fs.open_input_stream(self._at(name)) as stream, part.open("wb") as file:
-                while block := stream.read(1 << 23):
-                    file.write(block)
-            os.replace(part, path)
-        finally:
-            part.unlink(missing_ok=True)
+        with replacing(path, sync=False) as part, self._reading(name) as stream, part.open("wb") as file:
+            shutil.copyfileobj(stream, file, 1 << 23)
 
     def put(self, path: Path, name: str) -> int:
         """Publish one file as it is now; returns its bytes. Raises FileNotFoundError when it is gone."""
@@ -177,7 +177,7 @@ def _filesystem(uri: str) -> tuple[Any, str]:
 
 
 def _reason(error: BaseException) -> str:
-    said = " ".join(str(error).split())
+    said = one_line(error)
     for pattern, hint in HINTS.items():
         if re.search(pattern, said, re.IGNORECASE):
             return f"{hint} ({_short(said)})"

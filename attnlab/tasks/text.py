@@ -20,13 +20,13 @@ from typing import Any
 import numpy as np
 
 from attnlab.data.overlap import contained
-from attnlab.data.packed import Packed, cache_root, pack
+from attnlab.data.packed import Packed, pack
 from attnlab.data.sampler import Blocks, Sampler
 from attnlab.data.sources import Dataset, check_dataset, open_dataset
 from attnlab.data.tokenizer import Spec
 from attnlab.tasks import base
 from attnlab.tasks.base import Batch
-from attnlab.util.files import write_json
+from attnlab.util.files import cache_root, write_json
 
 # A run so long that two texts have it by copying: the 50 tokens of Lee et al. 2022, "Deduplicating Training Data Makes
 # Language Models Better" (arXiv 2107.06499, section 4.1), in bytes of English at 4 a token.

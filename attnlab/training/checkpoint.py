@@ -12,8 +12,8 @@ import json
 import os
 import re
 import shutil
-import tempfile
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from safetensors.torch import load_file, save_file
 from transformers.utils import logging
 
 from attnlab.records.paths import TrialDir
-from attnlab.util.files import room_for
+from attnlab.util.files import replacing
 
 KEEP = 2  # the newest may be the one a crash or a full disk left useless
 
@@ -34,13 +34,11 @@ def save(trial: TrialDir, step: int, model: torch.nn.Module, optimizer: Any, sta
 
     Raises DiskFull when the disk is full; nothing has changed then.
     """
-
-    def fill(folder: Path) -> None:
+    path = trial.checkpoints / f"step_{step:08d}"
+    with _replacing(path) as folder:
         _save(tensors(model), folder / "model.safetensors")
         _save(optimizer.state_dict(), folder / "optimizer.safetensors")
         (folder / "state.json").write_text(json.dumps({"step": step, **state}))
-
-    path = _write(trial.checkpoints / f"step_{step:08d}", fill)
     tidy(trial, KEEP)
     return path
 
@@ -92,8 +90,7 @@ def export(trial: TrialDir, model: Any, tokenizer_json: str | None, eos_id: int 
 
     `eos_id` is the token that ends a document; lm-eval's HF adapter puts it where a context is empty.
     """
-
-    def fill(folder: Path) -> None:
+    with _replacing(trial.final) as folder:
         logging.disable_progress_bar()  # transformers draws one per save
         model.save_pretrained(folder)
         if tokenizer_json is not None:
@@ -102,28 +99,17 @@ def export(trial: TrialDir, model: Any, tokenizer_json: str | None, eos_id: int 
             if eos_id is not None:
                 config["eos_token"] = tokenizers.Tokenizer.from_str(tokenizer_json).id_to_token(eos_id)
             (folder / "tokenizer_config.json").write_text(json.dumps(config))
+    return trial.final
 
-    return _write(trial.final, fill)
 
-
-def _write(path: Path, fill: Callable[[Path], None]) -> Path:
-    """Fill a folder beside `path`, put it on the disk, and rename it into place. Raises DiskFull."""
-    with room_for(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        folder = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
+@contextmanager
+def _replacing(path: Path) -> Iterator[Path]:
+    """Give an empty folder that becomes `path`, as `replacing` does. Raises DiskFull."""
+    with replacing(path) as folder:
+        folder.mkdir()
         try:
-            fill(folder)
-            for file in folder.iterdir():
-                with file.open("rb") as handle:
-                    os.fsync(handle.fileno())
-            folder.chmod(0o755)
-            if path.exists():
-                shutil.rmtree(path)
-            os.replace(folder, path)
+            yield folder
         except SafetensorError as error:  # it says the system's errors in words only
             if number := re.search(r"\(os error (\d+)\)", str(error)):
                 raise OSError(int(number[1]), os.strerror(int(number[1])), str(path)) from error
             raise
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
-    return path

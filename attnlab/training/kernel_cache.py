@@ -15,8 +15,6 @@ absolute paths: every node must see DIR under the same path. To start afresh, re
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import json
 import logging
 import os
 import random
@@ -35,10 +33,9 @@ from filelock import FileLock, Timeout
 
 from attnlab import __version__
 from attnlab.config.trial import Trial
-from attnlab.data.packed import cache_root
 from attnlab.kernels.cuda import autotune
 from attnlab.records.storage import local
-from attnlab.util.files import write_json, write_text
+from attnlab.util.files import cache_root, json_digest, write_json, write_text
 
 VARIABLE = "ATTNLAB_KERNEL_CACHE"  # names DIR where no argument does; set for the workers of a sweep
 DEFAULT = ".attnlab-kernels"  # beside the results root
@@ -146,11 +143,6 @@ def key_of(trial: Trial, task: Any, kind: str, device: str) -> dict[str, Any]:
     }
 
 
-def digest(key: Mapping[str, Any]) -> str:
-    """16 hexadecimal digits of SHA-256 over the key's canonical JSON."""
-    return hashlib.sha256(json.dumps(key, sort_keys=True, separators=(",", ":")).encode()).hexdigest()[:16]
-
-
 def mixers_in(key: Mapping[str, Any]) -> str:
     """Their names, each once: `gla + standard`."""
     return " + ".join(dict.fromkeys(mixer["name"] for mixer in key["model"]["mixer"]))
@@ -173,7 +165,7 @@ class KernelCache:
 
     def marker(self, key: Mapping[str, Any]) -> Path:
         """The file that says that the kernels of `key` are here."""
-        return self.folder / "warm" / f"{digest(key)}.json"
+        return self.folder / "warm" / f"{json_digest(key, 16)}.json"
 
     def ensure(self, key: Mapping[str, Any], rehearse: Callable[[], None], wait_s: float = WAIT_S) -> float:
         """Have the kernels of `key` in the cache: found, made here by `rehearse()`, or made elsewhere and waited for.

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from attnlab.config.trial import TrainConfig
 from attnlab.optim import Optimizer
 from attnlab.tasks import IGNORE, Batch
+from attnlab.util.text import one_line
 
 Kind = Literal["captured", "compiled", "eager"]
 WARMUP = 3  # steps before capture: they tune and compile kernels, and fill the libraries' handles and workspaces
@@ -150,7 +151,7 @@ class Step:
         try:
             graph = _Graph(feed, self._compute, pool)
         except Exception as error:
-            self.kind, self.why = "compiled", " ".join(f"not captured: {type(error).__name__}: {error}".split())[:300]
+            self.kind, self.why = "compiled", one_line(f"not captured: {type(error).__name__}: {error}")[:300]
             logger.warning("the training step cannot be captured as a CUDA graph, and goes on without: %s", self.why)
             torch.cuda.synchronize(self.device)
             self.optimizer.zero_grad()

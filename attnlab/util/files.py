@@ -1,32 +1,31 @@
-"""Atomic writers and tolerant readers of text and JSON files."""
+"""Files that appear whole or not at all, tolerant readers, digests, and the cache folder."""
 
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import math
 import os
-import tempfile
+import shutil
+import socket
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 from attnlab.util.errors import DiskFull
 
 
-def strict(value: Any) -> Any:
-    """`value` with every number that is not finite as None, so that it is JSON."""
-    if isinstance(value, Mapping):
-        return {str(k): strict(v) for k, v in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [strict(v) for v in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+def cache_root() -> Path:
+    """`$ATTNLAB_CACHE`, else ~/.cache/attnlab."""
+    return Path(os.environ.get("ATTNLAB_CACHE") or "~/.cache/attnlab").expanduser()
 
 
 @contextmanager
-def room_for(path: Path) -> Iterator[None]:
-    """Around writing `path`: a full disk is DiskFull."""
+def naming_full_disk(path: Path) -> Iterator[None]:
+    """Raise DiskFull naming `path` where writing it meets a full disk."""
     try:
         yield
     except OSError as error:
@@ -35,48 +34,123 @@ def room_for(path: Path) -> Iterator[None]:
         raise
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write a whole file atomically; its folder is made if missing. Raises DiskFull."""
-    with room_for(path):
+@contextmanager
+def replacing(path: Path, *, overwrite: bool = True, sync: bool = True) -> Iterator[Path]:
+    """Give the name to write a file or a folder under, which then appears as `path`, whole.
+
+    Args:
+        overwrite: False: what another process has put there meanwhile stays.
+        sync: Force it to the disk first.
+
+    Raises:
+        DiskFull: `path` is as it was.
+    """
+    with naming_full_disk(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        scratch = path.with_name(f"{_scratch_prefix(path)}{uuid4().hex[:8]}")
         try:
-            with os.fdopen(handle, "w") as file:
-                file.write(text)
-                file.flush()
-                os.fsync(file.fileno())
-            os.chmod(name, 0o644)  # mkstemp's 0600 would hide results from the group on shared storage
-            os.replace(name, path)
-        except BaseException:
-            Path(name).unlink(missing_ok=True)
-            raise
+            yield scratch
+            is_folder = scratch.is_dir()
+            if sync:
+                for part in (*(scratch.iterdir() if is_folder else ()), scratch):
+                    _sync(part)
+            if overwrite and is_folder and path.exists():
+                shutil.rmtree(path)
+            if overwrite or is_folder:
+                os.replace(scratch, path)
+            else:
+                os.link(scratch, path)
+            if sync and is_folder:
+                _sync(path.parent)
+        except OSError:
+            if overwrite or not path.exists():
+                raise
+        finally:
+            remove(scratch)
+
+
+def remove_leftovers(path: Path) -> None:
+    """Remove what writers of `path` on this host left when they were killed. No other may be at work."""
+    for scratch in path.parent.glob(f"{_scratch_prefix(path)}*"):
+        remove(scratch)
+
+
+def remove(path: Path) -> None:
+    """Remove a file or a folder, if it is there."""
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _scratch_prefix(path: Path) -> str:
+    return f".{path.name}.tmp-{socket.gethostname()}-"
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def write_text(path: Path, text: str, *, overwrite: bool = True) -> None:
+    """Write a whole file atomically, its folder too; `overwrite` as for `replacing`. Raises DiskFull."""
+    with replacing(path, overwrite=overwrite) as scratch:
+        scratch.write_text(text, encoding="utf-8")
 
 
 def write_json(path: Path, value: Any) -> None:
     """Write strict JSON atomically."""
-    write_text(path, json.dumps(strict(value), indent=1, allow_nan=False) + "\n")
+    write_text(path, json.dumps(json_value(value), indent=1, allow_nan=False) + "\n")
 
 
-def write_lines(path: Path, values: Iterable[Any]) -> None:
-    """Write a list as strict JSON atomically, one value a line: the encoder that indents takes ten times as long."""
-    lines = ",\n".join(json.dumps(strict(value), allow_nan=False) for value in values)
+def write_json_rows(path: Path, values: Iterable[Any]) -> None:
+    """Write a list as strict JSON atomically, one value a line: indenting would take ten times as long."""
+    lines = ",\n".join(json.dumps(json_value(value), allow_nan=False) for value in values)
     write_text(path, f"[\n{lines}\n]\n")
 
 
+def json_value(value: Any) -> Any:
+    """Replace every number that is not finite by None, which strict JSON can hold."""
+    if isinstance(value, Mapping):
+        return {str(k): json_value(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [json_value(v) for v in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
 def read_json(path: Path) -> Any:
-    """A JSON file's value. Raises ValueError naming the file when it is damaged."""
+    """Read a JSON file. Raises ValueError naming the file when it is damaged."""
     try:
-        return json.loads(path.read_text())
+        return json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise ValueError(f"{path}: damaged JSON ({error})") from None
 
 
 def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
-    """Values of a JSON-lines file, up to the first line that is not whole."""
-    if not path.exists():
-        return
-    for line in path.read_text().splitlines():
-        try:
+    """Read a JSON-lines file up to the first line that is not whole; of no file, nothing."""
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else ()
+    with suppress(ValueError):
+        for line in lines:
             yield json.loads(line)
-        except ValueError:
-            return
+
+
+def text_digest(text: str, digits: int = 64) -> str:
+    """SHA-256 of a text, the first hexadecimal digits."""
+    return hashlib.sha256(text.encode()).hexdigest()[:digits]
+
+
+def json_digest(value: Any, digits: int = 20) -> str:
+    """SHA-256 of a value's canonical JSON, the first hexadecimal digits."""
+    return text_digest(json.dumps(value, sort_keys=True, separators=(",", ":")), digits)
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file's bytes, hexadecimal."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()

@@ -1,20 +1,60 @@
-"""Text that messages share."""
+"""Text that messages and reports share."""
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+NONE = "-"
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """`; did you mean 'x'?` for a near miss, else the known words, for the end of an error message."""
+    """`; did you mean 'x'?` for a near miss, else the known words: the end of an error message."""
     word, known = str(word), [str(name) for name in known]
     swapped = [name for name in known if sorted(name) == sorted(word)]  # two mistakes to difflib, and one to a typist
     close = swapped or difflib.get_close_matches(word, known, n=1, cutoff=0.6)
     return f"; did you mean {close[0]!r}?" if close else f"; one of: {', '.join(known)}"
 
 
-def last_line(error: str | None) -> str:
-    """What a traceback, such as `Results.error`, says in the end; "" if there is none."""
-    lines = [line.strip() for line in (error or "").splitlines() if line.strip()]
+def one_line(message: object) -> str:
+    """An error's message, or a text, on one line; of an error without a message its type."""
+    return " ".join(str(message).split()) or type(message).__name__
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error's message, without a final full stop; its type if there is none."""
+    lines = str(error).strip().splitlines()
+    return (lines[0].strip() if lines else type(error).__name__).rstrip(".")
+
+
+def last_line(text: str | None) -> str:
+    """The last line of a text, such as a traceback's, that is not blank; "" if there is none."""
+    lines = [line.strip() for line in (text or "").splitlines() if line.strip()]
     return lines[-1] if lines else ""
+
+
+def number(value: Any) -> float | None:
+    """A finite number as it is; anything else, a boolean included, as None."""
+    usable = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    return value if usable else None
+
+
+def value_text(value: Any) -> str:
+    """A metric's value: four decimals, or three digits where that would hide it; tokens per second in full."""
+    if number(value) is None:
+        return NONE
+    if 1e4 <= abs(value) < 1e9:
+        return f"{value:,.0f}"
+    return f"{value:.4f}" if value == 0 or 1e-3 <= abs(value) < 1e4 else f"{value:.3g}"
+
+
+def setting_text(value: Any) -> str:
+    """One sampled value."""
+    return f"{value:.3g}" if isinstance(value, float) else "null" if value is None else str(value)
+
+
+def settings_text(settings: Mapping[str, Any]) -> str:
+    """Sampled settings by the last part of their keys: `lr 0.0032, weight_decay 0.1`."""
+    return ", ".join(f"{k.rpartition('.')[2]} {setting_text(v)}" for k, v in settings.items()) or NONE

@@ -4,9 +4,10 @@ from itertools import chain
 
 import pytest
 
-from attnlab.data import hub, splits
+from attnlab.data import splits
 from attnlab.data.sources import Dataset, check_dataset, open_dataset
 from attnlab.data.splits import Split
+from attnlab.util.files import write_text
 
 
 def split(dataset, cache):
@@ -103,7 +104,7 @@ def test_a_big_files_hash_is_remembered_until_the_file_changes(tmp_path, cache, 
     monkeypatch.setattr("attnlab.data.sources.BIG_FILE", 1)
     first = open_dataset(Dataset(str(jsonl)), cache).identity
     with monkeypatch.context() as patch:
-        patch.setattr("attnlab.data.formats.sha256", None)  # calling it would fail
+        patch.setattr("attnlab.data.sources.file_digest", None)  # calling it would fail
         assert open_dataset(Dataset(str(jsonl)), cache).identity == first
     jsonl.write_bytes(jsonl.read_bytes() + b"\n")
     assert open_dataset(Dataset(str(jsonl)), cache).identity != first
@@ -142,8 +143,8 @@ def test_offline_a_hub_dataset_is_one_clear_line(cache):
 
 
 def test_the_first_to_write_wins(tmp_path):
-    hub.write_once(tmp_path / "a" / "b", "first")
-    hub.write_once(tmp_path / "a" / "b", "second")
+    write_text(tmp_path / "a" / "b", "first", overwrite=False)
+    write_text(tmp_path / "a" / "b", "second", overwrite=False)
     assert (tmp_path / "a" / "b").read_text() == "first" and len(list((tmp_path / "a").iterdir())) == 1
 
 

@@ -9,7 +9,7 @@ from attnlab.records.paths import SweepDir
 from attnlab.sweep.engine import resumable
 from attnlab.sweep.search.searcher import mend
 from attnlab.util.errors import DiskFull, SweepStopped
-from attnlab.util.files import read_jsonl, room_for, write_json
+from attnlab.util.files import naming_full_disk, read_jsonl, write_json
 from tests.sweep.conftest import finish
 from tests.sweep.test_engine import nothing_left, wait_until
 from tests.sweep.test_faults import SEARCH, begun, undisturbed
@@ -91,9 +91,9 @@ def test_records_that_cannot_be_written_end_the_sweep_and_it_is_resumed(
 
 
 def test_only_a_full_disk_is_no_room(tmp_path):
-    with pytest.raises(DiskFull, match=r"No space left on device: '.*/a'"), room_for(tmp_path / "a"):
+    with pytest.raises(DiskFull, match=r"No space left on device: '.*/a'"), naming_full_disk(tmp_path / "a"):
         raise OSError(28, "No space left on device")
-    with pytest.raises(PermissionError), room_for(tmp_path / "a"):
+    with pytest.raises(PermissionError), naming_full_disk(tmp_path / "a"):
         raise PermissionError(13, "Permission denied")
 
 

@@ -21,6 +21,7 @@ from attnlab.tasks import build_task
 from attnlab.training import kernel_cache
 from attnlab.training.kernel_cache import KernelCache
 from attnlab.training.loop import train
+from attnlab.util.files import json_digest
 
 KEY = {"model": {"d_model": 8, "mixer": [{"name": "gla"}]}, "micro_batch": [2, 4], "precision": "bf16"}
 
@@ -28,7 +29,7 @@ KEY = {"model": {"d_model": 8, "mixer": [{"name": "gla"}]}, "micro_batch": [2, 4
 def key_of(tree, kind="captured", **changes):
     trial = Trial.model_validate(merge(tree, changes))
     task = build_task(trial.task, batch_size=trial.train.batch_size, seed=trial.train.seed)
-    return kernel_cache.digest(kernel_cache.key_of(trial, task, kind, "cuda"))
+    return json_digest(kernel_cache.key_of(trial, task, kind, "cuda"))
 
 
 @pytest.mark.parametrize(
@@ -81,7 +82,7 @@ def test_the_folder_tells_gpus_and_versions_apart(monkeypatch):
     assert kernel_cache.folder_name("A") != kernel_cache.folder_name("B")
     before = kernel_cache.folder_name("A")
     with monkeypatch.context() as chosen_otherwise:
-        chosen_otherwise.setattr(kernel_cache.tuning, "CHOICES", kernel_cache.tuning.CHOICES + 1)
+        chosen_otherwise.setattr(kernel_cache.autotune, "CHOICES", kernel_cache.autotune.CHOICES + 1)
         assert kernel_cache.folder_name("A") != before
     monkeypatch.setattr(kernel_cache, "version", lambda name: "9.9")
     assert kernel_cache.folder_name("A") != before

@@ -160,7 +160,8 @@ def test_the_export_loads_in_transformers_and_scores_the_same(tiny, tmp_path):
 RANKS = """
 import json, sys, torch, torch.distributed as dist
 from pathlib import Path
-from attnlab.records.results import Job, TrialDir
+from attnlab.records.paths import TrialDir
+from attnlab.records.results import Job
 from attnlab.training.loop import train
 torch.set_num_threads(1)
 rank, world, port, job, home, backend = int(sys.argv[1]), 2, sys.argv[2], json.loads(sys.argv[3]), *sys.argv[4:]

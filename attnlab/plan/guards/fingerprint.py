@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import hashlib
-from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -19,11 +17,10 @@ import torch
 
 from attnlab import models, optim
 from attnlab.config.trial import OptimConfig, Trial
-from attnlab.data.packed import cache_root
 from attnlab.models import build_model, count_params
 from attnlab.optim import lr_factor, make_optimizer
 from attnlab.tasks import Task
-from attnlab.util.files import read_json, write_json
+from attnlab.util.files import cache_root, read_json, text_digest, write_json
 
 STEPS = 20_000  # of a schedule that are compared; of a longer one so many, evenly spread
 
@@ -49,7 +46,7 @@ def _kept(trial_json: str, vocab_size: int, readout: Any) -> Built | None:
     if any(":" in mixer.name for mixer in trial.model.mixer):  # the user's own, whose file may change
         return _build(trial, vocab_size, readout)
     parts = [trial.model.model_dump_json(), trial.optim.model_dump_json(), str(vocab_size), str(readout), _code()]
-    path = cache_root() / "built" / f"{_sha(parts)[:32]}.json"
+    path = cache_root() / "built" / f"{_digest(parts)[:32]}.json"
     with contextlib.suppress(OSError, ValueError, TypeError):
         return Built(**read_json(path))
     built = _build(trial, vocab_size, readout)
@@ -63,11 +60,13 @@ def _kept(trial_json: str, vocab_size: int, readout: Any) -> Built | None:
 def _code() -> str:
     """Of everything that turns a trial into a model and an optimizer."""
     files = [path for package in (models, optim) for path in Path(str(package.__file__)).parent.glob("*.py")]
-    return _sha([*(path.read_text() for path in sorted(files)), version("flash-linear-attention"), torch.__version__])
+    return _digest(
+        [*(path.read_text() for path in sorted(files)), version("flash-linear-attention"), torch.__version__]
+    )
 
 
-def _sha(parts: Iterable[str]) -> str:
-    return hashlib.sha256("\0".join(parts).encode()).hexdigest()
+def _digest(parts: list[str]) -> str:
+    return text_digest("\0".join(parts))
 
 
 def _build(trial: Trial, vocab_size: int, readout: Any) -> Built | None:
@@ -87,7 +86,7 @@ def _build(trial: Trial, vocab_size: int, readout: Any) -> Built | None:
         for group in part.param_groups:
             settings = {key: value for key, value in sorted(group.items()) if key not in ("params", "lr")}
             groups.append(repr([type(part).__name__, settings, [names[id(p)] for p in group["params"]]]))
-    return Built(_sha(tree), _sha(groups), count_params(model)["n_params_non_embedding"])
+    return Built(_digest(tree), _digest(groups), count_params(model)["n_params_non_embedding"])
 
 
 def schedule(optim: OptimConfig, max_steps: int) -> tuple[float, ...]:

@@ -19,6 +19,7 @@ from attnlab.config.sweep import Sweep
 from attnlab.records.mirror import Mirror, Remote
 from attnlab.records.storage import Store
 from attnlab.util.errors import StorageError, UserError
+from attnlab.util.text import last_line
 
 PATIENCE_S = 10.0  # for what one host wrote to be seen by another: network file systems remember what was not there
 ANSWER_S = 90.0  # for a node's answer: it starts a process that imports attnlab
@@ -145,7 +146,7 @@ def _answers(
         try:
             wrong = ray.get(call)
         except Exception as error:  # the node is gone, or cannot import attnlab
-            yield calls[call], [str(error).strip().splitlines()[-1]]
+            yield calls[call], [last_line(str(error))]
             continue
         unheard = [
             f"what it writes to {spot.option} {spot.shown} is not seen here: {why}"

@@ -17,6 +17,8 @@ from attnlab.plan import gpu_packing
 from attnlab.records.mirror import Mirror
 from attnlab.sweep.cluster.autoscaler import Coming, coming
 from attnlab.util.errors import UserError
+from attnlab.util.files import cache_root
+from attnlab.util.text import first_line, one_line
 
 # Set before ray is imported. Ray's own out-of-memory killer judges the whole node, not us; reports are seen at once;
 # Tune keeps to itself: no CSV, TensorBoard or snapshots of its own, and Ctrl-C is ours.
@@ -66,7 +68,7 @@ class Local:
         """Wait for it. Raises UserError if it did not start."""
         self._up.wait()
         if self._error:
-            why = " ".join(str(self._error).split()) or type(self._error).__name__
+            why = one_line(self._error)
             raise UserError(f"Ray does not start on this machine: {why}") from self._error
 
     def __exit__(self, *error: Any) -> None:
@@ -146,7 +148,7 @@ def _connect(address: str | None) -> None:
             ray.init(address=address, **QUIET)
     except (ConnectionError, RuntimeError, ValueError) as error:
         hint = "" if "RAY_AUTH_MODE" in os.environ else "; if the cluster asks for a token, set RAY_AUTH_MODE=token"
-        raise UserError(f"--address {address}: {str(error).splitlines()[0]}{hint}") from None
+        raise UserError(f"--address {address}: {first_line(error)}{hint}") from None
 
 
 def room(sweep: Sweep, need: gpu_packing.Need, have: Mapping[str, float], to_come: Coming) -> tuple[Any, int]:
@@ -200,7 +202,6 @@ def probe(sweep: Sweep, place: Mirror, shape: Any, kernel_cache: Path | None, lo
     """
     import ray
 
-    from attnlab.data.packed import cache_root
     from attnlab.sweep.cluster import node_probe
 
     if local and sum(node["Alive"] for node in ray.nodes()) < 2:

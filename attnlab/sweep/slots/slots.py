@@ -29,6 +29,7 @@ from attnlab.sweep.cluster import node_probe
 from attnlab.sweep.slots.mailbox import Mailbox
 from attnlab.sweep.slots.worker import work
 from attnlab.sweep.slots.worker_death import Obituary
+from attnlab.util.text import one_line
 
 GUARD_S = 0.5  # how long the guard looks at a time
 
@@ -146,7 +147,7 @@ class Slots:
                 self.errors.append(f"a slot failed: its workers {cause}")
         except BaseException as error:  # a thread's exception is only seen if it is kept
             if not self._ending:  # what fails as slots end is no reason for it
-                self.errors.append(f"a slot failed: {' '.join(str(error).split())}")
+                self.errors.append(f"a slot failed: {one_line(error)}")
 
     def waiting(self) -> str:
         """For the board: which slots have no machine yet."""

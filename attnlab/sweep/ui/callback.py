@@ -16,7 +16,7 @@ from attnlab.sweep.search.searcher import ArmSearch
 from attnlab.sweep.search.transient import Transient
 from attnlab.sweep.ui.interrupt import Interrupts
 from attnlab.sweep.ui.progress import Board
-from attnlab.util.files import write_json, write_lines
+from attnlab.util.files import write_json, write_json_rows
 
 SHARE = 0.02  # of the driver's time that the whole sweep's records may take: they grow with every trial
 
@@ -56,7 +56,7 @@ class Watch(Transient, tune.Callback):
         """Both records of the whole sweep, now."""
         start, folder = time.monotonic(), self._mirror.folder
         write_json(folder.leaderboard_file, self.board())
-        write_lines(folder.suite_file, self.results())
+        write_json_rows(folder.suite_file, self.results())
         self._mirror.push(folder.leaderboard_file, folder.suite_file, folder.journal_file)
         now = time.monotonic()
         self._stale, self._write_from = False, now + (now - start) / SHARE

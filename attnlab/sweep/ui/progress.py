@@ -16,25 +16,11 @@ from rich.text import Text
 from attnlab.config.sweep import Sweep
 from attnlab.ranking.leaderboard import notes, standings
 from attnlab.records.results import Job
-from attnlab.util.text import last_line
+from attnlab.util.text import last_line, settings_text, value_text
 
 PLAIN_EVERY_S = 20.0
 LIVE_EVERY_S = 0.5
 SHARE = 0.05  # of the driver's time that drawing may take
-
-
-def value_text(value: float | None) -> str:
-    """Four decimals; tokens per second and the like in full."""
-    return "-" if value is None else f"{value:,.0f}" if abs(value) >= 1e4 else f"{value:.4f}"
-
-
-def settings_text(settings: Mapping[str, Any]) -> str:
-    """Sampled settings on one line, by the last part of their keys: `lr 3.2e-03, weight_decay 0.1`."""
-    parts = (
-        f"{k.rpartition('.')[2]} {v:.3g}" if isinstance(v, float) else f"{k.rpartition('.')[2]} {v}"
-        for k, v in settings.items()
-    )
-    return ", ".join(parts) or "-"
 
 
 def span(seconds: float) -> str:
