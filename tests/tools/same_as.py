@@ -1,6 +1,7 @@
 """Train 24 small trials from another commit and from this tree, and compare losses and digests bit for bit.
 
     python tests/tools/same_as.py COMMIT
+    python tests/tools/same_as.py [COMMIT] --record FILE       # write the numbers for tests/test_recorded_losses.py
 
 Six mixers x AdamW and Muon x text and recall, 20 steps each, in fp32 on one CPU thread. Each tree trains in a
 process of its own on this machine. Exit code 0: every number is equal; 1: some differ, one line each. A move or a
@@ -26,6 +27,7 @@ MIXERS = {
     "hgrn": "hgrn",
     "rwkv7": "rwkv7",
 }
+COLUMNS = ("train_loss", "val_loss", "lr")  # of a report, what is compared
 TASKS = {
     "text": {"name": "text", "seq_len": 32, "dataset": "austen", "eval_tokens": 128, "tokenizer": "bytes"},
     "mqar": {"name": "mqar", "seq_len": 32, "vocab_size": 64, "n_pairs": 4, "n_eval": 16},
@@ -58,7 +60,7 @@ def train_all(out: Path) -> None:
     for name, trial in trials().items():
         rows: list[dict] = []
         result = attnlab.run_experiment(trial, out / "results", device="cpu", report=rows.append)
-        numbers = [[row[key].hex() for key in ("train_loss", "val_loss", "lr")] for row in rows]
+        numbers = [[row[key].hex() for key in COLUMNS] for row in rows]
         found[name] = [result["trial_id"], numbers]
     (out / "found.json").write_text(json.dumps(found))
 
@@ -71,16 +73,20 @@ def train_in(tree: Path, out: Path) -> dict[str, list]:
     return json.loads((out / "found.json").read_text())
 
 
+def train_commit(commit: str, scratch: Path) -> dict[str, list]:
+    """The same from a checkout of `commit`, which is removed again."""
+    tree = scratch / "tree"
+    subprocess.run(["git", "-C", ROOT, "worktree", "add", "--quiet", "--detach", tree, commit], check=True)
+    try:
+        return train_in(tree, scratch / "there")
+    finally:
+        subprocess.run(["git", "-C", ROOT, "worktree", "remove", "--force", tree], check=True)
+
+
 def compare(commit: str) -> int:
     """Print what differs between `commit` and this tree; returns the exit code."""
     with tempfile.TemporaryDirectory() as scratch:
-        before = Path(scratch, "before")
-        subprocess.run(["git", "-C", ROOT, "worktree", "add", "--quiet", "--detach", before, commit], check=True)
-        try:
-            old = train_in(before, Path(scratch, "old"))
-            new = train_in(ROOT, Path(scratch, "new"))
-        finally:
-            subprocess.run(["git", "-C", ROOT, "worktree", "remove", "--force", before], check=True)
+        old, new = train_commit(commit, Path(scratch)), train_in(ROOT, Path(scratch, "here"))
     differing = [name for name in old if old[name] != new[name]]
     for name in differing:
         what = "digest" if old[name][0] != new[name][0] else "losses"
@@ -89,13 +95,26 @@ def compare(commit: str) -> int:
     return bool(differing)
 
 
+def record(file: Path, commit: str | None) -> int:
+    """Write the numbers of `commit`, or of this tree, to `file`, a line per trial; returns the exit code."""
+    with tempfile.TemporaryDirectory() as scratch:
+        found = train_commit(commit, Path(scratch)) if commit else train_in(ROOT, Path(scratch, "here"))
+    plain = {name: [i, [[float.fromhex(n) for n in row] for row in rows]] for name, (i, rows) in found.items()}
+    lines = (f"{json.dumps(name)}: {json.dumps(numbers)}" for name, numbers in plain.items())
+    file.write_text("{\n" + ",\n".join(lines) + "\n}\n")
+    return 0
+
+
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("commit", nargs="?", help="what to compare this tree with")
+    parser.add_argument("commit", nargs="?", help="what to compare this tree with, or to record")
     parser.add_argument("--train", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--record", type=Path, metavar="FILE", help="write COMMIT's, or this tree's, numbers there")
     args = parser.parse_args()
     if args.train:
         train_all(args.train)
+    elif args.record:
+        sys.exit(record(args.record, args.commit))
     elif args.commit:
         sys.exit(compare(args.commit))
     else:
