@@ -23,7 +23,7 @@ RESULTS = {
     "additionalProperties": False,
     "required": [
         *("trial_id", "arm", "state", "phase", "settings", "seed", "steps", "tokens", "best", "last", "seconds"),
-        *("device_seconds", "n_params", "n_params_non_embedding", "flops_per_token", "state_bytes"),
+        *("recipe", "device_seconds", "n_params", "n_params_non_embedding", "flops_per_token", "state_bytes"),
         *("checkpoint", "error", "environment"),
     ],
     "properties": {
@@ -33,6 +33,7 @@ RESULTS = {
         "phase": {"enum": ["search", "confirm"]},
         "settings": {"type": "object"},
         "seed": {"type": "integer"},
+        "recipe": {"type": "integer", "minimum": 1},
         "steps": {"type": "integer", "minimum": 0},
         "tokens": {"type": "integer", "minimum": 0},
         "best": ROW_OR_NONE,
@@ -51,7 +52,7 @@ RESULTS = {
 JOB = {
     "type": "object",
     "required": ["arm", "trial_id", "number", "phase", "settings", "metric", "mode", "trial"],
-    "properties": {"trial": {"type": "object", "required": ["model", "task", "optim", "train"]}},
+    "properties": {"trial": {"type": "object", "required": ["recipe", "model", "task", "optim", "train"]}},
 }
 ARM_ROW = {
     "type": "object",

@@ -17,7 +17,7 @@ from attnlab.config import sweep_file
 from attnlab.config.sweep import Sweep
 from attnlab.records.metrics import trunk
 from attnlab.records.paths import SweepDir, TrialDir
-from attnlab.records.results import STATES, Phase, Results
+from attnlab.records.results import STATES, Phase, Results, refuse_mixed_recipes
 from attnlab.util.errors import UserError
 from attnlab.util.files import json_value, read_json
 from attnlab.util.text import number
@@ -80,6 +80,7 @@ def load(path: Path) -> SweepData:
             trials.append(_trial(home, problems))
         else:
             problems.append(f"{home.arm}/{home.trial_id}: left out, sweep.yaml has no arm {home.arm}")
+    refuse_mixed_recipes((t.results for t in trials if t.results), path)
     if not any(t.results for t in trials):
         bad = sum(t.state == "unreadable" for t in trials)
         begun = f"{len(trials)} begun" + (f", {bad} with unreadable results.json" if bad else "")
@@ -140,7 +141,7 @@ def _sound(home: TrialDir, raw: Any) -> Results:
     """`results.json` with every field the contract names, of the kind it names. Raises ValueError."""
     if not isinstance(raw, dict):
         raise ValueError("it is no mapping")
-    raw = {"flops_per_token": None, "state_bytes": None} | raw  # added later than the rest
+    raw = {"flops_per_token": None, "state_bytes": None, "recipe": 1} | raw  # added later than the rest
     if missing := [key for key in Results.__annotations__ if key not in raw]:
         raise ValueError(f"it lacks {', '.join(missing)}")
     if raw["state"] not in STATES:

@@ -17,6 +17,7 @@ from typing import Any
 
 from analysis.records.load import TrialRecord
 from analysis.records.select import Selection
+from attnlab.config.trial import check_recipe
 from attnlab.records.paths import TrialDir
 from attnlab.records.results import Job
 from attnlab.util.errors import UserError
@@ -151,10 +152,14 @@ def refuse_foreign(path: Path, job: Job | None) -> None:
     if (kind := tree.get("model_type")) != "attnlab":
         raise UserError(f"{path}: a foreign checkpoint, of a model of type {kind!r}; attnlab's own are read")
     try:
+        check_recipe(tree.get("recipe", 1))
+    except ValueError as error:
+        raise UserError(f"{path}: {error}") from None
+    try:
         model = BackboneConfig.from_dict(tree).model()
     except (ValueError, TypeError):  # pydantic's is a ValueError
         raise UserError(f"{path}: damaged, config.json describes no model") from None
-    if job and model != job.trial.model:
+    if job and (model, tree.get("recipe", 1)) != (job.trial.model, job.trial.recipe):
         raise UserError(f"{path}: a foreign checkpoint, of another model than its trial's experiment_config.json")
 
 

@@ -5,12 +5,31 @@ Neither torch nor ray is imported.
 
 from __future__ import annotations
 
-import json
+from functools import reduce
+from operator import getitem
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, field_validator
 
-from attnlab.util.files import text_digest
+from attnlab.util.files import json_digest
+
+NEWEST_RECIPE = 1
+NOT_DIGESTED = ("train.step",)  # it says how and not what is computed
+ADDED_LATER = {"train.seconds": None, "recipe": 1}  # key -> the default at which the digest leaves it out
+
+
+def check_recipe(recipe: int) -> int:
+    """Give a recipe's number back if it is known here.
+
+    A recipe is how settings become numbers: generators of rows, initialisations, splits. What changes a trial's
+    numbers at equal settings gets the next number. A file that names no recipe was written under recipe 1.
+
+    Raises:
+        ValueError: a newer program wrote it, or it is none.
+    """
+    if 1 <= recipe <= NEWEST_RECIPE:
+        return recipe
+    raise ValueError(f"recipe {recipe} is not known to this attnlab, whose newest is {NEWEST_RECIPE}; update attnlab")
 
 
 class Config(BaseModel):
@@ -130,19 +149,30 @@ class TrainConfig(Config):
 class Trial(Config):
     """Everything that determines one training run's result, and nothing else."""
 
+    recipe: int = Field(1, description="how settings become numbers, see `check_recipe`; new trials get the newest")
     model: ModelConfig = ModelConfig()
     task: TaskConfig = TaskConfig()
     optim: OptimConfig = OptimConfig()
     train: TrainConfig = TrainConfig()
 
+    @field_validator("recipe")
+    @classmethod
+    def _known(cls, value: int) -> int:
+        return check_recipe(value)
+
     @property
     def digest(self) -> str:
-        """10 hexadecimal digits of SHA-256 over the canonical JSON of the trial, but for `train.step`, which says how
-        and not what is computed."""
-        unsaid = {"step"} | ({"seconds"} if self.train.seconds is None else set())
-        tree = self.model_dump(mode="json", exclude={"train": unsaid})
-        text = json.dumps(tree, sort_keys=True, separators=(",", ":"))
-        return text_digest(text, 10)
+        """10 hexadecimal digits of SHA-256 over the trial's canonical JSON.
+
+        `NOT_DIGESTED` is left out, and of `ADDED_LATER` what is at its default, so that older trials keep theirs.
+        """
+        tree = self.model_dump(mode="json")
+        for key in (*NOT_DIGESTED, *ADDED_LATER):
+            *path, name = key.split(".")
+            node = reduce(getitem, path, tree)
+            if key in NOT_DIGESTED or node[name] == ADDED_LATER[key]:
+                del node[name]
+        return json_digest(tree, 10)
 
     @property
     def tokens_per_step(self) -> int:

@@ -32,7 +32,7 @@ __all__ = [
 
 
 def build_model(
-    model: ModelConfig | dict[str, Any], vocab_size: int, readout: str | None = None
+    model: ModelConfig | dict[str, Any], vocab_size: int, readout: str | None = None, recipe: int | None = None
 ) -> BackboneForCausalLM:
     """A freshly initialised language model on the default device, in fp32; the same for the same torch seed.
 
@@ -40,15 +40,16 @@ def build_model(
         model: a `ModelConfig`, or the same as a dict (`{"d_model": 64, "mixer": "gla"}`).
         vocab_size: rows of the embedding.
         readout: the task's; "last" adds a decoder (`attnlab.models.readout`).
+        recipe: the trial's; None: the newest.
 
     Raises:
         ValueError: a mixer that cannot be built as told; pydantic's ValidationError (a ValueError) for a wrong dict.
     """
-    from attnlab.config.trial import ModelConfig
+    from attnlab.config.trial import NEWEST_RECIPE, ModelConfig
     from attnlab.models.backbone import BackboneConfig, BackboneForCausalLM
 
     checked = model if isinstance(model, ModelConfig) else ModelConfig.model_validate(model)
-    return BackboneForCausalLM(BackboneConfig.of(checked, vocab_size, readout))
+    return BackboneForCausalLM(BackboneConfig.of(checked, vocab_size, readout, recipe or NEWEST_RECIPE))
 
 
 def try_mixer(mixer: MixerConfig, model: ModelConfig, layer: int) -> str | None:

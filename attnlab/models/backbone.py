@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from attnlab.config.trial import ModelConfig
+from attnlab.config.trial import ModelConfig, check_recipe
 from attnlab.kernels.install import install
 from attnlab.models.block import NORM_EPS, Block
 from attnlab.models.checks import spec_of
@@ -52,19 +52,21 @@ class BackboneConfig(PreTrainedConfig):
         tie_word_embeddings: bool = False,
         use_cache: bool = True,
         readout: str | None = None,
+        recipe: int = 1,
         **kwargs: Any,
     ):
         self.vocab_size, self.d_model, self.n_layers, self.n_heads = vocab_size, d_model, n_layers, n_heads
         self.d_ff, self.mlp, self.dropout, self.use_cache = d_ff, mlp, dropout, use_cache
         self.mixer = mixer or [{"name": "standard"}]
-        self.readout = readout
+        self.readout, self.recipe = readout, check_recipe(recipe)
         super().__init__(tie_word_embeddings=tie_word_embeddings, **kwargs)
 
     @classmethod
-    def of(cls, model: ModelConfig, vocab_size: int, readout: str | None = None) -> BackboneConfig:
+    def of(cls, model: ModelConfig, vocab_size: int, readout: str | None, recipe: int) -> BackboneConfig:
         """From the sweep's own description."""
         tree = model.model_dump(mode="json")
-        return cls(vocab_size=vocab_size, readout=readout, tie_word_embeddings=tree.pop("tie_embeddings"), **tree)
+        tied = tree.pop("tie_embeddings")
+        return cls(vocab_size=vocab_size, readout=readout, recipe=recipe, tie_word_embeddings=tied, **tree)
 
     def model(self) -> ModelConfig:
         """The sweep's own description."""

@@ -7,7 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from attnlab.records.results import Job, Results
+from pydantic import ValidationError
+
+from attnlab.records.results import Job, Results, refuse_mixed_recipes
+from attnlab.util.errors import UserError
 from attnlab.util.files import read_json, read_jsonl
 
 
@@ -47,8 +50,13 @@ class TrialDir:
         return self.checkpoints / "final"
 
     def job(self) -> Job:
-        """The trial as run."""
-        return Job.model_validate(read_json(self.config_file))
+        """The trial as run. Raises ValueError in one line."""
+        try:
+            return Job.model_validate(read_json(self.config_file))
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(map(str, first["loc"]))
+            raise UserError(f"{self.config_file}: {where}: {first['msg'].removeprefix('Value error, ')}") from None
 
     def results(self) -> Results | None:
         """`results.json`, or None while the trial has not ended."""
@@ -106,5 +114,7 @@ class SweepDir:
         return [TrialDir(f.parent) for f in sorted(found)]
 
     def results(self) -> list[Results]:
-        """`results.json` of every trial that has ended."""
-        return [r for t in self.trials() if (r := t.results()) is not None]
+        """Read `results.json` of every trial that has ended. Raises UserError where they are of two recipes."""
+        found = [r for t in self.trials() if (r := t.results()) is not None]
+        refuse_mixed_recipes(found, self.path)
+        return found

@@ -10,9 +10,12 @@ JSON here is strict: a value that is not finite is written as null.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from pathlib import Path
 from typing import Any, Literal, TypedDict
 
 from attnlab.config.trial import Config, Trial
+from attnlab.util.errors import UserError
 
 State = Literal["completed", "pruned", "diverged", "failed"]
 STATES: tuple[State, ...] = ("completed", "pruned", "diverged", "failed")
@@ -48,6 +51,7 @@ class Results(TypedDict):
     phase: Phase
     settings: dict[str, Any]  # as sampled, by dotted key
     seed: int
+    recipe: int  # the trial's; 1 where an older file names none
     steps: int  # optimizer steps run, those of decay branches included
     tokens: int  # of these steps
     best: dict[str, Any] | None  # the report with the best metric
@@ -61,3 +65,11 @@ class Results(TypedDict):
     checkpoint: str | None  # relative to the trial's folder
     error: str | None  # the traceback of a failed trial
     environment: dict[str, Any]  # device, versions, host
+
+
+def refuse_mixed_recipes(results: Iterable[Results], folder: Path) -> None:
+    """Raise UserError where trials that would be ranked against each other are of two recipes."""
+    trials = {result.get("recipe", 1): result for result in results}
+    if len(trials) > 1:
+        named = [f"{r['arm']}/{r['trial_id']} is of recipe {recipe}" for recipe, r in sorted(trials.items())]
+        raise UserError(f"{folder}: {', '.join(named)}; two recipes are never ranked against each other")

@@ -202,6 +202,7 @@ def _results(
         phase=job.phase,
         settings=job.settings,
         seed=job.trial.train.seed,
+        recipe=job.trial.recipe,
         steps=steps_ran,
         tokens=steps_ran * job.trial.tokens_per_step,
         best=best_row(rows, job.metric, job.mode),

@@ -79,7 +79,7 @@ def _set_up(
     refuse_precision(trial.model, trial.train.precision, device.type)
     if device.type == "cuda":
         autotune.install()
-    model = build_model(trial.model, task.vocab_size, task.readout).to(device).train()
+    model = build_model(trial.model, task.vocab_size, task.readout, trial.recipe).to(device).train()
     kind, why = choose(trial.train.step, device, world)
     if kind != "eager":
         compile_between_kernels(model)

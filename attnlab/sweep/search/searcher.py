@@ -128,6 +128,7 @@ def close_records(folder: SweepDir, job: Job, last: dict[str, Any], error: bool)
         device_seconds=seconds,
         n_params=None,
         n_params_non_embedding=None,
+        recipe=job.trial.recipe,
         flops_per_token=None,
         state_bytes=None,
         checkpoint=None,
