@@ -1,13 +1,10 @@
-"""A sweep file and a results folder of an earlier version: read, resumed and analysed as if made today.
+"""A sweep file and a results folder of an earlier version: read, ranked and analysed as if made today.
 
-`fixtures/before/README.md` says what they hold and how they were made.
+`fixtures/before/README.md` says what they hold and how they were made. `sweep/test_resume_of_before.py` resumes them.
 """
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -19,7 +16,6 @@ from attnlab.plan.load import load_sweep
 from attnlab.ranking.leaderboard import standings
 from attnlab.records.paths import SweepDir
 
-pytestmark = pytest.mark.timeout(400)
 ROOT = Path(__file__).parents[1]
 BEFORE = ROOT / "tests" / "fixtures" / "before"
 FOLDER = BEFORE / "results" / "before"
@@ -33,7 +29,7 @@ def read(path):
 
 
 def assert_holds(found, recorded, where="leaderboard"):
-    """Every recorded key is there with its value, numbers within 1e-4 of it; what the clock says is passed over, and
+    """Every recorded key is there with its value, numbers within 1e-4 of it. What the clock says is passed over, and
     keys may have come."""
     if isinstance(recorded, dict):
         for key, value in recorded.items():
@@ -45,7 +41,8 @@ def assert_holds(found, recorded, where="leaderboard"):
         for i, value in enumerate(recorded):
             assert_holds(found[i], value, f"{where}[{i}]")
     else:
-        assert found == (pytest.approx(recorded, rel=1e-4) if isinstance(recorded, float) else recorded), where
+        near = pytest.approx(recorded, rel=1e-4, abs=1e-5) if isinstance(recorded, float) else recorded
+        assert found == near, where
 
 
 @pytest.fixture(autouse=True)
@@ -53,16 +50,6 @@ def beside_the_mixer(monkeypatch):
     """The working directory is that of the sweep file and its own mixer, as a user's is."""
     monkeypatch.chdir(BEFORE)
     monkeypatch.syspath_prepend(BEFORE)
-
-
-@pytest.fixture(scope="module")
-def resumed(tmp_path_factory, cache):
-    """A copy of the folder, after `--resume` from the sweep file."""
-    results = shutil.copytree(BEFORE / "results", tmp_path_factory.mktemp("before") / "results")
-    command = [sys.executable, str(ROOT / "launch.py"), "before.yaml", "--resume", "--results", str(results)]
-    done = subprocess.run(command, cwd=BEFORE, env=os.environ, capture_output=True, text=True, timeout=380, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return results / "before"
 
 
 def test_it_holds_a_trial_of_every_kind():
@@ -103,23 +90,6 @@ def test_a_final_checkpoint_loads_and_computes_the_same():
     with torch.no_grad():
         logits = model(torch.tensor([recorded["ids"]])).logits[0, -1, slice(*recorded["columns"])]
     torch.testing.assert_close(logits, torch.tensor(recorded["logits"]), rtol=1e-4, atol=1e-4)
-
-
-def test_resuming_ends_the_unfinished_trial_from_its_checkpoint_and_adds_nothing(resumed):
-    trial = UNFINISHED.relative_to(FOLDER)
-    step = int(next(UNFINISHED.glob("checkpoints/step_*")).name.partition("_")[2])
-    rows, old = ((f / trial / "metrics.jsonl").read_text().splitlines() for f in (resumed, FOLDER))
-    old = [line for line in old if json.loads(line)["step"] <= step]
-    assert old and rows[: len(old)] == old, "what came before the checkpoint is kept, to the second it was written"
-    assert len(rows) > len(old)
-
-    configs = {file.relative_to(resumed) for file in resumed.glob("*/*/experiment_config.json")}
-    assert configs == {file.relative_to(FOLDER) for file in FOLDER.glob("*/*/experiment_config.json")}
-    for file in FOLDER.glob("*/*/results.json"):
-        assert (resumed / file.relative_to(FOLDER)).read_bytes() == file.read_bytes(), "a finished trial ran again"
-    suite = read(resumed / "experiment_suite_results.json")
-    assert len(suite) == len(configs) and suite.count(read(resumed / trial / "results.json")) == 1
-    assert_holds(read(resumed / "leaderboard.json"), read(BEFORE / "expected_leaderboard.json"))
 
 
 def test_it_is_analysed(tmp_path, capsys):
