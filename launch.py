@@ -14,7 +14,7 @@ from pathlib import Path
 
 from attnlab import commands
 from attnlab.commands import Ended
-from attnlab.config.sweep import Sweep
+from attnlab.config.resolved import Plan
 from attnlab.util.errors import SweepStopped, UserError
 
 
@@ -60,7 +60,7 @@ def arguments() -> argparse.ArgumentParser:
     return parser
 
 
-def run(sweeps: list[Sweep], args: argparse.Namespace) -> int:
+def run(sweeps: list[Plan], args: argparse.Namespace) -> int:
     """One sweep after the other; of several, a line each at the end."""
     commands.check_all(sweeps, args)
     ended: list[Ended] = []
@@ -73,7 +73,7 @@ def run(sweeps: list[Sweep], args: argparse.Namespace) -> int:
     return max(each.code for each in ended)
 
 
-def launch(sweep: Sweep, args: argparse.Namespace) -> Ended:
+def launch(sweep: Plan, args: argparse.Namespace) -> Ended:
     """Run, analyse, say where everything is."""
     from attnlab.records.mirror import mirror
     from attnlab.records.storage import local

@@ -13,14 +13,13 @@ from typing import Any
 
 from rich.console import Console
 
+from attnlab.config import sweep_file
+from attnlab.config.resolved import Plan
 from attnlab.config.sweep import Sweep
-from attnlab.config.sweep_file import normal, parse
-from attnlab.config.sweep_file import plain as without_search
 from attnlab.config.trial import Trial
-from attnlab.plan import guards
-from attnlab.plan.load import load_sweep
-from attnlab.plan.prepare import check_device, prepared
-from attnlab.plan.validate import checked
+from attnlab.plan.guards.run import run_guards
+from attnlab.plan.load import load, read, resolve
+from attnlab.plan.prepare import check_device, prepare_tasks
 from attnlab.ranking.leaderboard import Leaderboard
 from attnlab.records.mirror import mirror
 from attnlab.records.paths import SweepDir, TrialDir
@@ -36,12 +35,12 @@ class SweepResults:
     """A sweep that was run. Shown as its leaderboard, in a terminal and in a notebook.
 
     Attributes:
-        sweep: as it was run, resolved.
+        plan: the sweep as it was run, resolved.
         folder: its results, `<results_dir>/<sweep's name>/`; `python -m analysis FOLDER` writes the report.
         leaderboard: what leaderboard.json holds.
     """
 
-    sweep: Sweep
+    plan: Plan
     folder: Path
     leaderboard: Leaderboard
 
@@ -49,8 +48,12 @@ class SweepResults:
     def read(cls, folder: str | Path) -> SweepResults:
         """The results that launch.py or `run_sweep` left in a folder. Raises OSError, ValueError: there are none."""
         home = SweepDir(Path(folder))
-        sweep = Sweep.model_validate(normal(parse(home.sweep_file.read_text(), str(home.sweep_file))))
-        return cls(sweep, home.path, read_json(home.leaderboard_file))
+        return cls(read(home.sweep_file), home.path, read_json(home.leaderboard_file))
+
+    @property
+    def sweep(self) -> Sweep:
+        """The sweep's file, with what was solved for it."""
+        return self.plan.sweep
 
     @property
     def arms(self) -> list[str]:
@@ -69,8 +72,8 @@ class SweepResults:
             ValueError: there is no such arm, or none of its trials gave a value.
         """
         arm = self._known(arm)
-        found = self.leaderboard["arms"][arm]["best"]
-        if found is None or (results := self.trial_dir(arm, found["trial_id"]).results()) is None:
+        best = self.leaderboard["arms"][arm]["best"]
+        if best is None or (results := self.trial_dir(arm, best["trial_id"]).results()) is None:
             raise ValueError(f"{arm}: none of its trials gave a value")
         return results
 
@@ -137,20 +140,20 @@ def run_experiment(
     if (root := local(results_dir)) is None:
         raise UserError([f"results_dir {results_dir}: one experiment is written to a folder; run_sweep takes a URI"])
     tree = trial.model_dump(mode="json", exclude_none=True) if isinstance(trial, Trial) else dict(trial)
-    sweep = checked(normal({"name": name, "trial": tree, "arms": {name: {}}}))
+    plan = resolve(sweep_file.normal({"name": name, "trial": tree, "arms": {name: {}}}))
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    check_device(sweep, torch.device(device).type)
-    job = Job.make(name, 0, sweep.trial_of(name))
+    check_device(plan, torch.device(device).type)
+    job = Job.make(name, 0, plan.arm(name).trial)
     home = TrialDir(root / name / job.trial_id)
     if home.results() is None:  # finished work is a no-op
-        guards.examine(sweep, prepared(sweep))
+        run_guards(plan, prepare_tasks(plan))
     write_json(home.config_file, job.model_dump(mode="json"))
     cache = tuned.use(tuned.directory(kernel_cache, results_dir), device)
     return train(job, home, report, device=device, cache=cache)
 
 
 def run_sweep(
-    sweep: Sweep | Mapping[str, Any] | str | Path,
+    sweep: Plan | Sweep | Mapping[str, Any] | str | Path,
     results_dir: str | Path = "results",
     *,
     overrides: Sequence[str] = (),
@@ -164,7 +167,7 @@ def run_sweep(
     """Run a sweep to its end.
 
     Args:
-        sweep: a sweep file's path, its tree, or a `Sweep`, which is run as it is.
+        sweep: a sweep file's path, its tree, or what `load_sweep` gives, which is run as it is.
         results_dir: holds the sweep's folder, a path or a URI; on a cluster every node must see it.
         overrides: `a.b=c` texts, to a file.
         only: these arms alone; with `resume` beside those that the folder has trials of.
@@ -182,14 +185,16 @@ def run_sweep(
 
     if overrides and not isinstance(sweep, (str, Path)):
         raise UserError(["overrides: they change a sweep file; change the tree, or give a path"])
+    resume_in = results_dir if resume else None
     if isinstance(sweep, (str, Path)):
-        sweep = load_sweep(sweep, overrides, plain=plain, scale=scale)
-    elif not isinstance(sweep, Sweep):
-        tree = normal(dict(sweep))
-        sweep = checked(without_search(tree) if plain else tree, scale=scale)
+        plan = load(sweep, overrides, plain=plain, scale=scale, resume_in=resume_in)
+    elif isinstance(sweep, Mapping):
+        tree = sweep_file.normal(dict(sweep))
+        plan = resolve(sweep_file.plain(tree) if plain else tree, scale=scale, resume_in=resume_in)
     elif plain or scale:
         raise UserError(["plain, scale: of a sweep file or its tree; a Sweep is run as it is"])
-    sweep = sweep.only(only) if only else sweep
-    board = run(sweep, results_dir, address=address, resume=resume, kernel_cache=kernel_cache)
-    ran = sweep.rejoined(board["arms"])
-    return SweepResults(ran, mirror(results_dir, sweep.name).folder.path, board)
+    else:
+        plan = sweep if isinstance(sweep, Plan) else Plan.of(sweep)
+    plan = plan.only(only) if only else plan
+    board = run(plan, results_dir, address=address, resume=resume, kernel_cache=kernel_cache)
+    return SweepResults(plan.rejoined(board["arms"]), mirror(results_dir, plan.name).folder.path, board)

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from attnlab.config import sweep_file
-from attnlab.config.sweep import Sweep
-from attnlab.plan.load import load_sweep
+from attnlab.config.resolved import Plan
+from attnlab.plan.load import load
 from attnlab.util.errors import UserError
 from attnlab.util.text import did_you_mean, value_text
 
@@ -24,7 +24,7 @@ SWEEPS = Path(__file__).parents[1] / "sweeps"
 class Ended:
     """How a sweep ended: its exit code, its leaderboard if there is one, and in words if not."""
 
-    sweep: Sweep
+    sweep: Plan
     code: int
     board: Mapping[str, Any] | None = None
     why: str = ""
@@ -40,7 +40,7 @@ def files_and_overrides(words: Sequence[str]) -> tuple[list[str], list[str]]:
     return files, overrides
 
 
-def chosen(args: Namespace) -> list[Sweep]:
+def chosen(args: Namespace) -> list[Plan]:
     """The sweeps that are asked for, each with the arms that are asked for.
 
     Raises:
@@ -55,15 +55,16 @@ def chosen(args: Namespace) -> list[Sweep]:
     if len(files) > 1 and wanted:  # one that cannot be read stays, and is told
         files = [file for file in files if (arms := named[file]) is None or set(arms) & set(wanted)]
     sweeps, problems = [], []
+    resume = {"resume_in": args.results} if args.resume else {}
     for file in files:
         where = f"{file}: " if len(files) > 1 else ""
         try:
-            sweep = load_sweep(file, overrides, plain=args.plain, scale=args.scale, solve=not args.list)
+            sweep = load(file, overrides, plain=args.plain, scale=args.scale, solve=not args.list, **resume)
         except UserError as error:
             problems += [line if line.startswith(file) else where + line for line in error.problems]
             continue
-        known |= dict.fromkeys(sweep.arms)
-        here = [arm for arm in wanted if arm in sweep.arms]
+        known |= dict.fromkeys(sweep.names)
+        here = [arm for arm in wanted if arm in sweep.names]
         sweeps.append(sweep.only(here) if here else sweep)
     if known:
         problems += [f"--only {arm}: no such arm{did_you_mean(arm, known)}" for arm in wanted if arm not in known]
@@ -89,17 +90,17 @@ def list_sweeps(args: Namespace) -> int:
 
     named = [Path(file) for file in files_and_overrides(args.words)[0]]
     for path in named or sorted(SWEEPS.glob("*.yaml")):
-        sweep = load_sweep(path, solve=False)
+        sweep = load(path, solve=False)
         here = path.resolve()
-        print(f"{here.relative_to(Path.cwd()) if here.is_relative_to(Path.cwd()) else path}: {sweep.description}")
-        print(f"    {len(sweep.arms)} arms x {sweep.trials_per_arm} trials: {', '.join(sweep.arms)}")
+        print(f"{here.relative_to(Path.cwd()) if here.is_relative_to(Path.cwd()) else path}: {sweep.sweep.description}")
+        print(f"    {len(sweep.names)} arms x {sweep.trials_per_arm} trials: {', '.join(sweep.names)}")
     print("tasks, for `task: {name: ...}`; settings and an example row are in attnlab/tasks/NAME.py:")
     for name, summary in summaries().items():
         print(f"    {name:20}{summary}")
     return 0
 
 
-def plan(sweeps: Sequence[Sweep]) -> int:
+def plan(sweeps: Sequence[Plan]) -> int:
     """What would run."""
     from attnlab.plan.dry_run import show
 
@@ -110,7 +111,7 @@ def plan(sweeps: Sequence[Sweep]) -> int:
     return 0
 
 
-def warm(sweeps: Sequence[Sweep], args: Namespace) -> int:
+def warm(sweeps: Sequence[Plan], args: Namespace) -> int:
     """Tune the kernels of all arms; a table of arm, type of GPU and seconds."""
     from attnlab.sweep.cluster.warmup import alone
 
@@ -122,21 +123,21 @@ def warm(sweeps: Sequence[Sweep], args: Namespace) -> int:
     return int(failed)
 
 
-def check_all(sweeps: Sequence[Sweep], args: Namespace) -> None:
+def check_all(sweeps: Sequence[Plan], args: Namespace) -> None:
     """Of several sweeps, whether each one's folder, data and mixers are fit, so that none is stopped halfway by a
     mistake in the next. One alone is checked as it starts.
 
     Raises:
         UserError: what is wrong, one line each, with the sweep's name.
     """
-    from attnlab.plan.prepare import prepared
+    from attnlab.plan.prepare import prepare_tasks
     from attnlab.sweep.folder import opened
 
     problems = []
     for sweep in sweeps if len(sweeps) > 1 else ():
         try:
             opened(sweep, args.results, args.resume)
-            prepared(sweep)
+            prepare_tasks(sweep)
         except UserError as error:
             problems += [f"{sweep.name}: {line}" for line in error.problems]
     if problems:

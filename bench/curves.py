@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from attnlab.config.merge import merge
-from attnlab.config.sweep import Sweep
+from attnlab.config.resolved import Plan
 from attnlab.config.trial import Trial
 from attnlab.plan.validate import checked
 from attnlab.records.paths import TrialDir
@@ -87,16 +87,16 @@ def write(grid: str, data: dict[str, Any]) -> None:
     new.replace(path_of(grid))
 
 
-def points(sweep: Sweep) -> Iterator[tuple[str, float, int]]:
+def points(plan: Plan) -> Iterator[tuple[str, float, int]]:
     """Arm, learning rate and seed of every trial; the first seed's grid is whole before the second's begins."""
-    yield from ((arm, rate, seed) for seed in SEEDS for arm in sweep.arms for rate in RATES)
+    yield from ((arm, rate, seed) for seed in SEEDS for arm in plan.names for rate in RATES)
 
 
-def curve(sweep: Sweep, arm: str, rate: float, seed: int) -> dict[str, Any]:
+def curve(plan: Plan, arm: str, rate: float, seed: int) -> dict[str, Any]:
     """Train one trial to its end."""
     from attnlab.training.loop import train
 
-    trial = sweep.trial_of(arm, {"optim.lr": rate}, seed)
+    trial = plan.arm(arm).with_settings({"optim.lr": rate}, seed)
     job = Job.make(arm, 0, trial, branches=branches_of(trial))
     with tempfile.TemporaryDirectory() as folder:
         home = TrialDir(Path(folder) / "trial")
@@ -120,14 +120,14 @@ def main() -> None:
     torch.set_num_threads(1)
     end = time.monotonic() + 60 * args.minutes
     for grid in args.grids:
-        sweep = checked(GRIDS[grid])
+        plan = checked(GRIDS[grid])
         data = read(grid) if path_of(grid).exists() else {"max_steps": GRIDS[grid]["trial"]["train"]["max_steps"]}
         done = {(t["arm"], t["lr"], t["seed"]) for t in data.setdefault("trials", [])}
-        for point in points(sweep):
+        for point in points(plan):
             if point in done or time.monotonic() > end:
                 continue
             start = time.process_time()
-            data["trials"].append(curve(sweep, *point))
+            data["trials"].append(curve(plan, *point))
             write(grid, data)
             last = data["trials"][-1]["rows"][-1]
             print(grid, *point, f"{time.process_time() - start:.1f} s", last, flush=True)

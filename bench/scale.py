@@ -28,7 +28,7 @@ from unittest.mock import patch
 
 import psutil
 
-from attnlab.config.sweep import Sweep
+from attnlab.config.resolved import Plan
 from attnlab.plan.validate import checked
 from attnlab.records.metrics import best_row
 from attnlab.records.mirror import Mirror
@@ -215,7 +215,7 @@ def stand_ins(folder: SweepDir) -> Iterator[None]:
         yield
 
 
-def bare_loop(sweep: Sweep, folder: SweepDir) -> None:
+def bare_loop(plan: Plan, folder: SweepDir) -> None:
     """Searcher, scheduler and callback called as Tune calls them, by a loop instead of Tune."""
     from attnlab.sweep.search.asha import ArmAsha
     from attnlab.sweep.search.searcher import ArmSearch
@@ -225,8 +225,8 @@ def bare_loop(sweep: Sweep, folder: SweepDir) -> None:
     folder.path.mkdir(parents=True)
     marked: set[str] = set()
     os.environ["ATTNLAB_SCALE"] = str(folder.path)
-    search, asha = ArmSearch(sweep, folder), ArmAsha(sweep, mark=marked.add)
-    watch = Watch(sweep, Mirror(folder), search, Board(sweep, sweep.total_trials, sweep.total_steps, {}), {})
+    search, asha = ArmSearch(plan, folder), ArmAsha(plan, mark=marked.add)
+    watch = Watch(plan, Mirror(folder), search, Board(plan, plan.total_trials, plan.total_steps, {}), {})
     live: dict[str, Any] = {}
     for number in itertools.count():
         config = search.suggest(str(number)) if len(live) < SLOTS else None
@@ -250,7 +250,7 @@ def bare_loop(sweep: Sweep, folder: SweepDir) -> None:
             del live[tune_id]
 
 
-def resume_s(sweep: Sweep, folder: SweepDir) -> float:
+def resume_s(plan: Plan, folder: SweepDir) -> float:
     """Seconds to rebuild studies, brackets and the leaderboard from the records."""
     from attnlab.sweep.search.asha import ArmAsha
     from attnlab.sweep.search.searcher import ArmSearch
@@ -258,17 +258,17 @@ def resume_s(sweep: Sweep, folder: SweepDir) -> float:
     from attnlab.sweep.ui.progress import Board
 
     start = time.perf_counter()
-    search = ArmSearch(sweep, folder)
-    search.replay(ArmAsha(sweep, mark=print))
-    Watch(sweep, Mirror(folder), search, Board(sweep, sweep.total_trials, sweep.total_steps, {}), {}).write()
+    search = ArmSearch(plan, folder)
+    search.replay(ArmAsha(plan, mark=print))
+    Watch(plan, Mirror(folder), search, Board(plan, plan.total_trials, plan.total_steps, {}), {}).write()
     return time.perf_counter() - start
 
 
 def measure(trials: int, args: argparse.Namespace) -> None:
     """One sweep of `trials` trials, and its resume."""
-    sweep = checked({**SWEEP, "search": {**SEARCH, "trials": trials // 3, "sampler": args.sampler}})
+    plan = checked({**SWEEP, "search": {**SEARCH, "trials": trials // 3, "sampler": args.sampler}})
     with tempfile.TemporaryDirectory() as results, ExitStack() as stack, open(os.devnull, "w") as nowhere:
-        folder = SweepDir(Path(results) / sweep.name)
+        folder = SweepDir(Path(results) / plan.name)
         meter = Meter(time.monotonic() + 60 * args.minutes)
         profile = cProfile.Profile() if args.profile else None
         start = time.perf_counter()
@@ -279,17 +279,17 @@ def measure(trials: int, args: argparse.Namespace) -> None:
             if profile:
                 inner.enter_context(profile)
             if args.without_tune:
-                bare_loop(sweep, folder)
+                bare_loop(plan, folder)
             else:
                 inner.enter_context(stand_ins(folder))
-                engine.run(sweep, Path(results))
+                engine.run(plan, Path(results))
         taken = time.perf_counter() - start
         if profile:
             profile.dump_stats(args.profile)
         ended = len(meter.marks) - 1
-        print(f"\n{sweep.total_trials} trials: {ended} ended in {taken:.0f} s; threads {threading.active_count()}")
+        print(f"\n{plan.total_trials} trials: {ended} ended in {taken:.0f} s; threads {threading.active_count()}")
         meter.table([0, 99, 300, 999, 3000, 6000])
-        print(f"resume of {ended} ended trials: {resume_s(sweep, folder):.2f} s", flush=True)
+        print(f"resume of {ended} ended trials: {resume_s(plan, folder):.2f} s", flush=True)
         stack.close()
 
 

@@ -116,12 +116,12 @@ class Cpu:
 
 def slots(folder: Path, trials: int, share: float) -> dict[str, float]:
     """attnlab's own engine."""
-    sweep = checked(merge(SWEEP, {"search": {"trials": trials // 2}, "resources": {"gpus_per_worker": share}}))
+    plan = checked(merge(SWEEP, {"search": {"trials": trials // 2}, "resources": {"gpus_per_worker": share}}))
     start = time.time()
-    engine.run(sweep, folder, kernel_cache=kernel_cache.directory(None, KEPT))
+    engine.run(plan, folder, kernel_cache=kernel_cache.directory(None, KEPT))
     wall = time.time() - start
     marks = defaultdict(list)
-    for result in SweepDir(folder / sweep.name).results():
+    for result in SweepDir(folder / plan.name).results():
         clock = result["environment"]
         marks[clock["pid"]].append((clock["first_step_at"], clock["last_report_at"]))
     gaps = [b[0] - a[1] for seen in marks.values() for a, b in zip(sorted(seen), sorted(seen)[1:], strict=False)]
@@ -164,7 +164,7 @@ def tasks(folder: Path, trials: int, share: float) -> dict[str, float]:
 
 def posted(i: int, home: Path, share: float) -> dict[str, Any]:
     """Trial `i` of the two slow ways, for `task`."""
-    job = Job.make("gla", i, checked(SWEEP).trial_of("gla", {"optim.lr": 1e-3 * (i + 1)}))
+    job = Job.make("gla", i, checked(SWEEP).arm("gla").with_settings({"optim.lr": 1e-3 * (i + 1)}))
     kernels, device = str(kernel_cache.directory(None, KEPT)), "cuda" if share else "cpu"
     return {"job": job.model_dump(mode="json"), "home": str(home), "device": device, "kernels": kernels}
 

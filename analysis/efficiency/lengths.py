@@ -55,8 +55,10 @@ def measure(
     vocab = vocab_size(sel)
     if vocab is None:
         raise UserError(f"{sel.data.folder.path}: no trial has a checkpoints/final/config.json to measure after")
-    trials = {arm.arm: sel.sweep.trial_of(arm.arm, arm.best.settings if arm.best else {}) for arm in sel.declared}
-    root, threads = sel.data.folder.path.resolve().parent, sel.sweep.resources.cpus_per_worker
+    trials = {
+        arm.arm: sel.plan.arm(arm.arm).with_settings(arm.best.settings if arm.best else {}) for arm in sel.declared
+    }
+    root, threads = sel.data.folder.path.resolve().parent, sel.plan.sweep.resources.cpus_per_worker
     tree = curves(trials, vocab, console, lengths, device, dtype, results=root, threads=threads)
     path = sel.data.folder.analysis / "efficiency.json"
     write_json(path, tree)

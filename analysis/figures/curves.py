@@ -46,7 +46,7 @@ def curves(sel: Selection, view: str) -> list[Plot]:
     drawn = [arm for arm in sel.declared if any(series(sel, t, view)[0] for t in arm.trials)]
     if not drawn:
         return []
-    apart = len(sel.sweep.arms) > MANY and view != "flops"  # there they would only repeat the steps' figures
+    apart = len(sel.plan.names) > MANY and view != "flops"  # there they would only repeat the steps' figures
     limits = _limits(sel, drawn, view)
     out = [_overview(sel, drawn, view, limits, others=not apart)]
     return out + ([_own(sel, arm, drawn, view, limits) for arm in drawn] if apart else [])

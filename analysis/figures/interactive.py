@@ -102,7 +102,7 @@ def _settings(sel: Selection) -> Any:
             dimensions.append({"label": key, "values": places, "tickvals": [*range(len(choices))], "ticktext": choices})
     found = [t.value(sel.metric) for _, t in rows]
     dimensions.append({"label": sel.metric, "values": found})
-    line = {"color": found, "colorscale": "Cividis", "reversescale": sel.sweep.mode == "min", "showscale": True}
+    line = {"color": found, "colorscale": "Cividis", "reversescale": sel.plan.mode == "min", "showscale": True}
     return go.Figure(go.Parcoords(dimensions=dimensions, line=line))
 
 

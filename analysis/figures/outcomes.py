@@ -135,7 +135,7 @@ def sweeps(found: Sequence[Selection]) -> list[Plot]:
                     axes.plot([mean.low, mean.high], [row, row], color=colour, linewidth=2)
                 face = colour if mean else "white"
                 axes.plot(mean.value if mean else arm.score, row, "o", color=colour, markerfacecolor=face, markersize=5)
-            axes.set_yticks(range(len(rows)), [f"{sel.sweep.name}: {arm.arm}" for sel, arm in rows])
+            axes.set_yticks(range(len(rows)), [f"{sel.plan.name}: {arm.arm}" for sel, arm in rows])
             axes.set_ylim(len(rows) - 0.5, -0.5)
             axes.xaxis.set_major_locator(MaxNLocator(5))
             axes.set_title(metric)

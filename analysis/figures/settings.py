@@ -18,7 +18,7 @@ from attnlab.util.text import setting_text
 
 def settings(sel: Selection) -> dict[str, list[Plot]]:
     """By searched key, one figure per arm that searched it with any ended trial; all share the metric's axis."""
-    if not sel.sweep.search:
+    if not sel.plan.sweep.search:
         return {}
     arms = [arm for arm in sel.declared if any(_searched(t) for t in arm.trials)]
     values = [v for arm in arms for t in arm.trials if _searched(t) and (v := _shown(t, sel.metric)) is not None]

@@ -13,8 +13,8 @@ from typing import Any, get_args
 
 from pydantic import ValidationError
 
-from attnlab.config import sweep_file
-from attnlab.config.sweep import Sweep
+from attnlab.config.resolved import Plan
+from attnlab.plan.load import read
 from attnlab.records.metrics import trunk
 from attnlab.records.paths import SweepDir, TrialDir
 from attnlab.records.results import STATES, Phase, Results, refuse_mixed_recipes
@@ -53,7 +53,7 @@ class SweepData:
     """A sweep as declared and everything that was found of it."""
 
     folder: SweepDir
-    sweep: Sweep
+    plan: Plan
     trials: list[TrialRecord]
     baselines: dict[str, float]  # those of leaderboard.json, by name
     problems: list[str]  # what could not be read, one line each
@@ -73,10 +73,10 @@ def load(path: Path) -> SweepData:
     folder, problems = SweepDir(path), []
     if not path.is_dir():
         raise UserError(f"{path}: no such folder; give a sweep's results folder, such as results/quickstart")
-    sweep = _sweep(folder)
+    plan = _plan(folder)
     trials = []
     for home in folder.trials():
-        if home.arm in sweep.arms:
+        if home.arm in plan.names:
             trials.append(_trial(home, problems))
         else:
             problems.append(f"{home.arm}/{home.trial_id}: left out, sweep.yaml has no arm {home.arm}")
@@ -85,17 +85,17 @@ def load(path: Path) -> SweepData:
         bad = sum(t.state == "unreadable" for t in trials)
         begun = f"{len(trials)} begun" + (f", {bad} with unreadable results.json" if bad else "")
         raise UserError(f"{path}: no trial has ended yet ({begun}); there is nothing to report")
-    return SweepData(folder, sweep, trials, _baselines(folder, problems), problems)
+    return SweepData(folder, plan, trials, _baselines(folder, problems), problems)
 
 
-def _sweep(folder: SweepDir) -> Sweep:
+def _plan(folder: SweepDir) -> Plan:
     """sweep.yaml was checked whole when the sweep began; here its structure must do (the full check needs models)."""
     if not folder.sweep_file.exists():
         raise UserError(
             f"{folder.path}: no sweep.yaml in it; give a sweep's results folder, such as results/quickstart"
         )
     try:
-        return Sweep.model_validate(sweep_file.read(folder.sweep_file))
+        return read(folder.sweep_file)
     except UserError as error:
         raise UserError(error.problems[0]) from None
     except ValidationError as error:

@@ -11,10 +11,9 @@ from statistics import median
 from typing import Any
 
 from analysis.records.load import ALL_STATES, SweepData, TrialRecord
+from attnlab.config.resolved import Plan
 from attnlab.config.space import Dimension
-from attnlab.config.sweep import Sweep
-from attnlab.plan.extension import extension, planned
-from attnlab.ranking.leaderboard import standings
+from attnlab.plan.extension import extension, leaderboard, planned_trials
 from attnlab.ranking.noise_floor import planned_for
 from attnlab.util.text import number
 
@@ -60,12 +59,13 @@ class Selection:
     baselines: dict[str, float]  # those that are values of the metric
 
     @property
-    def sweep(self) -> Sweep:
-        return self.data.sweep
+    def plan(self) -> Plan:
+        """The sweep, resolved."""
+        return self.data.plan
 
     @property
     def metric(self) -> str:
-        return self.data.sweep.metric
+        return self.data.plan.metric
 
     @property
     def declared(self) -> list[ArmSummary]:
@@ -75,7 +75,7 @@ class Selection:
     @property
     def ended(self) -> int:
         """Trials with a readable end, of all arms, as far as the sweep asks for them."""
-        return sum(planned_for(self.sweep, results) for results in self.data.results)
+        return sum(planned_for(self.plan, results) for results in self.data.results)
 
     @property
     def in_progress(self) -> bool:
@@ -85,17 +85,17 @@ class Selection:
     @property
     def planned(self) -> int:
         """Trials of the whole sweep, with those of an extension once it is decided."""
-        return planned(self.sweep, self.data.results)
+        return planned_trials(self.plan, self.data.results)
 
 
 def select(data: SweepData) -> Selection:
     """Rank the arms and pick each one's best trial."""
-    sweep, metric = data.sweep, data.sweep.metric
-    board = standings(sweep, data.results, data.baselines)
-    scores = {arm: _score(board, arm) for arm in sweep.arms}
-    more = extension(sweep, data.results)
-    spaces = more.spaces if more else {arm: sweep.dimensions_of(arm) for arm in sweep.arms}
-    order = list(sweep.arms)
+    plan, metric = data.plan, data.plan.metric
+    board = leaderboard(plan, data.results, data.baselines)
+    scores = {arm: _score(board, arm) for arm in plan.names}
+    more = extension(plan, data.results)
+    spaces = more.spaces if more else {arm: plan.arm(arm).space for arm in plan.names}
+    order = list(plan.names)
     arms = [
         _arm(data, arm, order.index(arm), board["arms"][arm], scores, board["ranking"], spaces[arm])
         for arm in board["ranking"]
@@ -124,7 +124,7 @@ def _arm(
 ) -> ArmSummary:
     trials = [t for t in data.trials if t.arm == arm and t.phase != "noise"]
     best = next((t for t in trials if row["best"] and t.trial_id == row["best"]["trial_id"]), None)
-    value = best.value(data.sweep.metric) if best else None
+    value = best.value(data.plan.metric) if best else None
     candidates = [t for t in trials if best and t.phase == best.phase and t.state in ("completed", "pruned")]
     sizes = [t.results for t in ([best] if best else trials) if t and t.results]
     speeds = [speed for t in trials for r in t.rows if (speed := number(r.get("tokens_per_s"))) is not None]
@@ -134,14 +134,14 @@ def _arm(
         index=index,
         rank=None if scores[arm] is None else 1 + min(i for i, a in enumerate(ranking) if scores[a] == scores[arm]),
         score=scores[arm],
-        mixer=mixer_text(data.sweep, arm, best.settings if best else {}),
+        mixer=mixer_text(data.plan, arm, best.settings if best else {}),
         trials=trials,
         counts={state: sum(t.state == state for t in trials) for state in ALL_STATES},
         best=best,
         value=value,
-        value_se=number(report.get(f"{data.sweep.metric}_se")),
+        value_se=number(report.get(f"{data.plan.metric}_se")),
         step=number(report.get("step")),
-        ties=max(0, sum(t.value(data.sweep.metric) == value for t in candidates) - 1),
+        ties=max(0, sum(t.value(data.plan.metric) == value for t in candidates) - 1),
         confirm=row["confirm"],
         certificate=row["certificate"],
         space=space,
@@ -155,10 +155,10 @@ def _arm(
     )
 
 
-def mixer_text(sweep: Sweep, arm: str, settings: Mapping[str, Any]) -> str:
+def mixer_text(plan: Plan, arm: str, settings: Mapping[str, Any]) -> str:
     """`gla x4`, or `gla, gla, standard (window 256) repeated over 6 layers`; "-" if the arm's trial does not parse."""
     try:
-        model = sweep.trial_of(arm, settings).model
+        model = plan.arm(arm).with_settings(settings).model
     except ValueError:
         return "-"
     if len(model.mixer) == 1:

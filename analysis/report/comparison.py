@@ -42,7 +42,7 @@ def write(folder: Path) -> Path:
     env = Environment(loader=PackageLoader("analysis.report"), autoescape=True, undefined=StrictUndefined,
                       trim_blocks=True, lstrip_blocks=True)  # fmt: skip
     page = folder / "comparison.html"
-    answers = {sel.sweep.name: " ".join(wording.answer(sel)) for sel in found}
+    answers = {sel.plan.name: " ".join(wording.answer(sel)) for sel in found}
     text = env.get_template("suite.html").render(folder=folder, table=table, answers=answers, problems=problems,
                                                  style_of=curves.style_of, dasharray=curves.dasharray, scores=scores,
                                                  figures=outcomes.sweeps(found))  # fmt: skip
@@ -62,7 +62,7 @@ def benchmarks(found: list[Selection]) -> Table:
             for arm in sel.declared:
                 if arm.arm in table.scores:
                     rows.append({"benchmark": table.name + (" (limited)" if table.limited else ""), "arm": arm.arm,
-                                 "_index": arm.index, "metric": table.metric, "sweep": sel.sweep.name,
+                                 "_index": arm.index, "metric": table.metric, "sweep": sel.plan.name,
                                  "chance": table.chance, "value": table.scores[arm.arm].interval,
                                  "_strong": ("value",) if arm.arm in best else ()})  # fmt: skip
     order = list(dict.fromkeys(row["benchmark"] for row in rows))
@@ -81,7 +81,7 @@ def compared(found: list[Selection]) -> Table:
             interval = None
             if values := list(confirm_values(sel, arm, sel.metric).values()):
                 interval = tests.mean_over_seeds(values)
-            rows.append({"sweep": sel.sweep.name, "arm": arm.arm, "rank": arm.rank, "metric": sel.metric,
+            rows.append({"sweep": sel.plan.name, "arm": arm.arm, "rank": arm.rank, "metric": sel.metric,
                          "best": arm.value, "confirm": interval, "n_params": arm.n_params, "tokens": arm.tokens,
                          "device_seconds": arm.device_seconds, "_index": arm.index})  # fmt: skip
     columns = [Column("sweep", "sweep", "text"), Column("arm", "arm", "arm"), Column("rank", "rank", "count"),

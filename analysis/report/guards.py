@@ -108,7 +108,7 @@ def _derived(derived: Mapping[str, Mapping[str, Any]]) -> Table:
 
 
 def _noise(sel: Selection, out: Guards) -> None:
-    noise = noise_floor(sel.sweep, sel.data.results)
+    noise = noise_floor(sel.plan, sel.data.results)
     if noise is None:
         return
     out.noise += [line.partition(": ")[2] for line in said(noise, sel.metric)]

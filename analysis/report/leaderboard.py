@@ -64,7 +64,7 @@ def _record(sel: Selection, arm: ArmSummary) -> dict[str, object]:
 
 def show(sel: Selection, console: Console) -> None:
     """Print the leaderboard: a table on a terminal, else lines of aligned plain text that no width cuts off."""
-    title = f"{sel.sweep.name}: {sel.metric} ({better_text(sel.sweep.mode)}), ranked by {sel.ranked_by}"
+    title = f"{sel.plan.name}: {sel.metric} ({better_text(sel.plan.mode)}), ranked by {sel.ranked_by}"
     if not console.is_terminal:
         head, *rows = _cells(sel, states_shown(sel))
         widths = [max(len(row[i]) for row in [head, *rows]) for i in range(len(head))]

@@ -87,15 +87,15 @@ def render(sel: Selection, figures: Figures, parts: sections.Sections, hover: bo
         value=wording.value_text, count=wording.count_text, large=wording.large_text, seconds=wording.seconds_text,
         settings=wording.settings_text, confirm=wording.confirm_text, baseline=wording.baseline_name,
     )  # fmt: skip
-    where = sel.data.folder.path
+    where, sweep = sel.data.folder.path, sel.plan.sweep
     again = ["python", "launch.py", str(sel.data.folder.sweep_file), "--results", "results-again"]
     return env.get_template("report.html").render(
         sel=sel,
-        sweep=sel.sweep,
+        sweep=sweep,
         style_of=curves.style_of,
         dasharray=curves.dasharray,
         x_labels=curves.X_LABELS,
-        better=wording.better_text(sel.sweep.mode),
+        better=wording.better_text(sel.plan.mode),
         answer=wording.answer(sel),
         caveats=wording.caveats(sel),
         edges=wording.edges(sel),
@@ -108,9 +108,11 @@ def render(sel: Selection, figures: Figures, parts: sections.Sections, hover: bo
         problems=[*sel.data.problems, *parts.problems],
         command=shlex.join(["python", "-m", "analysis", str(where)]),
         states=leaderboard.states_shown(sel),
-        declared=_yaml(sel.sweep.trial),
-        plan=_yaml(sel.sweep.model_dump(mode="json", include={"search", "confirm", "resources"}, exclude_none=True)),
-        differences={arm: _flat(tree) for arm, tree in sel.sweep.arms.items()},
+        declared=_yaml(sweep.trial),
+        plan=_yaml(
+            sel.plan.sweep.model_dump(mode="json", include={"search", "confirm", "resources"}, exclude_none=True)
+        ),
+        differences={arm: _flat(tree) for arm, tree in sweep.arms.items()},
         places=wording.places(sel),
         environment=environment(sel.data),
         totals=_totals(sel),

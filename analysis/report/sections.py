@@ -51,7 +51,7 @@ def gather(sel: Selection) -> Sections:
     out.guards = guards.gather(sel)
     out.problems += out.guards.problems
     for table in (
-        pair_table("pairs", pairs.over_seeds(sel), sel.sweep.mode),
+        pair_table("pairs", pairs.over_seeds(sel), sel.plan.mode),
         fairness(sel),
         certificates(sel),
         details.trials(sel),
@@ -118,7 +118,7 @@ def fairness(sel: Selection) -> Table:
 def certificates(sel: Selection) -> Table:
     """How each arm was tuned, from its certificate; none where nothing was searched."""
     rows = []
-    for arm in sel.declared if sel.sweep.search else ():
+    for arm in sel.declared if sel.plan.sweep.search else ():
         found = arm.certificate
         so_far = found["best_by_trials"]
         better = [i for i, value in enumerate(so_far) if value is not None and value != (so_far[i - 1] if i else None)]

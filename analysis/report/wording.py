@@ -64,9 +64,9 @@ def names(arms: list[ArmSummary]) -> str:
 def places(sel: Selection) -> dict[str, str]:
     """Which layers have which mixer, by arm, as declared; arms whose layers are all alike are left out."""
     found = {}
-    for arm in sel.sweep.arms:
+    for arm in sel.plan.names:
         with contextlib.suppress(ValueError):  # another version's sweep, whose trial does not parse
-            found[arm] = sel.sweep.trial_of(arm).model.places
+            found[arm] = sel.plan.arm(arm).trial.model.places
     return {arm: text for arm, text in found.items() if text}
 
 
@@ -90,7 +90,7 @@ def _lead(sel: Selection, valued: list[ArmSummary]) -> str:
         return f"{names(equal)} share the best {at} ({how}){so_far}."
     second = valued[1]
     gap = value_text(abs(first.score - second.score))
-    side = "below" if sel.sweep.mode == "min" else "above"
+    side = "below" if sel.plan.mode == "min" else "above"
     behind = f"{second.arm} ({value_text(second.score)})"
     return f"{first.arm} is best{so_far} with {at} ({how}), {gap} {side} the second, {behind}."
 
@@ -131,7 +131,7 @@ def _leading(sel: Selection, valued: list[ArmSummary]) -> Pair:
 
 
 def _against_baselines(sel: Selection, valued: list[ArmSummary]) -> list[str]:
-    sign = 1 if sel.sweep.mode == "min" else -1
+    sign = 1 if sel.plan.mode == "min" else -1
     beaten, out = [], []
     for name, value in sel.baselines.items():
         label = f"{baseline_name(name)} ({value_text(value)})"
@@ -170,9 +170,10 @@ def caveats(sel: Selection) -> list[str]:
     if pruned and sel.ranked_by != "confirm mean":
         steps = ", ".join(f"{arm.arm} at step {count_text(arm.best.results['steps'])}" for arm in pruned)
         out.append(f"The best trial was pruned before its last step, so more steps may improve it: {steps}.")
-    if sel.sweep.confirm and sel.sweep.confirm.top > 1 and sel.ranked_by == "confirm mean":
+    confirm = sel.plan.sweep.confirm
+    if confirm and confirm.top > 1 and sel.ranked_by == "confirm mean":
         out.append(
-            f"Each arm stands for the best mean of up to {sel.sweep.confirm.top} confirmed settings, which flatters "
+            f"Each arm stands for the best mean of up to {confirm.top} confirmed settings, which flatters "
             "all of them a little."
         )
     for arm in sel.declared:

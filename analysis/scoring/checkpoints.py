@@ -95,7 +95,7 @@ def targets(
 
 
 def _by(sel: Selection, best: TrialRecord | None) -> Any:
-    sign = 1 if sel.sweep.mode == "min" else -1
+    sign = 1 if sel.plan.mode == "min" else -1
     return lambda trial: (trial is not best, sign * (trial.value(sel.metric) or 0.0))
 
 

@@ -101,8 +101,8 @@ def judge(claim: Claim, sel: Selection, found: pairs.Benchmarks | None = None) -
         UserError: no such arm or metric.
     """
     for arm in (claim.left, claim.right):
-        if isinstance(arm, str) and arm not in sel.sweep.arms:
-            raise UserError(f"claim: no arm {arm}{did_you_mean(arm, sel.sweep.arms)}")
+        if isinstance(arm, str) and arm not in sel.plan.names:
+            raise UserError(f"claim: no arm {arm}{did_you_mean(arm, sel.plan.names)}")
     tables = (found or pairs.benchmarks(sel)).by_name()
     metric = claim.metric or sel.metric
     reported = {key for t in sel.data.trials for key, v in ((t.results or {}).get("last") or {}).items()
@@ -117,7 +117,7 @@ def judge(claim: Claim, sel: Selection, found: pairs.Benchmarks | None = None) -
                 f"claim: {metric} is compared by its logarithm per item; compare two arms, without a margin"
             )
     elif metric in reported:
-        unit, mode = "seeds", sel.sweep.mode if metric == sel.metric else _mode(metric)
+        unit, mode = "seeds", sel.plan.mode if metric == sel.metric else _mode(metric)
         sides = {arm.arm: pairs.confirm_values(sel, arm, metric) for arm in sel.arms}
     else:
         raise UserError(f"claim: no metric or benchmark {metric}{did_you_mean(metric, [*sorted(reported), *tables])}")

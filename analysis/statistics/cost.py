@@ -66,7 +66,7 @@ def iso_loss(sel: Selection) -> list[IsoLoss]:
     lead = {arm.arm: arm.value for arm in sel.declared if arm.value is not None}
     if len(lead) < 2:
         return []
-    target = max(lead.values()) if sel.sweep.mode == "min" else min(lead.values())
+    target = max(lead.values()) if sel.plan.mode == "min" else min(lead.values())
     return [_reach(sel, arm, target) for arm in sel.declared if arm.arm in lead]
 
 
@@ -75,8 +75,8 @@ def _reach(sel: Selection, arm: ArmSummary, target: float) -> IsoLoss:
     runs = confirm if len(confirm) > 1 else [arm.best] if arm.best else []
     found: dict[str, list[float]] = {"tokens": [], "seconds": [], "flops": []}
     for trial in runs:
-        tokens = first_reach(*trial.series("tokens", sel.metric), target, sel.sweep.mode)
-        seconds = first_reach(*trial.series("seconds", sel.metric), target, sel.sweep.mode)
+        tokens = first_reach(*trial.series("tokens", sel.metric), target, sel.plan.mode)
+        seconds = first_reach(*trial.series("seconds", sel.metric), target, sel.plan.mode)
         per_token = flops_per_token(trial)
         found["tokens"] += [tokens] if tokens is not None else []
         found["seconds"] += [seconds] if seconds is not None else []
@@ -113,8 +113,8 @@ def trials_to_value(sel: Selection) -> dict[str, list[float]]:
         trials = [t for t in arm.trials if t.phase == "search" and t.results]
         good = [v for t in trials if t.state in ("completed", "pruned") and (v := t.value(sel.metric)) is not None]
         if good:
-            worst = max(good) if sel.sweep.mode == "min" else min(good)
-            out[arm.arm] = expected_best([*good, *[worst] * (len(trials) - len(good))], sel.sweep.mode)
+            worst = max(good) if sel.plan.mode == "min" else min(good)
+            out[arm.arm] = expected_best([*good, *[worst] * (len(trials) - len(good))], sel.plan.mode)
     return out
 
 
@@ -126,7 +126,7 @@ def scaling(sel: Selection) -> list[Scaling]:
         for t in arm.trials:
             n, value = number((t.results or {}).get("n_params_non_embedding")), t.value(sel.metric)
             if t.state == "completed" and n and value is not None and value > 0:
-                pick = min if sel.sweep.mode == "min" else max
+                pick = min if sel.plan.mode == "min" else max
                 best[n] = pick(best.get(n, value), value)
         if len(best) < 3:
             continue
@@ -143,16 +143,16 @@ def importances(sel: Selection) -> dict[str, dict[str, float]]:
     from the records. Arms with fewer than 4 valued trials, or whose values are all alike, are left out: a forest of so
     few says nothing. A pruned trial counts with the best value it reached.
     """
-    if not sel.sweep.search or len(sel.sweep.search.dimensions) < 2:
+    if not sel.plan.sweep.search or len(sel.plan.sweep.search.dimensions) < 2:
         return {}
     import optuna
     from optuna.importance import FanovaImportanceEvaluator, get_param_importances
 
-    dimensions = sel.sweep.search.dimensions
+    dimensions = sel.plan.sweep.search.dimensions
     optuna.logging.set_verbosity(optuna.logging.WARNING)  # it tells of every study on stderr
     out = {}
     for arm in sel.declared:
-        study = optuna.create_study(direction="minimize" if sel.sweep.mode == "min" else "maximize")
+        study = optuna.create_study(direction="minimize" if sel.plan.mode == "min" else "maximize")
         for t in arm.trials:
             value = t.value(sel.metric)
             usable = t.phase == "search" and t.state in ("completed", "pruned") and value is not None

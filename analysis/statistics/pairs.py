@@ -84,7 +84,7 @@ def confirm_values(sel: Selection, arm: ArmSummary, metric: str) -> dict[int, fl
     """The last values of an arm's completed confirm runs of the setting that stands for it, by seed; none: those of
     plain runs, where the sweep searches nothing. The same runs that the leaderboard's confirm mean is over."""
     runs = [t for t in arm.trials if t.phase == "confirm" and t.state == "completed" and t.results]
-    if not runs and not sel.sweep.search:
+    if not runs and not sel.plan.sweep.search:
         runs = [t for t in arm.trials if t.state == "completed" and t.results]
     chosen = [t for t in runs if not arm.confirm or t.settings == arm.confirm["settings"]]
     values = {t.results["seed"]: number((t.results["last"] or {}).get(metric)) for t in chosen if t.results}
@@ -103,11 +103,11 @@ def benchmarks(sel: Selection) -> Benchmarks:
         return Benchmarks([], [], found=False)
     try:
         arms = read_json(path)["arms"]
-        entries = {arm: dict(row["benchmarks"]) for arm, row in arms.items() if arm in sel.sweep.arms}
+        entries = {arm: dict(row["benchmarks"]) for arm, row in arms.items() if arm in sel.plan.names}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         why = str(error).replace(f"{path}: ", "") or type(error).__name__
         return Benchmarks([], [f"benchmark_results.json cannot be used, so benchmarks are not shown: {why}"])
-    problems = [f"benchmark_results.json: left out, sweep.yaml has no arm {a}" for a in arms if a not in sel.sweep.arms]
+    problems = [f"benchmark_results.json: left out, sweep.yaml has no arm {a}" for a in arms if a not in sel.plan.names]
     problems += [f"{arm}: {row['error']}" for arm, row in arms.items() if isinstance(row, dict) and row.get("error")]
     tables = []
     for name in dict.fromkeys(name for found in entries.values() for name in found):

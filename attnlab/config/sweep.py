@@ -3,25 +3,22 @@
 Precedence, lowest first: the defaults below, the file's `trial:`, the arm, the command line's `a.b=c` overrides (which
 edit the file before anything is resolved), and last the settings a search samples for one trial.
 
-Structure and types are checked here; what a mixer or a task accepts is known to their own tables and checked by
-`attnlab.plan.validate`, which `load_sweep` calls so that one run of it reports every mistake in the file.
+Structure and types are checked here. What a mixer or a task accepts is known to their own tables and checked by
+`attnlab.plan.validate`, so that loading a file reports every mistake in it at once.
 Neither torch nor ray is imported.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from math import prod
 from typing import Any, Literal
 
-from pydantic import Field, PositiveInt, PrivateAttr, field_validator, model_validator
+from pydantic import Field, PositiveInt, field_validator, model_validator
 
-from attnlab.config.merge import merge, nest
 from attnlab.config.space import Dimension, parse
 from attnlab.config.trial import Config, Trial
-from attnlab.util.errors import UserError
-from attnlab.util.text import did_you_mean
 
 NOISE_SEED = 10_000  # the first seed of `noise`
 ARM_ONLY = ("search", "differs")  # what an arm may say beside its trial
@@ -192,90 +189,10 @@ class Sweep(Config):
     noise: NoiseConfig | None = None
     guards: Literal["warn", "strict"] = Field("warn", description="strict: what the guards warn of is an error")
     resources: ResourcesConfig = ResourcesConfig()
-    _whole: Sweep | None = PrivateAttr(None)  # of `only`: the sweep with all of its arms
-
-    def trial_of(self, arm: str, settings: Mapping[str, Any] | None = None, seed: int | None = None) -> Trial:
-        """The trial of `arm` with sampled `settings` (dotted keys) and, if given, another training seed."""
-        tree = merge(self.trial, trial_part(self.arms[arm]))
-        for key, value in (settings or {}).items():
-            tree = merge(tree, nest(key, value))
-        if seed is not None:
-            tree = merge(tree, {"train": {"seed": seed}})
-        return Trial.model_validate(tree)
-
-    @property
-    def metric(self) -> str:
-        """The metric arms are compared by."""
-        return (self.search or self.rank or RankConfig()).metric
-
-    @property
-    def mode(self) -> Literal["min", "max"]:
-        """Whether smaller (`min`) or larger (`max`) values of the metric are better."""
-        return (self.search or self.rank or RankConfig()).mode
-
-    @property
-    def seeds(self) -> tuple[int, ...]:
-        """Seeds of the unstopped runs: those of `confirm`, else none."""
-        return self.confirm.seeds if self.confirm else ()
-
-    def dimensions_of(self, arm: str) -> dict[str, Dimension]:
-        """What is searched for an arm: the sweep's space, and over it the arm's own `search.space`; {} without a
-        search."""
-        if self.search is None:
-            return {}
-        own = (self.arms[arm].get("search") or {}).get("space") or {}
-        return {**self.search.dimensions, **{key: parse(form) for key, form in own.items()}}
-
-    def trials_of(self, arm: str) -> int:
-        """Trials an arm gets: those of the search, without an extension, and one per seed of its unstopped runs."""
-        if self.search is None or self.confirm is None:
-            return self.search.trials_of(self.dimensions_of(arm)) if self.search else max(1, len(self.seeds))
-        searched = self.search.trials_of(self.dimensions_of(arm))
-        return searched + len(self.seeds) * min(self.confirm.top, searched)
-
-    @property
-    def trials_per_arm(self) -> int:
-        """The most trials that an arm gets; fewer only where its space has fewer points."""
-        return max(self.trials_of(arm) for arm in self.arms)
-
-    @property
-    def total_trials(self) -> int:
-        """Trials of the whole sweep, those of `noise` included, without an extension of the search."""
-        return sum(self.trials_of(arm) for arm in self.arms) + (self.noise.seeds if self.noise else 0)
-
-    @property
-    def total_steps(self) -> int:
-        """Optimizer steps of the whole sweep if nothing were stopped early, those of decay branches included."""
-        return sum(self._steps_of(arm) for arm in self.arms)
-
-    @property
-    def total_tokens(self) -> int:
-        """Training tokens of the whole sweep if nothing were stopped early."""
-        return sum(self._steps_of(arm) * self.trial_of(arm).tokens_per_step for arm in self.arms)
-
-    def _steps_of(self, arm: str) -> int:
-        trial, asha = self.trial_of(arm), self.search.asha if self.search else None
-        searched = self.search.trials_of(self.dimensions_of(arm)) if self.search else 0
-        beside = sum(asha.branches(trial).values()) * searched if asha else 0
-        noise = self.noise.seeds if self.noise and self.noise.arm == arm else 0
-        return trial.train.max_steps * (self.trials_of(arm) + noise) + beside
-
-    def only(self, arms: Sequence[str]) -> Sweep:
-        """The same sweep with some of its arms; without `noise` if that arm is none of them."""
-        problems = [f"--only {arm}: no such arm{did_you_mean(arm, self.arms)}" for arm in arms if arm not in self.arms]
-        if problems:
-            raise UserError(problems)
-        noise = self.noise if self.noise and self.noise.arm in arms else None
-        part = self.model_copy(update={"arms": {a: self.arms[a] for a in self.arms if a in arms}, "noise": noise})
-        part._whole = self
-        return part
-
-    def rejoined(self, arms: Iterable[str]) -> Sweep:
-        """With those of `arms` besides that `only` left out: a sweep trained in parts is one sweep."""
-        back = set(arms) - self.arms.keys()
-        if self._whole is None or back.isdisjoint(self._whole.arms):
-            return self
-        return self._whole.only([arm for arm in self._whole.arms if arm in back or arm in self.arms])
+    tiny: dict[str, Any] | None = Field(
+        None,
+        description="dotted keys -> their values under --scale tiny, in place of what the scale would make of them",
+    )
 
 
 def trial_part(arm: Mapping[str, Any]) -> dict[str, Any]:

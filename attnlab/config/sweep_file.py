@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -85,24 +85,41 @@ def normal(raw: dict[str, Any]) -> dict[str, Any]:
 
 def override(raw: dict[str, Any], overrides: Sequence[str]) -> None:
     """Apply `a.b=c` texts to a raw tree, in place; values are read as YAML. Raises UserError."""
-    problems = []
+    problems, changes = [], []
     for text in overrides:
         key, equals, value = text.partition("=")
-        if not equals or not key:
+        if equals and key:
+            changes.append((key, parse(value, key)))
+        else:
             problems.append(f"{text}: not an override; write key=value, such as trial.train.max_steps=100")
-            continue
+    try:
+        change(raw, changes)
+    except UserError as error:
+        problems += error.problems
+    if problems:
+        raise UserError(problems)
+
+
+def change(raw: dict[str, Any], changes: Iterable[tuple[str, Any]], where: str = "") -> None:
+    """Set dotted keys of a raw tree, in place. `where` begins the mistakes' lines. Raises UserError."""
+    problems = []
+    for key, value in changes:
         parts = key.split(".")
         if key.startswith("search.space."):  # the space's own keys are dotted
             parts = ["search", "space", key.removeprefix("search.space.")]
         elif parts[0] == "arms" and parts[2:4] == ["search", "space"] and len(parts) > 4:
             parts = [*parts[:4], ".".join(parts[4:])]
+        elif parts[0] == "tiny":
+            parts = ["tiny", key.removeprefix("tiny.")]
         if parts[0] not in Sweep.model_fields:
             hint = f"; did you mean 'trial.{key}'?" if parts[0] in ("model", "task", "optim", "train") else ""
-            problems.append(f"{key}: unknown key{hint or did_you_mean(parts[0], Sweep.model_fields)}")
+            problems.append(f"{where}{key}: unknown key{hint or did_you_mean(parts[0], Sweep.model_fields)}")
         elif parts[0] == "arms" and (len(parts) < 3 or parts[1] not in raw.get("arms", {})):
-            problems.append(f"{key}: no such arm{did_you_mean('.'.join(parts[1:2]), raw.get('arms', {}))}")
+            problems.append(f"{where}{key}: no such arm{did_you_mean('.'.join(parts[1:2]), raw.get('arms', {}))}")
+        elif where and len(parts) == 1 and isinstance(value, Mapping):
+            problems.append(f"{where}{key}: its keys are dotted, as in {where[:-1]}: {{trial.train.max_steps: 12}}")
         else:
-            _set(raw, parts, parse(value, key))
+            _set(raw, parts, value)
     if problems:
         raise UserError(problems)
 
@@ -117,7 +134,9 @@ def plain(raw: Mapping[str, Any]) -> dict[str, Any]:
     if rank := {key: search[key] for key in ("metric", "mode") if key in search}:
         out["rank"] = rank
     if isinstance(arms := raw.get("arms"), Mapping):
-        out["arms"] = {arm: trial_part(own) if isinstance(own, Mapping) else own for arm, own in arms.items()}
+        out["arms"] = {arm: trial_part(tree) if isinstance(tree, Mapping) else tree for arm, tree in arms.items()}
+    if isinstance(tiny := raw.get("tiny"), Mapping):
+        out["tiny"] = {key: value for key, value in tiny.items() if not str(key).startswith("search.")}
     return out
 
 

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch
 import yaml
 from rich.console import Console
 
-from attnlab.config.sweep import Sweep
+from attnlab.config.resolved import Arm, Plan
+from attnlab.config.sweep import SearchConfig
 from attnlab.config.trial import Trial
 from attnlab.models import build_model, count_params
 from attnlab.models.flops import flops_per_token
 from attnlab.models.state import state_bytes
-from attnlab.plan import gpu_packing, guards
-from attnlab.plan.prepare import prepared
+from attnlab.plan import gpu_packing
+from attnlab.plan.guards.run import run_guards
+from attnlab.plan.prepare import prepare_tasks
+from attnlab.tasks import Task
 
 
 def costs(trial: Trial, vocab_size: int) -> str:
@@ -25,54 +31,60 @@ def costs(trial: Trial, vocab_size: int) -> str:
     return f"{work}; state after {length:,} tokens: {held}{limit}"
 
 
-def show(sweep: Sweep) -> None:
+def show(plan: Plan) -> None:
     """Print every arm's resolved trial, search space and size, and the sweep's total steps and tokens."""
-    console = Console(highlight=False, soft_wrap=True)
+    console, sweep = Console(highlight=False, soft_wrap=True), plan.sweep
     console.print(
-        f"[bold]{sweep.name}[/]: {sweep.description}",
+        f"[bold]{plan.name}[/]: {sweep.description}",
         *([f"hypothesis: {sweep.hypothesis}"] if sweep.hypothesis else []),
         sep="\n",
     )
-    tasks = prepared(sweep)
-    guarded = guards.examine(sweep, tasks)
-    for arm, task in tasks.items():
-        trial = sweep.trial_of(arm)
-        own = any(":" in mixer.name for mixer in trial.model.mixer)  # whose constructors may compute with values
-        with torch.device("cpu" if own else "meta"):
-            sizes = count_params(build_model(trial.model, task.vocab_size, task.readout))
-        console.print(
-            f"\n[bold]{arm}[/]: {sizes['n_params']:,} parameters ({sizes['n_params_non_embedding']:,} non-embedding); "
-            f"{trial.train.max_steps:,} steps x {trial.tokens_per_step:,} tokens"
-        )
-        console.print(f"  {costs(trial, task.vocab_size)}")
-        if trial.model.places:
-            console.print(f"  {trial.model.places}", markup=False)
-        for part, tree in trial.model_dump(mode="json", exclude_none=True).items():
-            text = yaml.safe_dump(tree, default_flow_style=True, sort_keys=False, width=1000).strip()
-            console.print(f"  {part + ':':<7}{text}", markup=False)
-        if own := (sweep.arms[arm].get("search") or {}).get("space"):
-            text = yaml.safe_dump(own, default_flow_style=True, sort_keys=False, width=1000).strip()
-            console.print(f"  search its own {text}", markup=False)
+    tasks = prepare_tasks(plan)
+    findings = run_guards(plan, tasks)
+    for arm in plan.arms:
+        _show_arm(console, arm, tasks[arm.name], sweep.arms[arm.name].get("search") or {})
     if sweep.search:
-        space = yaml.safe_dump(sweep.search.space, default_flow_style=True, sort_keys=False, width=1000).strip()
-        asha = (
-            f"ASHA from step {sweep.search.asha.grace_steps}, factor {sweep.search.asha.reduction_factor:g}"
-            + (", at the end of a decay branched off there" if sweep.search.asha.decay_rungs else "")
-            if sweep.search.asha
-            else "no pruning"
-        )
-        console.print(
-            f"\nsearch: {space}\n        {sweep.search.sampler}, {sweep.search.mode} {sweep.metric}, {asha}",
-            markup=False,
-        )
-    console.print(f"\nGPUs: {gpu_packing.said(sweep.resources, gpu_packing.largest(sweep, tasks))}")
+        console.print(f"\nsearch: {_search_text(sweep.search)}", markup=False)
+    console.print(f"\nGPUs: {gpu_packing.describe(sweep.resources, gpu_packing.largest(plan, tasks))}")
     if sweep.search and sweep.search.extend:
         console.print(f"and {sweep.search.extend} trials more per arm, if any arm's best lies at the end of its range")
     if sweep.noise:
         console.print(f"first, for the noise floor: {sweep.noise.seeds} runs of {sweep.noise.arm}, a seed each")
-    for line in guarded["warnings"]:
+    for line in findings["warnings"]:
         console.print(f"warning: {line}", markup=False)
     console.print(
-        f"total: {len(sweep.arms)} arms x up to {sweep.trials_per_arm} trials: {sweep.total_trials} trials, at most "
-        f"{sweep.total_steps:,} steps and {sweep.total_tokens:,} tokens"
+        f"total: {len(plan.arms)} arms x up to {plan.trials_per_arm} trials: {plan.total_trials} trials, at most "
+        f"{plan.total_steps:,} steps and {plan.total_tokens:,} tokens"
     )
+
+
+def _show_arm(console: Console, arm: Arm, task: Task, search: Mapping[str, Any]) -> None:
+    """`search`: what the arm's tree says of its search."""
+    trial = arm.trial
+    custom = any(":" in mixer.name for mixer in trial.model.mixer)  # whose constructors may compute with values
+    with torch.device("cpu" if custom else "meta"):
+        sizes = count_params(build_model(trial.model, task.vocab_size, task.readout))
+    console.print(
+        f"\n[bold]{arm.name}[/]: {sizes['n_params']:,} parameters ({sizes['n_params_non_embedding']:,} non-embedding); "
+        f"{trial.train.max_steps:,} steps x {trial.tokens_per_step:,} tokens"
+    )
+    console.print(f"  {costs(trial, task.vocab_size)}")
+    if trial.model.places:
+        console.print(f"  {trial.model.places}", markup=False)
+    for part, tree in trial.model_dump(mode="json", exclude_none=True).items():
+        console.print(f"  {part + ':':<7}{_flow(tree)}", markup=False)
+    if space := search.get("space"):
+        console.print(f"  search its own {_flow(space)}", markup=False)
+
+
+def _search_text(search: SearchConfig) -> str:
+    pruning = "no pruning"
+    if asha := search.asha:
+        branched = ", at the end of a decay branched off there" if asha.decay_rungs else ""
+        pruning = f"ASHA from step {asha.grace_steps}, factor {asha.reduction_factor:g}{branched}"
+    return f"{_flow(search.space)}\n        {search.sampler}, {search.mode} {search.metric}, {pruning}"
+
+
+def _flow(tree: Any) -> str:
+    """A tree as YAML on one line."""
+    return yaml.safe_dump(tree, default_flow_style=True, sort_keys=False, width=1000).strip()

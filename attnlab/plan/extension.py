@@ -1,8 +1,10 @@
-"""Searching on where a best setting lies at the end of its range: the rule, from the sweep and its ended trials alone,
-so that searcher, records and report agree and a resumed sweep finds the same.
+"""Searching on where a best setting lies at the end of its range.
+
+The rule follows from the plan and its ended trials alone, so that searcher, records and report agree and a resumed
+sweep finds the same.
 
 Once the search trials of every arm's quota have ended, each arm's best one is placed in its ranges. If any of its
-settings lies at an end (`certificate.EDGE`) that can be moved, every arm alike gets `search.extend` trials more: arms
+settings lies at an end (`search_coverage.EDGE`) that can be moved, every arm gets `search.extend` trials more: arms
 at an end in ranges widened there (`Dimension.widened`), the others in their own. An end that would make the arm's trial
 invalid (a dropout of 1.2) is moved half, a quarter, ... as far, or not at all. Where an arm's space has too few
 settings left, all arms get as many trials as it can have.
@@ -12,71 +14,68 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
+from attnlab.config.resolved import Arm, Plan
 from attnlab.config.space import RANGES, Dimension
-from attnlab.config.sweep import Sweep
-from attnlab.ranking.search_coverage import certificate, number_of
+from attnlab.plan.validate import trial_problems
+from attnlab.ranking.leaderboard import Leaderboard, standings
+from attnlab.ranking.search_coverage import Extension, certificate, number_of
 from attnlab.records.results import Results
 
 HALVINGS = 5
 
 
-@dataclass(frozen=True)
-class Extension:
-    """`trials`: more for every arm, 0 if the search ends with its quota; `spaces`: what each arm searches last."""
-
-    trials: int
-    spaces: Mapping[str, Mapping[str, Dimension]]
-
-
-def extension(sweep: Sweep, results: Sequence[Results]) -> Extension | None:
-    """What a sweep's ended trials call for; None while that is not known."""
-    spaces = {arm: sweep.dimensions_of(arm) for arm in sweep.arms}
-    if not (sweep.search and sweep.search.extend):
+def extension(plan: Plan, results: Sequence[Results]) -> Extension | None:
+    """What a plan's ended trials call for; None while that is not known."""
+    search, spaces = plan.sweep.search, {arm.name: arm.space for arm in plan.arms}
+    if not (search and search.extend):
         return Extension(0, spaces)
     widened = {}
-    for arm, space in spaces.items():
-        quota = sweep.search.trials_of(space)
-        searched = sorted((r for r in results if r["arm"] == arm and r["phase"] == "search"), key=number_of)
+    for arm in plan.arms:
+        quota = plan.quota(arm.name)
+        searched = sorted((r for r in results if r["arm"] == arm.name and r["phase"] == "search"), key=number_of)
         if len(searched) < quota:
             return None
-        places = certificate(sweep, arm, searched[:quota])["settings"]
-        at_end = {key: place["edge"] for key, place in places.items() if place["edge"]}
-        widened[arm] = {k: _widened(sweep, arm, k, d, at_end[k]) if k in at_end else d for k, d in space.items()}
+        edges = {k: s["edge"] for k, s in certificate(plan, arm.name, searched[:quota])["settings"].items()}
+        widened[arm.name] = {k: _widened(arm, k, d, edges[k]) if edges.get(k) else d for k, d in arm.space.items()}
     if widened == spaces:
         return Extension(0, spaces)
-    room = [math.prod(d.points for d in widened[arm].values()) - sweep.search.trials_of(spaces[arm]) for arm in spaces]
-    trials = int(min(sweep.search.extend, *room))
+    room = [math.prod(d.points for d in widened[name].values()) - plan.quota(name) for name in spaces]
+    trials = int(min(search.extend, *room))
     return Extension(trials, widened if trials else spaces)
 
 
-def planned(sweep: Sweep, results: Sequence[Results]) -> int:
+def planned_trials(plan: Plan, results: Sequence[Results]) -> int:
     """Trials that the sweep comes to, those of an extension included once it is known."""
-    found = extension(sweep, results)
-    return sweep.total_trials + (found.trials * len(sweep.arms) if found else 0)
+    extended = extension(plan, results)
+    return plan.total_trials + (extended.trials * len(plan.arms) if extended else 0)
 
 
-def _widened(sweep: Sweep, arm: str, key: str, dimension: Dimension, edge: str) -> Dimension:
+def leaderboard(
+    plan: Plan,
+    results: Sequence[Results],
+    baselines: Mapping[str, float] | None = None,
+    guards: Mapping[str, Any] | None = None,
+) -> Leaderboard:
+    """The leaderboard of a plan's ended trials, with what they call for; see `attnlab.ranking.leaderboard`."""
+    return standings(plan, results, extension(plan, results), baselines, guards)
+
+
+def _widened(arm: Arm, key: str, dimension: Dimension, edge: str) -> Dimension:
     """The range, widened at one end as far as the arm's trial stays valid."""
     wide = dimension.widened(edge)
     side = "low" if edge == "lower" else "high"
-    own = getattr(dimension, side)
+    start = getattr(dimension, side)
     for _ in range(HALVINGS):
-        if wide == dimension or _valid(sweep, arm, key, getattr(wide, side)):
-            return wide
         end = getattr(wide, side)
-        middle = math.sqrt(own * end) if dimension.log else (own + end) / 2
+        if wide == dimension or _valid(arm, key, end):
+            return wide
+        middle = math.sqrt(start * end) if dimension.log else (start + end) / 2
         wide = replace(wide, **{side: round(middle) if RANGES[dimension.kind] is int else middle})
     return dimension
 
 
-def _valid(sweep: Sweep, arm: str, key: str, value: Any) -> bool:
-    from attnlab.plan.validate import trial_problems  # with the tables of mixers and tasks, which records do not need
-
-    try:
-        tree = sweep.trial_of(arm, {key: value}).model_dump()
-    except ValueError:
-        return False
-    return not list(trial_problems(tree, ""))
+def _valid(arm: Arm, key: str, value: Any) -> bool:
+    return not list(trial_problems(arm.tree({key: value}), ""))

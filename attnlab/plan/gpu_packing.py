@@ -26,8 +26,9 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from attnlab.config.resolved import Plan
 from attnlab.config.space import corners
-from attnlab.config.sweep import ResourcesConfig, Sweep
+from attnlab.config.sweep import ResourcesConfig
 from attnlab.config.trial import Trial
 from attnlab.tasks import IGNORE, Task
 
@@ -84,18 +85,19 @@ def need(trial: Trial, vocab_size: int, targets_ratio: float = 1.0) -> Need:
     return Need(size / 2**30 + CHUNK_GIB, 6e-12 * trial.tokens_per_step * (inner + targets_ratio * head))
 
 
-def largest(sweep: Sweep, tasks: Mapping[str, Task]) -> Need:
+def largest(plan: Plan, tasks: Mapping[str, Task]) -> Need:
     """The most that any trial of a sweep takes, over its arms and the corners of the space that change a model's size.
 
     Args:
         tasks: each arm's, with its data at hand.
     """
-    found = []
-    for arm, task in tasks.items():
-        sizes = {key: d for key, d in sweep.dimensions_of(arm).items() if not key.startswith("optim")}
+    needs = []
+    for arm in plan.arms:
+        sizes = {key: dimension for key, dimension in arm.space.items() if not key.startswith("optim")}
+        task = tasks[arm.name]
         ratio = float((task.eval_examples(64).targets != IGNORE).mean())
-        found += [need(sweep.trial_of(arm, settings), task.vocab_size, ratio) for settings in corners(sizes)]
-    return Need(max(n.gib for n in found), max(n.tflop for n in found))
+        needs += [need(arm.with_settings(settings), task.vocab_size, ratio) for settings in corners(sizes)]
+    return Need(max(n.gib for n in needs), max(n.tflop for n in needs))
 
 
 def sharers(need: Need, gpu_gib: float, most: int = MOST) -> int:
@@ -140,7 +142,7 @@ def memory_fraction(gpus: float, gpu_gib: float) -> float:
     return max(gpus / 2, gpus - CONTEXT_GIB / gpu_gib)
 
 
-def said(resources: ResourcesConfig, need: Need) -> str:
+def describe(resources: ResourcesConfig, need: Need) -> str:
     """For the plan: how many trials share a GPU, where there is one."""
     given = resources.gpus_per_worker
     if given != "auto":

@@ -1,37 +1,43 @@
-"""A sweep file and overrides become a checked sweep."""
+"""A sweep file or tree becomes a checked, resolved `Plan`."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
+from attnlab.config import sweep_file
+from attnlab.config.resolved import Plan
 from attnlab.config.sweep import Sweep
+from attnlab.plan import match, validate
+from attnlab.plan.scale import SCALES, tiny
+from attnlab.records.mirror import mirror
 from attnlab.util.errors import UserError
+from attnlab.util.text import did_you_mean
 
 
-def load_sweep(
+def load(
     path: str | Path,
     overrides: Sequence[str] = (),
     *,
     plain: bool = False,
     scale: str | None = None,
     solve: bool = True,
-) -> Sweep:
-    """Read, override and check a sweep file.
+    resume_in: str | Path | None = None,
+) -> Plan:
+    """Read, override, check and resolve a sweep file.
 
     Args:
         path: the YAML file.
-        overrides: `a.b=c` texts; the value is read as YAML.
-        plain: without its search; see `sweepfile.plain`.
-        scale: `tiny`: made small; see `scale.tiny`.
-        solve: fill in what `match:` and `budget:` come to, which takes torch.
+        overrides: `a.b=c` texts, whose values are read as YAML.
+        plain: without its search, see `sweep_file.plain`.
+        scale: as `resolve`'s.
+        solve: as `resolve`'s.
+        resume_in: as `resolve`'s.
 
     Raises:
         UserError: everything wrong with the file and the overrides, one line per mistake.
     """
-    from attnlab.config import sweep_file
-    from attnlab.plan import validate  # the tables of mixers and tasks stand above this module: imported when called
-
     raw = sweep_file.read(path)
     problems: list[str] = []
     try:
@@ -39,9 +45,64 @@ def load_sweep(
     except UserError as error:
         problems += error.problems
     try:
-        sweep = validate.checked(sweep_file.plain(raw) if plain else raw, scale=scale, solve=solve and not problems)
+        tree = sweep_file.plain(raw) if plain else raw
+        plan = resolve(tree, scale=scale, solve=solve and not problems, resume_in=resume_in)
     except UserError as error:
         problems += error.problems
     if problems:
         raise UserError(problems)
-    return sweep
+    return plan
+
+
+def read(path: str | Path) -> Plan:
+    """The plan of a results folder's sweep.yaml, which was checked when the sweep began.
+
+    Raises:
+        UserError, ValueError: it cannot be read, or its structure is not a sweep's.
+    """
+    return Plan.of(Sweep.model_validate(sweep_file.read(path)))
+
+
+def resolve(
+    tree: Mapping[str, Any],
+    *,
+    scale: str | None = None,
+    solve: bool = True,
+    resume_in: str | Path | None = None,
+) -> Plan:
+    """Check and resolve a sweep's tree.
+
+    Args:
+        tree: as in a sweep file, its dotted keys expanded (`sweep_file.normal`).
+        scale: `tiny`: checked as it is, then made small and checked again.
+        solve: fill in what `match:` and `budget:` come to, which takes torch.
+        resume_in: the results whose folder of this sweep, if there is one, keeps what was solved for it.
+
+    Raises:
+        UserError: every mistake found, each on one line that names its key.
+    """
+    if scale:
+        if scale not in SCALES:
+            raise UserError([f"scale {scale}: there is none of this name{did_you_mean(scale, SCALES)}"])
+        return resolve(tiny(resolve(tree, solve=False)), solve=solve, resume_in=resume_in)
+    sweep, problems = validate.parse(tree)
+    if sweep is None or problems:
+        raise UserError(problems)
+    plan = Plan.of(sweep)
+    if solve and match.wanted(sweep):
+        plan = match.solve(plan, _folder(plan.name, resume_in) if resume_in else None)
+    if solve or sweep.budget is None:  # until a budget is solved, its runs have no length
+        problems = list(dict.fromkeys(validate.plan_problems(plan)))
+    if problems:
+        raise UserError(problems)
+    return plan
+
+
+def _folder(name: str, results: str | Path) -> Plan | None:
+    """The plan that a sweep's folder holds; None where there is no folder, or none that can be read."""
+    try:
+        there = mirror(results, name)
+        there.pull()
+        return read(there.folder.sweep_file)
+    except (ValueError, OSError):  # the engine says what is wrong with it
+        return None

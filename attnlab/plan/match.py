@@ -1,19 +1,21 @@
 """Matched comparisons: widths and lengths that follow from the sweep instead of being typed per arm.
 
 `match: params | flops | state` gives every arm after the first the integer width with which its models agree with the
-first arm's within `WITHIN`; `budget: {tokens: ...}` or `{flops: ...}` gives every arm its `train.max_steps`, and
+first arm's within `WITHIN`. `budget: {tokens: ...}` or `{flops: ...}` gives every arm its `train.max_steps`, and
 `{seconds: ...}` its `train.seconds`. Both are solved when a sweep is loaded, and stand in its resolved sweep.yaml.
+A sweep that is resumed keeps what was solved when it began.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from attnlab import models
 from attnlab.config.merge import merge
-from attnlab.config.sweep import Sweep, trial_part
-from attnlab.config.trial import ModelConfig, Trial
+from attnlab.config.resolved import Arm, Plan
+from attnlab.config.sweep import Sweep
+from attnlab.config.trial import MixerConfig, ModelConfig, Trial
 from attnlab.models import signature
 from attnlab.models.checks import spec_of
 from attnlab.util.errors import UserError
@@ -35,64 +37,106 @@ WORDS = {
 }
 
 
-def solved(sweep: Sweep) -> Sweep:
-    """The sweep with its arms' widths and steps filled in; itself if it asks for neither.
+def wanted(sweep: Sweep) -> bool:
+    """Whether a sweep asks for widths or lengths to be solved."""
+    return sweep.match != "none" or sweep.budget is not None
+
+
+def solve(plan: Plan, folder: Plan | None = None) -> Plan:
+    """Fill in the arms' widths and steps.
+
+    Args:
+        folder: the sweep as a results folder holds it. What was solved for its arms is kept, if all else agrees.
 
     Raises:
         UserError: what cannot be solved, one line per arm.
     """
-    if sweep.match == "none" and sweep.budget is None:
-        return sweep
-    problems = list(_searched(sweep))
-    if not problems and sweep.match != "none":
-        sweep = _each(sweep, _width, problems)
-    if not problems and sweep.budget:
-        sweep = _each(sweep, _steps, problems)
-    if problems:
+    if problems := list(_searched(plan)):
         raise UserError(problems)
-    return sweep
+    known = _known(plan, folder) if folder else {}
+    if plan.sweep.match != "none":
+        plan = _each(plan, _width, known)
+    return _each(plan, _steps, known) if plan.sweep.budget else plan
 
 
 def measure(kind: str, model: ModelConfig, seq_len: int) -> float | None:
     """A model by one of `WORDS`; None where it is not known."""
-    import torch
+    import torch  # not at the top, as all that builds a model: mistakes that need no model are told without it
+
+    from attnlab.models.flops import flops_per_token
+    from attnlab.models.state import state_bytes
 
     if kind == "flops":
-        from attnlab.models.flops import flops_per_token
-
         return flops_per_token(model, seq_len)
     if kind == "state":
-        from attnlab.models.state import state_bytes
-
         return state_bytes(model, seq_len)
-    own = any(":" in mixer.name for mixer in model.mixer)  # whose constructors may compute with values
-    with torch.random.fork_rng(devices=[]), torch.device("cpu" if own else "meta"):
+    custom = any(":" in mixer.name for mixer in model.mixer)  # whose constructors may compute with values
+    with torch.random.fork_rng(devices=[]), torch.device("cpu" if custom else "meta"):
         return models.count_params(models.build_model(model, 1))["n_params_non_embedding"]
 
 
-def _searched(sweep: Sweep) -> Iterator[str]:
-    asked = ["match"] * (sweep.match != "none") + ([sweep.budget.kind] if sweep.budget else [])
-    for what in asked:
-        for key in {key: None for arm in sweep.arms for key in sweep.dimensions_of(arm)}:
+def _searched(plan: Plan) -> Iterator[str]:
+    budget = plan.sweep.budget
+    for what in ["match"] * (plan.sweep.match != "none") + ([budget.kind] if budget else []):
+        for key in {key: None for arm in plan.arms for key in arm.space}:
             if key.startswith(SEARCHED[what]):
-                name = f"match: {sweep.match}" if what == "match" else f"budget: {what}"
+                name = f"match: {plan.sweep.match}" if what == "match" else f"budget: {what}"
                 yield f"search.space.{key}: {name} is solved once per arm, so this cannot be searched; give it per arm"
 
 
-def _each(sweep: Sweep, solve: Callable[[Sweep, str], dict[str, Any]], problems: list[str]) -> Sweep:
-    """The sweep with what `solve` gives for each arm; its ValueErrors are added to `problems`."""
-    arms = {}
-    for arm, tree in sweep.arms.items():
+def _known(plan: Plan, folder: Plan) -> dict[str, dict[str, Any]]:
+    """What a folder's arms have that was solved, as trees; {} if anything else in them differs from the plan's."""
+    known = {}
+    if (plan.sweep.match, plan.sweep.budget) != (folder.sweep.match, folder.sweep.budget):
+        return {}
+    for arm in plan.arms:
+        if arm.name in folder.names:
+            new, old = arm.trial, folder.arm(arm.name).trial
+            solved = _open(plan, arm, old)
+            parts = {part: getattr(new, part).model_copy(update=values) for part, values in solved.items()}
+            if new.model_copy(update=parts).digest != old.digest:
+                return {}
+            known[arm.name] = {part: parts[part].model_dump(mode="json", include=set(solved[part])) for part in parts}
+    return known
+
+
+def _open(plan: Plan, arm: Arm, old: Trial) -> dict[str, dict[str, Any]]:
+    """Of a folder's trial, the values of what solving may have set: settings that the arm leaves open."""
+    model: dict[str, Any] = {}
+    train: dict[str, Any] = {}
+    if plan.sweep.match != "none" and old.model.d_ff != arm.trial.model.d_ff:
+        if plan.sweep.arms[arm.name].get("model", {}).get("d_ff") is None:
+            model["d_ff"] = old.model.d_ff
+    elif plan.sweep.match != "none" and len(old.model.mixer) == len(arm.trial.model.mixer):
+        pairs = zip(arm.trial.model.mixer, old.model.mixer, strict=True)
+        widths = [{key: value for key, value in there.args.items() if key in WIDTHS} for _, there in pairs]
+        mixers = [width | mixer.model_dump() for width, mixer in zip(widths, arm.trial.model.mixer, strict=True)]
+        if tuple(MixerConfig(**mixer) for mixer in mixers) != arm.trial.model.mixer:
+            model["mixer"] = tuple(MixerConfig(**mixer) for mixer in mixers)
+    if plan.sweep.budget and plan.sweep.budget.seconds:
+        train["seconds"] = old.train.seconds
+    elif plan.sweep.budget and arm.declared.get("train", {}).get("max_steps") is None:
+        train["max_steps"] = old.train.max_steps
+    return {part: values for part, values in (("model", model), ("train", train)) if values}
+
+
+def _each(plan: Plan, solve: Callable[[Plan, Arm], dict[str, Any]], known: Mapping[str, dict[str, Any]]) -> Plan:
+    """The plan with what is known of each arm, else what `solve` gives for it. Its ValueErrors become a UserError."""
+    trees, problems = {}, []
+    for arm in plan.arms:
         try:
-            arms[arm] = merge(tree, solve(sweep, arm))
+            solved = known[arm.name] if arm.name in known else solve(plan, arm)
+            trees[arm.name] = merge(plan.sweep.arms[arm.name], solved)
         except ValueError as error:
-            problems.append(f"arms.{arm}: {error}")
-    return sweep if problems else sweep.model_copy(update={"arms": arms})
+            problems.append(f"arms.{arm.name}: {error}")
+    if problems:
+        raise UserError(problems)
+    return Plan.of(plan.sweep.model_copy(update={"arms": trees}))
 
 
-def _steps(sweep: Sweep, arm: str) -> dict[str, Any]:
+def _steps(plan: Plan, arm: Arm) -> dict[str, Any]:
     """What `budget` comes to for an arm."""
-    budget, trial = sweep.budget, sweep.trial_of(arm)
+    budget, trial = plan.sweep.budget, arm.trial
     assert budget is not None
     if budget.seconds:
         return {"train": {"seconds": budget.seconds}}
@@ -106,63 +150,67 @@ def _steps(sweep: Sweep, arm: str) -> dict[str, Any]:
     if steps < trial.train.eval_every:
         every = trial.train.eval_every
         raise ValueError(f"budget: {budget.kind}: {budget.amount:g} are {steps} steps, fewer than eval_every {every}")
-    given = merge(sweep.trial, trial_part(sweep.arms[arm])).get("train", {}).get("max_steps")
+    given = arm.declared.get("train", {}).get("max_steps")
     if given not in (None, steps):
         raise ValueError(f"train.max_steps: {given}, but budget: {budget.kind} gives {steps}; leave one of them out")
     return {"train": {"max_steps": steps}}
 
 
-def _width(sweep: Sweep, arm: str) -> dict[str, Any]:
+def _width(plan: Plan, arm: Arm) -> dict[str, Any]:
     """The width with which an arm matches the first one."""
-    first, trial = sweep.trial_of(next(iter(sweep.arms))), sweep.trial_of(arm)
-    target = measure(sweep.match, first.model, first.task.seq_len)
-    own = measure(sweep.match, trial.model, trial.task.seq_len)
-    if target is None or own is None:
+    first, trial, kind = plan.arms[0].trial, arm.trial, plan.sweep.match
+    target = measure(kind, first.model, first.task.seq_len)
+    present = measure(kind, trial.model, trial.task.seq_len)
+    if target is None or present is None:
         whose = "the first arm's mixer" if target is None else "its mixer"
-        raise ValueError(f"match: {sweep.match}: {WORDS[sweep.match]} are not known for {whose}")
-    if abs(own - target) <= WITHIN * target and trial.model.d_ff == first.model.d_ff:
+        raise ValueError(f"match: {kind}: {WORDS[kind]} are not known for {whose}")
+    if abs(present - target) <= WITHIN * target and trial.model.d_ff == first.model.d_ff:
         return {}
-    by_mlp = sweep.match != "state" and trial.model.mlp != "none"
-    width, found = (_mlp_width if by_mlp else _mixer_width)(sweep.match, trial, target)
-    if found is None or abs(found - target) > WITHIN * target:
-        nearest = f"; the nearest is {found:,.0f}, with {_said(width)}" if width else ""
+    by_mlp = kind != "state" and trial.model.mlp != "none"
+    width, nearest = (_mlp_width if by_mlp else _mixer_width)(kind, trial, target)
+    if nearest is None or abs(nearest - target) > WITHIN * target:
+        hint = f"; the nearest is {nearest:,.0f}, with {_width_text(width)}" if width else ""
         what = "d_ff" if by_mlp else "width of its mixer"
         raise ValueError(
-            f"match: {sweep.match}: no {what} gives the first arm's {target:,.0f} {WORDS[sweep.match]} within "
-            f"{WITHIN:.0%}{nearest}"
+            f"match: {kind}: no {what} gives the first arm's {target:,.0f} {WORDS[kind]} within {WITHIN:.0%}{hint}"
         )
-    given = sweep.arms[arm].get("model", {}).get("d_ff")
+    given = plan.sweep.arms[arm.name].get("model", {}).get("d_ff")
     if by_mlp and given not in (None, width["d_ff"]):
-        raise ValueError(f"model.d_ff: {given}, but match: {sweep.match} gives {width['d_ff']}; leave one of them out")
+        raise ValueError(f"model.d_ff: {given}, but match: {kind} gives {width['d_ff']}; leave one of them out")
     return {"model": width}
 
 
-def _said(width: dict[str, Any]) -> str:
+def _width_text(width: dict[str, Any]) -> str:
     if "mixer" not in width:
         return f"d_ff {width['d_ff']}"
     return "mixer " + ", ".join(str(ModelConfig(mixer=mixer).mixer[0]) for mixer in width["mixer"])
 
 
 def _mlp_width(kind: str, trial: Trial, target: float) -> tuple[dict[str, Any], float | None]:
-    """`d_ff`: parameters and operations are linear in it, so two models tell the rest. The roundest width that is near
-    enough: tensor cores want rows of 16 bytes (8 bf16 numbers), and larger powers of two fill their tiles."""
+    """The roundest `d_ff` that is near enough.
 
-    def at(width: int) -> float:
+    Parameters and operations are linear in it, so two models tell the rest. Tensor cores want rows of 16 bytes (8 bf16
+    numbers), and larger powers of two fill their tiles.
+    """
+
+    def value(width: int) -> float:
         model = trial.model.model_copy(update={"d_ff": width})
         return measure(kind, model, trial.task.seq_len) or 0.0
 
-    slope = (at(1024) - at(512)) / 512
-    exact = (target - at(512)) / slope + 512
+    slope = (value(1024) - value(512)) / 512
+    exact = (target - value(512)) / slope + 512
     for multiple in (64, 32, 16, 8, 1):
         width = max(1, round(exact / multiple) * multiple)
         if abs(slope * (width - exact)) <= WITHIN / 2 * target:
             break
-    return {"d_ff": width}, at(width)
+    return {"d_ff": width}, value(width)
 
 
 def _mixer_width(kind: str, trial: Trial, target: float) -> tuple[dict[str, Any], float | None]:
-    """A value of one argument in `WIDTHS`, alike in all of the pattern's mixers that take it: the first that is near
-    enough, else the nearest."""
+    """One argument of `WIDTHS`, equal in all of the pattern's mixers that take it.
+
+    The first value that is near enough, else the nearest.
+    """
     best: tuple[dict[str, Any], float | None] = ({}, None)
     for name in WIDTHS:
         for value in _values(name, trial.model):
@@ -173,12 +221,12 @@ def _mixer_width(kind: str, trial: Trial, target: float) -> tuple[dict[str, Any]
             if any(models.check_mixer(mixer, model) for mixer in model.mixer):
                 continue
             try:
-                found = measure(kind, model, trial.task.seq_len)
+                measured = measure(kind, model, trial.task.seq_len)
             except (ValueError, RuntimeError, AssertionError):  # a width that its class refuses only when built or run
                 continue
-            if found is not None and (best[1] is None or abs(found - target) < abs(best[1] - target)):
-                best = {"mixer": mixers}, found
-                if abs(found - target) <= WITHIN * target:
+            if measured is not None and (best[1] is None or abs(measured - target) < abs(best[1] - target)):
+                best = {"mixer": mixers}, measured
+                if abs(measured - target) <= WITHIN * target:
                     return best
     return best
 

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
 from attnlab.util.text import did_you_mean
-
-if TYPE_CHECKING:
-    pass
-
 
 # pydantic's words for the commonest mistakes, in ours
 SAY = {
@@ -42,8 +38,8 @@ def lines(error: ValidationError, root: type[BaseModel], prefix: str = "") -> li
         if e["type"] == "extra_forbidden":
             out.append(f"{key}: unknown key{did_you_mean(loc[-1], known_keys(root, loc[:-1]))}")
         elif e["type"] == "value_error":
-            own = str(e["ctx"]["error"]).split("\n")
-            out += [f"{key}.{line}" if key.endswith("space") else f"{key}: {line}" for line in own]
+            texts = str(e["ctx"]["error"]).split("\n")
+            out += [f"{key}.{text}" if key.endswith("space") else f"{key}: {text}" for text in texts]
         elif e["type"] in SAY:
             out.append(f"{key}: " + SAY[e["type"]].format(input=e["input"], ctx=e.get("ctx", {})))
         else:

@@ -20,6 +20,8 @@ What becomes of a sweep (its name ends in `-tiny`, so its results never mix with
 Values that differ stay different, and in their order: where two would become one, the larger is raised by the least
 step that its kind has. So arms differ in the same settings as before. Everything else stays: mixers and their
 arguments, data, tokenizer, optimizer, learning rates, schedule, precision, matching.
+
+`tiny: {trial.train.max_steps: 50, ...}` in a sweep file gives dotted keys a tiny value of the file's own instead.
 """
 
 from __future__ import annotations
@@ -29,8 +31,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from attnlab import tasks
+from attnlab.config.resolved import Arm, Plan
 from attnlab.config.sweep import BudgetConfig, Sweep
+from attnlab.config.sweep_file import change
 from attnlab.config.trial import Trial
+from attnlab.plan.match import measure
 
 SCALES = ("tiny",)
 WIDTH, LAYERS, HEADS, LENGTH, STEPS = 64, 2, 2, 64, 12
@@ -41,18 +46,22 @@ WINDOWS = ("window", "window_size")
 KV_HEADS = ("num_kv_heads", "num_key_value_heads")
 
 
-def tiny(sweep: Sweep) -> dict[str, Any]:
-    """A checked sweep -> the tree of its tiny version, to be checked in turn. See the module's docstring."""
-    maps = _maps(sweep)
-    tree = sweep.model_dump(mode="json", exclude_none=True)
-    said = {**tree["trial"], "task": {"name": "text", **tree["trial"].get("task", {})}}
+def tiny(plan: Plan) -> dict[str, Any]:
+    """The tree of a checked plan's tiny version, to be checked in turn. See the module's docstring.
+
+    Raises:
+        UserError: what is wrong with the keys of its `tiny:`.
+    """
+    sweep, maps = plan.sweep, _maps(plan)
+    tree = sweep.model_dump(mode="json", exclude_none=True, exclude={"tiny"})
+    shared = {**tree["trial"], "task": {"name": "text", **tree["trial"].get("task", {})}}
     defaults = Trial().model_dump()
     for key, values in maps.items():  # what the file leaves to the defaults becomes small too
         part, name = key.split(".")
         if not (key == "train.max_steps" and _paid(sweep.budget)) and (value := defaults[part].get(name)) in values:
-            said = {**said, part: {name: value, **said.get(part, {})}}
-    tree["trial"] = _task_sized(_mapped(said, maps), maps)
-    tree["arms"] = {arm: _task_sized(_mapped(own, maps), maps) for arm, own in tree["arms"].items()}
+            shared = {**shared, part: {name: value, **shared.get(part, {})}}
+    tree["trial"] = _task_sized(_mapped(shared, maps), maps)
+    tree["arms"] = {arm: _task_sized(_mapped(given, maps), maps) for arm, given in tree["arms"].items()}
     tree |= {
         "name": f"{sweep.name}-tiny",
         "description": f"At a tiny scale, to try the machinery: {sweep.description}",
@@ -62,43 +71,45 @@ def tiny(sweep: Sweep) -> dict[str, Any]:
         tree["budget"] = {sweep.budget.kind: _budget(sweep.budget, sweep, tree)}
     if sweep.search:
         grid = sweep.search.sampler == "grid"
-        tree["search"] = _search(sweep, tree["search"], maps)
-        for own in tree["arms"].values():
-            if space := (own.get("search") or {}).get("space"):
-                own["search"] = {"space": _space(space, maps, grid)}
+        tree["search"] = _search(plan, tree["search"], maps)
+        for given in tree["arms"].values():
+            if space := (given.get("search") or {}).get("space"):
+                given["search"] = {"space": _space(space, maps, grid)}
     if sweep.confirm:
         tree["confirm"] = {"seeds": list(sweep.confirm.seeds[:SEEDS]), "top": min(2, sweep.confirm.top)}
+    change(tree, (sweep.tiny or {}).items(), "tiny.")
     return tree
 
 
-def _maps(sweep: Sweep) -> dict[str, dict[Any, Any]]:
+def _maps(plan: Plan) -> dict[str, dict[Any, Any]]:
     """Dotted key -> {value: its tiny one}, over all values that any arm or any search space has."""
-    trials = [sweep.trial_of(arm) for arm in sweep.arms]
+    trials = [arm.trial for arm in plan.arms]
 
     def values(key: str) -> list[int]:
         part, name = key.split(".")
-        found = {getattr(getattr(trial, part), name) for trial in trials}
-        for arm in sweep.arms:
-            if dimension := sweep.dimensions_of(arm).get(key):
-                found |= set(dimension.choices) or {dimension.low, dimension.high}
-        return sorted(found - {None})
+        distinct = {getattr(getattr(trial, part), name) for trial in trials}
+        for arm in plan.arms:
+            if dimension := arm.space.get(key):
+                distinct |= set(dimension.choices) or {dimension.low, dimension.high}
+        return sorted(distinct - {None})
 
     shared = [m.args[key] for trial in trials for m in trial.model.mixer for key in KV_HEADS if m.args.get(key)]
     heads = proportional(values("model.n_heads"), HEADS / max(values("model.n_heads")), math.lcm(*shared))
     widths = values("model.d_model")
     least = max(len(trial.model.mixer) for trial in trials)
     shrink = min(1.0, WIDTH / max(widths))
+    workers = min(2, plan.sweep.resources.workers)
     maps = {
         "model.n_heads": heads,
         "model.d_model": proportional(widths, shrink, 8 * math.lcm(*heads.values())),
         "model.d_ff": proportional(values("model.d_ff"), shrink, 8),
         "model.n_layers": proportional(values("model.n_layers"), LAYERS / max(values("model.n_layers")), least=least),
-        "train.batch_size": _batches(values("train.batch_size"), trials, min(2, sweep.resources.workers)),
+        "train.batch_size": _batches(values("train.batch_size"), trials, workers),
     }
     lengths = sorted({trial.task.seq_len for trial in trials if trial.task.name == "text"})
     if lengths:
         maps["task.seq_len"] = proportional(lengths, LENGTH / lengths[0])
-    return maps | _steps(sweep, values)
+    return maps | _steps(plan, values)
 
 
 def proportional(values: Sequence[Any], factor: float, unit: int = 1, least: int = 0) -> dict[Any, int]:
@@ -124,19 +135,19 @@ def _batches(values: Sequence[int], trials: Iterable[Trial], workers: int) -> di
     return {value: value // by for value in values}
 
 
-def _factor(sweep: Sweep) -> float:
+def _factor(plan: Plan) -> float:
     """Tiny optimizer steps per real one: the longest run becomes STEPS."""
-    trials = [sweep.trial_of(arm) for arm in sweep.arms]
-    if sweep.budget and _paid(sweep.budget):
-        longest = max(sweep.budget.amount / trial.tokens_per_step / _flops(sweep.budget, trial) for trial in trials)
+    trials, budget = [arm.trial for arm in plan.arms], plan.sweep.budget
+    if budget and _paid(budget):
+        longest = max(budget.amount / trial.tokens_per_step / _flops(budget, trial) for trial in trials)
     else:
         longest = max(trial.train.max_steps for trial in trials)
     return min(1.0, STEPS / longest)
 
 
-def _steps(sweep: Sweep, values: Callable[[str], list[Any]]) -> dict[str, dict[Any, int]]:
+def _steps(plan: Plan, values: Callable[[str], list[Any]]) -> dict[str, dict[Any, int]]:
     """The maps of what is counted in optimizer steps."""
-    factor = _factor(sweep)
+    factor = _factor(plan)
     every = proportional(values("train.eval_every"), factor)
     common = math.lcm(*every.values())
     return {
@@ -156,8 +167,6 @@ def _flops(budget: BudgetConfig, trial: Trial) -> float:
     """Operations per token, for a budget of FLOPs; 1 for one of tokens."""
     if budget.kind == "tokens":
         return 1.0
-    from attnlab.plan.match import measure  # builds the model
-
     return measure("flops", trial.model, trial.task.seq_len) or 1.0  # not known: `match` says so
 
 
@@ -165,7 +174,8 @@ def _budget(budget: BudgetConfig, sweep: Sweep, tree: Mapping[str, Any]) -> floa
     """What STEPS steps of the tiny first arm take."""
     if budget.kind == "seconds":
         return min(budget.amount, SECONDS)
-    first = sweep.model_copy(update={"trial": tree["trial"], "arms": tree["arms"]}).trial_of(next(iter(sweep.arms)))
+    small = sweep.model_copy(update={"trial": tree["trial"], "arms": tree["arms"]})
+    first = Arm.of(small, next(iter(small.arms))).trial
     return STEPS * first.tokens_per_step * _flops(budget, first)
 
 
@@ -205,7 +215,7 @@ def _task_sized(tree: Mapping[str, Any], maps: Mapping[str, Mapping[Any, int]]) 
     return {**tree, "task": {**task, **small}}
 
 
-def _search(sweep: Sweep, search: Mapping[str, Any], maps: Mapping[str, Mapping[Any, int]]) -> dict[str, Any]:
+def _search(plan: Plan, search: Mapping[str, Any], maps: Mapping[str, Mapping[Any, int]]) -> dict[str, Any]:
     out = dict(search) | {
         "space": _space(search["space"], maps, search["sampler"] == "grid"),
         "trials": min(TRIALS, search["trials"]),
@@ -213,7 +223,7 @@ def _search(sweep: Sweep, search: Mapping[str, Any], maps: Mapping[str, Mapping[
     }
     if asha := search.get("asha"):
         common = math.lcm(*maps["train.eval_every"].values())
-        grace = common * max(1, round(asha["grace_steps"] * _factor(sweep) / common))
+        grace = common * max(1, round(asha["grace_steps"] * _factor(plan) / common))
         out["asha"] = {**asha, "grace_steps": grace}
     return out
 

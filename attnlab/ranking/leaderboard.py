@@ -6,10 +6,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from statistics import mean, stdev
 from typing import Any, Literal, TypedDict, cast
 
-from attnlab.config.sweep import Sweep
-from attnlab.plan.extension import Extension, extension
+from attnlab.config.resolved import Plan
 from attnlab.ranking.noise_floor import noise_floor, said
-from attnlab.ranking.search_coverage import certificate, edges
+from attnlab.ranking.search_coverage import Extension, certificate, edges
 from attnlab.records.metrics import better
 from attnlab.records.results import STATES, Results, State
 
@@ -66,26 +65,25 @@ class Leaderboard(TypedDict):
     ranked_by: str
     ranking: list[str]  # arms, the best first
     edges: list[str]  # sentences on best settings at the end of their range
-    guards: dict[
-        str, Any
-    ]  # what was found before the start, see `attnlab.plan.guards.examine`; {} where it is not known
+    guards: dict[str, Any]  # what was found before the start, see `attnlab.plan.guards.run`; {} where it is not known
     noise: dict[str, Any] | None  # see `attnlab.ranking.noise_floor.noise_floor`; its runs count here alone
     arms: dict[str, Standing]
 
 
 def standings(
-    sweep: Sweep,
+    plan: Plan,
     results: Sequence[Results],
+    extension: Extension | None,
     baselines: Mapping[str, float] | None = None,
     guards: Mapping[str, Any] | None = None,
 ) -> Leaderboard:
     """`leaderboard.json`. Arms are ranked by the mean of their confirm runs where every arm has them, else by their
-    best value in the search; arms without a value last. `guards` is kept as it is."""
-    more = extension(sweep, results)
-    noise, own = noise_floor(sweep, results), [r for r in results if r["phase"] != "noise"]
-    rows = {arm: _row(sweep, arm, [r for r in own if r["arm"] == arm], more) for arm in sweep.arms}
+    best value in the search; arms without a value last. `guards` is kept as it is. `extension`: the search's, as
+    `attnlab.plan.extension` finds it for these results."""
+    noise, own = noise_floor(plan, results), [r for r in results if r["phase"] != "noise"]
+    rows = {arm: _row(plan, arm, [r for r in own if r["arm"] == arm], extension) for arm in plan.names}
     confirmed = all(row["confirm"] for row in rows.values())
-    sign = 1 if sweep.mode == "min" else -1
+    sign = 1 if plan.mode == "min" else -1
 
     def place(arm: str) -> tuple[bool, float]:
         confirm, best = rows[arm]["confirm"], rows[arm]["best"]
@@ -93,9 +91,9 @@ def standings(
         return (value is None, 0.0 if value is None else sign * value)
 
     return {
-        "sweep": sweep.name,
-        "metric": sweep.metric,
-        "mode": sweep.mode,
+        "sweep": plan.name,
+        "metric": plan.metric,
+        "mode": plan.mode,
         "baselines": dict(baselines or {}),
         "ranked_by": "confirm mean" if confirmed else "best of search",
         "ranking": sorted(rows, key=place),
@@ -131,16 +129,16 @@ def best_result(results: Iterable[Results], metric: str, mode: str) -> Results |
     return best
 
 
-def _row(sweep: Sweep, arm: str, results: Sequence[Results], more: Extension | None) -> Standing:
+def _row(plan: Plan, arm: str, results: Sequence[Results], extension: Extension | None) -> Standing:
     search = [r for r in results if r["phase"] == "search"]
-    top = best_result(search or results, sweep.metric, sweep.mode)
-    confirmed, finals = _confirmed(sweep, results)
+    top = best_result(search or results, plan.metric, plan.mode)
+    confirmed, finals = _confirmed(plan, results)
     row = {
         "counts": {state: sum(r["state"] == state for r in results) for state in STATES},
         "best": top
         and {
             "trial_id": top["trial_id"],
-            "value": value_of(top, sweep.metric),
+            "value": value_of(top, plan.metric),
             "step": (top["best"] or {}).get("step"),
             "settings": top["settings"],
             "state": top["state"],
@@ -157,7 +155,7 @@ def _row(sweep: Sweep, arm: str, results: Sequence[Results], more: Extension | N
         **{key: sum(r[key] for r in results) for key in ("steps", "tokens", "seconds", "device_seconds")},  # type: ignore[literal-required]
         **{key: top.get(key) if top else None for key in SIZES},
         **{key: ((top and top["last"]) or {}).get(key) for key in PACE},
-        "certificate": certificate(sweep, arm, results, *((more.trials, more.spaces[arm]) if more else ())),
+        "certificate": certificate(plan, arm, results, extension),
     }
     return cast(Standing, row)
 
@@ -171,19 +169,19 @@ def best_settings(search: Iterable[Results], metric: str, mode: str, count: int)
     return found
 
 
-def _confirmed(sweep: Sweep, results: Sequence[Results]) -> tuple[dict[str, Any], list[float]]:
+def _confirmed(plan: Plan, results: Sequence[Results]) -> tuple[dict[str, Any], list[float]]:
     """A setting and the last values of its completed confirm runs: of the best settings that were confirmed, that with
     the best mean among those with most runs; else the one confirmed latest (a search that was extended leaves runs of a
     former best)."""
     runs = [r for r in results if r["phase"] == "confirm" and r["state"] == "completed"]
     search = [r for r in results if r["phase"] == "search"] or runs
-    candidates = best_settings(search, sweep.metric, sweep.mode, sweep.confirm.top if sweep.confirm else 1)
+    candidates = best_settings(search, plan.metric, plan.mode, plan.sweep.confirm.top if plan.sweep.confirm else 1)
     groups: list[tuple[dict[str, Any], list[float]]] = []
     for settings in candidates + ([runs[-1]["settings"]] if runs else []):
         mine = [r["last"] for r in runs if r["settings"] == settings and r["last"]]
-        values = [row[sweep.metric] for row in mine if row.get(sweep.metric) is not None]
+        values = [row[plan.metric] for row in mine if row.get(plan.metric) is not None]
         groups += [(settings, values)] if values and (settings in candidates or not groups) else []
     if not groups:
         return {}, []
-    sign = 1 if sweep.mode == "min" else -1
+    sign = 1 if plan.mode == "min" else -1
     return min(groups, key=lambda group: (-len(group[1]), sign * mean(group[1])))

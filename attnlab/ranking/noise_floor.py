@@ -23,7 +23,7 @@ from functools import lru_cache
 from statistics import mean, stdev
 from typing import Any
 
-from attnlab.config.sweep import Sweep
+from attnlab.config.resolved import Plan
 from attnlab.records.results import STATES, Results
 
 ALPHA, POWER = 0.05, 0.8
@@ -33,7 +33,7 @@ MULTIPLES = (4.0, 2.0, 1.0, 0.5)  # of s, for which the needed seeds are told
 MOST = 1000  # seeds per arm; no sweep has as many
 
 
-def noise_floor(sweep: Sweep, results: Sequence[Results]) -> dict[str, Any] | None:
+def noise_floor(plan: Plan, results: Sequence[Results]) -> dict[str, Any] | None:
     """leaderboard.json's `noise`; None where the sweep asks for none.
 
     Returns:
@@ -42,27 +42,27 @@ def noise_floor(sweep: Sweep, results: Sequence[Results]) -> dict[str, Any] | No
         that the comparison has, detects: {difference, low, high} or None, needed: [{difference, seeds or None}]};
         std and what follows from it are None before FEWEST runs have completed.
     """
-    if sweep.noise is None:
+    if plan.sweep.noise is None:
         return None
-    runs = [r for r in results if r["phase"] == "noise" and planned_for(sweep, r)]
+    runs = [r for r in results if r["phase"] == "noise" and planned_for(plan, r)]
     runs.sort(key=lambda r: r["seed"])
-    lasts = [(r["last"] or {}).get(sweep.metric) for r in runs if r["state"] == "completed"]
+    lasts = [(r["last"] or {}).get(plan.metric) for r in runs if r["state"] == "completed"]
     values = tuple(float(value) for value in lasts if value is not None)
     return {
-        "arm": sweep.noise.arm,
-        "asked": sweep.noise.seeds,
+        "arm": plan.sweep.noise.arm,
+        "asked": plan.sweep.noise.seeds,
         "counts": {state: sum(r["state"] == state for r in runs) for state in STATES},
         **{key: sum(r[key] for r in runs) for key in ("steps", "tokens", "seconds", "device_seconds")},  # type: ignore[literal-required]
         "values": list(values),
         "mean": mean(values) if values else None,
-        "n": max(1, len(sweep.seeds)),
-        **_scatter(values, max(1, len(sweep.seeds))),
+        "n": max(1, len(plan.seeds)),
+        **_scatter(values, max(1, len(plan.seeds))),
     }
 
 
-def planned_for(sweep: Sweep, result: Results) -> bool:
+def planned_for(plan: Plan, result: Results) -> bool:
     """Whether the sweep as it is asks for a run: not those of another `noise` that it had once."""
-    noise = sweep.noise
+    noise = plan.sweep.noise
     return result["phase"] != "noise" or (
         noise is not None and noise.arm == result["arm"] and result["seed"] in noise.values
     )

@@ -4,14 +4,28 @@ inside its ranges."""
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
+from attnlab.config.resolved import Plan
 from attnlab.config.space import Dimension
-from attnlab.config.sweep import Sweep
 from attnlab.records.metrics import better
 from attnlab.records.results import STATES, Results
 
 EDGE = 0.05  # of a range, on the scale searched: a best value this near to an end may have its optimum beyond it
+
+
+@dataclass(frozen=True)
+class Extension:
+    """How a search goes on after its quota.
+
+    Attributes:
+        trials: more for every arm, 0 if the search ends with its quota.
+        spaces: what each arm searches last.
+    """
+
+    trials: int
+    spaces: Mapping[str, Mapping[str, Dimension]]
 
 
 def number_of(result: Results) -> int:
@@ -19,15 +33,12 @@ def number_of(result: Results) -> int:
     return int(result["trial_id"][1:].partition("-")[0])
 
 
-def certificate(
-    sweep: Sweep, arm: str, results: Sequence[Results], more: int = 0, space: Mapping[str, Dimension] | None = None
-) -> dict[str, Any]:
+def certificate(plan: Plan, arm: str, results: Sequence[Results], extension: Extension | None = None) -> dict[str, Any]:
     """An arm's row of `leaderboard.json` under `certificate`.
 
     Args:
         results: the arm's trials that have ended.
-        more, space: the trials of the search's extension and what the arm searches in it (see `extension`); 0 and the
-            arm's own space where there is none.
+        extension: of the search, once it is known.
 
     Returns:
         `asked`: trials the sweep gives every arm alike, those of an extension included once it is decided; `extended`:
@@ -44,15 +55,16 @@ def certificate(
     search = sorted((r for r in results if r["phase"] == "search"), key=number_of)
     best, by_trials = None, []
     for r in search:
-        value = r["best"].get(sweep.metric) if r["best"] and r["state"] in ("completed", "pruned") else None
-        if value is not None and (best is None or better(value, best["best"][sweep.metric], sweep.mode)):
+        value = r["best"].get(plan.metric) if r["best"] and r["state"] in ("completed", "pruned") else None
+        if value is not None and (best is None or better(value, best["best"][plan.metric], plan.mode)):
             best = r
-        by_trials.append(best["best"][sweep.metric] if best else None)
-    dimensions = sweep.dimensions_of(arm) if space is None else space
+        by_trials.append(best["best"][plan.metric] if best else None)
+    dimensions = extension.spaces[arm] if extension else plan.arm(arm).space
+    more = extension.trials if extension else 0
     tried = {key: len({str(r["settings"].get(key)) for r in search}) for key in dimensions}
-    quota = sweep.search.trials_of(sweep.dimensions_of(arm)) + more if sweep.search else 0
+    quota = plan.quota(arm) + more
     return {
-        "asked": sweep.trials_of(arm) + more,
+        "asked": plan.trials_of(arm) + more,
         "extended": more,
         "repeated": number_of(search[-1]) + 1 - len(search) if search and len(search) >= quota else None,
         "ended": len(results),

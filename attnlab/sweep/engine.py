@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from attnlab import __version__
-from attnlab.config.sweep import Sweep
+from attnlab.config.resolved import Plan
 from attnlab.config.sweep_file import dump
-from attnlab.plan import gpu_packing, guards
-from attnlab.plan.extension import planned
-from attnlab.plan.prepare import check_device, prepared
-from attnlab.ranking.leaderboard import Leaderboard, notes, standings
+from attnlab.plan import gpu_packing
+from attnlab.plan.extension import leaderboard, planned_trials
+from attnlab.plan.guards.run import run_guards
+from attnlab.plan.prepare import check_device, prepare_tasks
+from attnlab.ranking.leaderboard import Leaderboard, notes
 from attnlab.ranking.noise_floor import planned_for
 from attnlab.records.mirror import Mirror
 from attnlab.sweep.cluster.session import cluster, early, probe
@@ -37,7 +38,7 @@ class Facts:
 
 
 def run(
-    sweep: Sweep,
+    plan: Plan,
     results: str | Path,
     *,
     address: str | None = None,
@@ -48,7 +49,7 @@ def run(
     """Run a sweep to its end and write its report.
 
     Args:
-        sweep: what to run.
+        plan: what to run.
         results: the folder that holds sweeps' folders, as a path or URI; on a cluster, one that every node sees.
         address: None: the Ray that this process is connected to, which is left up, else one of our own on this machine;
             `auto` or an URL: a cluster that is up.
@@ -60,20 +61,21 @@ def run(
         `leaderboard.json`.
 
     Raises:
-        UserError: the folder, the cluster or the resources do not fit, data cannot be had, `guards.examine` refuses
-            it, or the cluster's devices do (a precision, a captured step); nothing was written.
+        UserError: the folder, the cluster or the resources do not fit; nothing was written.
+        UserError: data that cannot be had, what the guards refuse, or what the cluster's devices do (a
+            precision, a captured step); nothing was written.
         SweepStopped: no workers to be had, or records that cannot be written; everything finished is kept, and
             `resume` goes on.
         KeyboardInterrupt: Ctrl-C; everything finished is kept, and `resume` goes on.
     """
-    place = opened(sweep, results, resume)
+    place = opened(plan, results, resume)
     folder = place.folder
     found = folder.results()
-    sweep = sweep.rejoined(r["arm"] for r in found)
-    ended = [r for r in found if r["arm"] in sweep.arms and planned_for(sweep, r)]
-    if len(ended) >= planned(sweep, ended) and folder.leaderboard_file.exists():  # finished work is a no-op
+    plan = plan.rejoined(r["arm"] for r in found)
+    ended = [r for r in found if r["arm"] in plan.names and planned_for(plan, r)]
+    if len(ended) >= planned_trials(plan, ended) and folder.leaderboard_file.exists():  # finished work is a no-op
         old = read_json(folder.leaderboard_file)
-        final = standings(sweep, ended, old["baselines"], old.get("guards"))
+        final = leaderboard(plan, ended, old["baselines"], old.get("guards"))
         say(notes(final))
         return final
     try:
@@ -81,33 +83,33 @@ def run(
     except StorageError as error:
         raise UserError(f"--results {error}") from None
     with Interrupts(own_process) as interrupts, early(address) as local:
-        facts = _examined(sweep)
-        with cluster(address, sweep, facts.need, local) as (shape, slots):
+        facts = _examined(plan)
+        with cluster(address, plan, facts.need, local) as (shape, slots):
             from attnlab.sweep.cluster import warmup
             from attnlab.training.kernel_cache import directory
 
             cache = directory(kernel_cache, results)
-            probe(sweep, place, shape, cache if shape.gpus else None, address is None)
-            check_device(sweep, "cuda" if shape.gpus else "cpu")  # with `auto` it is only known now
+            probe(plan, place, shape, cache if shape.gpus else None, address is None)
+            check_device(plan, "cuda" if shape.gpus else "cpu")  # with `auto` it is only known now
             if shape.gpus:
-                warmup.before_slots(sweep, cache)
+                warmup.before_slots(plan, cache)
             folder.path.mkdir(parents=True, exist_ok=True)
-            write_text(folder.sweep_file, dump(sweep))
+            write_text(folder.sweep_file, dump(plan.sweep))
             try:
                 place.push(folder.sweep_file)
-                return _search(sweep, place, shape, slots, facts, cache, interrupts)
+                return _search(plan, place, shape, slots, facts, cache, interrupts)
             except StorageError as error:
                 raise SweepStopped(f"{error}; what was published is kept, and --resume goes on") from error
 
 
-def _examined(sweep: Sweep) -> Facts:
-    tasks = prepared(sweep)
+def _examined(plan: Plan) -> Facts:
+    tasks = prepare_tasks(plan)
     baselines = next(iter(tasks.values())).baselines()
-    return Facts(gpu_packing.largest(sweep, tasks), baselines, guards.examine(sweep, tasks))
+    return Facts(gpu_packing.largest(plan, tasks), baselines, run_guards(plan, tasks))
 
 
 def _search(
-    sweep: Sweep,
+    plan: Plan,
     place: Mirror,
     shape: Any,
     count: int,
@@ -127,19 +129,19 @@ def _search(
     from attnlab.sweep.ui.progress import Board
 
     folder = place.folder
-    search = ArmSearch(sweep, folder, place)
+    search = ArmSearch(plan, folder, place)
     search.most = count  # until slots train: what is drawn ahead costs a process, and they are what is waited for
-    pool = Pool.options(scheduling_strategy=here()).remote(sweep.resources.node_wait_s)  # type: ignore[attr-defined]
-    asha = ArmAsha(sweep, mark=pool.mark.remote)
+    pool = Pool.options(scheduling_strategy=here()).remote(plan.sweep.resources.node_wait_s)  # type: ignore[attr-defined]
+    asha = ArmAsha(plan, mark=pool.mark.remote)
     search.replay(asha)
-    board = Board(sweep, sweep.total_trials, sweep.total_steps, facts.baselines, count, facts.guards)
-    watch = Watch(sweep, place, search, board, facts.baselines, facts.guards, interrupts)
+    board = Board(plan, plan.total_trials, plan.total_steps, facts.baselines, count, facts.guards)
+    watch = Watch(plan, place, search, board, facts.baselines, facts.guards, interrupts)
     board.say(
-        f"attnlab {__version__}: {sweep.name}, {len(sweep.arms)} arms, {sweep.total_trials} trials, {count} at a time"
+        f"attnlab {__version__}: {plan.name}, {len(plan.names)} arms, {plan.total_trials} trials, {count} at a time"
         + (f", up to {int(1 / shape.gpus)} on a GPU: {facts.need}" if 0 < shape.gpus < 1 else "")
     )
     board.note(notes(watch.board()))
-    slots = Slots(count, shape, pool, place, sweep.resources, kernel_cache)
+    slots = Slots(count, shape, pool, place, plan.sweep.resources, kernel_cache)
     watch.errors = slots.errors
     board.waiting = slots.waiting
     tuner = tune.Tuner(

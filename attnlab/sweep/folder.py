@@ -6,25 +6,25 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from attnlab.config.sweep import Sweep
-from attnlab.config.sweep_file import normal, parse
+from attnlab.config.resolved import Plan
+from attnlab.plan.load import read
 from attnlab.records.mirror import Mirror, mirror
 from attnlab.records.paths import SweepDir
 from attnlab.util.errors import StorageError, UserError
 
 
-def opened(sweep: Sweep, results: str | Path, resume: bool) -> Mirror:
+def opened(plan: Plan, results: str | Path, resume: bool) -> Mirror:
     """The sweep's folder, with the records that are in it at hand; see `check_folder`. Raises UserError."""
     try:
-        place = mirror(results, sweep.name)
+        place = mirror(results, plan.name)
         place.pull()
     except StorageError as error:
         raise UserError(f"--results {error}") from None
-    check_folder(sweep, place.folder, resume, str(place))
+    check_folder(plan, place.folder, resume, str(place))
     return place
 
 
-def check_folder(sweep: Sweep, folder: SweepDir, resume: bool, where: str) -> None:
+def check_folder(plan: Plan, folder: SweepDir, resume: bool, where: str) -> None:
     """A folder of another sweep, or one to be resumed, is never written over. `where`: what it is to the user.
 
     Raises:
@@ -33,10 +33,11 @@ def check_folder(sweep: Sweep, folder: SweepDir, resume: bool, where: str) -> No
     if not folder.sweep_file.exists():
         return
     try:
-        old = Sweep.model_validate(normal(parse(folder.sweep_file.read_text(), str(folder.sweep_file))))
+        old = read(folder.sweep_file)
+        differs = changes(old, plan)
     except ValueError as error:
         raise UserError(f"{where}/sweep.yaml: not a sweep of this version ({error}); use another --results") from None
-    if differs := changes(old, sweep):
+    if differs:
         raise UserError(
             f"{where} holds another sweep of this name: {'; '.join(differs[:4])}. "
             f"Give this one a name of its own (name=...), or another folder (--results DIR)"
@@ -49,24 +50,23 @@ def check_folder(sweep: Sweep, folder: SweepDir, resume: bool, where: str) -> No
         )
 
 
-def changes(old: Sweep, new: Sweep) -> list[str]:
+def changes(old: Plan, new: Plan) -> list[str]:
     """What differs so that trials of `old` would not be trials of `new`. More trials, more or fewer arms,
     other resources, seeds or words do not."""
-    out = []
-    for arm in old.arms:
-        if arm in new.arms:
-            a, b = (s.trial_of(arm).model_dump(mode="json") for s in (old, new))
-            out += [f"arms.{arm} {path}: {x!r} there, {y!r} here" for path, x, y in _differences(a, b)]
+    out, common = [], [name for name in old.names if name in new.names]
+    for name in common:
+        a, b = (plan.arm(name).trial.model_dump(mode="json") for plan in (old, new))
+        out += [f"arms.{name} {path}: {x!r} there, {y!r} here" for path, x, y in _differences(a, b)]
     for key in ("space", "metric", "mode", "sampler", "seed", "asha"):
-        a, b = (getattr(s.search, key, None) for s in (old, new))
+        a, b = (getattr(plan.sweep.search, key, None) for plan in (old, new))
         if a != b:
             out.append(f"search.{key}: {a!r} there, {b!r} here")
-    if (old.metric, old.mode) != (new.metric, new.mode) and not (old.search and new.search):
+    if (old.metric, old.mode) != (new.metric, new.mode) and not (old.sweep.search and new.sweep.search):
         out.append(f"rank: {old.mode} {old.metric} there, {new.mode} {new.metric} here")
-    for arm in old.arms.keys() & new.arms.keys():
-        a, b = (s.arms[arm].get("search") for s in (old, new))
+    for name in common:
+        a, b = (plan.sweep.arms[name].get("search") for plan in (old, new))
         if a != b:
-            out.append(f"arms.{arm}.search: {a!r} there, {b!r} here")
+            out.append(f"arms.{name}.search: {a!r} there, {b!r} here")
     return list(dict.fromkeys(out))
 
 

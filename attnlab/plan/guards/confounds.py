@@ -20,8 +20,8 @@ from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
 
-from attnlab.config.sweep import Sweep
-from attnlab.plan.guards.factors import FACTORS, differing, factor_of, resolved, trial_at
+from attnlab.config.resolved import Arm, Plan
+from attnlab.plan.guards.factors import FACTORS, corner_trial, differing, factor_of, flat_settings
 from attnlab.plan.guards.fingerprint import build
 from attnlab.tasks import Task
 
@@ -69,18 +69,18 @@ class Confounds:
     record: dict[str, Any]
 
 
-def find(sweep: Sweep, tasks: Mapping[str, Task]) -> Confounds:
+def find(plan: Plan, tasks: Mapping[str, Task]) -> Confounds:
     """Compare every pair of arms. `tasks`: each arm's, prepared.
 
     Returns:
         `record`: {derived: {factor: {arm: value}} of the factors that follow from others, pairs: [{differ: [factor],
         undeclared: [factor], settings: [dotted key], arms: [[a, b], ...]}]}, pairs that differ in the same together.
     """
-    facts = {arm: _facts(sweep, arm, tasks[arm]) for arm in sweep.arms}
-    pairs = [_pair(sweep, a, b, facts[a], facts[b]) for a, b in combinations(sweep.arms, 2)]
+    facts = {arm.name: _facts(arm, tasks[arm.name]) for arm in plan.arms}
+    pairs = [_pair(plan, a, b, facts[a], facts[b]) for a, b in combinations(plan.names, 2)]
     warnings = [line for factor in SAID if (line := _undeclared(factor, pairs, facts))]
     warnings += _at_once(pairs, facts)
-    warnings += _per_token(sweep, facts)
+    warnings += _per_token(plan, facts)
     derived = {factor: {arm: f.derived[factor] for arm, f in facts.items()} for factor in SAID}
     return Confounds(warnings, {"derived": derived, "pairs": _listed(pairs)})
 
@@ -94,8 +94,8 @@ def _listed(pairs: Sequence[Pair]) -> list[dict[str, Any]]:
     return [{**{n: list(v) for n, v in zip(names, key, strict=True)}, "arms": arms} for key, arms in groups.items()]
 
 
-def _facts(sweep: Sweep, arm: str, task: Task) -> Facts:
-    trial = trial_at(sweep, arm)
+def _facts(arm: Arm, task: Task) -> Facts:
+    trial = corner_trial(arm)
     built = build(trial, task)
     described = task.describe()
     tokens = None if trial.train.seconds else trial.train.max_steps * trial.tokens_per_step
@@ -104,39 +104,38 @@ def _facts(sweep: Sweep, arm: str, task: Task) -> Facts:
         "tokens": tokens,
         "tokenizer": str(described.get("tokenizer_sha256") or task.vocab_size)[:12],
     }
-    stated = frozenset(sweep.arms[arm].get("differs", ()))
-    return Facts(resolved(sweep, arm), derived, trial.tokens_per_step, stated, trial.task.name)
+    return Facts(flat_settings(arm), derived, trial.tokens_per_step, frozenset(arm.differs), trial.task.name)
 
 
-def _pair(sweep: Sweep, a: str, b: str, one: Facts, other: Facts) -> Pair:
+def _pair(plan: Plan, a: str, b: str, one: Facts, other: Facts) -> Pair:
     keys: dict[str, list[str]] = {}
     for key in differing(one.settings, other.settings):
         factor = factor_of(key, one.task if one.task == other.task else "")
-        if factor and not _solved(sweep, key):
+        if factor and not _solved(plan, key):
             keys.setdefault(factor, []).append(key)
     derived = [factor for factor in SAID if _apart(factor, one.derived[factor], other.derived[factor])]
     if "seq_len" in keys and one.per_step == other.per_step:
         keys.pop("batch", None)  # given so that both read as many tokens per step,
     if "tokens" not in derived and {"batch", "seq_len"} & set(keys):
         keys.pop("steps", None)  # or in all
-    implied = _implied(sweep, keys, one.per_step == other.per_step)
+    implied = _implied(plan, keys, one.per_step == other.per_step)
     stated = one.states | other.states
     undeclared = [f for f in derived if f not in implied and f not in stated and f not in keys]
     return Pair(a, b, keys, tuple(f for f in FACTORS if f in {*keys, *derived}), tuple(undeclared))
 
 
-def _solved(sweep: Sweep, key: str) -> bool:
+def _solved(plan: Plan, key: str) -> bool:
     """Whether `match` or `budget` gave the setting its value."""
-    by_match = key == "model.d_ff" and sweep.match != "none"
-    return by_match or (sweep.budget is not None and key in ("train.max_steps", "train.seconds"))
+    by_match = key == "model.d_ff" and plan.sweep.match != "none"
+    return by_match or (plan.sweep.budget is not None and key in ("train.max_steps", "train.seconds"))
 
 
-def _implied(sweep: Sweep, keys: Mapping[str, Any], as_many_per_step: bool) -> set[str]:
+def _implied(plan: Plan, keys: Mapping[str, Any], as_many_per_step: bool) -> set[str]:
     """Factors that follow from what is named, or from what the sweep says all arms have alike."""
-    out = {"params"} if sweep.match in ("flops", "state") else set()
+    out = {"params"} if plan.sweep.match in ("flops", "state") else set()
     if "steps" in keys and as_many_per_step:
         out.add("tokens")
-    if "seconds" in keys or (sweep.budget and sweep.budget.kind != "tokens"):
+    if "seconds" in keys or (plan.sweep.budget and plan.sweep.budget.kind != "tokens"):
         out.add("tokens")
     return out | ({"tokenizer"} if "task" in keys else set())
 
@@ -190,11 +189,11 @@ def _mixed_said(causes: list[str], found: Sequence[Pair]) -> str:
     )
 
 
-def _per_token(sweep: Sweep, facts: Mapping[str, Facts]) -> list[str]:
+def _per_token(plan: Plan, facts: Mapping[str, Facts]) -> list[str]:
     """A loss per token does not compare over different tokens, whatever the arms declare."""
     vocabularies = {f.derived["tokenizer"] for f in facts.values()}
     text = all(f.task == "text" for f in facts.values())
-    if len(vocabularies) == 1 or not text or not sweep.metric.startswith("val_loss"):
+    if len(vocabularies) == 1 or not text or not plan.metric.startswith("val_loss"):
         return []
     return [
         "tokenizer: val_loss is in nats per token, and the arms' tokens differ, so it does not rank them; "

@@ -21,10 +21,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from attnlab.config.sweep import Sweep
+from attnlab.config.resolved import Arm, Plan
 from attnlab.config.trial import ModelConfig, Trial
 from attnlab.models import build_model
-from attnlab.plan.guards.factors import differing, resolved, task_settings, trial_at
+from attnlab.plan.guards.factors import corner_trial, differing, flat_settings, task_settings
 from attnlab.plan.guards.fingerprint import Built, build, schedule
 from attnlab.tasks import Task, build_task
 
@@ -43,33 +43,33 @@ class Found:
     compared: int = 0
 
 
-def find(sweep: Sweep, tasks: Mapping[str, Task]) -> Found:
+def find(plan: Plan, tasks: Mapping[str, Task]) -> Found:
     """Compare every pair of arms. `tasks`: each arm's, ready to be asked for examples."""
     found, groups = Found(), dict[Hashable, list[str]]()
-    for arm in sweep.arms:
-        groups.setdefault(_training(sweep, arm), []).append(arm)
+    for arm in plan.arms:
+        groups.setdefault(_training(arm), []).append(arm.name)
     for arms in groups.values():
         built: dict[Hashable, list[str]] = {}
         for arm in arms if len(arms) > 1 else ():
-            at = [build(trial_at(sweep, arm, last), tasks[arm]) for last in (False, True)]
-            if None in at:
+            ends = [build(corner_trial(plan.arm(arm), last), tasks[arm]) for last in (False, True)]
+            if None in ends:
                 found.unsure.append(f"{arm}: not compared with other arms; its mixer cannot be built on this machine")
             else:
-                built.setdefault(_shape(at), []).append(arm)
+                built.setdefault(_shape(ends), []).append(arm)
         for alike in built.values():
-            _compare(sweep, alike, found)
+            _compare(plan, alike, found)
     return found
 
 
-def _shape(at: list[Built | None]) -> Hashable:
-    return tuple((b.modules, b.optimizer) for b in at if b)
+def _shape(ends: list[Built | None]) -> Hashable:
+    return tuple((b.modules, b.optimizer) for b in ends if b)
 
 
-def _training(sweep: Sweep, arm: str) -> Hashable:
+def _training(arm: Arm) -> Hashable:
     """All of an arm's training that takes no model to be seen, and its settings in `COST`."""
-    seen: list[Hashable] = [repr(sorted(sweep.dimensions_of(arm).items()))]
+    seen: list[Hashable] = [repr(sorted(arm.space.items()))]
     for last in (False, True):
-        trial = trial_at(sweep, arm, last)
+        trial = corner_trial(arm, last)
         train = trial.train.model_dump(exclude={"save_every"})
         flat = {f"train.{key}": value for key, value in train.items()}
         layers = [trial.model.mixer_at(layer).args for layer in range(trial.model.n_layers)]
@@ -84,43 +84,43 @@ def _training(sweep: Sweep, arm: str) -> Hashable:
     return tuple(seen)
 
 
-def _compare(sweep: Sweep, arms: list[str], found: Found) -> None:
+def _compare(plan: Plan, arms: list[str], found: Found) -> None:
     """Arms that agree in training and structure: the first of each kind stands for it."""
     kinds: list[str] = []
     for arm in arms:
         for other in kinds:
-            same = _same(sweep, other, arm)
+            same = _same(plan.arm(other), plan.arm(arm))
             found.compared += 1
             if same is None:
                 found.unsure.append(
                     f"{arm}: could not be told from {other} here (a mixer that needs CUDA, or over {LONGEST:,} tokens)"
                 )
             elif same:
-                found.same.append(_said(sweep, other, arm))
+                found.same.append(_same_text(plan.arm(other), plan.arm(arm)))
                 break
         else:
             kinds.append(arm)
 
 
-def _said(sweep: Sweep, first: str, arm: str) -> str:
-    a, b = (resolved(sweep, each) for each in (first, arm))
+def _same_text(first: Arm, arm: Arm) -> str:
+    a, b = (flat_settings(each) for each in (first, arm))
     ignored = [f"{key} ({_text(a, key)} there, {_text(b, key)} here)" for key in differing(a, b)]
-    given = differing(*(resolved(sweep, each, {}) for each in (first, arm)))
+    given = differing(*(flat_settings(each, searched=False) for each in (first, arm)))
     if ignored:
         why = f"{' and '.join(ignored)} {'have' if len(ignored) > 1 else 'has'} no effect"
     else:
         why = f"{' and '.join(given)}, in which they differ, is searched" if given else "no setting differs"
-    return f"arms.{arm}: the same as arm {first}: {why}; leave one of them out, or correct it"
+    return f"arms.{arm.name}: the same as arm {first.name}: {why}; leave one of them out, or correct it"
 
 
 def _text(settings: Mapping[str, Any], key: str) -> str:
     return str(settings[key]) if key in settings else "not set"
 
 
-def _same(sweep: Sweep, a: str, b: str) -> bool | None:
+def _same(a: Arm, b: Arm) -> bool | None:
     """Whether two arms of equal structure are one experiment; None if that cannot be told here."""
     for last in (False, True):
-        one, other = (trial_at(sweep, arm, last) for arm in (a, b))
+        one, other = (corner_trial(arm, last) for arm in (a, b))
         if not same_data(one, other):
             return False
         if (same := same_function(one.model, other.model, _longest(one), _readout(one))) is not True:

@@ -11,8 +11,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from attnlab import tasks
+from attnlab.config.resolved import Arm
 from attnlab.config.space import corners
-from attnlab.config.sweep import Sweep
 from attnlab.config.trial import TaskConfig, Trial
 from attnlab.util.text import did_you_mean
 
@@ -74,13 +74,13 @@ TEXT = {  # the task `text` calls these differently
 
 
 def problems(arms: Mapping[str, Any]) -> Iterator[str]:
-    """What is wrong with the arms' `differs`, one line each."""
+    """Mistakes in the arms' `differs`, one line each."""
     for arm, tree in arms.items():
-        said = tree.get("differs", []) if isinstance(tree, Mapping) else []
-        if not isinstance(said, list):
-            yield f"arms.{arm}.differs: a list of factors, such as [params, tokens], not {said!r}"
+        differs = tree.get("differs", []) if isinstance(tree, Mapping) else []
+        if not isinstance(differs, list):
+            yield f"arms.{arm}.differs: a list of factors, such as [params, tokens], not {differs!r}"
             continue
-        for name in said:
+        for name in differs:
             if name not in FACTORS:
                 yield f"arms.{arm}.differs: no factor {name!r}{did_you_mean(str(name), FACTORS)}"
 
@@ -92,11 +92,13 @@ def factor_of(setting: str, task: str) -> str | None:
     return table[next(fits)]
 
 
-def resolved(sweep: Sweep, arm: str, settings: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """Every setting of an arm's trial by its dotted key, defaults filled in; one that is searched has what is searched
-    as its value, unless `settings` are given. A mixer's arguments are settings of their own (`model.mixer.expand_k`)
-    where all layers have one mixer."""
-    trial = sweep.trial_of(arm, settings)
+def flat_settings(arm: Arm, searched: bool = True) -> dict[str, Any]:
+    """Every setting of an arm's trial by its dotted key, defaults filled in.
+
+    A setting that is searched has its dimension as its value, unless `searched` is False. A mixer's arguments are
+    settings of their own (`model.mixer.expand_k`) where all layers have one mixer.
+    """
+    trial = arm.trial
     tree = trial.model_dump(mode="json")
     flat = {f"{part}.{key}": value for part in ("optim", "train") for key, value in tree[part].items()}
     flat |= {f"task.{key}": value for key, value in {"name": trial.task.name, **task_settings(trial.task)}.items()}
@@ -106,15 +108,7 @@ def resolved(sweep: Sweep, arm: str, settings: Mapping[str, Any] | None = None) 
     flat["model.mixer"] = [str(mixer) for mixer in trial.model.mixer] if len(mixers) > 1 else mixers[0]["name"]
     if len(mixers) == 1:
         flat |= {f"model.mixer.{key}": value for key, value in mixers[0].items() if key != "name"}
-    if settings is None:
-        flat |= {key: str(sweep_form(sweep, arm, key)) for key in sweep.dimensions_of(arm)}
-    return flat
-
-
-def sweep_form(sweep: Sweep, arm: str, key: str) -> Any:
-    """What is searched for a setting, as the sweep file has it."""
-    own = (sweep.arms[arm].get("search") or {}).get("space") or {}
-    return own[key] if key in own else sweep.search.space[key]  # type: ignore[union-attr]
+    return flat | ({key: str(dimension) for key, dimension in arm.space.items()} if searched else {})
 
 
 def task_settings(task: TaskConfig) -> dict[str, Any]:
@@ -125,19 +119,14 @@ def task_settings(task: TaskConfig) -> dict[str, Any]:
 
 def differing(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[str]:
     """The settings in which two arms differ; of two mixers of different names, `model.mixer` alone."""
-    apart = [key for key in {**a, **b} if a.get(key, "") != b.get(key, "")]
-    if "model.mixer" in apart:
-        apart = [key for key in apart if not key.startswith("model.mixer.")]
-    if {"task.name"} & set(apart):
-        apart = ["task.name", *(key for key in apart if not key.startswith("task.") or key == "task.seq_len")]
-    return apart
+    keys = [key for key in {**a, **b} if a.get(key, "") != b.get(key, "")]
+    if "model.mixer" in keys:
+        keys = [key for key in keys if not key.startswith("model.mixer.")]
+    if "task.name" in keys:
+        keys = ["task.name", *(key for key in keys if not key.startswith("task.") or key == "task.seq_len")]
+    return keys
 
 
-def at_a_corner(sweep: Sweep, arm: str, last: bool = False) -> dict[str, Any]:
-    """Settings at the first, or the last, corner of what is searched for an arm; {} without a search."""
-    return corners(sweep.dimensions_of(arm))[-1 if last else 0]
-
-
-def trial_at(sweep: Sweep, arm: str, last: bool = False) -> Trial:
-    """An arm's trial there."""
-    return sweep.trial_of(arm, at_a_corner(sweep, arm, last))
+def corner_trial(arm: Arm, last: bool = False) -> Trial:
+    """An arm's trial at the first, or the last, corner of its search space; as declared without a search."""
+    return arm.with_settings(corners(arm.space)[-1 if last else 0])

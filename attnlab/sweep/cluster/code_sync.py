@@ -13,15 +13,15 @@ from pathlib import Path
 from typing import Any
 
 from attnlab.config import space
-from attnlab.config.sweep import Sweep
+from attnlab.config.resolved import Plan
 
 ANSWER_S = 60.0
 EXCLUDED = ["**/__pycache__/", "**/*.pyc"]
 
 
-def needed(sweep: Sweep, nodes: Iterable[Mapping[str, Any]], more_come: bool) -> dict[str, Any] | None:
+def needed(plan: Plan, nodes: Iterable[Mapping[str, Any]], more_come: bool) -> dict[str, Any] | None:
     """The runtime environment that sends the code; None if every node has it and no other will come."""
-    wanted = packages(sweep)
+    wanted = packages(plan)
     hosts = lacking(nodes, wanted)
     if not (hosts or more_come):
         return None
@@ -31,13 +31,13 @@ def needed(sweep: Sweep, nodes: Iterable[Mapping[str, Any]], more_come: bool) ->
     return {"py_modules": [str(path) for path in wanted.values()], "excludes": EXCLUDED}
 
 
-def packages(sweep: Sweep) -> dict[str, Path]:
+def packages(plan: Plan) -> dict[str, Path]:
     """What workers import of ours: name -> package folder or module file, as this process imports it."""
     named = {"attnlab"}
-    for arm in sweep.arms:
-        reaching = {key: d for key, d in sweep.dimensions_of(arm).items() if key.startswith("model")}
+    for arm in plan.names:
+        reaching = {key: d for key, d in plan.arm(arm).space.items() if key.startswith("model")}
         for settings in space.corners(reaching):
-            model = sweep.trial_of(arm, settings).model
+            model = plan.arm(arm).with_settings(settings).model
             mixers = [model.mixer_at(layer).name for layer in range(model.n_layers)]
             named |= {name.partition(":")[0].partition(".")[0] for name in mixers if ":" in name}
     return {name: path for name in sorted(named) if (path := located(name)) is not None}

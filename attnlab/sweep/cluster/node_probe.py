@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from attnlab.config.sweep import Sweep
+from attnlab.config.resolved import Plan
 from attnlab.records.mirror import Mirror, Remote
 from attnlab.records.storage import Store
 from attnlab.util.errors import StorageError, UserError
@@ -77,9 +77,9 @@ def spots(place: Mirror, kernel_cache: Path | None, own: Path) -> list[Spot]:
     return found
 
 
-def datasets(sweep: Sweep) -> list[str]:
+def datasets(plan: Plan) -> list[str]:
     """Local files and folders that trials read, absolute."""
-    named = [getattr(sweep.trial_of(arm).task, key, None) for arm in sweep.arms for key in ("dataset", "validation")]
+    named = [getattr(plan.arm(arm).trial.task, key, None) for arm in plan.names for key in ("dataset", "validation")]
     here = [Path(name).expanduser() for name in named if isinstance(name, str)]
     return sorted({str(path.resolve()) for path in here if path.exists()})
 

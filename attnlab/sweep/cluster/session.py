@@ -12,7 +12,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
-from attnlab.config.sweep import Sweep
+from attnlab.config.resolved import Plan
 from attnlab.plan import gpu_packing
 from attnlab.records.mirror import Mirror
 from attnlab.sweep.cluster.autoscaler import Coming, coming
@@ -87,7 +87,7 @@ def early(address: str | None) -> AbstractContextManager[Local | None]:
 
 @contextmanager
 def cluster(
-    address: str | None, sweep: Sweep, need: gpu_packing.Need, local: Local | None = None
+    address: str | None, plan: Plan, need: gpu_packing.Need, local: Local | None = None
 ) -> Iterator[tuple[Any, int]]:
     """Ray, up: the process's, one of our own, or a cluster's. Yields a slot's shape and how many to start.
 
@@ -109,11 +109,11 @@ def cluster(
         try:
             log.setLevel(logging.ERROR)
             to_come = Coming() if ours else coming()
-            if address and (env := code_sync.needed(sweep, ray.nodes(), to_come.autoscaled)):
+            if address and (env := code_sync.needed(plan, ray.nodes(), to_come.autoscaled)):
                 ray.shutdown()
                 ray.init(address=address, runtime_env=env, **QUIET)
             have = to_come.most_at_once(ray.nodes()) if to_come.types else ray.cluster_resources()
-            yield room(sweep, need, have, to_come)
+            yield room(plan, need, have, to_come)
         finally:
             log.setLevel(level)
             if address:
@@ -151,7 +151,7 @@ def _connect(address: str | None) -> None:
         raise UserError(f"--address {address}: {first_line(error)}{hint}") from None
 
 
-def room(sweep: Sweep, need: gpu_packing.Need, have: Mapping[str, float], to_come: Coming) -> tuple[Any, int]:
+def room(plan: Plan, need: gpu_packing.Need, have: Mapping[str, float], to_come: Coming) -> tuple[Any, int]:
     """A slot's shape and how many there are to be. `have`: the cluster's resources when all of it is up.
 
     Raises:
@@ -159,8 +159,8 @@ def room(sweep: Sweep, need: gpu_packing.Need, have: Mapping[str, float], to_com
     """
     from attnlab.sweep.slots.slots import Shape
 
-    r = sweep.resources
-    gpus = gpu_packing.gpus_per_worker(r, need, have, sweep.total_trials)
+    r = plan.sweep.resources
+    gpus = gpu_packing.gpus_per_worker(r, need, have, plan.total_trials)
     shape = Shape(r.workers, r.cpus_per_worker, gpus)
     fit = shape.fits(have.get("CPU", 0), have.get("GPU", 0))
     if to_come.autoscaled and not to_come.types:  # what may come is not known, so what is asked for may
@@ -179,7 +179,7 @@ def room(sweep: Sweep, need: gpu_packing.Need, have: Mapping[str, float], to_com
             f"{' (0 trains on CPUs)' if gpus else ''}"
         )
     slots = fit if r.max_concurrent == "auto" else min(fit, r.max_concurrent)
-    return shape, min(slots, sweep.total_trials)
+    return shape, min(slots, plan.total_trials)
 
 
 def _knock(address: str) -> None:
@@ -194,7 +194,7 @@ def _knock(address: str) -> None:
         ) from None
 
 
-def probe(sweep: Sweep, place: Mirror, shape: Any, kernel_cache: Path | None, local: bool) -> None:
+def probe(plan: Plan, place: Mirror, shape: Any, kernel_cache: Path | None, local: bool) -> None:
     """Every node that can hold a worker sees what its trials need; not asked where Ray is this machine.
 
     Raises:
@@ -208,5 +208,5 @@ def probe(sweep: Sweep, place: Mirror, shape: Any, kernel_cache: Path | None, lo
         return
     shared = node_probe.spots(place, kernel_cache, cache_root())
     asked = node_probe.holding(ray.nodes(), shape.cpus, shape.gpus)
-    if problems := node_probe.probe(asked, shared, node_probe.datasets(sweep)):
+    if problems := node_probe.probe(asked, shared, node_probe.datasets(plan)):
         raise UserError(problems)

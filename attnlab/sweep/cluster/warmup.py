@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from attnlab.config import space
-from attnlab.config.sweep import Sweep
+from attnlab.config.resolved import Plan
 from attnlab.config.trial import Trial
 from attnlab.plan import gpu_packing
-from attnlab.plan.prepare import prepared
+from attnlab.plan.prepare import prepare_tasks
 from attnlab.sweep.cluster.session import cluster
 from attnlab.tasks import build_task
 from attnlab.training import kernel_cache
@@ -40,7 +40,7 @@ class Wanted:
 
 
 @dataclass(frozen=True)
-class Plan:
+class Tuning:
     """What is asked of Ray for one key on one type of GPU ("" where nodes name none)."""
 
     wanted: Wanted
@@ -72,7 +72,7 @@ class Gpus:
     gpus: float = 0.0
 
 
-def alone(sweep: Sweep, results: Path, *, address: str | None, kernel_cache: str | Path | None) -> list[Outcome]:
+def alone(plan: Plan, results: Path, *, address: str | None, kernel_cache: str | Path | None) -> list[Outcome]:
     """`launch.py --warm`: warm the kernels of a sweep and start none of its trials.
 
     Raises:
@@ -83,22 +83,20 @@ def alone(sweep: Sweep, results: Path, *, address: str | None, kernel_cache: str
     nowhere = "--warm: kernels are tuned on GPUs, and there is none"
     if not address and not torch.cuda.is_available():
         raise UserError(f"{nowhere} with CUDA on this machine (--address names a cluster)")
-    with cluster(address, sweep, gpu_packing.largest(sweep, prepared(sweep))) as (shape, _):
+    with cluster(address, plan, gpu_packing.largest(plan, prepare_tasks(plan))) as (shape, _):
         if not shape.gpus:
             raise UserError(f"{nowhere} for this sweep's trials (resources.gpus_per_worker, --address)")
-        return before_slots(sweep, directory(kernel_cache, results))
+        return before_slots(plan, directory(kernel_cache, results))
 
 
-def before_slots(sweep: Sweep, root: Path) -> list[Outcome]:
+def before_slots(plan: Plan, root: Path) -> list[Outcome]:
     """`warm_up` on the GPUs of the cluster that is up."""
     import ray
 
-    return warm_up(sweep, root, gpus_of(ray.nodes()))
+    return warm_up(plan, root, gpus_of(ray.nodes()))
 
 
-def warm_up(
-    sweep: Sweep, root: Path, found: Mapping[str, Gpus], run: Callable[..., Any] | None = None
-) -> list[Outcome]:
+def warm_up(plan: Plan, root: Path, found: Mapping[str, Gpus], run: Callable[..., Any] | None = None) -> list[Outcome]:
     """Have the kernels of all arms in the cache `root`, for every type of GPU in `found`. What fails is told and left
     to the trials, which then fail or tune by themselves.
 
@@ -111,7 +109,7 @@ def warm_up(
         raise UserError(
             f"--kernel-cache {root}: {error.strerror}; it must be a folder that can be written to"
         ) from None
-    names, everything = _names(root), wanted(sweep)
+    names, everything = _names(root), wanted(plan)
     at_hand = [Outcome(each, kind) for kind in found for each in everything if _is_warm(root, names.get(kind), each)]
     warmed = {(outcome.type, id(outcome.wanted)) for outcome in at_hand}
     plans = []
@@ -138,17 +136,17 @@ def warm_up(
     return sorted(outcomes, key=lambda outcome: (outcome.type, everything.index(outcome.wanted)))
 
 
-def wanted(sweep: Sweep) -> list[Wanted]:
+def wanted(plan: Plan) -> list[Wanted]:
     """The kernels of all arms on CUDA, each key once; of a searched range that reaches them, those at its ends."""
     import torch
 
     from attnlab.training.step import choose
 
     found: dict[str, Wanted] = {}
-    for arm in sweep.arms:
-        reaching = {key: dimension for key, dimension in sweep.dimensions_of(arm).items() if key.startswith(REACH)}
+    for arm in plan.names:
+        reaching = {key: dimension for key, dimension in plan.arm(arm).space.items() if key.startswith(REACH)}
         for settings in space.corners(reaching):
-            trial = kernel_cache.share_of(sweep.trial_of(arm, settings), sweep.resources.workers)
+            trial = kernel_cache.share_of(plan.arm(arm).with_settings(settings), plan.sweep.resources.workers)
             task = build_task(trial.task, batch_size=trial.train.batch_size, seed=trial.train.seed)
             kind, _ = choose(trial.train.step, torch.device("cuda"), 1)
             key = kernel_cache.key_of(trial, task, kind, "cuda")
@@ -174,7 +172,7 @@ def gpus_of(nodes: Iterable[Mapping[str, Any]]) -> dict[str, Gpus]:
     return found
 
 
-def planned(cold: Sequence[Wanted], kind: str, have: Gpus) -> list[Plan]:
+def planned(cold: Sequence[Wanted], kind: str, have: Gpus) -> list[Tuning]:
     """Each task's part of a GPU and its threads, so that as many run at once as cores and memory hold."""
     if not cold:
         return []
@@ -183,11 +181,11 @@ def planned(cold: Sequence[Wanted], kind: str, have: Gpus) -> list[Plan]:
     threads = max(1, int(have.cpus // min(len(cold), per_gpu * gpus)))
     memory = gpu_packing.gpu_gib({TYPE + kind: 1.0})
     return [
-        Plan(each, kind, gpu_packing.fraction(max(1, min(per_gpu, int(memory / each.gib)))), threads) for each in cold
+        Tuning(each, kind, gpu_packing.fraction(max(1, min(per_gpu, int(memory / each.gib)))), threads) for each in cold
     ]
 
 
-def on_ray(plans: Sequence[Plan], root: Path) -> Iterator[tuple[Plan, Any]]:
+def on_ray(plans: Sequence[Tuning], root: Path) -> Iterator[tuple[Tuning, Any]]:
     """Run all plans; yields each as it ends, with what `_rehearse` gave or the exception that ended it."""
     import ray
 

@@ -13,8 +13,9 @@ from typing import Any
 import optuna
 from optuna.trial import TrialState
 
+from attnlab.config.resolved import Plan
 from attnlab.config.space import Dimension, grid
-from attnlab.config.sweep import SearchConfig, Sweep
+from attnlab.config.sweep import SearchConfig
 from attnlab.ranking.leaderboard import best_settings
 from attnlab.ranking.search_coverage import number_of
 from attnlab.records.metrics import best_row, judged
@@ -31,17 +32,17 @@ REPEATS = 20  # how often a sampler is asked again for settings that were not tr
 class Arm:
     """One arm's study, its quota and the jobs that are still to run."""
 
-    def __init__(self, name: str, sweep: Sweep, folder: SweepDir, storage: optuna.storages.BaseStorage):
-        self.name, self._sweep, self._folder = name, sweep, folder
-        self.search = sweep.search
+    def __init__(self, name: str, plan: Plan, folder: SweepDir, storage: optuna.storages.BaseStorage):
+        self.name, self._plan, self._folder = name, plan, folder
+        self.search = plan.sweep.search
         self.study = optuna.create_study(
             storage=storage,
             study_name=name,
-            direction="minimize" if sweep.mode == "min" else "maximize",
+            direction="minimize" if plan.mode == "min" else "maximize",
             load_if_exists=True,
         )
-        self.quota = self.search.trials_of(sweep.dimensions_of(name)) if self.search else 0
-        self._space: Mapping[str, Dimension] = sweep.dimensions_of(name)
+        self.quota = self.search.trials_of(plan.arm(name).space) if self.search else 0
+        self._space: Mapping[str, Dimension] = plan.arm(name).space
         self._more = 0  # trials of the search's extension
         self.jobs = {t.trial_id: t.job() for t in folder.trials(name)}
         self.ended: dict[str, Results] = {i: r for i in self.jobs if (r := folder.trial(name, i).results())}
@@ -58,7 +59,7 @@ class Arm:
         if self.unfinished:
             job = self.unfinished.popleft()
         elif seeds := self.noise_seeds:
-            job = self._make(seeds[0], self._sweep.trial_of(self.name, seed=seeds[0]), phase="noise")
+            job = self._make(seeds[0], self._plan.arm(self.name).with_settings({}, seed=seeds[0]), phase="noise")
         elif self.search and self.count("search") < self._quota:
             job = self._ask(self.search)
         else:
@@ -78,7 +79,7 @@ class Arm:
     @property
     def noise_seeds(self) -> list[int]:
         """Seeds of `noise` that have no run yet, if this is its arm."""
-        noise = self._sweep.noise
+        noise = self._plan.sweep.noise
         if noise is None or noise.arm != self.name:
             return []
         begun = {job.trial.train.seed for job in self.jobs.values() if job.phase == "noise"}
@@ -143,12 +144,12 @@ class Arm:
 
     def _job(self, trial: optuna.trial.Trial | optuna.trial.FrozenTrial) -> Job:
         settings = dict(trial.params)
-        made = self._sweep.trial_of(self.name, settings)
+        made = self._plan.arm(self.name).with_settings(settings)
         branches = self.search.asha.branches(made) if self.search and self.search.asha else {}
         return self._make(trial.number, made, settings=settings, branches=branches)
 
     def _make(self, number: int, trial: Any, **rest: Any) -> Job:
-        return Job.make(self.name, number, trial, metric=self._sweep.metric, mode=self._sweep.mode, **rest)
+        return Job.make(self.name, number, trial, metric=self._plan.metric, mode=self._plan.mode, **rest)
 
     def _seed_run(self) -> Job | None:
         """One of the arm's best settings (or, without a search, the arm as it is) under the next seed; None while the
@@ -156,14 +157,14 @@ class Arm:
 
         A search that went on may have another best setting: it is confirmed anew.
         """
-        seeds, chosen = self._sweep.seeds, [{}]
+        seeds, chosen = self._plan.seeds, [{}]
         if self.search:
             if len(self.searched) < self._quota or not seeds:
                 return None
-            top = self._sweep.confirm.top if self._sweep.confirm else 1
-            chosen = best_settings(self.searched, self._sweep.metric, self._sweep.mode, top)
+            top = self._plan.sweep.confirm.top if self._plan.sweep.confirm else 1
+            chosen = best_settings(self.searched, self._plan.metric, self._plan.mode, top)
         else:
-            seeds = seeds or (self._sweep.trial_of(self.name).train.seed,)
+            seeds = seeds or (self._plan.arm(self.name).trial.train.seed,)
         runs = [(job.settings, job.trial.train.seed) for job in self.jobs.values() if job.phase == "confirm"]
         left = [(settings, seed) for seed in seeds for settings in chosen if (settings, seed) not in runs]
         if not left:
@@ -171,7 +172,9 @@ class Arm:
         settings, seed = left[0]
         own = (job.number for job in self.jobs.values() if job.phase != "noise")
         number = max([self._quota - 1, *own]) + 1
-        return self._make(number, self._sweep.trial_of(self.name, settings, seed), settings=settings, phase="confirm")
+        return self._make(
+            number, self._plan.arm(self.name).with_settings(settings, seed), settings=settings, phase="confirm"
+        )
 
     def _adopt(self) -> None:
         """Bring journal and folders together after a crash: a study's open trial that has ended is told; one that was

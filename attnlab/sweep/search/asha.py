@@ -13,7 +13,8 @@ from typing import Any
 
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
-from attnlab.config.sweep import AshaConfig, Sweep
+from attnlab.config.resolved import Plan
+from attnlab.config.sweep import AshaConfig
 from attnlab.records.metrics import judged
 from attnlab.records.results import Job
 from attnlab.sweep.search.transient import Transient
@@ -57,13 +58,13 @@ class ArmAsha(Transient, FIFOScheduler):
     """Routes every report to its arm's bracket; a stop is a mark the trial reads with its next report, so it saves and
     ends by itself and its worker goes on to the next trial."""
 
-    def __init__(self, sweep: Sweep, mark: Callable[[str], Any]):
+    def __init__(self, plan: Plan, mark: Callable[[str], Any]):
         """`mark(trial_id)` leaves the stop mark where the trial will read it."""
         super().__init__()
-        self._metric, self._mark = sweep.metric, mark
-        asha = sweep.search.asha if sweep.search else None
+        self._metric, self._mark = plan.metric, mark
+        asha = plan.sweep.search.asha if plan.sweep.search else None
         self.brackets = {
-            arm: Bracket(asha, sweep.trial_of(arm).train.max_steps, sweep.mode) if asha else None for arm in sweep.arms
+            arm: Bracket(asha, plan.arm(arm).trial.train.max_steps, plan.mode) if asha else None for arm in plan.names
         }
 
     def set_search_properties(self, metric: str | None, mode: str | None, **spec: Any) -> bool:

@@ -12,7 +12,7 @@ from typing import Any
 import optuna
 from ray.tune.search import Searcher
 
-from attnlab.config.sweep import Sweep
+from attnlab.config.resolved import Plan
 from attnlab.plan.extension import Extension, extension
 from attnlab.records.metrics import best_row, steps_run, trunk
 from attnlab.records.mirror import Mirror
@@ -27,13 +27,13 @@ from attnlab.util.files import write_json
 class ArmSearch(Transient, Searcher):
     """Tune's searcher: asks the arm that has been given fewest trials so far; equal quotas by construction."""
 
-    def __init__(self, sweep: Sweep, folder: SweepDir, mirror: Mirror | None = None):
-        super().__init__(metric=sweep.metric, mode=sweep.mode)
+    def __init__(self, plan: Plan, folder: SweepDir, mirror: Mirror | None = None):
+        super().__init__(metric=plan.metric, mode=plan.mode)
         mend(folder.journal_file)
         backend = optuna.storages.journal.JournalFileBackend(str(folder.journal_file))
         storage = optuna.storages.JournalStorage(backend)
-        self.arms = {name: Arm(name, sweep, folder, storage) for name in sweep.arms}
-        self._sweep, self._folder, self._mirror = sweep, folder, mirror or Mirror(folder)
+        self.arms = {name: Arm(name, plan, folder, storage) for name in plan.names}
+        self._plan, self._folder, self._mirror = plan, folder, mirror or Mirror(folder)
         self._live: dict[str, Job] = {}
         self._extension: Extension | None = None  # not known yet
         self.most: int | None = None  # trials at once; None: as many as Tune asks for
@@ -64,7 +64,7 @@ class ArmSearch(Transient, Searcher):
     def _settle(self) -> bool:
         """Whether it is known if the search is extended (see `extension`); if it is, every arm is told."""
         if self._extension is None:
-            self._extension = extension(self._sweep, [r for arm in self.arms.values() for r in arm.ended.values()])
+            self._extension = extension(self._plan, [r for arm in self.arms.values() for r in arm.ended.values()])
             for name, arm in self.arms.items() if self._extension else ():
                 arm.extend(self._extension.trials, self._extension.spaces[name])
         return self._extension is not None

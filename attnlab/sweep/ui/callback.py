@@ -8,8 +8,9 @@ from typing import Any
 
 from ray import tune
 
-from attnlab.config.sweep import Sweep
-from attnlab.ranking.leaderboard import Leaderboard, standings
+from attnlab.config.resolved import Plan
+from attnlab.plan.extension import leaderboard
+from attnlab.ranking.leaderboard import Leaderboard
 from attnlab.records.mirror import Mirror
 from attnlab.records.results import Job, Results
 from attnlab.sweep.search.searcher import ArmSearch
@@ -29,7 +30,7 @@ class Watch(Transient, tune.Callback):
 
     def __init__(
         self,
-        sweep: Sweep,
+        plan: Plan,
         mirror: Mirror,
         search: ArmSearch,
         board: Board,
@@ -37,7 +38,7 @@ class Watch(Transient, tune.Callback):
         guards: Mapping[str, Any] | None = None,
         interrupts: Interrupts | None = None,
     ):
-        self._sweep, self._mirror, self._search, self._board = sweep, mirror, search, board
+        self._plan, self._mirror, self._search, self._board = plan, mirror, search, board
         self._baselines, self._guards = dict(baselines), guards
         self.errors: Sequence[str] = ()  # the slots': why the sweep cannot go on
         self._interrupts = interrupts or Interrupts()
@@ -50,7 +51,7 @@ class Watch(Transient, tune.Callback):
 
     def board(self) -> Leaderboard:
         """The leaderboard as it stands."""
-        return standings(self._sweep, self.results(), self._baselines, self._guards)
+        return leaderboard(self._plan, self.results(), self._baselines, self._guards)
 
     def write(self) -> None:
         """Both records of the whole sweep, now."""

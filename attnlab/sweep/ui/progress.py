@@ -13,8 +13,9 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from attnlab.config.sweep import Sweep
-from attnlab.ranking.leaderboard import notes, standings
+from attnlab.config.resolved import Plan
+from attnlab.plan.extension import leaderboard
+from attnlab.ranking.leaderboard import notes
 from attnlab.records.results import Job
 from attnlab.util.text import last_line, settings_text, value_text
 
@@ -74,7 +75,7 @@ class Board:
 
     def __init__(
         self,
-        sweep: Sweep,
+        plan: Plan,
         total: int,
         total_steps: int,
         baselines: Mapping[str, float],
@@ -83,7 +84,7 @@ class Board:
     ):
         """slots: how many trials can train at once; of more that have begun, the later ones wait."""
         self._slots = slots
-        self._sweep, self._total, self._steps, self._baselines = sweep, total, total_steps, baselines
+        self._plan, self._total, self._steps, self._baselines = plan, total, total_steps, baselines
         self._planned, self._guards = total, guards
         self._noted: set[str] = set()
         # in a notebook too plain lines: rich would make an output of its own of each
@@ -134,10 +135,10 @@ class Board:
         """Forget a trial that ended; without a terminal, say how it ended. Why one failed is said on either."""
         self._running.pop(job.trial_id, None)
         if not self._live:
-            best = (result["best"] or {}).get(self._sweep.metric)
+            best = (result["best"] or {}).get(self._plan.metric)
             self.say(
                 f"{span(time.monotonic() - self._start):>6}  {job.arm:<24} {job.trial_id:<16} {result['state']:<9} "
-                f"step {result['steps']:<6} {self._sweep.metric} {value_text(best)}  {settings_text(job.settings)}"
+                f"step {result['steps']:<6} {self._plan.metric} {value_text(best)}  {settings_text(job.settings)}"
             )
         if result["state"] == "failed":
             self.note([f"{job.arm} {job.trial_id} failed: {last_line(result['error'])}"])
@@ -148,7 +149,7 @@ class Board:
         if now < self._next:
             return
         results = results_of()
-        board = standings(self._sweep, results, self._baselines, self._guards)
+        board = leaderboard(self._plan, results, self._baselines, self._guards)
         if not self._live:
             self.say(self._summary(results).plain)
             self.note(notes(board))
