@@ -21,7 +21,7 @@ from typing import Any
 from attnlab.config.merge import merge
 from attnlab.config.resolved import Plan
 from attnlab.config.trial import Trial
-from attnlab.plan.validate import checked
+from attnlab.plan.load import resolve
 from attnlab.records.paths import TrialDir
 from attnlab.records.results import Job
 
@@ -120,7 +120,7 @@ def main() -> None:
     torch.set_num_threads(1)
     end = time.monotonic() + 60 * args.minutes
     for grid in args.grids:
-        plan = checked(GRIDS[grid])
+        plan = resolve(GRIDS[grid])
         data = read(grid) if path_of(grid).exists() else {"max_steps": GRIDS[grid]["trial"]["train"]["max_steps"]}
         done = {(t["arm"], t["lr"], t["seed"]) for t in data.setdefault("trials", [])}
         for point in points(plan):

@@ -29,7 +29,7 @@ from unittest.mock import patch
 import psutil
 
 from attnlab.config.resolved import Plan
-from attnlab.plan.validate import checked
+from attnlab.plan.load import resolve
 from attnlab.records.metrics import best_row
 from attnlab.records.mirror import Mirror
 from attnlab.records.paths import SweepDir, TrialDir
@@ -266,7 +266,7 @@ def resume_s(plan: Plan, folder: SweepDir) -> float:
 
 def measure(trials: int, args: argparse.Namespace) -> None:
     """One sweep of `trials` trials, and its resume."""
-    plan = checked({**SWEEP, "search": {**SEARCH, "trials": trials // 3, "sampler": args.sampler}})
+    plan = resolve({**SWEEP, "search": {**SEARCH, "trials": trials // 3, "sampler": args.sampler}})
     with tempfile.TemporaryDirectory() as results, ExitStack() as stack, open(os.devnull, "w") as nowhere:
         folder = SweepDir(Path(results) / plan.name)
         meter = Meter(time.monotonic() + 60 * args.minutes)

@@ -28,7 +28,7 @@ import psutil
 import torch
 
 from attnlab.config.merge import merge
-from attnlab.plan.validate import checked
+from attnlab.plan.load import resolve
 from attnlab.records.paths import SweepDir
 from attnlab.records.results import Job
 from attnlab.sweep import engine
@@ -116,7 +116,7 @@ class Cpu:
 
 def slots(folder: Path, trials: int, share: float) -> dict[str, float]:
     """attnlab's own engine."""
-    plan = checked(merge(SWEEP, {"search": {"trials": trials // 2}, "resources": {"gpus_per_worker": share}}))
+    plan = resolve(merge(SWEEP, {"search": {"trials": trials // 2}, "resources": {"gpus_per_worker": share}}))
     start = time.time()
     engine.run(plan, folder, kernel_cache=kernel_cache.directory(None, KEPT))
     wall = time.time() - start
@@ -164,7 +164,7 @@ def tasks(folder: Path, trials: int, share: float) -> dict[str, float]:
 
 def posted(i: int, home: Path, share: float) -> dict[str, Any]:
     """Trial `i` of the two slow ways, for `task`."""
-    job = Job.make("gla", i, checked(SWEEP).arm("gla").with_settings({"optim.lr": 1e-3 * (i + 1)}))
+    job = Job.make("gla", i, resolve(SWEEP).arm("gla").with_settings({"optim.lr": 1e-3 * (i + 1)}))
     kernels, device = str(kernel_cache.directory(None, KEPT)), "cuda" if share else "cpu"
     return {"job": job.model_dump(mode="json"), "home": str(home), "device": device, "kernels": kernels}
 

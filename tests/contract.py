@@ -5,7 +5,7 @@ import json
 import jsonschema
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from attnlab.plan.load import load_sweep
+from attnlab.plan.load import load
 from attnlab.records.metrics import trunk
 from attnlab.records.paths import SweepDir
 from attnlab.records.results import STATES
@@ -69,7 +69,7 @@ LEADERBOARD = {
 def check_folder(path):
     """Assert that `path` is a finished sweep's folder; returns its results."""
     folder = SweepDir(path)
-    sweep = load_sweep(folder.sweep_file)
+    sweep = load(folder.sweep_file)
     board = _json(folder.leaderboard_file, LEADERBOARD)
     suite = json.loads(folder.suite_file.read_text())
     assert folder.journal_file.exists()
@@ -78,7 +78,7 @@ def check_folder(path):
     assert sorted(r["trial_id"] + r["arm"] for r in suite) == sorted(t.trial_id + t.arm for t in folder.trials())
     for trial in folder.trials():
         _check_trial(trial, next(r for r in suite if (r["arm"], r["trial_id"]) == (trial.arm, trial.trial_id)))
-    for arm in sweep.arms:
+    for arm in sweep.names:
         states = [r["state"] for r in suite if r["arm"] == arm]
         assert board["arms"][arm]["counts"] == {s: states.count(s) for s in STATES}
         assert len(states) == sweep.trials_per_arm

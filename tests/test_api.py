@@ -63,7 +63,7 @@ def test_a_sweep_is_found_by_path_tree_or_as_it_is(tiny, tmp_path, monkeypatch):
     assert run_sweep(tree, tmp_path, plain=True, scale="tiny", only=["gla"]).folder == tmp_path / "s-plain-tiny"
     run_sweep(ROOT / "sweeps" / "quickstart.yaml", tmp_path, overrides=["search.trials=5"], only=["gla"])
     run_sweep(ran[0], tmp_path)
-    assert [(s.name, list(s.arms), s.search and s.search.trials) for s in ran] == [
+    assert [(s.name, list(s.names), s.sweep.search and s.sweep.search.trials) for s in ran] == [
         ("s", ["gla", "other"], 9),
         ("s-plain-tiny", ["gla"], None),
         ("quickstart", ["gla"], 5),

@@ -45,8 +45,8 @@ def ran(monkeypatch, tmp_path):
         if isinstance(end, BaseException):
             raise end
         row = {"counts": {"failed": end}, "best": {"value": 1.5}, "confirm": None}
-        return {"metric": "val_loss", "ranked_by": "best of search", "ranking": list(sweep.arms), "edges": [],
-                "arms": dict.fromkeys(sweep.arms, row)}  # fmt: skip
+        return {"metric": "val_loss", "ranked_by": "best of search", "ranking": list(sweep.names), "edges": [],
+                "arms": dict.fromkeys(sweep.names, row)}  # fmt: skip
 
     monkeypatch.setattr(engine, "run", run)
     monkeypatch.setattr(subprocess, "run", lambda *a, **k: subprocess.CompletedProcess(a, 0))
@@ -55,7 +55,7 @@ def ran(monkeypatch, tmp_path):
 
 def test_sweeps_run_in_turn_and_end_in_a_line_each(files, ran, capsys):
     assert ran(*files, "trial.train.max_steps=24") == 0
-    assert [(s.name, s.trial_of("both").train.max_steps) for s in ran] == [("a", 24), ("b", 24)]
+    assert [(s.name, s.arm("both").trial.train.max_steps) for s in ran] == [("a", 24), ("b", 24)]
     lines = capsys.readouterr().out.splitlines()[-2:]
     assert [line.split()[0] for line in lines] == ["a", "b"]
     assert "2 arms, best gla with val_loss 1.5000" in lines[0]
@@ -106,10 +106,10 @@ def test_two_sweeps_of_one_name_are_refused(files, ran, capsys):
 
 def test_only_looks_for_arms_in_all_files(files, ran, capsys):
     assert ran(*files, "--only", "standard") == 0
-    assert [(s.name, list(s.arms)) for s in ran] == [("b", ["standard"])]
+    assert [(s.name, list(s.names)) for s in ran] == [("b", ["standard"])]
     ran.clear()
     assert ran(*files, "--only", "both", "gla") == 0
-    assert [(s.name, list(s.arms)) for s in ran] == [("a", ["gla", "both"]), ("b", ["both"])]
+    assert [(s.name, list(s.names)) for s in ran] == [("a", ["gla", "both"]), ("b", ["both"])]
     ran.clear()
     assert ran(*files, "--only", "standrd") == 2
     assert ran == [] and "--only standrd: no such arm; did you mean 'standard'?" in capsys.readouterr().err
@@ -127,7 +127,7 @@ def test_a_mistyped_arm_is_told_with_the_other_mistakes(files, ran, capsys):
 
 def test_changes_may_follow_the_arms(files, ran):
     assert ran(files[0], "--only", "gla", "both", "trial.train.max_steps=24") == 0
-    assert [(list(s.arms), s.trial_of("gla").train.max_steps) for s in ran] == [(["gla", "both"], 24)]
+    assert [(list(s.names), s.arm("gla").trial.train.max_steps) for s in ran] == [(["gla", "both"], 24)]
 
 
 def test_plain_and_tiny_have_names_of_their_own(files, ran):

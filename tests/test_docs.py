@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from attnlab.plan.load import load_sweep
+from attnlab.plan.load import load
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -21,8 +21,8 @@ def test_links_lead_somewhere(page):
 def test_the_sweep_file_shown_is_one(tmp_path):
     path = tmp_path / "my_study.yaml"
     path.write_text(re.search(r"## The sweep file\n\n```yaml\n(.*?)```", README, re.DOTALL)[1])
-    sweep = load_sweep(path)
-    assert set(sweep.arms) == {"attention", "gla", "no_gate", "hybrid"} and sweep.noise.arm == "gla"
+    plan = load(path)
+    assert set(plan.names) == {"attention", "gla", "no_gate", "hybrid"} and plan.sweep.noise.arm == "gla"
 
 
 @pytest.mark.parametrize("root", ["attnlab", "analysis"])

@@ -3,6 +3,7 @@
 import json
 
 from attnlab.config import sweep_file
+from attnlab.config.resolved import Plan
 from attnlab.config.sweep import Sweep
 from attnlab.records.metrics import MetricsWriter, best_row
 from attnlab.records.paths import SweepDir
@@ -39,19 +40,19 @@ class Fake:
     """Writes trials of a sweep into a results folder."""
 
     def __init__(self, root, sweep=None):
-        self.sweep = Sweep.model_validate(sweep or SWEEP)
-        self.path = root / self.sweep.name
+        self.plan = Plan.of(Sweep.model_validate(sweep or SWEEP))
+        self.path = root / self.plan.name
         self.folder = SweepDir(self.path)
         self.count = 0
-        write_text(self.folder.sweep_file, sweep_file.dump(self.sweep))
+        write_text(self.folder.sweep_file, sweep_file.dump(self.plan.sweep))
 
     def trial(
         self, arm, value=None, lr=0.003, state="completed", steps=100, phase="search", seed=0, error=None, decay=0.1
     ):
         """One trial that falls to `value`; `state` None: it has not ended; `value` None: every report's is null."""
-        searched = self.sweep.search.dimensions if self.sweep.search else {}
+        searched = self.plan.sweep.search.dimensions if self.plan.sweep.search else {}
         settings = {k: v for k, v in {"optim.lr": lr, "optim.weight_decay": decay}.items() if k in searched}
-        trial = self.sweep.trial_of(arm, settings, seed)
+        trial = self.plan.arm(arm).with_settings(settings, seed)
         job = Job.make(arm, self.count, trial, phase=phase, settings=settings)
         self.count += 1
         home = self.folder.trial(arm, job.trial_id)
@@ -62,7 +63,7 @@ class Fake:
             sink.write({"step": step, "tokens": step * 512, "train_loss": loss, "val_loss": loss, "val_loss_se": 0.01,
                         "lr": lr, "tokens_per_s": 5000.0, "seconds": step * 0.11})  # fmt: skip
         if state:
-            best = best_row(sink.rows, self.sweep.metric, self.sweep.mode)
+            best = best_row(sink.rows, self.plan.metric, self.plan.mode)
             write_json(home.results_file, {
                 "trial_id": job.trial_id, "arm": arm, "state": state, "phase": phase, "settings": settings,
                 "seed": seed, "steps": steps, "tokens": steps * 512, "best": best,

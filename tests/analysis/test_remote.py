@@ -7,7 +7,7 @@ import pytest
 from analysis.__main__ import main
 from attnlab import run_experiment
 from attnlab.config.sweep_file import dump
-from attnlab.plan.validate import checked
+from attnlab.plan.load import resolve
 from attnlab.records.mirror import mirror
 
 
@@ -15,7 +15,7 @@ from attnlab.records.mirror import mirror
 def swept(s3, tiny, tmp_path, monkeypatch):
     """A sweep of one trial in the bucket; its URI and what is kept there."""
     monkeypatch.setenv("ATTNLAB_CACHE", str(tmp_path / "cache"))
-    sweep = checked({"name": "study", "trial": tiny, "arms": {"gla": {}}})
+    sweep = resolve({"name": "study", "trial": tiny, "arms": {"gla": {}}})
     result = run_experiment(tiny, tmp_path / "made", name="gla")
     there = mirror(s3, "study").store
     for file in [f for f in (tmp_path / "made").rglob("*") if f.is_file()]:

@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 import launch
 from attnlab.config import sweep_file
 from attnlab.config.merge import expand, merge
+from attnlab.config.resolved import Plan
 from attnlab.config.sweep import Sweep
 from attnlab.config.trial import ModelConfig, Trial
-from attnlab.plan.load import load_sweep
+from attnlab.plan.load import load
 from attnlab.util.errors import UserError
 
 ROOT = Path(__file__).parents[2]
@@ -44,7 +45,7 @@ def write(tmp_path, text):
 
 def problems(tmp_path, text, overrides=()):
     with pytest.raises(UserError) as error:
-        load_sweep(write(tmp_path, text), overrides)
+        load(write(tmp_path, text), overrides)
     found = error.value.problems
     assert all("\n" not in line for line in found), found
     return found
@@ -60,11 +61,11 @@ def only(tmp_path, old, new, *said):
 
 
 def test_the_good_file_is_read_as_it_says(tmp_path):
-    sweep = load_sweep(write(tmp_path, GOOD))
-    assert sweep.trial_of("gla").optim.lr == 0.01
-    assert sweep.trial_of("gla").model.mixer[0].args == {"expand_k": 0.5}
-    assert sweep.trial_of("standard", {"optim.lr": 0.5}).optim.lr == 0.5
-    assert (sweep.total_trials, sweep.total_steps, sweep.total_tokens) == (6, 240, 240 * 4 * 64)
+    plan = load(write(tmp_path, GOOD))
+    assert plan.arm("gla").trial.optim.lr == 0.01
+    assert plan.arm("gla").trial.model.mixer[0].args == {"expand_k": 0.5}
+    assert plan.arm("standard").with_settings({"optim.lr": 0.5}).optim.lr == 0.5
+    assert (plan.total_trials, plan.total_steps, plan.total_tokens) == (6, 240, 240 * 4 * 64)
 
 
 @pytest.mark.parametrize(
@@ -112,12 +113,12 @@ def test_a_mistake_of_all_arms_is_told_once(tmp_path):
 
 
 def test_a_corpus_shorter_than_one_block_is_one_line(tmp_path):
-    from attnlab.plan.prepare import prepared
+    from attnlab.plan.prepare import prepare_tasks
 
     (tmp_path / "short.txt").write_text("It is a truth.\nUniversally\n")
-    sweep = load_sweep(write(tmp_path, GOOD.replace("dataset: austen", f"dataset: {tmp_path}/short.txt")))
+    plan = load(write(tmp_path, GOOD.replace("dataset: austen", f"dataset: {tmp_path}/short.txt")))
     with pytest.raises(UserError, match="seq_len") as error:
-        prepared(sweep)
+        prepare_tasks(plan)
     assert len(error.value.problems) == 1
 
 
@@ -142,7 +143,7 @@ def test_mistakes_in_overrides_and_by_them_are_told_together(tmp_path):
 
 
 def test_overrides_reach_everything(tmp_path):
-    sweep = load_sweep(
+    plan = load(
         write(tmp_path, GOOD),
         [
             "trial.train.max_steps=80",
@@ -152,11 +153,11 @@ def test_overrides_reach_everything(tmp_path):
             "name=other",
         ],
     )
-    assert sweep.name == "other"
-    assert sweep.trial_of("gla").train.max_steps == 80
-    assert sweep.trial_of("gla").model.mixer[0].args == {"expand_k": 1.0}
-    assert sweep.trial_of("standard").model.mixer[0].args == {"window": 8}
-    assert sweep.search.dimensions["optim.lr"].low == 1e-3
+    assert plan.name == "other"
+    assert plan.arm("gla").trial.train.max_steps == 80
+    assert plan.arm("gla").trial.model.mixer[0].args == {"expand_k": 1.0}
+    assert plan.arm("standard").trial.model.mixer[0].args == {"window": 8}
+    assert plan.sweep.search.dimensions["optim.lr"].low == 1e-3
 
 
 def test_equal_keys_are_refused_with_both_lines(tmp_path):
@@ -168,24 +169,24 @@ def test_broken_yaml_and_a_missing_file_are_one_line(tmp_path):
     (line,) = problems(tmp_path, "name: [unclosed\n")
     assert "study.yaml" in line and "line" in line
     with pytest.raises(UserError, match="did you mean 'study.yaml'"):
-        load_sweep(tmp_path / "stduy.yaml")
+        load(tmp_path / "stduy.yaml")
 
 
 def test_a_plain_sweep_has_no_search_but_its_metric_and_a_name_of_its_own(tmp_path):
     text = GOOD.replace("trials: 3", "trials: 3\n  metric: val_bpb") + "confirm: {seeds: [4, 5]}\n"
     text = text.replace("gla: {", "gla: {search.space: {optim.weight_decay: {choice: [0.0, 0.1]}}, ")
-    searched, plain = load_sweep(write(tmp_path, text)), load_sweep(write(tmp_path, text), plain=True)
+    searched, plain = load(write(tmp_path, text)), load(write(tmp_path, text), plain=True)
     assert (searched.name, plain.name) == ("study", "study-plain")
-    assert plain.search is None and (plain.metric, plain.mode, plain.seeds) == ("val_bpb", "min", (4, 5))
-    assert "search" not in plain.arms["gla"] and plain.total_trials == 4
-    assert all(plain.trial_of(arm) == searched.trial_of(arm) for arm in searched.arms)
-    assert load_sweep(write(tmp_path, sweep_file.dump(plain)), plain=True) == plain, "it is its own plain version"
+    assert plain.sweep.search is None and (plain.metric, plain.mode, plain.seeds) == ("val_bpb", "min", (4, 5))
+    assert "search" not in plain.sweep.arms["gla"] and plain.total_trials == 4
+    assert all(plain.arm(arm).trial == searched.arm(arm).trial for arm in searched.names)
+    assert load(write(tmp_path, sweep_file.dump(plain.sweep)), plain=True) == plain, "it is its own plain version"
 
 
 def test_what_a_sweep_without_a_search_is_ranked_by(tmp_path):
     plain = GOOD[: GOOD.index("search:")]
-    sweep = load_sweep(write(tmp_path, plain + "rank: {metric: val_bpb, mode: max}\n"))
-    assert (sweep.metric, sweep.mode) == ("val_bpb", "max")
+    plan = load(write(tmp_path, plain + "rank: {metric: val_bpb, mode: max}\n"))
+    assert (plan.metric, plan.mode) == ("val_bpb", "max")
     found = problems(tmp_path, plain + "rank: {metric: val_bpp}\n")
     assert found[0].startswith("rank.metric") and "did you mean 'val_bpb'" in found[0]
     (line,) = problems(tmp_path, GOOD + "rank: {metric: val_bpb}\n")
@@ -203,8 +204,8 @@ def test_yes_and_no_are_words():
 
 
 def test_a_written_sweep_reads_back_equal(tmp_path):
-    sweep = load_sweep(write(tmp_path, GOOD))
-    assert load_sweep(write(tmp_path, sweep_file.dump(sweep))) == sweep
+    plan = load(write(tmp_path, GOOD))
+    assert load(write(tmp_path, sweep_file.dump(plan.sweep))) == plan
 
 
 def test_a_mixer_that_names_itself_replaces_the_other_whole():
@@ -249,8 +250,8 @@ def test_list_and_mistakes_need_neither_torch_nor_ray(arguments):
 @given(st.sets(st.sampled_from("abcd"), min_size=1), st.sets(st.sampled_from("abcde")))
 def test_arms_left_out_by_only_can_be_taken_back(wanted, begun):
     """A sweep trained in parts is one sweep: in the order of its file, whatever the order of the parts."""
-    whole = Sweep(name="s", arms={arm: {"optim.lr": 0.1} for arm in "abcd"}, noise={"arm": "c", "seeds": 3})
+    whole = Plan.of(Sweep(name="s", arms={arm: {"optim.lr": 0.1} for arm in "abcd"}, noise={"arm": "c", "seeds": 3}))
     part = whole.only(sorted(wanted)).rejoined(begun)
-    assert list(part.arms) == [arm for arm in "abcd" if arm in wanted | begun]
-    assert bool(part.noise) == ("c" in part.arms)
-    assert part.rejoined("abcd").arms == whole.arms and whole.rejoined(begun) == whole
+    assert list(part.names) == [arm for arm in "abcd" if arm in wanted | begun]
+    assert bool(part.sweep.noise) == ("c" in part.names)
+    assert part.rejoined("abcd").names == whole.names and whole.rejoined(begun) == whole

@@ -12,8 +12,8 @@ from attnlab import run_experiment
 from attnlab.config.trial import ModelConfig
 from attnlab.models import build_model, try_mixer
 from attnlab.models.build import build_mixer
-from attnlab.plan.load import load_sweep
-from attnlab.plan.prepare import prepared, try_own_mixers
+from attnlab.plan.load import load
+from attnlab.plan.prepare import prepare_tasks, try_custom_mixers
 from attnlab.util.errors import UserError
 
 torch.set_num_threads(1)
@@ -101,9 +101,9 @@ def sweep_file(folder, tiny, arms=ARMS):
 
 def test_the_examples_arms_are_a_sound_sweep(beside, tiny, capsys):
     tree = {**tiny, "model": {"d_model": 16, "n_layers": 3, "n_heads": 2}}
-    sweep = load_sweep(sweep_file(beside, tree))
-    assert sweep.trial_of("mine").model.mixer[0].args == {"expand": 2.0}
-    prepared(sweep)
+    sweep = load(sweep_file(beside, tree))
+    assert sweep.arm("mine").trial.model.mixer[0].args == {"expand": 2.0}
+    prepare_tasks(sweep)
     assert launch.main(["my_study.yaml", "--dry-run"]) == 0
     assert "layers 0, 2: gla; layer 1: my_mixer:MyMixer" in capsys.readouterr().out
 
@@ -240,9 +240,9 @@ def test_the_corners_of_the_space_are_tried_and_equal_mistakes_told_once(beside,
     tree = {**tiny, "model": {**tiny["model"], "mixer": "mine:Mine"}}
     space = "{model.mixer.power: {int: [1, 4]}, optim.lr: {choice: [1, 2]}}"
     arms = f"arms: {{a: {{}}, b: {{optim.clip: 2.0}}}}\nsearch: {{space: {space}}}"
-    sweep = load_sweep(sweep_file(beside, tree, arms))
+    sweep = load(sweep_file(beside, tree, arms))
     with pytest.raises(UserError) as error:
-        try_own_mixers(sweep)
+        try_custom_mixers(sweep)
     assert error.value.problems == [
         "search.space at {'model.mixer.power': 4}, arm a: model.mixer mine:Mine: its constructor raised "
         "AssertionError: power must be below 3 (mine.py:6)"

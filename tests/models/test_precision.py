@@ -14,7 +14,7 @@ from attnlab.config.trial import ModelConfig, Trial
 from attnlab.kernels.install import install
 from attnlab.models import MIXERS, precision_problems
 from attnlab.models.build import build_mixer
-from attnlab.plan import validate
+from attnlab.plan import resolve
 from attnlab.records.paths import TrialDir
 from attnlab.records.results import Job
 from attnlab.training.loop import train
@@ -101,9 +101,7 @@ def delta(tiny):
 
 def problems(trial, gpus, **more):
     try:
-        validate.checked(
-            {"name": "s", "trial": trial, "arms": {"d": {}}, "resources": {"gpus_per_worker": gpus}, **more}
-        )
+        resolve({"name": "s", "trial": trial, "arms": {"d": {}}, "resources": {"gpus_per_worker": gpus}, **more})
     except UserError as error:
         return error.problems
     return []

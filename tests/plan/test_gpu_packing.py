@@ -12,8 +12,8 @@ from attnlab.models import build_model, count_params
 from attnlab.plan import gpu_packing
 from attnlab.plan.dry_run import show
 from attnlab.plan.gpu_packing import MOST, Need
-from attnlab.plan.prepare import prepared
-from attnlab.plan.validate import checked
+from attnlab.plan.load import resolve
+from attnlab.plan.prepare import prepare_tasks
 from attnlab.sweep.slots import slots
 
 needs = st.builds(Need, gib=st.floats(0.01, 500), tflop=st.floats(1e-6, 1e3))
@@ -149,7 +149,7 @@ def test_the_parts_of_all_who_share_leave_room_beside_the_allocator(n, gib):
 
 
 def sweep_of(tiny, **changes):
-    return checked({"name": "shared", "trial": tiny, "arms": {"gla": {}}, **changes})
+    return resolve({"name": "shared", "trial": tiny, "arms": {"gla": {}}, **changes})
 
 
 def test_the_largest_arm_and_corner_decide(tiny):
@@ -158,8 +158,8 @@ def test_the_largest_arm_and_corner_decide(tiny):
         arms={"small": {}, "large": {"model": {"n_layers": 2}}},
         search={"space": {"model.d_model": {"choice": [16, 64]}, "optim.lr": {"loguniform": [1e-3, 1e-1]}}},
     )
-    trial = sweep.trial_of("large", {"model.d_model": 64})
-    tasks = prepared(sweep)
+    trial = sweep.arm("large").with_settings({"model.d_model": 64})
+    tasks = prepare_tasks(sweep)
     assert gpu_packing.largest(sweep, tasks) == gpu_packing.need(trial, tasks["large"].vocab_size)
 
 

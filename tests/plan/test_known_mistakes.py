@@ -16,10 +16,10 @@ from attnlab.config.trial import OptimConfig
 from attnlab.models import build_model
 from attnlab.models.build import build_mixer
 from attnlab.optim import lr_factor, warmup_steps
-from attnlab.plan.guards import examine
-from attnlab.plan.load import load_sweep
-from attnlab.plan.prepare import prepared
-from attnlab.plan.validate import checked
+from attnlab.plan import Plan
+from attnlab.plan.guards.run import run_guards
+from attnlab.plan.load import load, resolve
+from attnlab.plan.prepare import prepare_tasks
 from attnlab.util.errors import UserError
 from tests.plan.guards.conftest import TRIAL
 
@@ -36,12 +36,12 @@ def shared_cache(cache):
 
 
 def sweep_of(arms, **trial):
-    return checked({"name": "x", "trial": {**TRIAL, **trial}, "arms": arms})
+    return resolve({"name": "x", "trial": {**TRIAL, **trial}, "arms": arms})
 
 
-def refused(sweep):
+def refused(plan):
     with pytest.raises(UserError) as error:
-        examine(sweep, prepared(sweep))
+        run_guards(plan, prepare_tasks(plan))
     return error.value.problems
 
 
@@ -49,8 +49,8 @@ def refused(sweep):
 
 
 def test_gla_without_gating_is_another_model():
-    sweep = sweep_of({"gla": {"model": GATED}, "gla_no_gating": {"model": UNGATED}})
-    assert examine(sweep, prepared(sweep))["no_op"] == {"arms": 2, "compared": 0, "unsure": []}
+    plan = sweep_of({"gla": {"model": GATED}, "gla_no_gating": {"model": UNGATED}})
+    assert run_guards(plan, prepare_tasks(plan))["no_op"] == {"arms": 2, "compared": 0, "unsure": []}
     size = {"d_model": 32, "n_layers": 1, "n_heads": 2}
     gated, ungated = (build_model({**size, **model}, 64) for model in (GATED, UNGATED))
     names = [{name for name, _ in model.named_parameters()} for model in (gated, ungated)]
@@ -83,10 +83,10 @@ def test_a_gate_that_is_ignored_is_refused_by_name(monkeypatch):
 
 @pytest.mark.parametrize("arm", [{"task": {"seq_len": 64}}, {"train": {"batch_size": 16}}], ids=str)
 def test_twice_the_tokens_are_told_and_under_strict_refused(arm):
-    sweep = sweep_of({"short": {}, "long": arm})
-    (warning,) = examine(sweep, prepared(sweep))["warnings"]
+    plan = sweep_of({"short": {}, "long": arm})
+    (warning,) = run_guards(plan, prepare_tasks(plan))["warnings"]
     assert "tokens: arms differ in training tokens, which none of them names (short 10,240; long 20,480)" in warning
-    (line,) = refused(sweep.model_copy(update={"guards": "strict"}))
+    (line,) = refused(Plan.of(plan.sweep.model_copy(update={"guards": "strict"})))
     assert line == warning
 
 
@@ -96,15 +96,15 @@ def test_twice_the_steps_beside_another_mixer_are_told():
     assert "differ in model.mixer and train.max_steps at once, so what made a difference cannot be told" in warning
 
 
-def _warnings(sweep):
-    return examine(sweep, prepared(sweep))["warnings"]
+def _warnings(plan):
+    return run_guards(plan, prepare_tasks(plan))["warnings"]
 
 
 def test_a_budget_gives_all_arms_the_same_tokens():
     train = {key: value for key, value in TRIAL["train"].items() if key != "max_steps"}
     arms = {"a": {}, "long": {"task": {"seq_len": 64}}, "wide": {"train": {"batch_size": 32}}}
-    sweep = checked({"name": "x", "trial": {**TRIAL, "train": train}, "arms": arms, "budget": {"tokens": 40960}})
-    trials = [sweep.trial_of(arm) for arm in arms]
+    plan = resolve({"name": "x", "trial": {**TRIAL, "train": train}, "arms": arms, "budget": {"tokens": 40960}})
+    trials = [plan.arm(arm).trial for arm in arms]
     assert {t.train.max_steps * t.tokens_per_step for t in trials} == {40960}
 
 
@@ -126,10 +126,10 @@ def test_validation_windows_that_lie_in_the_training_text_are_refused(tmp_path):
 
 @pytest.mark.parametrize("path", SWEEPS, ids=lambda path: path.stem)
 def test_every_sweep_file_warms_up_and_decays_within_its_run(path):
-    sweep = load_sweep(path)
-    for arm in sweep.arms:
-        for found in corners(sweep.dimensions_of(arm)):
-            trial = sweep.trial_of(arm, found)
+    plan = load(path)
+    for arm in plan.names:
+        for found in corners(plan.arm(arm).space):
+            trial = plan.arm(arm).with_settings(found)
             steps, optim = trial.train.max_steps, trial.optim
             assert warmup_steps(steps, optim) < steps
             assert lr_factor(steps, steps, optim) == (1.0 if optim.schedule == "constant" else optim.min_lr_ratio)

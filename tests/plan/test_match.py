@@ -3,8 +3,8 @@
 import pytest
 
 from attnlab.config.sweep_file import dump, normal, parse
+from attnlab.plan.load import resolve
 from attnlab.plan.match import measure
-from attnlab.plan.validate import checked
 from attnlab.util.errors import UserError
 
 TASK = {"name": "mqar", "seq_len": 32, "vocab_size": 32, "n_pairs": 4}
@@ -13,32 +13,32 @@ TASK = {"name": "mqar", "seq_len": 32, "vocab_size": 32, "n_pairs": 4}
 def sweep_of(arms=("standard", "gla", "mamba2", "rwkv7"), **tree):
     trial = {"model": {"d_model": 64, "n_layers": 2, "n_heads": 4, "d_ff": 256}, "task": TASK}
     named = arms if isinstance(arms, dict) else {arm: {"model": {"mixer": arm}} for arm in arms}
-    return checked({"name": "x", "trial": trial | tree.pop("trial", {}), "arms": named} | tree)
+    return resolve({"name": "x", "trial": trial | tree.pop("trial", {}), "arms": named} | tree)
 
 
 @pytest.mark.parametrize("kind", ["params", "flops"])
 def test_every_arm_agrees_with_the_first_within_a_percent(kind):
     sweep = sweep_of(match=kind)
-    found = {arm: measure(kind, sweep.trial_of(arm).model, 32) for arm in sweep.arms}
+    found = {arm: measure(kind, sweep.arm(arm).trial.model, 32) for arm in sweep.names}
     first, *others = found.values()
-    assert sweep.trial_of("standard").model.d_ff == 256
+    assert sweep.arm("standard").trial.model.d_ff == 256
     assert all(abs(other - first) <= 0.01 * first for other in others), found
-    assert len({sweep.trial_of(arm).model.d_ff for arm in sweep.arms}) > 1
+    assert len({sweep.arm(arm).trial.model.d_ff for arm in sweep.names}) > 1
 
 
 def test_without_an_mlp_the_mixer_gives_way():
     arms = {"gated_deltanet": {}, "gla": {}}
     arms = {arm: {"model": {"mixer": arm, "mlp": "none", "d_ff": None, "d_model": 128}} for arm in arms}
     sweep = sweep_of(arms, match="params")
-    sizes = [measure("params", sweep.trial_of(arm).model, 32) for arm in sweep.arms]
+    sizes = [measure("params", sweep.arm(arm).trial.model, 32) for arm in sweep.names]
     assert sizes[1] == pytest.approx(sizes[0], rel=0.01)
-    assert "expand_v" in sweep.trial_of("gla").model.mixer[0].args
+    assert "expand_v" in sweep.arm("gla").trial.model.mixer[0].args
 
 
 def test_states_of_recurrent_mixers_match():
     arms = {arm: {"model": {"mixer": arm, "d_model": 128}} for arm in ("deltanet", "gla")}
     sweep = sweep_of(arms, match="state")
-    sizes = [measure("state", sweep.trial_of(arm).model, 32) for arm in sweep.arms]
+    sizes = [measure("state", sweep.arm(arm).trial.model, 32) for arm in sweep.names]
     assert sizes[1] == pytest.approx(sizes[0], rel=0.01)
 
 
@@ -58,8 +58,8 @@ def test_what_cannot_be_matched_is_one_line_that_says_the_nearest():
 
 def test_a_width_given_against_the_match_is_refused_and_what_is_solved_stands_when_read_again():
     sweep = sweep_of(match="params", budget={"tokens": 1e6})
-    again = checked(normal(parse(dump(sweep), "sweep.yaml")))
-    assert [again.trial_of(arm).digest for arm in again.arms] == [sweep.trial_of(arm).digest for arm in sweep.arms]
+    again = resolve(normal(parse(dump(sweep.sweep), "sweep.yaml")))
+    assert [again.arm(arm).trial.digest for arm in again.names] == [sweep.arm(arm).trial.digest for arm in sweep.names]
     arms = {"standard": {}, "mamba2": {"model": {"mixer": "mamba2", "d_ff": 200}}}
     with pytest.raises(UserError, match=r"arms\.mamba2: model\.d_ff: 200, but match: params gives \d+; leave one"):
         sweep_of(arms, match="params")
@@ -68,10 +68,10 @@ def test_a_width_given_against_the_match_is_refused_and_what_is_solved_stands_wh
 def test_a_budget_of_tokens_or_operations_becomes_steps():
     arms = {"short": {"task": {"seq_len": 32}}, "long": {"task": {"seq_len": 64}}}
     tokens = sweep_of(arms, budget={"tokens": 1_000_000}, trial={"train": {"batch_size": 8, "eval_every": 10}})
-    assert [tokens.trial_of(arm).train.max_steps for arm in arms] == [1_000_000 // 256, 1_000_000 // 512]
+    assert [tokens.arm(arm).trial.train.max_steps for arm in arms] == [1_000_000 // 256, 1_000_000 // 512]
     flops = sweep_of(("standard", "mamba2"), budget={"flops": 1e12}, trial={"train": {"eval_every": 10}})
     for arm in flops.arms:
-        trial = flops.trial_of(arm)
+        trial = arm.trial
         per_step = measure("flops", trial.model, 32) * trial.tokens_per_step
         assert trial.train.max_steps * per_step <= 1e12 < (trial.train.max_steps + 1) * per_step
 

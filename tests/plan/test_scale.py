@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from attnlab.config.sweep_file import normal
 from attnlab.plan import scale
-from attnlab.plan.validate import checked
+from attnlab.plan.load import resolve
 from attnlab.util.errors import UserError
 
 
@@ -26,7 +26,7 @@ def tree(**changes):
 
 
 def small(**changes):
-    return checked(tree(**changes), scale="tiny", solve=False)
+    return resolve(tree(**changes), scale="tiny", solve=False)
 
 
 @given(st.lists(st.integers(1, 10**6), min_size=1, max_size=12, unique=True).map(sorted), st.floats(1e-6, 1.0),
@@ -40,14 +40,14 @@ def test_values_stay_distinct_in_order_and_in_units(values, factor, unit):
 def test_arms_keep_their_order_where_they_differ():
     arms = {f"x{i}": {"model.n_layers": n, "train.max_steps": s, "task.seq_len": t}
             for i, (n, s, t) in enumerate([(6, 4000, 512), (7, 4200, 1024), (8, 8000, 4096)])}  # fmt: skip
-    trials = [small(arms=arms).trial_of(arm) for arm in arms]
+    trials = [small(arms=arms).arm(arm).trial for arm in arms]
     for of in (lambda t: t.model.n_layers, lambda t: t.train.max_steps, lambda t: t.task.seq_len):
         assert sorted({of(t) for t in trials}) == [of(t) for t in trials]
     assert trials[2].task.seq_len == 8 * trials[0].task.seq_len
 
 
 def test_what_a_file_leaves_to_the_defaults_is_small_too():
-    trial = small(trial={"task": {"name": "text"}}).trial_of("gla")
+    trial = small(trial={"task": {"name": "text"}}).arm("gla").trial
     assert trial.train.max_steps <= scale.STEPS and trial.task.seq_len <= scale.LENGTH
     assert trial.task.args["eval_tokens"] == scale.EVAL_TOKENS
 
@@ -56,10 +56,10 @@ def test_tokens_per_step_stay_alike_and_workers_get_equal_parts():
     arms = {"short": {}, "long": {"task.seq_len": 4096, "train.batch_size": 16}}
     trial = tree()["trial"]
     trial["train"]["grad_accum"] = 2
-    sweep = small(trial=trial, arms=arms, resources={"workers": 4, "cpus_per_worker": 8})
-    assert len({sweep.trial_of(arm).tokens_per_step for arm in arms}) == 1
-    assert all(sweep.trial_of(arm).train.batch_size % 4 == 0 for arm in arms)
-    assert (sweep.resources.workers, sweep.resources.cpus_per_worker) == (2, 1)
+    plan = small(trial=trial, arms=arms, resources={"workers": 4, "cpus_per_worker": 8})
+    assert len({plan.arm(arm).trial.tokens_per_step for arm in arms}) == 1
+    assert all(plan.arm(arm).trial.train.batch_size % 4 == 0 for arm in arms)
+    assert (plan.sweep.resources.workers, plan.sweep.resources.cpus_per_worker) == (2, 1)
 
 
 def test_search_rungs_and_sizes_in_the_space():
@@ -68,41 +68,41 @@ def test_search_rungs_and_sizes_in_the_space():
         "trials": 20,
         "asha": {"grace_steps": 1000, "reduction_factor": 2},
     }
-    sweep = small(search=search, confirm={"seeds": [5, 6, 7, 8]})
-    last, grace = sweep.trial_of("gla").train.max_steps, sweep.search.asha.grace_steps
+    plan = small(search=search, confirm={"seeds": [5, 6, 7, 8]})
+    last, grace = plan.arm("gla").trial.train.max_steps, plan.sweep.search.asha.grace_steps
     assert grace / last == pytest.approx(1000 / 4000, abs=0.1)
-    assert sweep.search.space["optim.lr"] == {"loguniform": [1e-4, 1e-1]}
-    assert sweep.search.space["model.d_model"]["choice"] == [16, 32, 64]
-    assert (sweep.search.trials, sweep.confirm.seeds) == (2, (5, 6))
+    assert plan.sweep.search.space["optim.lr"] == {"loguniform": [1e-4, 1e-1]}
+    assert plan.sweep.search.space["model.d_model"]["choice"] == [16, 32, 64]
+    assert (plan.sweep.search.trials, plan.sweep.confirm.seeds) == (2, (5, 6))
 
 
 def test_a_grid_is_cut_to_its_first_values():
     search = {"space": {"optim.lr": {"choice": [1e-3, 1e-2, 1e-1]}}, "sampler": "grid", "trials": 3}
-    assert small(search=search).search.space["optim.lr"] == {"choice": [1e-3, 1e-2]}
+    assert small(search=search).sweep.search.space["optim.lr"] == {"choice": [1e-3, 1e-2]}
 
 
 @pytest.mark.parametrize("amount", [{"tokens": 1e9}, {"flops": 1e17}])
 def test_a_budget_becomes_a_few_steps(amount):
     raw = tree(budget=amount, arms={"gla": {"model.mixer": "gla"}, "standard": {}})
     del raw["trial"]["train"]["max_steps"]
-    sweep = checked(raw, scale="tiny")
-    assert 0.5 * scale.STEPS <= sweep.trial_of("gla").train.max_steps <= scale.STEPS
-    assert all(sweep.trial_of(arm).train.eval_every == 1 for arm in sweep.arms)
+    plan = resolve(raw, scale="tiny")
+    assert 0.5 * scale.STEPS <= plan.arm("gla").trial.train.max_steps <= scale.STEPS
+    assert all(plan.arm(arm).trial.train.eval_every == 1 for arm in plan.names)
 
 
 def test_seconds_are_few():
-    assert small(budget={"seconds": 3600}).budget.seconds <= scale.SECONDS
+    assert small(budget={"seconds": 3600}).sweep.budget.seconds <= scale.SECONDS
 
 
 def test_windows_shrink_with_the_length_and_patterns_keep_their_layers():
     pattern = ["gla", "gla", "gla", {"name": "standard", "window": 256}]
-    model = small(arms={"hybrid": {"model.mixer": pattern}, "gla": {}}).trial_of("hybrid").model
+    model = small(arms={"hybrid": {"model.mixer": pattern}, "gla": {}}).arm("hybrid").trial.model
     assert model.n_layers == 4 and model.mixer[3].args == {"window": 16}
 
 
 def test_a_generated_task_keeps_its_length():
     task = {"name": "mqar", "seq_len": 256, "n_pairs": 32, "n_train": 100000}
-    found = small(trial={"task": task}).trial_of("gla").task
+    found = small(trial={"task": task}).arm("gla").trial.task
     assert found.args == {"seq_len": 256, "n_pairs": 32, "n_train": scale.TRAIN_ROWS, "n_eval": scale.EVAL_ROWS}
 
 
@@ -110,11 +110,11 @@ def test_a_mistake_is_told_at_the_size_at_which_it_was_made():
     with pytest.raises(UserError, match="1500"):
         small(search={"space": {"optim.lr": {"loguniform": [1e-4, 1e-1]}}, "asha": {"grace_steps": 1500}})
     with pytest.raises(UserError, match="did you mean 'tiny'"):
-        checked(tree(), scale="tny")
+        resolve(tree(), scale="tny")
 
 
 def test_grouped_heads_stay_whole_and_null_stays_null():
     trial = tree()["trial"] | {"optim": {"clip": None}}
     arms = {"grouped": {"model.mixer": {"name": "standard", "num_kv_heads": 4}}, "gla": {"model.mixer": "gla"}}
-    sweep = small(trial=trial, arms=arms)
-    assert sweep.trial_of("grouped").model.n_heads == 4 and sweep.trial_of("gla").optim.clip is None
+    plan = small(trial=trial, arms=arms)
+    assert plan.arm("grouped").trial.model.n_heads == 4 and plan.arm("gla").trial.optim.clip is None

@@ -11,12 +11,12 @@ import torch
 import yaml
 
 import launch
+from attnlab import plan
 from attnlab.config.sweep_file import dump
 from attnlab.models import build_model
-from attnlab.plan.load import load_sweep
+from attnlab.plan import resolve
 from attnlab.plan.match import measure
 from attnlab.plan.scale import tiny as tiny_of
-from attnlab.plan.validate import checked
 from tests.contract import check_folder
 
 ROOT = Path(__file__).parents[2]
@@ -40,7 +40,7 @@ each_file = pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 
 
 def load(name, **how):
-    return load_sweep(ROOT / "sweeps" / f"{name}.yaml", **{"solve": False, **how})
+    return plan.load(ROOT / "sweeps" / f"{name}.yaml", **{"solve": False, **how})
 
 
 def leaves(trial):
@@ -54,8 +54,8 @@ def leaves(trial):
 def test_a_file_says_its_question_command_cost_and_result(path):
     lines = list(itertools.takewhile(lambda line: line.startswith("#"), path.read_text().splitlines()))
     header = " ".join(" ".join(lines).replace("#", " ").split())
-    sweep = load(path.stem)
-    assert sweep.name == path.stem and sweep.description and sweep.hypothesis
+    plan = load(path.stem)
+    assert plan.name == path.stem and plan.sweep.description and plan.sweep.hypothesis
     assert "?" in lines[0]
     assert f"python launch.py sweeps/{path.name}" in header
     assert "Came out" in header
@@ -66,32 +66,34 @@ def test_a_file_says_its_question_command_cost_and_result(path):
 
 @pytest.mark.parametrize("name", ARMS)
 def test_the_sets_have_their_arms(name):
-    assert set(load(name).arms) == ARMS[name] | REFERENCES.get(name, set())
+    assert set(load(name).names) == ARMS[name] | REFERENCES.get(name, set())
 
 
 @each_file
 def test_runs_are_comparable_and_pruned_as_recommended(path):
     """docs/pruning.md: a grace of 20 to 50 % and factor 2."""
-    sweep = load(path.stem)
-    trials = {arm: sweep.trial_of(arm) for arm in sweep.arms}
+    plan = load(path.stem)
+    trials = {arm: plan.arm(arm).trial for arm in plan.names}
     steps = {arm: trial.train.max_steps for arm, trial in trials.items()}
     assert all(trial.optim.schedule != "constant" for trial in trials.values())
-    if sweep.search:
-        grace = sweep.search.asha.grace_steps
-        assert all(0.2 <= grace / last <= 0.5 for last in steps.values()) and sweep.search.asha.reduction_factor == 2
+    if plan.sweep.search:
+        grace = plan.sweep.search.asha.grace_steps
+        assert (
+            all(0.2 <= grace / last <= 0.5 for last in steps.values()) and plan.sweep.search.asha.reduction_factor == 2
+        )
     tokens = {arm: trial.tokens_per_step * steps[arm] for arm, trial in trials.items()}
     declared = {"baseline_small", "train_more_data"}
     assert len({tokens[arm] for arm in tokens if arm not in declared}) == 1
     assert len({trial.tokens_per_step for trial in trials.values()}) == 1
     for arm in declared & set(tokens):
-        assert set(sweep.arms[arm]["train"]) == {"max_steps"}
+        assert set(plan.sweep.arms[arm]["train"]) == {"max_steps"}
 
 
 def test_each_training_arm_differs_in_one_factor():
-    sweep = load("training")
-    base = leaves(sweep.trial_of("train_baseline"))
+    plan = load("training")
+    base = leaves(plan.arm("train_baseline").trial)
     differs = {
-        arm: {key for key, value in leaves(sweep.trial_of(arm)).items() if value != base[key]} for arm in sweep.arms
+        arm: {key for key, value in leaves(plan.arm(arm).trial).items() if value != base[key]} for arm in plan.names
     }
     assert differs == {
         "train_baseline": set(),
@@ -103,19 +105,19 @@ def test_each_training_arm_differs_in_one_factor():
 
 
 def test_baselines_have_their_sizes():
-    sweep = load("baseline")
-    trials = [sweep.trial_of(f"baseline_{size}") for size in ("small", "medium", "large")]
+    plan = load("baseline")
+    trials = [plan.arm(f"baseline_{size}").trial for size in ("small", "medium", "large")]
     found = [(t.model.d_model, t.model.n_layers, t.model.n_heads, t.model.d_ff, t.train.max_steps) for t in trials]
     assert found == [(256, 4, 4, 1024, 2000), (384, 6, 8, 1536, 5000), (512, 8, 8, 2048, 5000)]
 
 
 @pytest.mark.parametrize("scale", [None, "tiny"])
 def test_gla_without_gating_is_another_model(scale):
-    sweep = load("attention", scale=scale)
+    plan = load("attention", scale=scale)
     models = {}
     for arm in ("attention_gla", "attention_gla_no_gating"):
         torch.manual_seed(0)
-        models[arm] = build_model(sweep.trial_of(arm).model, 64).eval()
+        models[arm] = build_model(plan.arm(arm).trial.model, 64).eval()
     gated, open_ = models.values()
     missing = gated.load_state_dict(open_.state_dict(), strict=False)  # the same weights wherever both have them
     assert missing.missing_keys and all(".gk_proj." in key for key in missing.missing_keys)
@@ -129,16 +131,19 @@ def test_gla_without_gating_is_another_model(scale):
 @each_file
 def test_the_tiny_version_asks_the_same_question(path):
     real, small = load(path.stem), load(path.stem, scale="tiny")
-    assert small.name == f"{real.name}-tiny" and list(small.arms) == list(real.arms)
+    assert small.name == f"{real.name}-tiny" and list(small.names) == list(real.names)
     assert small.total_tokens < 1_000_000
-    assert (small.search is None, small.confirm is None) == (real.search is None, real.confirm is None)
-    for a, b in itertools.combinations(real.arms, 2):
-        of = [(leaves(sweep.trial_of(a)), leaves(sweep.trial_of(b))) for sweep in (real, small)]
+    assert (small.sweep.search is None, small.sweep.confirm is None) == (
+        real.sweep.search is None,
+        real.sweep.confirm is None,
+    )
+    for a, b in itertools.combinations(real.names, 2):
+        of = [(leaves(plan.arm(a).trial), leaves(plan.arm(b).trial)) for plan in (real, small)]
         differs = [{key for key in x if x[key] != y[key]} for x, y in of]
         assert differs[0] == differs[1], (a, b)
-    for arm in real.arms:
-        assert small.trial_of(arm).model.mixer == real.trial_of(arm).model.mixer
-        assert small.trial_of(arm).optim == real.trial_of(arm).optim
+    for arm in real.names:
+        assert small.arm(arm).trial.model.mixer == real.arm(arm).trial.model.mixer
+        assert small.arm(arm).trial.optim == real.arm(arm).trial.optim
 
 
 @pytest.mark.parametrize("path", [p for p in FILES if "match: params" in p.read_text()], ids=lambda p: p.stem)
@@ -149,10 +154,10 @@ def test_matched_sets_can_be_matched_when_tiny(path):
 @pytest.mark.slow
 @each_file
 def test_every_set_is_matched_and_reads_back(path):
-    sweep = load(path.stem, solve=True)
-    if sweep.match != "none":
-        matched(sweep)
-    assert checked(yaml.safe_load(dump(sweep))) == sweep
+    plan = load(path.stem, solve=True)
+    if plan.sweep.match != "none":
+        matched(plan)
+    assert resolve(yaml.safe_load(dump(plan.sweep))) == plan
 
 
 @pytest.mark.slow
@@ -161,18 +166,18 @@ def test_the_dry_run_of_all_sets_passes(cache, capsys):
     said = capsys.readouterr().out
     for path in FILES:
         assert f"\n{path.stem}: " in f"\n{said}"
-        assert all(f"\n{arm}: " in said for arm in load(path.stem).arms)
+        assert all(f"\n{arm}: " in said for arm in load(path.stem).names)
 
 
-def matched(sweep):
-    sizes = {arm: measure("params", sweep.trial_of(arm).model, 1) for arm in sweep.arms}
+def matched(plan):
+    sizes = {arm: measure("params", plan.arm(arm).trial.model, 1) for arm in plan.names}
     first = next(iter(sizes.values()))
     assert all(abs(size - first) <= 0.01 * first for size in sizes.values()), sizes
 
 
 def test_tiny_is_made_from_what_was_checked():
-    sweep = load("attention", scale="tiny")
-    assert checked(tiny_of(load("attention")), solve=False) == sweep
+    plan = load("attention", scale="tiny")
+    assert resolve(tiny_of(load("attention")), solve=False) == plan
 
 
 @pytest.mark.slow

@@ -8,17 +8,17 @@ from scipy import stats
 from statsmodels.stats.power import TTestIndPower
 
 from attnlab.config.sweep import NOISE_SEED
-from attnlab.plan.extension import planned
-from attnlab.plan.validate import checked
+from attnlab.plan.extension import leaderboard, planned_trials
+from attnlab.plan.load import resolve
 from attnlab.ranking import noise_floor
-from attnlab.ranking.leaderboard import notes, standings
+from attnlab.ranking.leaderboard import notes
 from attnlab.records.paths import SweepDir
 from tests.sweep.search.test_searcher import end, start, sweep_of
 
 
-def play(folder, sweep, value, limit=100):
+def play(folder, plan, value, limit=100):
     """Run a sweep out, one trial at a time; the jobs in order, and all results."""
-    search, jobs = start(sweep, folder), []
+    search, jobs = start(plan, folder), []
     for i in range(limit):
         config = search.suggest(str(i))
         if not isinstance(config, dict):
@@ -39,15 +39,15 @@ def folder(tmp_path):
 
 def test_it_runs_first_under_seeds_of_its_own_and_changes_nothing_else(folder, tmp_path):
     plain = sweep_of(confirm={"seeds": [1, 2]})
-    sweep = sweep_of(confirm={"seeds": [1, 2]}, noise={"arm": "b", "seeds": 4})
-    jobs, results = play(folder, sweep, by_seed)
+    plan = sweep_of(confirm={"seeds": [1, 2]}, noise={"arm": "b", "seeds": 4})
+    jobs, results = play(folder, plan, by_seed)
     first = jobs[:4]
     assert [(j["arm"], j["phase"], j["settings"]) for j in first] == [("b", "noise", {})] * 4
     assert [j["trial"]["train"]["seed"] for j in first] == [NOISE_SEED + i for i in range(4)]
     without, others = play(SweepDir(tmp_path / "plain"), plain, by_seed)
     assert [j["trial_id"] for j in jobs[4:]] == [j["trial_id"] for j in without]
-    assert sweep.total_trials == plain.total_trials + 4 == len(results) == planned(sweep, results)
-    board, bare = standings(sweep, results), standings(plain, others)
+    assert plan.total_trials == plain.total_trials + 4 == len(results) == planned_trials(plan, results)
+    board, bare = leaderboard(plan, results), leaderboard(plain, others)
     assert board["arms"] == bare["arms"] and board["ranking"] == bare["ranking"] and bare["noise"] is None
     assert board["noise"]["counts"]["completed"] == 4 and len(board["noise"]["values"]) == 4
 
@@ -57,14 +57,14 @@ def test_it_goes_on_where_it_was_and_with_more_seeds(folder):
     more = sweep_of(noise={"arm": "a", "seeds": 5})
     jobs, results = play(folder, more, by_seed)
     assert [j["trial"]["train"]["seed"] - NOISE_SEED for j in jobs if j["phase"] == "noise"] == [2, 3, 4]
-    assert planned(more, results) == len(results)
+    assert planned_trials(more, results) == len(results)
     other = sweep_of(noise={"arm": "b", "seeds": 3})
     assert not any(noise_floor.planned_for(other, r) for r in results if r["phase"] == "noise")
     assert all(noise_floor.planned_for(other, r) for r in results if r["phase"] == "search")
 
 
 def test_a_plain_ablation_has_one_too(folder):
-    sweep = checked(
+    plan = resolve(
         {
             "name": "study",
             "trial": {"train": {"max_steps": 8, "eval_every": 2}},
@@ -72,15 +72,15 @@ def test_a_plain_ablation_has_one_too(folder):
             "noise": {"arm": "a", "seeds": 3},
         }
     )
-    jobs, results = play(folder, sweep, by_seed)
+    jobs, results = play(folder, plan, by_seed)
     assert [(j["arm"], j["phase"]) for j in jobs] == [("a", "noise")] * 3 + [("a", "confirm"), ("b", "confirm")]
-    assert standings(sweep, results)["arms"]["a"]["counts"]["completed"] == 1
+    assert leaderboard(plan, results)["arms"]["a"]["counts"]["completed"] == 1
 
 
 def test_what_it_says(folder):
-    sweep = sweep_of(confirm={"seeds": [1, 2, 3]}, noise={"arm": "a", "seeds": 5})
-    _, results = play(folder, sweep, by_seed)
-    board = standings(sweep, results)
+    plan = sweep_of(confirm={"seeds": [1, 2, 3]}, noise={"arm": "a", "seeds": 5})
+    _, results = play(folder, plan, by_seed)
+    board = leaderboard(plan, results)
     found = board["noise"]
     values = [1.0 + 0.01 * ((NOISE_SEED + i) % 7) + 0.25 for i in range(5)]
     assert found["values"] == pytest.approx(values) and found["std"] == pytest.approx(np.std(values, ddof=1))
@@ -90,7 +90,7 @@ def test_what_it_says(folder):
     assert [each["seeds"] for each in found["needed"]] == [3, 6, 17, 64]
     (line,) = [line for line in notes(board) if line.startswith("noise:")]
     assert "5 runs of a" in line and "With 3 seeds per arm" in line
-    unfinished = standings(sweep, [r for r in results if r["seed"] != NOISE_SEED])
+    unfinished = leaderboard(plan, [r for r in results if r["seed"] != NOISE_SEED])
     assert not [line for line in notes(unfinished) if line.startswith("noise:")]
 
 
@@ -101,9 +101,9 @@ def test_it_is_known_for_every_number_of_seeds(n, k):
 
 
 def test_without_scatter_nothing_is_claimed(folder):
-    sweep = sweep_of(noise={"arm": "a", "seeds": 3})
-    _, results = play(folder, sweep, lambda job: 1.0)
-    found = standings(sweep, results)["noise"]
+    plan = sweep_of(noise={"arm": "a", "seeds": 3})
+    _, results = play(folder, plan, lambda job: 1.0)
+    found = leaderboard(plan, results)["noise"]
     assert found["std"] is None and found["detects"] is None and found["needed"] == []
 
 

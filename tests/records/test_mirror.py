@@ -16,9 +16,9 @@ from attnlab.util.files import write_json
 
 @pytest.fixture
 def job(tiny):
-    from attnlab.plan.validate import checked
+    from attnlab.plan.load import resolve
 
-    return Job.make("gla", 0, checked({"name": "study", "trial": tiny, "arms": {"gla": {}}}).trial_of("gla"))
+    return Job.make("gla", 0, resolve({"name": "study", "trial": tiny, "arms": {"gla": {}}}).arm("gla").trial)
 
 
 @pytest.fixture(autouse=True)

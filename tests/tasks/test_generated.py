@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from attnlab.config.trial import TaskConfig
-from attnlab.plan.validate import checked
+from attnlab.plan.load import resolve
 from attnlab.tasks import IGNORE, TASKS, build_task, check_task, metrics_of
 from attnlab.training.evaluate import evaluate
 from attnlab.util.errors import UserError
@@ -177,9 +177,9 @@ def sweep(metric, **task):
 
 def test_search_metric_takes_the_names_of_lengths_and_kinds():
     for metric in ("val_accuracy_T128", "val_accuracy_depth50", "val_accuracy_depth50_T128"):
-        assert checked(sweep(metric, eval_seq_lens=[128])).metric == metric
+        assert resolve(sweep(metric, eval_seq_lens=[128])).metric == metric
     with pytest.raises(UserError) as error:
-        checked(sweep("val_accuracy_T256", eval_seq_lens=[128]))
+        resolve(sweep("val_accuracy_T256", eval_seq_lens=[128]))
     assert error.value.problems[0].endswith("has no metric 'val_accuracy_T256'; did you mean 'val_accuracy_T128'?")
 
 

@@ -6,7 +6,7 @@ from safetensors.torch import load_file
 
 from attnlab.config.merge import merge
 from attnlab.config.trial import Trial
-from attnlab.plan.validate import checked
+from attnlab.plan.load import resolve
 from attnlab.records.metrics import best_row, trunk
 from attnlab.records.paths import TrialDir
 from attnlab.records.results import Job
@@ -144,14 +144,14 @@ def sweep_tree(trial, **asha):
 
 
 def test_rungs_branch_off_the_stable_trunk_and_are_counted_in_the_plan(trial):
-    sweep = checked(sweep_tree(trial))
-    assert sweep.search.asha.branches(sweep.trial_of("a")) == {4: 1, 8: 2}
-    assert sweep.total_steps == 2 * 3 * (14 + 3)
+    plan = resolve(sweep_tree(trial))
+    assert plan.sweep.search.asha.branches(plan.arm("a").trial) == {4: 1, 8: 2}
+    assert plan.total_steps == 2 * 3 * (14 + 3)
     wide = merge(trial, {"train": {"eval_every": 7, "max_steps": 70}})
-    between = checked(
+    between = resolve(
         sweep_tree(wide, grace_steps=14, reduction_factor=1.5)
     )  # rungs 14, 21, 31.5, 47.25: a report each
-    assert between.search.asha.branches(between.trial_of("a")) == {14: 4, 21: 5, 35: 9, 49: 12}
+    assert between.sweep.search.asha.branches(between.arm("a").trial) == {14: 4, 21: 5, 35: 9, 49: 12}
 
 
 @pytest.mark.parametrize(
@@ -164,7 +164,7 @@ def test_rungs_branch_off_the_stable_trunk_and_are_counted_in_the_plan(trial):
 )
 def test_rungs_that_cannot_be_are_told_before_anything_starts(trial, change, said):
     with pytest.raises(UserError) as error:
-        checked(sweep_tree(merge(trial, change)))
+        resolve(sweep_tree(merge(trial, change)))
     assert any(line.startswith(said) for line in error.value.problems), error.value.problems
 
 
@@ -172,13 +172,13 @@ def test_a_searched_schedule_without_a_trunk_is_told(trial):
     tree = sweep_tree(trial)
     tree["search"]["space"]["optim.schedule"] = {"choice": ["wsd", "linear"]}
     with pytest.raises(UserError, match="decay_rungs: arm a has optim.schedule linear"):
-        checked(tree)
+        resolve(tree)
 
 
 def test_asha_judges_by_branches_alone(trial):
-    sweep, marked = checked(sweep_tree(trial)), []
-    asha = ArmAsha(sweep, mark=marked.append)
-    jobs = [Job.make("a", n, sweep.trial_of("a"), branches={4: 1, 8: 2}) for n in range(2)]
+    plan, marked = resolve(sweep_tree(trial)), []
+    asha = ArmAsha(plan, mark=marked.append)
+    jobs = [Job.make("a", n, plan.arm("a").trial, branches={4: 1, 8: 2}) for n in range(2)]
     good, bad = (type("T", (), {"config": {"job": job.model_dump(mode="json") | {"trial_id": f"t{n}"}}})
                  for n, job in enumerate(jobs))  # fmt: skip
     asha.on_trial_result(None, good, {"step": 4, "val_loss": 9.0})

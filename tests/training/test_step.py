@@ -10,7 +10,7 @@ from attnlab import run_experiment
 from attnlab.config.merge import merge
 from attnlab.config.trial import Trial
 from attnlab.models import build_model, fused
-from attnlab.plan.validate import checked
+from attnlab.plan.load import resolve
 from attnlab.records.paths import TrialDir
 from attnlab.records.results import Job
 from attnlab.tasks import IGNORE
@@ -111,7 +111,7 @@ def test_a_sweep_that_asks_for_it_is_refused_as_it_is_read(tiny):
     def problems(**resources):
         trial = merge(tiny, {"train": {"step": "captured"}})
         try:
-            checked({"name": "s", "trial": trial, "arms": {"a": {}}, "resources": resources})
+            resolve({"name": "s", "trial": trial, "arms": {"a": {}}, "resources": resources})
         except UserError as error:
             return error.problems
         return []

@@ -89,7 +89,7 @@ def test_a_best_trial_that_was_pruned_is_told(fake):
 
 
 def test_baselines_that_every_arm_beats_are_one_sentence(fake):
-    for arm in fake.sweep.arms:
+    for arm in fake.plan.names:
         fake.trial(arm, 3.0)
     fake.baselines(unigram_loss=4.5, uniform_loss=7.6)
     assert wording.answer(chosen(fake))[2:] == [
@@ -145,9 +145,9 @@ def test_position_is_on_the_scale_searched():
 
 
 def test_mixers_are_described_as_built(fake):
-    assert mixer_text(fake.sweep, "standard", {}) == "standard x4"
-    assert mixer_text(fake.sweep, "gla", {}) == "gla (expand_k 0.5) x4"
-    assert mixer_text(fake.sweep, "hybrid", {}) == "gla, standard (window 32) repeated over 4 layers"
+    assert mixer_text(fake.plan, "standard", {}) == "standard x4"
+    assert mixer_text(fake.plan, "gla", {}) == "gla (expand_k 0.5) x4"
+    assert mixer_text(fake.plan, "hybrid", {}) == "gla, standard (window 32) repeated over 4 layers"
 
 
 @pytest.mark.parametrize(

@@ -125,7 +125,7 @@ def test_figures_are_small_valid_svg_with_text_as_text(made):
     files = sorted((fake.path / "analysis" / "figures").glob("*.svg"))
     assert {f.stem for f in files} == {
         "curves-steps", "curves-seconds", "trials",
-        *(f"setting-{key}-{arm}" for key in ("optim.lr", "optim.weight_decay") for arm in fake.sweep.arms),
+        *(f"setting-{key}-{arm}" for key in ("optim.lr", "optim.weight_decay") for arm in fake.plan.names),
     }  # fmt: skip
     for file in files:
         tree = ElementTree.parse(file).getroot()

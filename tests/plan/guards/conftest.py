@@ -1,9 +1,9 @@
 import pytest
 
 from attnlab.config.sweep_file import normal
-from attnlab.plan.guards import examine
-from attnlab.plan.prepare import prepared
-from attnlab.plan.validate import checked
+from attnlab.plan.guards.run import run_guards
+from attnlab.plan.load import resolve
+from attnlab.plan.prepare import prepare_tasks
 
 TRIAL = {
     "model": {"d_model": 32, "n_layers": 2, "n_heads": 2, "d_ff": 64},
@@ -26,7 +26,7 @@ def sweep_of():
         shared = {part: {**tree, **(trial or {}).get(part, {})} for part, tree in TRIAL.items()}
         if "task" in (trial or {}) and "name" in trial["task"]:
             shared["task"] = trial["task"]
-        return checked(normal({"name": "x", "trial": shared, "arms": arms, **rest}))
+        return resolve(normal({"name": "x", "trial": shared, "arms": arms, **rest}))
 
     return make
 
@@ -37,6 +37,6 @@ def guarded(sweep_of):
 
     def run(arms, trial=None, **rest):
         sweep = sweep_of(arms, trial, **rest)
-        return examine(sweep, prepared(sweep))
+        return run_guards(sweep, prepare_tasks(sweep))
 
     return run

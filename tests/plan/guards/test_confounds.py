@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from attnlab.config.trial import Trial
 from attnlab.plan.guards import confounds
 from attnlab.plan.guards.factors import FACTORS, factor_of
-from attnlab.plan.prepare import prepared
-from attnlab.plan.validate import checked
+from attnlab.plan.load import resolve
+from attnlab.plan.prepare import prepare_tasks
 from attnlab.sweep.folder import changes
 from attnlab.util.errors import UserError
 from tests.plan.guards.conftest import TRIAL
@@ -47,10 +47,10 @@ def test_twice_the_tokens_by_a_longer_row_is_warned_of(guarded):
     budget, shared = {"tokens": 10240}, {"train": {"max_steps": None}}
     tree = {**TRIAL, "train": {**TRIAL["train"], **shared["train"]}}
     tree["train"] = {k: v for k, v in tree["train"].items() if v is not None}
-    sweep = checked(
+    sweep = resolve(
         {"name": "x", "trial": tree, "arms": {"a": {}, "long": {"task": {"seq_len": 64}}}, "budget": budget}
     )
-    assert confounds.find(sweep, prepared(sweep)).warnings == []
+    assert confounds.find(sweep, prepare_tasks(sweep)).warnings == []
 
 
 def test_a_larger_batch_reads_more_tokens_and_more_steps_say_so_themselves(guarded):
@@ -100,11 +100,11 @@ def test_a_loss_per_token_does_not_compare_over_tokenizers(tmp_path):
     task = {"name": "text", "dataset": str(words), "seq_len": 32, "eval_tokens": 512}
     arms = {"bytes": {"task": {"tokenizer": "bytes"}}, "bpe": {"task": {"tokenizer": "bpe", "vocab_size": 300}}}
     tree = {"name": "x", "trial": {**TRIAL, "task": task}, "arms": arms}
-    sweep = checked(tree)
-    assert any("nats per token" in line for line in confounds.find(sweep, prepared(sweep)).warnings)
+    sweep = resolve(tree)
+    assert any("nats per token" in line for line in confounds.find(sweep, prepare_tasks(sweep)).warnings)
     space = {"space": {"optim.lr": {"choice": [0.1]}}, "metric": "val_bpb"}
-    sweep = checked({**tree, "search": space})
-    assert not any("nats per token" in line for line in confounds.find(sweep, prepared(sweep)).warnings)
+    sweep = resolve({**tree, "search": space})
+    assert not any("nats per token" in line for line in confounds.find(sweep, prepare_tasks(sweep)).warnings)
 
 
 def test_what_an_arm_alone_searches_is_a_difference_but_its_mixers_arguments_go_with_the_mixer(guarded):
@@ -123,7 +123,7 @@ def test_what_an_arm_alone_searches_is_a_difference_but_its_mixers_arguments_go_
 def test_mistakes_in_differs_and_noise_are_told_with_the_rest():
     tree = {"name": "x", "trial": TRIAL, "noise": {"arm": "bb"}}
     with pytest.raises(UserError) as error:
-        checked({**tree, "arms": {"a": {"differs": ["parms"]}, "b": {"differs": "params"}}})
+        resolve({**tree, "arms": {"a": {"differs": ["parms"]}, "b": {"differs": "params"}}})
     assert error.value.problems == [
         "arms.a.differs: no factor 'parms'; did you mean 'params'?",
         "arms.b.differs: a list of factors, such as [params, tokens], not 'params'",
@@ -139,7 +139,7 @@ def test_guards_never_touch_finished_trials(sweep_of):
         noise={"arm": "hgrn", "seeds": 3},
     )
     assert changes(before, after) == []
-    assert before.trial_of("hgrn").digest == after.trial_of("hgrn").digest
+    assert before.arm("hgrn").trial.digest == after.arm("hgrn").trial.digest
 
 
 def leaves(tree, before=""):
@@ -166,8 +166,8 @@ def test_a_pair_lists_exactly_what_was_set_differently(given_, with_base):
             part: {k.split(".")[1]: v for k, v in change.items() if k.startswith(part)} for part in ("optim", "train")
         },
     }
-    sweep = checked({"name": "x", "trial": TRIAL, "arms": arms})
-    found = confounds.find(sweep, prepared(sweep))
+    sweep = resolve({"name": "x", "trial": TRIAL, "arms": arms})
+    found = confounds.find(sweep, prepare_tasks(sweep))
     (pairs,) = found.record["pairs"]
     assert set(pairs["settings"]) == set(change) and pairs["undeclared"] == []
     assert len(found.warnings) == (len(change) > 1)

@@ -6,7 +6,7 @@ from attnlab.models import build_model
 from attnlab.models.mixers.table import RECURRENT
 from attnlab.plan.guards import duplicate_arms
 from attnlab.plan.guards.fingerprint import build
-from attnlab.plan.prepare import prepared
+from attnlab.plan.prepare import prepare_tasks
 from attnlab.util.errors import UserError
 
 GLA = {"name": "gla"}
@@ -14,7 +14,7 @@ GLA = {"name": "gla"}
 
 def same(sweep_of, a, b, **rest):
     sweep = sweep_of({"a": a, "b": b}, **rest)
-    return duplicate_arms.find(sweep, prepared(sweep)).same
+    return duplicate_arms.find(sweep, prepare_tasks(sweep)).same
 
 
 @pytest.mark.parametrize(
@@ -88,9 +88,9 @@ def test_arms_that_differ_only_in_how_they_start_are_two(sweep_of, monkeypatch):
             built.head.weight.data *= 2
         return built
 
-    assert len(duplicate_arms.find(sweep, prepared(sweep)).same) == 1  # 16 is the argument's default
+    assert len(duplicate_arms.find(sweep, prepare_tasks(sweep)).same) == 1  # 16 is the argument's default
     monkeypatch.setattr(duplicate_arms, "build_model", started)
-    assert duplicate_arms.find(sweep, prepared(sweep)).same == []
+    assert duplicate_arms.find(sweep, prepare_tasks(sweep)).same == []
 
 
 def search(**space):
@@ -120,7 +120,7 @@ def test_a_mixer_that_cannot_run_here_is_told_and_not_refused(sweep_of, monkeypa
         duplicate_arms, "build", lambda trial, task: None if trial.optim.lr == 0.1 else build(trial, task)
     )
     sweep = sweep_of({"a": {"optim.lr": 0.1}, "b": {"optim.lr": 0.1, "optim.momentum": 0.5}})
-    found = duplicate_arms.find(sweep, prepared(sweep))
+    found = duplicate_arms.find(sweep, prepare_tasks(sweep))
     assert found.same == [] and [line.partition(":")[0] for line in found.unsure] == ["a", "b"]
 
 
@@ -142,5 +142,5 @@ def test_all_are_told_in_one_go_and_nothing_runs(guarded):
 def test_different_mixers_are_never_the_same(sweep_of):
     names = ["standard", *(n for n in RECURRENT if not RECURRENT[n].refused and not RECURRENT[n].needs)]
     sweep = sweep_of({name: {"model.mixer": name} for name in names}, {"model": {"d_model": 128, "n_heads": 4}})
-    found = duplicate_arms.find(sweep, prepared(sweep))
+    found = duplicate_arms.find(sweep, prepare_tasks(sweep))
     assert found.same == [] and len(names) > 20

@@ -7,9 +7,10 @@ import pytest
 
 from attnlab import run_experiment
 from attnlab.config.trial import TaskConfig
-from attnlab.plan.guards import examine, leakage
-from attnlab.plan.prepare import prepared
-from attnlab.plan.validate import checked
+from attnlab.plan.guards import leakage
+from attnlab.plan.guards.run import run_guards
+from attnlab.plan.load import resolve
+from attnlab.plan.prepare import prepare_tasks
 from attnlab.tasks import build_task
 from attnlab.util.errors import UserError
 from tests.plan.guards.conftest import TRIAL
@@ -67,9 +68,9 @@ def test_the_sweep_and_the_experiment_refuse_it_before_anything_is_written(tmp_p
     train = [words(i, 300) for i in range(10)]
     task = write(tmp_path, train, ["x" + train[3][1:]])
     tree = {**TRIAL, "task": task}
-    sweep = checked({"name": "x", "trial": tree, "arms": {"a": {}, "b": {"optim": {"lr": 0.1}}}})
+    sweep = resolve({"name": "x", "trial": tree, "arms": {"a": {}, "b": {"optim": {"lr": 0.1}}}})
     with pytest.raises(UserError, match="^task: .*of the 7 sequences validated on occur whole"):
-        examine(sweep, prepared(sweep))
+        run_guards(sweep, prepare_tasks(sweep))
     with pytest.raises(UserError, match="occur whole in the training tokens"):
         run_experiment(tree, tmp_path / "results", device="cpu")
     assert not (tmp_path / "results").exists()

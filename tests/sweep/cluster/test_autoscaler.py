@@ -12,8 +12,7 @@ import psutil
 import pytest
 from ray.autoscaler._private.fake_multi_node.node_provider import FAKE_HEAD_NODE_ID, FAKE_HEAD_NODE_TYPE
 
-from attnlab.plan import gpu_packing
-from attnlab.plan.validate import checked
+from attnlab.plan import Plan, gpu_packing, resolve
 from attnlab.sweep.cluster.autoscaler import HEAD, Coming, NodeType, of_config
 from attnlab.sweep.cluster.session import room
 from attnlab.util.errors import UserError
@@ -128,14 +127,12 @@ def test_what_no_machine_that_could_come_can_hold_is_told_at_once(write_sweep, l
 
 
 def test_what_an_unknown_autoscaler_may_start_is_taken_at_its_word():
-    sweep = checked({"name": "s", "trial": {}, "arms": {"a": {}, "b": {}, "c": {}}})
+    plan = resolve({"name": "s", "trial": {}, "arms": {"a": {}, "b": {}, "c": {}}})
     need, kube = gpu_packing.Need(1.0, 1.0), Coming(autoscaled=True)
     with pytest.raises(UserError, match="give resources.max_concurrent and resources.gpus_per_worker as numbers"):
-        room(sweep, need, {}, kube)
+        room(plan, need, {}, kube)
     with pytest.raises(UserError, match="here are 0 CPUs"):
-        room(sweep, need, {}, Coming())
-    asked = sweep.model_copy(
-        update={"resources": sweep.resources.model_copy(update={"max_concurrent": 2, "gpus_per_worker": 1.0})}
-    )
-    shape, slots = room(asked, need, {}, kube)
+        room(plan, need, {}, Coming())
+    resources = plan.sweep.resources.model_copy(update={"max_concurrent": 2, "gpus_per_worker": 1.0})
+    shape, slots = room(Plan.of(plan.sweep.model_copy(update={"resources": resources})), need, {}, kube)
     assert (shape.gpus, slots) == (1.0, 2)

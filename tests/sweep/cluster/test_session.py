@@ -7,11 +7,11 @@ import pytest
 import ray
 
 from attnlab.plan import gpu_packing
-from attnlab.plan.validate import checked
+from attnlab.plan.load import resolve
 from attnlab.sweep.cluster.session import cluster, early
 from attnlab.util.errors import UserError
 
-SWEEP = checked({"name": "s", "trial": {}, "arms": {"a": {}}})
+SWEEP = resolve({"name": "s", "trial": {}, "arms": {"a": {}}})
 
 
 def test_a_ray_that_does_not_start_is_one_line(monkeypatch):

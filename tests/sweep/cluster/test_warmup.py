@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import launch as command
-from attnlab.plan.load import load_sweep
+from attnlab.plan.load import load
 from attnlab.records.paths import TrialDir
 from attnlab.records.results import Job
 from attnlab.sweep.cluster.warmup import Gpus, _one_line, gpus_of, planned, wanted, warm_up
@@ -22,7 +22,7 @@ H100 = {"H100": Gpus(cpus=16, gpus=1)}
 def test_each_set_of_kernels_is_wanted_once(write_sweep):
     arms = {"gla": {}, "gla_again": {"model.dropout": 0.0}, "standard": {"model.mixer": "standard"}}
     space = {"optim.lr": {"loguniform": [1e-4, 1e-1]}, "model.d_model": {"choice": [16, 32]}}
-    found = wanted(load_sweep(write_sweep(arms=arms, search={"space": space, "trials": 2})))
+    found = wanted(load(write_sweep(arms=arms, search={"space": space, "trials": 2})))
     assert sorted((each.arms, each.key["model"]["d_model"]) for each in found) == [
         *((("gla", "gla_again"), d) for d in (16, 32)),
         *((("standard",), d) for d in (16, 32)),
@@ -30,7 +30,7 @@ def test_each_set_of_kernels_is_wanted_once(write_sweep):
 
 
 def test_the_launcher_and_the_trial_have_one_key(write_sweep, tiny, tmp_path):
-    (each,) = wanted(load_sweep(write_sweep(arms={"gla": {}})))
+    (each,) = wanted(load(write_sweep(arms={"gla": {}})))
     cache = kernel_cache.KernelCache(tmp_path / "kernels")
     train(Job.make("gla", 0, each.trial), TrialDir(tmp_path / "trial"), cache=cache)
     assert cache.marker({**each.key, "precision": "fp32", "step": "eager"}).exists()
@@ -60,13 +60,13 @@ def test_gpus_are_counted_by_type():
     ],
 )
 def test_as_many_run_at_once_as_cores_and_gpus_hold(write_sweep, tasks, have, share, threads):
-    (each,) = wanted(load_sweep(write_sweep(arms={"gla": {}})))
+    (each,) = wanted(load(write_sweep(arms={"gla": {}})))
     plans = planned([each] * tasks, "H100", have)
     assert {(plan.share, plan.threads) for plan in plans} == {(share, threads)}
 
 
 def test_what_takes_much_memory_takes_much_of_a_gpu(write_sweep):
-    each = wanted(load_sweep(write_sweep(arms={"gla": {}})))[0]
+    each = wanted(load(write_sweep(arms={"gla": {}})))[0]
     large = replace(each, gib=30.0)
     assert [plan.share for plan in planned([each, large] * 3, "H100", Gpus(16, 1))] == [0.1666, 0.5] * 3
 
@@ -87,13 +87,13 @@ def fake(said, spoil=lambda plan: None):
 
 
 def test_what_is_warm_is_not_asked_for_again(write_sweep, tmp_path):
-    sweep, said = load_sweep(write_sweep()), []
+    sweep, said = load(write_sweep()), []
     first = warm_up(sweep, tmp_path / "kernels", H100, fake(said))
     assert [(o.wanted.arms, o.seconds, o.error) for o in first] == [(("gla",), 1.5, None), (("standard",), 1.5, None)]
     again = warm_up(sweep, tmp_path / "kernels", H100, fake(said))
     assert [o.seconds for o in again] == [0, 0] and len(said) == 2
     warm_up(
-        load_sweep(write_sweep(arms={"gla": {}, "hgrn": {"model.mixer": "hgrn"}})),
+        load(write_sweep(arms={"gla": {}, "hgrn": {"model.mixer": "hgrn"}})),
         tmp_path / "kernels",
         H100,
         fake(said),
@@ -110,7 +110,7 @@ def test_a_failure_is_tried_once_more_alone_then_told_and_stops_nothing(write_sw
             return RuntimeError("traceback\n  of many lines\nArithmeticError: no such luck\n")
         return no_memory if plan.share < 1 else None
 
-    outcomes = warm_up(load_sweep(write_sweep()), tmp_path / "kernels", H100, fake(said, spoil))
+    outcomes = warm_up(load(write_sweep()), tmp_path / "kernels", H100, fake(said, spoil))
     assert said == [("gla", 0.5), ("standard", 0.5), ("gla", 1.0), ("standard", 1.0)]
     assert [o.error for o in outcomes] == ["ArithmeticError: no such luck", None]
     lines = capsys.readouterr().out.splitlines()
@@ -120,7 +120,7 @@ def test_a_failure_is_tried_once_more_alone_then_told_and_stops_nothing(write_sw
 def test_a_cache_that_cannot_be_made_is_one_line(write_sweep, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="--kernel-cache .*file.*") as error:
-        warm_up(load_sweep(write_sweep()), tmp_path / "file" / "kernels", H100, fake([]))
+        warm_up(load(write_sweep()), tmp_path / "file" / "kernels", H100, fake([]))
     assert "\n" not in str(error.value)
 
 

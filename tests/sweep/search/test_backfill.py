@@ -14,9 +14,9 @@ from tests.sweep.search.test_searcher import end, run_out, start, sweep_of
 def test_trials_that_the_journal_lacks_are_told_from_their_records(tmp_path, sampler, known):
     space = {"optim.lr": {"choice": [0.01, 0.02, 0.03, 0.04, 0.05, 0.06]}} if sampler == "grid" else None
     space = space or {"optim.lr": {"loguniform": [1e-4, 1e-1]}, "optim.weight_decay": {"uniform": [0.0, 0.1]}}
-    sweep = sweep_of(search={"trials": 6, "sampler": sampler, "space": space})
+    plan = sweep_of(search={"trials": 6, "sampler": sampler, "space": space})
     folder = SweepDir(tmp_path / "study")
-    search = start(sweep, folder)
+    search = start(plan, folder)
     for i in range(8):
         if i == known:
             kept = folder.journal_file.read_bytes()
@@ -26,7 +26,7 @@ def test_trials_that_the_journal_lacks_are_told_from_their_records(tmp_path, sam
         name: [(t.number, t.params, t.value) for t in arm.study.get_trials()] for name, arm in search.arms.items()
     }
     folder.journal_file.write_bytes(kept)
-    again = start(sweep, folder)
+    again = start(plan, folder)
     for name, arm in again.arms.items():
         assert [(t.number, t.params, t.value) for t in arm.study.get_trials()] == before[name]
     assert [arm.issued for arm in again.arms.values()] == [4, 4]
@@ -38,8 +38,8 @@ def test_trials_that_the_journal_lacks_are_told_from_their_records(tmp_path, sam
 
 def test_a_number_without_a_record_is_not_given_again(tmp_path):
     folder = SweepDir(tmp_path / "study")
-    sweep = sweep_of()
-    search = start(sweep, folder)
+    plan = sweep_of()
+    search = start(plan, folder)
     end(folder, search, "0", search.suggest("0"))
     lost = search.suggest("1")["job"]
     second = search.suggest("2")
@@ -51,7 +51,7 @@ def test_a_number_without_a_record_is_not_given_again(tmp_path):
     (gone,) = [j for j in search.arms["a"].jobs.values() if j.number == number]
     shutil.rmtree(folder.trial("a", gone.trial_id).path)
     assert lost
-    again = start(sweep, folder)
+    again = start(plan, folder)
     states = [t.state for t in again.arms["a"].study.get_trials()]
     assert states == [TrialState.COMPLETE, TrialState.FAIL, TrialState.COMPLETE]
     run_out(folder, again)

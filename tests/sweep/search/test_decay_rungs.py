@@ -12,7 +12,7 @@ from tests.contract import check_folder
 @pytest.mark.slow
 @pytest.mark.timeout(400)
 def test_trials_are_judged_on_decays_and_the_records_say_so(write_sweep, launch, folder, tiny):
-    from attnlab.plan.load import load_sweep
+    from attnlab.plan.load import load
 
     trial = merge(tiny, {"optim": {"schedule": "wsd", "decay": 0.25}, "train": {"max_steps": 16}})
     search = {
@@ -34,7 +34,7 @@ def test_trials_are_judged_on_decays_and_the_records_say_so(write_sweep, launch,
             assert branches == {} and result["steps"] == 16
         elif result["state"] == "completed":
             assert branches == {4: 1, 8: 2} and result["steps"] == 19
-    sweep = load_sweep(path)
+    sweep = load(path)
     asha = ArmAsha(sweep, mark=print)
     ArmSearch(sweep, home).replay(asha)
-    assert all(len(asha.brackets[arm].rungs[4]) == 6 for arm in sweep.arms)
+    assert all(len(asha.brackets[arm].rungs[4]) == 6 for arm in sweep.names)

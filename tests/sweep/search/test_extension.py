@@ -3,8 +3,7 @@
 import pytest
 
 from attnlab.config import sweep_file
-from attnlab.plan.extension import extension, planned
-from attnlab.ranking.leaderboard import standings
+from attnlab.plan.extension import extension, leaderboard, planned_trials
 from attnlab.ranking.search_coverage import certificate
 from attnlab.records.paths import SweepDir
 from attnlab.util.errors import UserError
@@ -16,9 +15,9 @@ def folder(tmp_path):
     return SweepDir(tmp_path / "study")
 
 
-def play(folder, sweep, value, limit=200):
+def play(folder, plan, value, limit=200):
     """Run a sweep out, one trial at a time, each with the value that `value(job)` gives."""
-    search = start(sweep, folder)
+    search = start(plan, folder)
     for i in range(limit):
         config = search.suggest(str(i))
         if not isinstance(config, dict):
@@ -27,8 +26,8 @@ def play(folder, sweep, value, limit=200):
     return search
 
 
-def board_of(sweep, search):
-    return standings(sweep, [r for arm in search.arms.values() for r in arm.ended.values()])
+def board_of(plan, search):
+    return leaderboard(plan, [r for arm in search.arms.values() for r in arm.ended.values()])
 
 
 def lrs(search, arm, phase="search"):
@@ -37,9 +36,9 @@ def lrs(search, arm, phase="search"):
 
 
 def test_the_certificate_counts_everything_and_places_the_best(folder):
-    sweep = sweep_of(search={"trials": 4, "sampler": "random"}, confirm={"seeds": [1, 2]})
-    search = play(folder, sweep, lambda job: job["settings"]["optim.lr"])  # the smallest rate wins
-    row = board_of(sweep, search)["arms"]["a"]["certificate"]
+    plan = sweep_of(search={"trials": 4, "sampler": "random"}, confirm={"seeds": [1, 2]})
+    search = play(folder, plan, lambda job: job["settings"]["optim.lr"])  # the smallest rate wins
+    row = board_of(plan, search)["arms"]["a"]["certificate"]
     assert (row["asked"], row["ended"], row["completed"], row["searched"]) == (6, 6, 6, 1)
     rates = lrs(search, "a")
     assert row["best_by_trials"] == pytest.approx([min(rates[: n + 1]) + 0.25 for n in range(4)])
@@ -49,8 +48,8 @@ def test_the_certificate_counts_everything_and_places_the_best(folder):
 
 @pytest.mark.parametrize(("factor", "edge"), [(1.0, "lower"), (-1.0, "upper")])
 def test_an_optimum_at_the_end_of_its_range_is_told(folder, factor, edge):
-    sweep = sweep_of(search={"space": {"optim.lr": {"choice": [0.001, 0.01, 0.1]}}, "trials": 3})
-    board = board_of(sweep, play(folder, sweep, lambda job: factor * job["settings"]["optim.lr"]))
+    plan = sweep_of(search={"space": {"optim.lr": {"choice": [0.001, 0.01, 0.1]}}, "trials": 3})
+    board = board_of(plan, play(folder, plan, lambda job: factor * job["settings"]["optim.lr"]))
     assert [line.partition(":")[0] for line in board["edges"]] == ["a", "b"]
     assert f"its best optim.lr, {0.001 if edge == 'lower' else 0.1}, lies at the {edge} edge" in board["edges"][0]
     assert "of the range [0.001, 0.1]" in board["edges"][0]
@@ -60,9 +59,9 @@ def test_an_optimum_at_the_end_of_its_range_is_told(folder, factor, edge):
 
 
 def test_the_first_value_that_is_tried_lies_at_no_edge(folder):
-    sweep = sweep_of(search={"space": {"optim.lr": {"choice": [0.001, 0.01, 0.1]}}, "trials": 3, "sampler": "grid"})
-    search = play(folder, sweep, lambda job: job["settings"]["optim.lr"], limit=2)  # one trial of either arm
-    assert lrs(search, "a") == [0.001] and board_of(sweep, search)["edges"] == []
+    plan = sweep_of(search={"space": {"optim.lr": {"choice": [0.001, 0.01, 0.1]}}, "trials": 3, "sampler": "grid"})
+    search = play(folder, plan, lambda job: job["settings"]["optim.lr"], limit=2)  # one trial of either arm
+    assert lrs(search, "a") == [0.001] and board_of(plan, search)["edges"] == []
 
 
 def at_the_end(job):
@@ -71,16 +70,16 @@ def at_the_end(job):
 
 def test_a_search_is_extended_for_all_arms_alike_and_then_confirmed(folder):
     search = {"space": {"optim.lr": {"loguniform": [1e-3, 1e-1]}}, "trials": 12, "extend": 4, "sampler": "random"}
-    sweep = sweep_of(search=search, confirm={"seeds": [7]})
-    found = play(folder, sweep, at_the_end)
+    plan = sweep_of(search=search, confirm={"seeds": [7]})
+    found = play(folder, plan, at_the_end)
     assert min(lrs(found, "a")[:12]) < 1e-3 * 100**0.05, "by chance no trial lay at the end: choose another seed"
     assert all(len(lrs(found, arm)) == 16 and len(lrs(found, arm, "confirm")) == 1 for arm in "ab")
     assert all(1e-3 <= rate <= 1e-1 for rate in lrs(found, "a")[:12] + lrs(found, "b"))
     assert all(1e-4 <= rate <= 1e-1 for rate in lrs(found, "a")[12:]) and found.extended == 8
     assert lrs(found, "a", "confirm") == [min(lrs(found, "a"))]
-    again = start(sweep, folder)
+    again = start(plan, folder)
     assert again.suggest("x") == "FINISHED" and again.extended == 8
-    row = board_of(sweep, again)["arms"]["b"]["certificate"]
+    row = board_of(plan, again)["arms"]["b"]["certificate"]
     assert row["asked"] == 12 + 4 + 1 == row["ended"]
 
 
@@ -90,18 +89,18 @@ def results_of(search):
 
 def test_an_extension_cut_short_goes_on_even_if_the_best_has_come_inside(folder):
     search = {"space": {"optim.lr": {"loguniform": [1e-3, 1e-1]}}, "trials": 12, "extend": 4, "sampler": "random"}
-    sweep = sweep_of(search=search)
+    plan = sweep_of(search=search)
 
     def value(job):  # the widened range goes down to 1e-4
         return abs(job["settings"]["optim.lr"] - 0.0005)
 
-    found = play(folder, sweep, value, limit=24 + 3)
-    more = extension(sweep, results_of(found))
-    assert more.trials == 4 and planned(sweep, results_of(found)) == 32 > len(results_of(found)) == 27
+    found = play(folder, plan, value, limit=24 + 3)
+    more = extension(plan, results_of(found))
+    assert more.trials == 4 and planned_trials(plan, results_of(found)) == 32 > len(results_of(found)) == 27
     assert more.spaces["a"]["optim.lr"].low == pytest.approx(1e-4)
-    found = play(folder, sweep, value)
-    assert len(results_of(found)) == 32 and planned(sweep, results_of(found)) == 32
-    for row in board_of(sweep, found)["arms"].values():
+    found = play(folder, plan, value)
+    assert len(results_of(found)) == 32 and planned_trials(plan, results_of(found)) == 32
+    for row in board_of(plan, found)["arms"].values():
         place = row["certificate"]["settings"]["optim.lr"]
         assert place["low"] == pytest.approx(1e-4), "judged in the range searched last"
         assert row["certificate"]["extended"] == 4 and 0 <= place["place"] <= 1
@@ -124,18 +123,18 @@ def result(arm, number, value, **settings):
     ],
 )
 def test_a_range_is_widened_as_far_as_the_trial_is_valid(form, best, low, high):
-    sweep = sweep_of(search={"space": {"model.dropout": form}, "trials": 1, "extend": 2})
-    found = extension(sweep, [result(arm, 0, 1.0, **{"model.dropout": best}) for arm in "ab"])
+    plan = sweep_of(search={"space": {"model.dropout": form}, "trials": 1, "extend": 2})
+    found = extension(plan, [result(arm, 0, 1.0, **{"model.dropout": best}) for arm in "ab"])
     widened = found.spaces["a"]["model.dropout"]
     assert (widened.low, widened.high) == (pytest.approx(low), pytest.approx(high))
     assert found.trials == (2 if (low, high) != tuple(form["uniform"]) else 0)
-    assert extension(sweep, [result("a", 0, 1.0, **{"model.dropout": best})]) is None, "arm b has not ended"
+    assert extension(plan, [result("a", 0, 1.0, **{"model.dropout": best})]) is None, "arm b has not ended"
 
 
 def test_trials_are_ordered_by_number_beyond_a_thousand(folder):
-    sweep = sweep_of(search={"trials": 2000})
+    plan = sweep_of(search={"trials": 2000})
     results = [result("a", number, value) for number, value in ((1000, 1.0), (101, 3.0), (999, 2.0))]
-    assert certificate(sweep, "a", results)["best_by_trials"] == [3.0, 2.0, 1.0]
+    assert certificate(plan, "a", results)["best_by_trials"] == [3.0, 2.0, 1.0]
 
 
 def test_a_search_that_ends_inside_its_ranges_is_not_extended(folder):
@@ -147,26 +146,26 @@ def test_a_search_that_ends_inside_its_ranges_is_not_extended(folder):
 @pytest.mark.parametrize("sampler", ["tpe", "random", "grid"])
 def test_settings_are_never_trained_twice_and_a_finite_space_ends(folder, sampler):
     space = {"optim.lr": {"choice": [0.001, 0.01]}, "optim.weight_decay": {"choice": [0.0, 0.1, 0.2]}}
-    sweep = sweep_of(search={"space": space, "trials": 50, "sampler": sampler})
-    search = play(folder, sweep, lambda job: job["settings"]["optim.lr"])
+    plan = sweep_of(search={"space": space, "trials": 50, "sampler": sampler})
+    search = play(folder, plan, lambda job: job["settings"]["optim.lr"])
     for arm in search.arms.values():
         tried = [tuple(sorted(job.settings.items())) for job in arm.jobs.values()]
         assert len(tried) == len(set(tried)) == 6
         told = arm.study.get_trials()
         assert not [t for t in told if t.state.name == "RUNNING"]
         assert all(t.value == pytest.approx(t.params["optim.lr"] + 0.25) for t in told if t.state.name == "COMPLETE")
-        row = board_of(sweep, search)["arms"][arm.name]["certificate"]
+        row = board_of(plan, search)["arms"][arm.name]["certificate"]
         assert row["repeated"] == len(told) - 6 and (row["repeated"] == 0 or sampler != "grid")
-    assert sweep.total_trials == 12
+    assert plan.total_trials == 12
 
 
 def test_a_repeat_that_a_crash_left_untold_is_not_trained(folder):
-    sweep = sweep_of(search={"space": {"optim.lr": {"choice": [0.001, 0.01, 0.1]}}, "trials": 3})
-    search = play(folder, sweep, lambda job: 1.0, limit=4)
+    plan = sweep_of(search={"space": {"optim.lr": {"choice": [0.001, 0.01, 0.1]}}, "trials": 3})
+    search = play(folder, plan, lambda job: 1.0, limit=4)
     arm = search.arms["a"]
     arm.study.enqueue_trial({"optim.lr": lrs(search, "a")[0]})
-    arm.study.ask({"optim.lr": sweep.dimensions_of("a")["optim.lr"].distribution()})  # and the launcher dies
-    again = play(folder, sweep, lambda job: 1.0)
+    arm.study.ask({"optim.lr": plan.arm("a").space["optim.lr"].distribution()})  # and the launcher dies
+    again = play(folder, plan, lambda job: 1.0)
     assert sorted(lrs(again, "a")) == [0.001, 0.01, 0.1]
     assert not [t for t in again.arms["a"].study.get_trials() if t.state.name == "RUNNING"]
 
@@ -181,14 +180,14 @@ def test_failed_settings_are_not_suggested_again(folder):
 def test_cma_es_goes_on_after_a_resume_as_it_would_have(folder, tmp_path):
     search = {"sampler": "cmaes", "trials": 14, "space": {"optim.lr": {"loguniform": [1e-4, 1e-1]},
               "optim.weight_decay": {"uniform": [0.0, 0.3]}}}  # fmt: skip
-    sweep = sweep_of(search=search)
+    plan = sweep_of(search=search)
 
     def value(job):
         return abs(job["settings"]["optim.lr"] - 0.02)
 
-    whole = play(SweepDir(tmp_path / "whole"), sweep, value)
-    play(folder, sweep, value, limit=17)
-    assert lrs(play(folder, sweep, value), "a") == lrs(whole, "a")
+    whole = play(SweepDir(tmp_path / "whole"), plan, value)
+    play(folder, plan, value, limit=17)
+    assert lrs(play(folder, plan, value), "a") == lrs(whole, "a")
     with pytest.raises(UserError, match="sampler cmaes takes ranges only"):
         sweep_of(search={"sampler": "cmaes", "space": {"optim.lr": {"choice": [0.1, 0.2]}}})
 
@@ -196,8 +195,8 @@ def test_cma_es_goes_on_after_a_resume_as_it_would_have(folder, tmp_path):
 def test_an_arm_may_search_settings_of_its_own(folder):
     arms = {"a": {"model": {"mixer": "gla"}}, "b": {"model": {"mixer": "gla"}, "search": {"space": {
             "model.mixer.expand_k": {"choice": [0.5, 1.0]}}}}}  # fmt: skip
-    sweep = sweep_of(arms=arms)
-    search = play(folder, sweep, lambda job: job["settings"]["optim.lr"])
+    plan = sweep_of(arms=arms)
+    search = play(folder, plan, lambda job: job["settings"]["optim.lr"])
     settings = {arm: {key for job in search.arms[arm].jobs.values() for key in job.settings} for arm in "ab"}
     assert settings == {"a": {"optim.lr"}, "b": {"optim.lr", "model.mixer.expand_k"}}
     assert [len(lrs(search, arm)) for arm in "ab"] == [3, 3], "no more trials for more dimensions"
@@ -207,8 +206,8 @@ def test_an_arm_may_search_settings_of_its_own(folder):
 
 def test_arms_with_one_space_begin_alike_also_beside_one_with_more(folder):
     own = {"space": {"optim.weight_decay": {"uniform": [0.0, 0.3]}}}
-    sweep = sweep_of(arms={"a": {}, "b": {"model": {"mixer": "gla"}, "search": own}})
-    search = play(folder, sweep, lambda job: 1.0)
+    plan = sweep_of(arms={"a": {}, "b": {"model": {"mixer": "gla"}, "search": own}})
+    search = play(folder, plan, lambda job: 1.0)
     assert lrs(search, "a")[0] == lrs(search, "b")[0]
     jobs = {arm: list(search.arms[arm].jobs.values()) for arm in "ab"}
     for key in ("seed", "max_steps", "batch_size"):
@@ -252,7 +251,7 @@ def test_mistakes_in_an_arms_own_space_are_told(own, line):
 
 
 def test_the_best_of_several_confirmed_settings_counts(folder):
-    sweep = sweep_of(search={"trials": 4, "sampler": "random"}, confirm={"seeds": [1, 2], "top": 2})
+    plan = sweep_of(search={"trials": 4, "sampler": "random"}, confirm={"seeds": [1, 2], "top": 2})
     best = {}
 
     def value(job):
@@ -262,9 +261,9 @@ def test_the_best_of_several_confirmed_settings_counts(folder):
             return rate
         return -rate  # over the seeds the second best setting wins
 
-    search = play(folder, sweep, value)
-    assert sweep.total_trials == 2 * (4 + 2 * 2) == sum(len(arm.ended) for arm in search.arms.values())
-    row = board_of(sweep, search)["arms"]["a"]
+    search = play(folder, plan, value)
+    assert plan.total_trials == 2 * (4 + 2 * 2) == sum(len(arm.ended) for arm in search.arms.values())
+    row = board_of(plan, search)["arms"]["a"]
     second = sorted(best["a"])[1]
     assert row["best"]["settings"]["optim.lr"] == min(best["a"])
     assert row["confirm"]["settings"]["optim.lr"] == second and row["confirm"]["n"] == 2

@@ -7,8 +7,8 @@ import pytest
 from optuna.trial import TrialState
 from ray.tune.search import Searcher
 
-from attnlab.plan.validate import checked
-from attnlab.ranking.leaderboard import standings
+from attnlab.plan.extension import leaderboard
+from attnlab.plan.load import resolve
 from attnlab.records.paths import SweepDir
 from attnlab.records.results import Job
 from attnlab.sweep.search.asha import ArmAsha
@@ -17,7 +17,7 @@ from attnlab.util.files import write_json
 
 
 def sweep_of(**changes):
-    return checked(
+    return resolve(
         {
             "name": "study",
             "trial": {"train": {"max_steps": 8, "eval_every": 2}},
@@ -139,7 +139,7 @@ def test_more_trials_may_change_what_is_confirmed(folder):
     for i in range(2):  # the fourth trial of each arm is its best
         end(folder, search, str(i), search.suggest(str(i)), value=-1.0)
     assert len(run_out(folder, search)) == 4
-    board = standings(more, [r for arm in search.arms.values() for r in arm.ended.values()])
+    board = leaderboard(more, [r for arm in search.arms.values() for r in arm.ended.values()])
     assert [row["confirm"]["n"] for row in board["arms"].values()] == [2, 2]
 
 

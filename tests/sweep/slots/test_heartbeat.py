@@ -53,11 +53,11 @@ def test_without_a_limit_nothing_hangs():
 
 @pytest.mark.parametrize("value", [0, -1, "soon"])
 def test_a_limit_that_is_none_is_one_line(write_sweep, value):
-    from attnlab.plan.load import load_sweep
+    from attnlab.plan.load import load
     from attnlab.util.errors import UserError
 
     with pytest.raises(UserError) as told:
-        load_sweep(write_sweep(), [f"resources.hang_s={value}"])
+        load(write_sweep(), [f"resources.hang_s={value}"])
     (line,) = told.value.problems
     assert line.startswith("resources.hang_s: ") and str(value) in line
 

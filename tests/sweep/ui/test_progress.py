@@ -4,7 +4,8 @@ import io
 
 from rich.console import Console
 
-from attnlab.ranking.leaderboard import notes, standings
+from attnlab.plan.extension import leaderboard
+from attnlab.ranking.leaderboard import notes
 from attnlab.records.paths import SweepDir
 from attnlab.records.results import Job
 from attnlab.sweep.ui.progress import Board
@@ -23,11 +24,11 @@ def lines_of(board):
 
 
 def test_edges_are_said_while_it_runs_and_each_line_once(tmp_path):
-    sweep = sweep_of(search={"space": {"optim.lr": {"choice": [0.001, 0.01, 0.1]}}, "trials": 3})
-    found = results_of(play(SweepDir(tmp_path / "study"), sweep, lambda job: job["settings"]["optim.lr"]))
-    board = Board(sweep, sweep.total_trials, sweep.total_steps, {}, guards=FOUND)
+    plan = sweep_of(search={"space": {"optim.lr": {"choice": [0.001, 0.01, 0.1]}}, "trials": 3})
+    found = results_of(play(SweepDir(tmp_path / "study"), plan, lambda job: job["settings"]["optim.lr"]))
+    board = Board(plan, plan.total_trials, plan.total_steps, {}, guards=FOUND)
     board._console = Console(file=io.StringIO(), width=300)
-    board.note(notes(standings(sweep, [], {}, FOUND)))
+    board.note(notes(leaderboard(plan, [], {}, FOUND)))
     assert lines_of(board) == ["note: warning: params: arms differ", "note: unsure: c: not compared"]
     for _ in range(3):
         board._next = 0.0
@@ -36,9 +37,9 @@ def test_edges_are_said_while_it_runs_and_each_line_once(tmp_path):
 
 
 def test_in_a_terminal_they_stand_below_the_table(tmp_path):
-    sweep = sweep_of(search={"space": {"optim.lr": {"choice": [0.001, 0.01, 0.1]}}, "trials": 3})
-    found = results_of(play(SweepDir(tmp_path / "study"), sweep, lambda job: job["settings"]["optim.lr"]))
-    board = Board(sweep, sweep.total_trials, sweep.total_steps, {}, guards=FOUND)
+    plan = sweep_of(search={"space": {"optim.lr": {"choice": [0.001, 0.01, 0.1]}}, "trials": 3})
+    found = results_of(play(SweepDir(tmp_path / "study"), plan, lambda job: job["settings"]["optim.lr"]))
+    board = Board(plan, plan.total_trials, plan.total_steps, {}, guards=FOUND)
     console = Console(file=io.StringIO(), width=300, force_terminal=True)
 
     class Live:
@@ -46,7 +47,7 @@ def test_in_a_terminal_they_stand_below_the_table(tmp_path):
             console.print(group)
 
     board._live = Live()
-    board.began(Job.make("a", 0, sweep.trial_of("a")))
+    board.began(Job.make("a", 0, plan.arm("a").trial))
     board.update(lambda: found)
     shown = console.file.getvalue()
     assert "warning: params: arms differ" in shown and "lies at the lower edge" in shown
