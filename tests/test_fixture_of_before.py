@@ -12,8 +12,8 @@ import torch
 
 from analysis.__main__ import main as analyse
 from attnlab.config.trial import Trial
-from attnlab.plan.load import load_sweep
-from attnlab.ranking.leaderboard import standings
+from attnlab.plan.extension import leaderboard
+from attnlab.plan.load import load
 from attnlab.records.paths import SweepDir
 
 ROOT = Path(__file__).parents[1]
@@ -68,16 +68,16 @@ def test_every_trial_keeps_its_digest():
 
 @pytest.mark.parametrize("path", [BEFORE / "before.yaml", FOLDER / "sweep.yaml"], ids=["source", "resolved"])
 def test_the_sweep_file_still_describes_the_same_trials(path):
-    sweep = load_sweep(path)
+    plan = load(path)
     for config in CONFIGS:
-        trial = sweep.trial_of(config["arm"], config["settings"], config["trial"]["train"]["seed"])
+        trial = plan.arm(config["arm"]).with_settings(config["settings"], config["trial"]["train"]["seed"])
         assert trial.digest == config["trial_id"].partition("-")[2], config["trial_id"]
 
 
 def test_the_leaderboard_is_the_one_recorded():
     recorded = read(FOLDER / "leaderboard.json")
-    found = standings(
-        load_sweep(FOLDER / "sweep.yaml"), SweepDir(FOLDER).results(), recorded["baselines"], recorded["guards"]
+    found = leaderboard(
+        load(FOLDER / "sweep.yaml"), SweepDir(FOLDER).results(), recorded["baselines"], recorded["guards"]
     )
     assert_holds(found, recorded)
 
