@@ -80,7 +80,7 @@ def fetched(args: argparse.Namespace) -> Mirror | None:
     if (path := local(args.sweep)) is not None:
         args.sweep = path
         return None
-    elsewhere = mirror(args.sweep).at_worker("analysis")
+    elsewhere = mirror(args.sweep).for_worker("analysis")
     elsewhere.pull()
     if not elsewhere.folder.path.is_dir():
         raise StorageError(f"{elsewhere}: there is nothing; give the URI of a sweep's results")

@@ -6,7 +6,7 @@ import jsonschema
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from attnlab.plan.load import load
-from attnlab.records.metrics import trunk
+from attnlab.records.metrics import learning_curve
 from attnlab.records.paths import SweepDir
 from attnlab.records.results import STATES
 
@@ -93,7 +93,7 @@ def _check_trial(trial, said):
     rows = [json.loads(line) for line in trial.metrics_file.read_text().splitlines()]
     for row in rows:
         jsonschema.validate(row, ROW)
-    curve = trunk(rows)
+    curve = learning_curve(rows)
     assert [r["step"] for r in curve] == sorted({r["step"] for r in curve})
     assert {r["step"]: r["branch_steps"] for r in rows if r not in curve}.items() <= trial.job().branches.items()
     if results["state"] != "failed":

@@ -15,7 +15,7 @@ from pydantic import ValidationError
 
 from attnlab.config.resolved import Plan
 from attnlab.plan.load import read
-from attnlab.records.metrics import trunk
+from attnlab.records.metrics import learning_curve
 from attnlab.records.paths import SweepDir, TrialDir
 from attnlab.records.results import STATES, Phase, Results, refuse_mixed_recipes
 from attnlab.util.errors import UserError
@@ -112,7 +112,9 @@ def _trial(home: TrialDir, problems: list[str]) -> TrialRecord:
     except (ValueError, OSError) as error:
         problems.append(f"{name}/experiment_config.json cannot be used: {_short(error)}")
     try:
-        rows = trunk(row for row in home.metrics() if isinstance(row, dict) and number(row.get("step")) is not None)
+        rows = learning_curve(
+            row for row in home.metrics() if isinstance(row, dict) and number(row.get("step")) is not None
+        )
     except (ValueError, OSError) as error:
         problems.append(f"{name}/metrics.jsonl cannot be used: {_short(error)}")
     try:

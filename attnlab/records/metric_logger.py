@@ -1,4 +1,4 @@
-"""What a trial writes while it trains: metrics.jsonl and TensorBoard events, side by side in its folder."""
+"""What a trial writes while it trains: metrics.jsonl and TensorBoard events, next to each other in its folder."""
 
 from __future__ import annotations
 
@@ -12,50 +12,52 @@ from attnlab.records.paths import TrialDir
 from attnlab.records.results import Job, Results
 from attnlab.util.files import naming_full_disk, write_json
 
-SKIP = ("step", "tokens")
+NO_SCALARS = ("step", "tokens")
 
 
-class Records:
+class MetricLogger:
     """One trial's records, open while it trains (a context manager). On ranks other than 0 it writes nothing."""
 
-    def __init__(self, home: TrialDir, resumed_step: int, lead: bool):
-        """Rows and events after `resumed_step` (0: all of them) are dropped: they are made again. Raises DiskFull, as
-        `write` and `finish` do."""
-        self._home = home
-        self._metrics = MetricsWriter(home, resumed_step) if lead else None
+    def __init__(self, trial: TrialDir, resumed_step: int, lead: bool):
+        """Drop rows and events after `resumed_step` (0: all of them), which are made again.
+
+        Raises DiskFull, as `write` and `finish` do.
+        """
+        self._trial = trial
+        self._metrics = MetricsWriter(trial, resumed_step) if lead else None
         purge = resumed_step + 1 if resumed_step else None
-        with naming_full_disk(home.path):
-            self._events = SummaryWriter(str(home.path), purge_step=purge) if lead else None
+        with naming_full_disk(trial.path):
+            self._events = SummaryWriter(str(trial.path), purge_step=purge) if lead else None
         self.rows: list[dict[str, Any]] = self._metrics.rows if self._metrics else []
 
-    def __enter__(self) -> Records:
+    def __enter__(self) -> MetricLogger:
         return self
 
     def __exit__(self, *error: Any) -> None:
-        with suppress(OSError):  # a disk that is full has been told by what was written last
+        with suppress(OSError):  # the last write has named a disk that is full
             if self._events:
                 self._events.close()
 
     def write(self, row: dict[str, Any]) -> None:
-        """One report: a line, and every number of it as a scalar over the step, a branch's apart from the trunk's."""
+        """Write one report: a line, and every number of it as a scalar over the step, a branch's in a group."""
         if self._metrics is None or self._events is None:
             return
         group = "branch/" if "branch_steps" in row else ""
         written = self._metrics.write(row)
-        with naming_full_disk(self._home.path):
+        with naming_full_disk(self._trial.path):
             for key, value in written.items():
-                if key not in SKIP and value is not None:
+                if key not in NO_SCALARS and value is not None:
                     self._events.add_scalar(group + key, value, row["step"])
             self._events.flush()
 
     def finish(self, job: Job, results: Results) -> None:
-        """results.json, and for the HPARAMS tab the settings, arm and seed beside the best values."""
+        """Write results.json, and for the HPARAMS tab settings, arm, seed and the best values."""
         if self._events is None:
             return
         settings = {"arm": job.arm, "seed": results["seed"], "state": results["state"], **job.settings}
         plain = {k: v if isinstance(v, (bool, int, float, str)) else str(v) for k, v in settings.items()}
-        best = {f"best/{k}": v for k, v in (results["best"] or {}).items() if k not in SKIP and v is not None}
-        with naming_full_disk(self._home.path):
+        best = {f"best/{k}": v for k, v in (results["best"] or {}).items() if k not in NO_SCALARS and v is not None}
+        with naming_full_disk(self._trial.path):
             self._events.add_hparams(plain, best or {"best/none": 0.0}, run_name=".", global_step=results["steps"])
             self._events.close()
-        write_json(self._home.results_file, results)
+        write_json(self._trial.results_file, results)

@@ -1,4 +1,7 @@
-"""A trial's reports: `metrics.jsonl`, one line each."""
+"""A trial's reports: `metrics.jsonl`, one line each.
+
+A decay branch's report has `branch_steps` and follows the main run's report at its rung.
+"""
 
 from __future__ import annotations
 
@@ -15,50 +18,49 @@ class MetricsWriter:
     """Appends reports to `metrics.jsonl`, one flushed line each; steps strictly increase, also over resumes."""
 
     def __init__(self, trial: TrialDir, resumed_step: int):
-        """Keeps the rows up to `resumed_step` (0: none): later ones came after the checkpoint and are made again, and
-        so did a branch from that step."""
+        """Keep the rows up to `resumed_step` (0: none). Later ones are made again, and so is a branch from there."""
         trial.path.mkdir(parents=True, exist_ok=True)
-        kept = [row for row in trial.metrics() if place(row) <= (resumed_step, False)]
-        self.rows = kept
-        write_text(trial.metrics_file, "".join(json.dumps(row) + "\n" for row in kept))
+        self.rows = [row for row in trial.metrics() if report_order(row) <= (resumed_step, False)]
+        write_text(trial.metrics_file, "".join(json.dumps(row) + "\n" for row in self.rows))
         self._path = trial.metrics_file
 
     def write(self, row: dict[str, Any]) -> dict[str, Any]:
         """Append one report; returns it as written. Raises DiskFull: readers leave out half a line."""
         row = json_value(row)
-        assert not self.rows or place(row) > place(self.rows[-1]), f"step {row['step']} reported twice"
+        assert not self.rows or report_order(row) > report_order(self.rows[-1]), f"step {row['step']} reported twice"
         with naming_full_disk(self._path), self._path.open("a") as file:
             file.write(json.dumps(row, allow_nan=False) + "\n")
         self.rows.append(row)
         return row
 
 
-def place(row: Mapping[str, Any]) -> tuple[int, bool]:
-    """Where a report stands in a trial's order: a branch comes after the trunk's report at its rung."""
+def report_order(row: Mapping[str, Any]) -> tuple[int, bool]:
+    """The key that sorts a trial's reports: by step, a branch after the report at its rung."""
     return row["step"], "branch_steps" in row
 
 
-def trunk(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The reports without those of decay branches: one learning curve."""
+def learning_curve(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The reports without those of decay branches."""
     return [row for row in rows if "branch_steps" not in row]
 
 
 def steps_run(rows: Iterable[Mapping[str, Any]]) -> int:
-    """Optimizer steps behind the reports: the trunk's and every branch's."""
+    """Optimizer steps behind the reports: the main run's and every branch's."""
     rows = list(rows)
-    return max((row["step"] for row in rows), default=0) + sum(row.get("branch_steps", 0) for row in rows)
+    return max((int(row["step"]) for row in rows), default=0) + sum(row.get("branch_steps", 0) for row in rows)
 
 
-def judged(job: Job, rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The reports that say how good a trial is on its way: of a trial with decay branches these alone, since its trunk
-    is compared before its decay."""
+def pruning_reports(job: Job, rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The reports by which a trial may be pruned: of one with decay branches, these alone."""
     return [row for row in rows if "branch_steps" in row] if job.branches else list(rows)
 
 
 def best_row(rows: list[dict[str, Any]], metric: str, mode: str) -> dict[str, Any] | None:
-    """The trunk's report with the best finite `metric`, the earliest of equals; None if there is none. A branch's model
-    is not kept, so its value is nobody's best."""
-    valued = [row for row in trunk(rows) if row.get(metric) is not None]
+    """The report with the best finite `metric`, the earliest of equals; None if there is none.
+
+    A branch's model is not kept, so its value is nobody's best.
+    """
+    valued = [row for row in learning_curve(rows) if row.get(metric) is not None]
     pick = min if mode == "min" else max
     return pick(valued, key=lambda row: row[metric]) if valued else None
 

@@ -1,11 +1,13 @@
-"""Results behind a URI: everything reads and writes a local folder, and this keeps it in step with the storage.
+"""A sweep's folder, and the storage that keeps it where the results have a URI.
 
-The storage is the truth, and looks like a results folder. The launcher works in a copy under the cache folder, without
-checkpoints; a slot's worker trains in a folder of its own, publishes what a trial has written with its reports, and
-begins a trial that another has begun with what that one published. Of a trial, `results.json` is published last, and a
-checkpoint counts when its `.whole` lists its files, which is written after them.
+Everything reads and writes a local folder; a mirror keeps it in step with the storage, which is the truth and looks
+like a results folder. The launcher works in a copy under the cache folder, without checkpoints. A slot's worker trains
+in a folder of its own and publishes what a trial has written with its reports. It begins a trial that another worker
+has begun with what that one published. Of a trial, `results.json` is published last. A checkpoint counts when its
+`.whole` lists its files, which is written after them.
 
-For a path that every node sees there is nothing to do, and nothing is done.
+A path that every node sees needs no keeping: there, a mirror does nothing. That is why paths and URIs are two classes
+here and not one filesystem: trials on a path are written in place, and nothing is copied.
 """
 
 from __future__ import annotations
@@ -28,7 +30,7 @@ from attnlab.records.storage import Store
 from attnlab.util.errors import StorageError
 from attnlab.util.files import cache_root, text_digest, write_json
 
-AT_ONCE = 16  # files on their way at a time
+MAX_THREADS = 16  # files on their way at a time
 PATIENCE_S = 120.0  # with storage that does not answer, where the sweep cannot go on without
 WHOLE = ".whole"  # in a published checkpoint: {file: bytes}
 SCRATCH = ("ray",)  # in a sweep's folder: never published
@@ -36,7 +38,7 @@ SCRATCH = ("ray",)  # in a sweep's folder: never published
 
 @dataclass(frozen=True)
 class Mirror:
-    """A sweep's folder and where it is kept. This one: a path, which needs no keeping."""
+    """A sweep's folder at a path, which needs no keeping."""
 
     folder: SweepDir
 
@@ -45,48 +47,49 @@ class Mirror:
 
     @property
     def remote(self) -> bool:
+        """Whether `folder` is a copy of what a URI holds."""
         return False
 
     def check(self) -> None:
-        """Raises StorageError if nothing can be written there."""
-        at = next(p for p in (self.folder.path, *self.folder.path.parents) if p.exists())
-        if not at.is_dir():
-            raise StorageError(f"{self}: {at} is no folder")
-        if not os.access(at, os.W_OK):
-            raise StorageError(f"{self}: {at} cannot be written to by this user")
+        """Raise StorageError if nothing can be written there."""
+        existing = next(p for p in (self.folder.path, *self.folder.path.parents) if p.exists())
+        if not existing.is_dir():
+            raise StorageError(f"{self}: {existing} is no folder")
+        if not os.access(existing, os.W_OK):
+            raise StorageError(f"{self}: {existing} cannot be written to by this user")
 
     def pull(self) -> None:
-        """Have the records of all trials here, and nothing else."""
+        """Fetch the records of all trials, and remove here what is not there."""
 
     def fetch(self, trial: TrialDir) -> None:
-        """Have the records of one trial here."""
+        """Fetch the records of one trial."""
 
     def fetch_final(self, trial: TrialDir) -> None:
-        """Have the exported model of one trial here."""
+        """Fetch the exported model of one trial."""
 
     def push(self, *paths: Path) -> None:
         """Publish files, and the files in folders."""
 
-    def at_worker(self, name: str) -> Mirror:
-        """The same for a worker of that name: it keeps trials' files in a folder of its own."""
+    def for_worker(self, name: str) -> Mirror:
+        """The mirror of a worker of that name, which keeps trials' files in a folder of its own."""
         return self
 
-    def take(self, job: Job, lead: bool) -> Taken:
+    def open_trial(self, job: Job, lead: bool) -> OpenTrial:
         """Begin a trial here, or go on with it. `lead`: this process writes its records."""
-        return Taken(self.folder.trial(job.arm, job.trial_id))
+        return OpenTrial(self.folder.trial(job.arm, job.trial_id))
 
 
 @dataclass
-class Taken:
+class OpenTrial:
     """A trial while it is trained."""
 
-    home: TrialDir
+    folder: TrialDir
 
     def publish(self) -> None:
-        """Something was written; returns at once."""
+        """Publish what was written since, and return at once."""
 
-    def ended(self) -> None:
-        """Publish all of it; nothing is kept here. Raises StorageError when the storage does not take it."""
+    def close(self) -> None:
+        """Publish all of it and keep nothing here. Raises StorageError when the storage does not take it."""
 
 
 def mirror(results: str | Path, *names: str) -> Mirror:
@@ -97,8 +100,8 @@ def mirror(results: str | Path, *names: str) -> Mirror:
     """
     if (path := storage.local(results)) is not None:
         return Mirror(SweepDir(path.resolve().joinpath(*names)))
-    where = Store.open(str(results)).child(*names) if names else Store.open(str(results))
-    return Remote(_copy(where.uri, "records"), where)
+    store = Store.open(str(results)).child(*names) if names else Store.open(str(results))
+    return RemoteMirror(_copy(store.uri, "records"), store)
 
 
 def _copy(uri: str, *use: str) -> SweepDir:
@@ -107,8 +110,8 @@ def _copy(uri: str, *use: str) -> SweepDir:
 
 
 @dataclass(frozen=True)
-class Remote(Mirror):
-    """A URI and a copy."""
+class RemoteMirror(Mirror):
+    """A sweep's folder at a URI, and a copy of it here."""
 
     store: Store
 
@@ -120,77 +123,76 @@ class Remote(Mirror):
         return True
 
     def check(self) -> None:
-        """Write an object and remove it."""
         name = f".attnlab-{os.getpid()}-{time.time_ns()}"
         self.store.write(name, b"attnlab")
         self.store.delete(name)
 
     def pull(self) -> None:
         root = self.folder.path
-        there = {name: size for name, size in self.store.list().items() if _is_record(name)}
+        stored = {name: size for name, size in self.store.list().items() if _is_record(name)}
         here = {str(path.relative_to(root)): path.stat().st_size for path in root.rglob("*") if path.is_file()}
-        for name in here.keys() - there.keys():
+        for name in here.keys() - stored.keys():
             (root / name).unlink()
-        for part in SCRATCH:
-            shutil.rmtree(root / part, ignore_errors=True)
+        for scratch in SCRATCH:
+            shutil.rmtree(root / scratch, ignore_errors=True)
         # a trial that has ended is not written again: what has its size is the same
         ended = {name.rpartition("/")[0] for name in here if name.endswith("/results.json")}
-        wanted = [n for n in there if not (n.rpartition("/")[0] in ended and here.get(n) == there[n])]
+        wanted = [n for n in stored if not (n.rpartition("/")[0] in ended and here.get(n) == stored[n])]
         _fetch(self.store, root, wanted)
 
     def fetch(self, trial: TrialDir) -> None:
         _patiently(partial(self._fetch_records, trial))
 
     def _fetch_records(self, trial: TrialDir) -> None:
-        below = self.store.child(trial.arm, trial.trial_id)
-        names = [name for name in below.list() if _is_record(f"{trial.arm}/{trial.trial_id}/{name}")]
-        _fetch(below, trial.path, names)
+        store = self.store.child(trial.arm, trial.trial_id)
+        names = [name for name in store.list() if _is_record(f"{trial.arm}/{trial.trial_id}/{name}")]
+        _fetch(store, trial.path, names)
 
     def fetch_final(self, trial: TrialDir) -> None:
-        below = self.store.child(trial.arm, trial.trial_id)
+        store = self.store.child(trial.arm, trial.trial_id)
         shutil.rmtree(trial.final, ignore_errors=True)
-        _fetch_checkpoints(below, below.list(), trial, only="final")
+        _fetch_checkpoints(store, store.list(), trial, only="final")
 
     def push(self, *paths: Path) -> None:
         files = [f for path in paths for f in (path.rglob("*") if path.is_dir() else [path]) if f.is_file()]
         names = {str(file.relative_to(self.folder.path)): file for file in files}
-        _patiently(partial(_side_by_side, lambda name: self.store.put(names[name], name), names))
+        _patiently(partial(_in_threads, lambda name: self.store.put(names[name], name), names))
 
-    def at_worker(self, name: str) -> Remote:
-        return Remote(_copy(self.store.uri, "workers", name), self.store)
+    def for_worker(self, name: str) -> RemoteMirror:
+        return RemoteMirror(_copy(self.store.uri, "workers", name), self.store)
 
-    def take(self, job: Job, lead: bool) -> Taken:
-        home = self.folder.trial(job.arm, job.trial_id)
-        below = self.store.child(job.arm, job.trial_id)
+    def open_trial(self, job: Job, lead: bool) -> OpenTrial:
+        folder, store = self.folder.trial(job.arm, job.trial_id), self.store.child(job.arm, job.trial_id)
         shutil.rmtree(self.folder.path, ignore_errors=True)  # of this or another trial, left by a process that died
-        there = below.list()
-        records = [n for n in there if not n.startswith("checkpoints/")]
-        _fetch(below, home.path, records)
-        if not home.results_file.exists():
-            _fetch_checkpoints(below, there, home)
-        if not home.config_file.exists():
-            write_json(home.config_file, job.model_dump(mode="json"))
-        return RemotelyTaken(home, below, lead, {name.split("/")[1] for name in there if name not in records})
+        stored = store.list()
+        records = [n for n in stored if not n.startswith("checkpoints/")]
+        _fetch(store, folder.path, records)
+        if not folder.results_file.exists():
+            _fetch_checkpoints(store, stored, folder)
+        if not folder.config_file.exists():
+            write_json(folder.config_file, job.model_dump(mode="json"))
+        return RemoteOpenTrial(folder, store, lead, {name.split("/")[1] for name in stored if name not in records})
 
 
-def _fetch(where: Store, to: Path, names: Iterable[str]) -> None:
-    _side_by_side(lambda name: where.get(name, to / name), names)
+def _fetch(store: Store, to: Path, names: Iterable[str]) -> None:
+    _in_threads(lambda name: store.get(name, to / name), names)
 
 
-def _fetch_checkpoints(below: Store, there: Mapping[str, int], home: TrialDir, only: str | None = None) -> None:
-    """Every published checkpoint that is whole."""
-    for marker in [n for n in there if n.startswith("checkpoints/") and n.endswith(f"/{WHOLE}")]:
-        at = marker.rpartition("/")[0]
-        files = json.loads(below.read(marker))
-        if only in (None, at.rpartition("/")[2]) and all(there.get(f"{at}/{n}") == size for n, size in files.items()):
-            _fetch(below.child(at), home.path / at, files)
+def _fetch_checkpoints(store: Store, stored: Mapping[str, int], trial: TrialDir, only: str | None = None) -> None:
+    """Fetch every published checkpoint that is whole."""
+    for marker in [n for n in stored if n.startswith("checkpoints/") and n.endswith(f"/{WHOLE}")]:
+        name = marker.rpartition("/")[0]
+        files = json.loads(store.read(marker))
+        whole = all(stored.get(f"{name}/{n}") == size for n, size in files.items())
+        if whole and only in (None, name.rpartition("/")[2]):
+            _fetch(store.child(name), trial.path / name, files)
 
 
 @dataclass
-class RemotelyTaken(Taken):
-    """Publishes beside the training, one round at a time; a round that fails is made up for by the next."""
+class RemoteOpenTrial(OpenTrial):
+    """Publishes while the trial trains, one round at a time; the next round makes up for one that fails."""
 
-    below: Store
+    store: Store
     lead: bool
     published: set[str]  # checkpoints of which anything is there
     _sent: dict[str, tuple[int, int]] = field(default_factory=dict)
@@ -205,63 +207,61 @@ class RemotelyTaken(Taken):
             print(f"attnlab: not published yet, will be tried again: {error}", flush=True)
         self._round = self._thread.submit(self._publish)
 
-    def ended(self) -> None:
+    def close(self) -> None:
         self._thread.shutdown(wait=True)
         if self.lead:
             _patiently(partial(self._publish, last=True))
-        shutil.rmtree(self.home.path, ignore_errors=True)
+        shutil.rmtree(self.folder.path, ignore_errors=True)
 
     def _publish(self, last: bool = False) -> None:
-        """Records first, which may be ahead of the checkpoints listed before; results.json with the last round."""
-        checkpoints = {p.name: p for p in self.home.checkpoints.glob("*") if not p.name.startswith(".")}
-        for path in sorted(p for p in self.home.path.iterdir() if p.is_file() and not p.name.startswith(".")):
-            if path != self.home.results_file:
+        """Publish records first, which may be ahead of the checkpoints; results.json with the last round."""
+        checkpoints = {p.name: p for p in self.folder.checkpoints.glob("*") if not p.name.startswith(".")}
+        for path in sorted(p for p in self.folder.path.iterdir() if p.is_file() and not p.name.startswith(".")):
+            if path != self.folder.results_file:
                 self._send(path)
         for name, path in sorted(checkpoints.items()):
             self._send_checkpoint(name, path)
         for name in self.published - checkpoints.keys():
             self._remove(name)
-        if last and self.home.results_file.exists():
-            self._send(self.home.results_file)
+        if last and self.folder.results_file.exists():
+            self._send(self.folder.results_file)
 
     def _send(self, path: Path) -> None:
         stat = path.stat()
         if self._sent.get(path.name) != (stat.st_size, stat.st_mtime_ns):
-            self.below.put(path, path.name)
+            self.store.put(path, path.name)
             self._sent[path.name] = (stat.st_size, stat.st_mtime_ns)
 
     def _send_checkpoint(self, name: str, path: Path) -> None:
         try:
-            made = path.stat().st_mtime_ns  # the folder is written aside and renamed into place
-            if self._whole.get(name) == made:
+            written_ns = path.stat().st_mtime_ns  # the folder appears under its name when it is whole
+            if self._whole.get(name) == written_ns:
                 return
-            at = f"checkpoints/{name}"
             if name in self.published:
-                self.below.delete(f"{at}/{WHOLE}")
+                self.store.delete(f"checkpoints/{name}/{WHOLE}")
             self.published.add(name)
-            files = {file.name: self.below.put(file, f"{at}/{file.name}") for file in sorted(path.iterdir())}
+            files = {f.name: self.store.put(f, f"checkpoints/{name}/{f.name}") for f in sorted(path.iterdir())}
         except FileNotFoundError:  # removed meanwhile, because there are newer ones
             return
-        self.below.write(f"{at}/{WHOLE}", json.dumps(files).encode())
-        self._whole[name] = made
+        self.store.write(f"checkpoints/{name}/{WHOLE}", json.dumps(files).encode())
+        self._whole[name] = written_ns
 
     def _remove(self, name: str) -> None:
-        at = f"checkpoints/{name}"
-        self.below.delete(f"{at}/{WHOLE}")
-        for file in self.below.child(at).list():
-            self.below.delete(f"{at}/{file}")
+        self.store.delete(f"checkpoints/{name}/{WHOLE}")
+        for file in self.store.child("checkpoints", name).list():
+            self.store.delete(f"checkpoints/{name}/{file}")
         self.published.discard(name)
         self._whole.pop(name, None)
 
 
 def _is_record(name: str) -> bool:
-    """Of a sweep's or a suite's files: neither in a checkpoint nor scratch nor half of anything."""
+    """Whether a file is neither in a checkpoint nor scratch nor half of anything."""
     parts = name.split("/")
     return "checkpoints" not in parts[:-1] and parts[0] not in SCRATCH and not parts[-1].startswith(".")
 
 
 def _patiently(do: Callable[[], None]) -> None:
-    """Again and again while it raises StorageError, up to PATIENCE_S."""
+    """Do it again while it raises StorageError, up to PATIENCE_S."""
     end, pause_s = time.monotonic() + PATIENCE_S, 0.5
     while True:
         try:
@@ -274,11 +274,11 @@ def _patiently(do: Callable[[], None]) -> None:
             pause_s = min(2 * pause_s, 10.0)
 
 
-def _side_by_side(do: Callable[[str], Any], names: Iterable[str]) -> None:
+def _in_threads(do: Callable[[str], Any], names: Iterable[str]) -> None:
     names = list(names)
     if len(names) < 2:
         for name in names:
             do(name)
         return
-    with ThreadPoolExecutor(min(AT_ONCE, len(names))) as threads:
+    with ThreadPoolExecutor(min(MAX_THREADS, len(names))) as threads:
         list(threads.map(do, names))

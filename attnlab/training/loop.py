@@ -23,8 +23,8 @@ from attnlab.kernels import dispatch
 from attnlab.models import count_params
 from attnlab.models.flops import flops_per_token
 from attnlab.models.state import state_bytes
-from attnlab.records.metric_logger import Records
-from attnlab.records.metrics import best_row, trunk
+from attnlab.records.metric_logger import MetricLogger
+from attnlab.records.metrics import best_row, learning_curve
 from attnlab.records.paths import TrialDir
 from attnlab.records.results import Job, Results, State
 from attnlab.tasks import build_task
@@ -84,7 +84,7 @@ def train(
         torch.cuda.init()  # its allocator knows no device before
         torch.cuda.reset_peak_memory_stats(device)
 
-    with Records(home, resumed["step"], lead) as records:
+    with MetricLogger(home, resumed["step"], lead) as records:
         if records.rows:
             report(records.rows[-1])
         # what a trial costs beside its training; `_at` in Unix time
@@ -206,7 +206,7 @@ def _results(
         steps=steps_ran,
         tokens=steps_ran * job.trial.tokens_per_step,
         best=best_row(rows, job.metric, job.mode),
-        last=trunk(rows)[-1] if rows else None,
+        last=learning_curve(rows)[-1] if rows else None,
         seconds=seconds,
         device_seconds=seconds * run.world,
         n_params=sizes["n_params"],

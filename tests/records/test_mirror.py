@@ -35,7 +35,7 @@ def checkpoint(home: TrialDir, name: str, text: str = "weights"):
 
 
 def worker(uri, name="slot-0-rank-0"):
-    return mirror(uri, "study").at_worker(name)
+    return mirror(uri, "study").for_worker(name)
 
 
 def test_a_path_is_used_as_it_is_and_file_uris_are_paths(tmp_path):
@@ -57,38 +57,38 @@ def test_uris_grow_before_their_query_and_are_shown_without_secrets():
 
 
 def test_another_worker_goes_on_with_what_one_published(s3, job):
-    first = worker(s3).take(job, lead=True)
-    first.home.metrics_file.write_text('{"step": 2}\n')
-    checkpoint(first.home, "step_00000002")
+    first = worker(s3).open_trial(job, lead=True)
+    first.folder.metrics_file.write_text('{"step": 2}\n')
+    checkpoint(first.folder, "step_00000002")
     first._publish()
-    second = worker(s3, "slot-1-rank-0").take(job, lead=True)
-    assert second.home.path != first.home.path
-    assert second.home.job() == job
-    assert second.home.metrics() == [{"step": 2}]
-    assert (second.home.checkpoints / "step_00000002" / "model.safetensors").read_text() == "weights"
+    second = worker(s3, "slot-1-rank-0").open_trial(job, lead=True)
+    assert second.folder.path != first.folder.path
+    assert second.folder.job() == job
+    assert second.folder.metrics() == [{"step": 2}]
+    assert (second.folder.checkpoints / "step_00000002" / "model.safetensors").read_text() == "weights"
 
 
 def test_a_checkpoint_counts_when_all_of_it_is_there(s3, job):
-    taken = worker(s3).take(job, lead=True)
-    checkpoint(taken.home, "step_00000002")
-    checkpoint(taken.home, "step_00000004")
+    taken = worker(s3).open_trial(job, lead=True)
+    checkpoint(taken.folder, "step_00000002")
+    checkpoint(taken.folder, "step_00000004")
     taken._publish()
     below = Store.open(join(s3, "study", "gla", job.trial_id))
     below.delete("checkpoints/step_00000004/.whole")  # a worker that died before it was done
     below.write("checkpoints/step_00000006/model.safetensors", b"half")
-    again = worker(s3, "other").take(job, lead=True)
-    assert [p.name for p in again.home.checkpoints.iterdir()] == ["step_00000002"]
-    shutil.rmtree(again.home.checkpoints / "step_00000002")
-    checkpoint(again.home, "step_00000006", "other weights")
+    again = worker(s3, "other").open_trial(job, lead=True)
+    assert [p.name for p in again.folder.checkpoints.iterdir()] == ["step_00000002"]
+    shutil.rmtree(again.folder.checkpoints / "step_00000002")
+    checkpoint(again.folder, "step_00000006", "other weights")
     again._publish()
     names = {name.split("/")[1] for name in below.list() if name.startswith("checkpoints/")}
     assert names == {"step_00000006"}, "what is not kept here is not kept there"
 
 
 def test_results_are_published_last_and_nothing_is_kept_at_the_worker(s3, job, monkeypatch):
-    taken = worker(s3).take(job, lead=True)
-    checkpoint(taken.home, "final")
-    write_json(taken.home.results_file, {"state": "completed"})
+    taken = worker(s3).open_trial(job, lead=True)
+    checkpoint(taken.folder, "final")
+    write_json(taken.folder.results_file, {"state": "completed"})
     taken.publish()
     taken._round.result()
     below = Store.open(join(s3, "study", "gla", job.trial_id))
@@ -96,18 +96,18 @@ def test_results_are_published_last_and_nothing_is_kept_at_the_worker(s3, job, m
     order = []
     put = Store.put
     monkeypatch.setattr(Store, "put", lambda self, path, name: order.append(name) or put(self, path, name))
-    taken.ended()
+    taken.close()
     assert order[-1] == "results.json"
-    assert not taken.home.path.exists()
+    assert not taken.folder.path.exists()
     assert {"results.json", "experiment_config.json", "checkpoints/final/.whole"} <= below.list().keys()
 
 
 def test_the_launcher_gets_records_and_no_checkpoints_and_loses_what_is_not_there(s3, job):
-    taken = worker(s3).take(job, lead=True)
-    checkpoint(taken.home, "final")
-    taken.home.metrics_file.write_text('{"step": 2}\n')
-    write_json(taken.home.results_file, {"state": "completed", "steps": 2})
-    taken.ended()
+    taken = worker(s3).open_trial(job, lead=True)
+    checkpoint(taken.folder, "final")
+    taken.folder.metrics_file.write_text('{"step": 2}\n')
+    write_json(taken.folder.results_file, {"state": "completed", "steps": 2})
+    taken.close()
     place = mirror(s3, "study")
     stale = place.folder.trial("gla", "t009-0000000000")
     write_json(stale.config_file, {})
@@ -125,8 +125,8 @@ def test_the_launcher_gets_records_and_no_checkpoints_and_loses_what_is_not_ther
 
 def test_storage_that_fails_for_a_while_costs_nothing_but_time(s3, job, monkeypatch, capsys):
     monkeypatch.setattr(mirrors.time, "sleep", lambda s: None)
-    taken = worker(s3).take(job, lead=True)
-    taken.home.metrics_file.write_text('{"step": 2}\n')
+    taken = worker(s3).open_trial(job, lead=True)
+    taken.folder.metrics_file.write_text('{"step": 2}\n')
     write, left = Store.write, [3]
 
     def failing(self, name, content):
@@ -137,7 +137,7 @@ def test_storage_that_fails_for_a_while_costs_nothing_but_time(s3, job, monkeypa
 
     monkeypatch.setattr(Store, "write", failing)
     taken.publish()
-    taken.ended()
+    taken.close()
     assert left == [0]
     assert Store.open(join(s3, "study", "gla", job.trial_id)).read("metrics.jsonl") == b'{"step": 2}\n'
     assert "out of order" in capsys.readouterr().out

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from attnlab.config.trial import Trial
-from attnlab.records.metrics import MetricsWriter, best_row, steps_run, trunk
+from attnlab.records.metrics import MetricsWriter, best_row, learning_curve, steps_run
 from attnlab.records.paths import TrialDir
 from attnlab.records.results import Job
 from attnlab.util.files import json_value, read_json, write_json
@@ -50,7 +50,7 @@ def test_a_branch_is_made_again_where_the_trial_resumes_from_its_rung(tmp_path):
     trial = TrialDir(tmp_path)
     rows = [{"step": 10}, {"step": 10, "branch_steps": 2}, {"step": 20}, {"step": 20, "branch_steps": 4}]
     trial.metrics_file.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    assert steps_run(rows) == 26 and trunk(rows) == [rows[0], rows[2]]
+    assert steps_run(rows) == 26 and learning_curve(rows) == [rows[0], rows[2]]
     assert MetricsWriter(trial, 20).rows == rows[:3]
 
 

@@ -7,7 +7,7 @@ from safetensors.torch import load_file
 from attnlab.config.merge import merge
 from attnlab.config.trial import Trial
 from attnlab.plan.load import resolve
-from attnlab.records.metrics import best_row, trunk
+from attnlab.records.metrics import best_row, learning_curve
 from attnlab.records.paths import TrialDir
 from attnlab.records.results import Job
 from attnlab.sweep.search.asha import ArmAsha
@@ -45,7 +45,7 @@ def test_the_trunk_trains_as_if_nothing_branched_off(trial, tmp_path, optimizer)
     a = train(job_of(trial, {}, **change), plain)
     b = train(job_of(trial, **change), branched, told.append)
     rows = branched.metrics()
-    assert without_time(trunk(rows)) == without_time(plain.metrics())
+    assert without_time(learning_curve(rows)) == without_time(plain.metrics())
     assert all(torch.equal(x, y) for x, y in zip(weights(plain).values(), weights(branched).values(), strict=True))
     assert [(r["step"], r.get("branch_steps")) for r in told if r in rows] == [
         *((2, None), (4, None), (4, 2), (6, None), (8, None), (8, 3), (10, None), (12, None), (14, None))
@@ -126,7 +126,9 @@ def test_a_branch_that_diverges_says_so_and_harms_nobody(trial, tmp_path, monkey
     trunk_only = merge(trial, {"optim": {"schedule": "constant"}})  # the trunk's own decay would take the same factor
     assert train(job_of(trunk_only), home)["state"] == "completed"
     assert [r["val_loss"] is None for r in home.metrics()] == [False, False, True, False, False, True] + 3 * [False]
-    assert without_time(trunk(home.metrics()))[:5] == without_time(plain.metrics())[:5], "alike until the decay"
+    assert without_time(learning_curve(home.metrics()))[:5] == without_time(plain.metrics())[:5], (
+        "alike until the decay"
+    )
     assert "NaN" not in home.metrics_file.read_text()
 
 

@@ -16,7 +16,7 @@ from typing import Any
 from uuid import uuid4
 
 from attnlab.config.resolved import Plan
-from attnlab.records.mirror import Mirror, Remote
+from attnlab.records.mirror import Mirror, RemoteMirror
 from attnlab.records.storage import Store
 from attnlab.util.errors import StorageError, UserError
 from attnlab.util.text import last_line
@@ -70,7 +70,7 @@ class Spot:
 
 def spots(place: Mirror, kernel_cache: Path | None, own: Path) -> list[Spot]:
     """What nodes must share: the results, and the kernel cache unless it is each host's own (in the folder `own`)."""
-    where = place.store if isinstance(place, Remote) else place.folder.path.parent
+    where = place.store if isinstance(place, RemoteMirror) else place.folder.path.parent
     found = [Spot("--results", str(where), where)]
     if kernel_cache and not (place.remote and kernel_cache.is_relative_to(own)):
         found.append(Spot("--kernel-cache", str(kernel_cache), kernel_cache))
@@ -183,6 +183,6 @@ def check(place: Mirror, seal: str) -> None:
     Raises:
         UserError: it does not, or it sees another one.
     """
-    spot = Spot("--results", str(place), place.store if isinstance(place, Remote) else place.folder.path)
+    spot = Spot("--results", str(place), place.store if isinstance(place, RemoteMirror) else place.folder.path)
     if wrong := spot.read("sweep.yaml", seal):
         raise UserError(f"node {os.uname().nodename} does not see {spot.option} {spot.shown}: {wrong}; every node must")

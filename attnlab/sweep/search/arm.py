@@ -18,7 +18,7 @@ from attnlab.config.space import Dimension, grid
 from attnlab.config.sweep import SearchConfig
 from attnlab.ranking.leaderboard import best_settings
 from attnlab.ranking.search_coverage import number_of
-from attnlab.records.metrics import best_row, judged
+from attnlab.records.metrics import best_row, pruning_reports
 from attnlab.records.paths import SweepDir
 from attnlab.records.results import Job, Results
 from attnlab.sweep.search.backfill import mend
@@ -200,7 +200,7 @@ class Arm:
             return
         rows = self._folder.trial(self.name, job.trial_id).metrics()
         trial = optuna.trial.Trial(self.study, frozen._trial_id)
-        for row in judged(job, rows):
+        for row in pruning_reports(job, rows):
             if row.get(job.metric) is not None:
                 trial.report(row[job.metric], row["step"])
         trial.set_user_attr("trial_id", job.trial_id)

@@ -15,7 +15,7 @@ from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
 from attnlab.config.resolved import Plan
 from attnlab.config.sweep import AshaConfig
-from attnlab.records.metrics import judged
+from attnlab.records.metrics import pruning_reports
 from attnlab.records.results import Job
 from attnlab.sweep.search.transient import Transient
 
@@ -83,6 +83,6 @@ class ArmAsha(Transient, FIFOScheduler):
         bracket = self.brackets[job.arm]
         if bracket is None or job.phase != "search" or row["step"] >= job.trial.train.max_steps:
             return False
-        if not judged(job, [dict(row)]):
+        if not pruning_reports(job, [dict(row)]):
             return False
         return bracket.judge(job.trial_id, row["step"], row.get(self._metric))

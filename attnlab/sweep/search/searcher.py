@@ -14,7 +14,7 @@ from ray.tune.search import Searcher
 
 from attnlab.config.resolved import Plan
 from attnlab.plan.extension import Extension, extension
-from attnlab.records.metrics import best_row, steps_run, trunk
+from attnlab.records.metrics import best_row, learning_curve, steps_run
 from attnlab.records.mirror import Mirror
 from attnlab.records.paths import SweepDir
 from attnlab.records.results import Job, Results
@@ -123,7 +123,7 @@ def close_records(folder: SweepDir, job: Job, last: dict[str, Any], error: bool)
         steps=steps,
         tokens=steps * job.trial.tokens_per_step,
         best=best_row(rows, job.metric, job.mode),
-        last=trunk(rows)[-1] if rows else None,
+        last=learning_curve(rows)[-1] if rows else None,
         seconds=seconds,
         device_seconds=seconds,
         n_params=None,

@@ -10,7 +10,7 @@ import ray
 import ray.exceptions
 from ray import tune
 
-from attnlab.records.metrics import place
+from attnlab.records.metrics import report_order
 
 RETRIES = 3  # of a relay that dies
 PATIENCE_S = 60.0
@@ -41,8 +41,8 @@ def _relay(job: dict[str, Any], pool: Any) -> None:
             if "moved" in row:
                 break
             if "state" not in row:
-                if place(row) > seen:
-                    seen = place(row)
+                if report_order(row) > seen:
+                    seen = report_order(row)
                     tune.report(row)
                 continue
             ray.get(pool.release.remote(job["trial_id"]))

@@ -13,7 +13,7 @@ import ray
 from ray import train as ray_train
 
 from attnlab.plan import gpu_packing
-from attnlab.records.mirror import Taken
+from attnlab.records.mirror import OpenTrial
 from attnlab.records.results import Job, Results
 from attnlab.sweep.cluster import node_probe
 from attnlab.sweep.slots.heartbeat import Crash, Heartbeat
@@ -117,8 +117,8 @@ class Worker:
         """
         from attnlab.training.loop import train
 
-        place = self.config["mirror"].at_worker(f"slot-{self.config['slot']}-rank-{self.rank}")
-        taken: Taken = place.take(job, lead=self.rank == 0)
+        place = self.config["mirror"].for_worker(f"slot-{self.config['slot']}-rank-{self.rank}")
+        taken: OpenTrial = place.open_trial(job, lead=self.rank == 0)
         stop, results = [False], None
         where = {"device": self.device, "rank": self.rank, "world": self.world, "cache": self.cache}
         if heartbeat:
@@ -132,12 +132,12 @@ class Worker:
             return share(stop[0], self.world)
 
         try:
-            results = train(job, taken.home, report, should_stop, **where)
+            results = train(job, taken.folder, report, should_stop, **where)
         except DiskFull:
             raise
         except Exception as error:
             results = error
-        taken.ended()
+        taken.close()
         return results
 
     def _failed(self, error: Exception) -> None:
