@@ -14,9 +14,14 @@ settings.register_profile("attnlab", deadline=None, derandomize=True, suppress_h
 settings.load_profile("attnlab")
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items):
-    """Tests that start sweeps come first: they take longest, and what is short fills the processes up at the end."""
-    items.sort(key=lambda item: "launch" not in getattr(item, "fixturenames", ()))
+    """Tests that start sweeps come first: they take longest, and what is short fills the processes up at the end. Those
+    that share a Ray run in one process."""
+    items.sort(key=lambda item: not {"launch", "launch_here"} & set(getattr(item, "fixturenames", ())))
+    for item in items:
+        if "shared_ray" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.xdist_group("ray"))
 
 
 @pytest.fixture(autouse=True)

@@ -1,17 +1,27 @@
-"""A sweep small enough for a test, run by the real engine on the real Ray."""
+"""A sweep small enough for a test, run by the real engine on the real Ray.
+
+`launch` starts launch.py as a user does, with a Ray of its own: for what needs a process (kill -9, Ctrl-C).
+`launch_here` runs the same command line in this process, on a Ray that all tests of this process share.
+"""
 
 import json
 import os
 import shutil
 import subprocess
 import sys
+import threading
+import time
+import warnings
 from pathlib import Path
 
 import psutil
 import pytest
 import yaml
 
+import launch as command
 from attnlab.config.merge import merge
+from attnlab.records.paths import SweepDir, TrialDir
+from attnlab.training.loop import train
 
 ROOT = Path(__file__).parents[2]
 LAUNCH = [sys.executable, str(ROOT / "launch.py")]
@@ -46,7 +56,8 @@ def slow(tiny):
 def breaking(tmp_path):
     """Puts `breaks.py` beside the sweep; the arms that break as they are called."""
     shutil.copy(ROOT / "tests" / "tools" / "breaks.py", tmp_path)
-    return lambda *hows: {how: {"model.mixer": {"name": "breaks:Breaks", "how": how}} for how in hows}
+    yield lambda *hows: {how: {"model.mixer": {"name": "breaks:Breaks", "how": how}} for how in hows}
+    sys.modules.pop("breaks", None)  # the next test's is another file
 
 
 @pytest.fixture
@@ -73,7 +84,86 @@ def launch(tmp_path):
             process.wait()
 
 
-def finish(process, timeout_s=380):
+@pytest.fixture(scope="session")
+def shared_ray(cache, tmp_path_factory):
+    """A Ray of two CPUs that this process is connected to; yields the mark that its processes have in ATTNLAB_TEST."""
+    from attnlab.sweep.cluster import session
+
+    mark = str(tmp_path_factory.mktemp("ray"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ATTNLAB_TEST", mark)
+        ray = session._imported()
+        ray.init("local", num_cpus=2, num_gpus=0, include_dashboard=False, **session.QUIET)
+    yield mark
+    ray.shutdown()
+
+
+@pytest.fixture
+def launch_here(shared_ray, tmp_path, monkeypatch, capfd):
+    """Run launch.py's command line in this process on the shared Ray, as `launch(...)` does in another."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments):
+        words = ["--results", str(tmp_path / "results"), *map(str, arguments)]
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Ray warns of its own
+            code = command.main(words)
+        return subprocess.CompletedProcess(words, code, *capfd.readouterr())
+
+    return run
+
+
+class Meanwhile(threading.Thread):
+    """Do something in another thread while the `with` block runs, and raise here what it raises."""
+
+    def __init__(self, act):
+        super().__init__(daemon=True)
+        self.act, self.error = act, None
+
+    def run(self):
+        try:
+            self.act()
+        except BaseException as error:
+            self.error = error
+
+    def __enter__(self):
+        self.start()
+
+    def __exit__(self, *error):
+        self.join()
+        if self.error:
+            raise self.error
+
+
+def wait_until(condition, timeout_s=300, every_s=0.1):
+    """Wait for a condition; how long is no question, but that it comes."""
+    end = time.monotonic() + timeout_s
+    while time.monotonic() < end:
+        if found := condition():
+            return found
+        time.sleep(every_s)
+    raise AssertionError(f"waited {timeout_s} s in vain")
+
+
+def nothing_left(marker):
+    """Every process the sweep started is gone soon after it: within 3 s, but for a worker of Ray's that was only just
+    starting, which was seen to look for its cluster for 26 s; to one that it had found and lost, Ray gives 60."""
+    try:
+        wait_until(lambda: not ray_processes_of(marker))
+    except AssertionError as error:
+        left = [" ".join(p.info["cmdline"] or [])[:150] for p in ray_processes_of(marker)]
+        raise AssertionError(f"{error}, and these are left: {left}") from None
+
+
+def as_if_alone(folder, result, tmp_path):
+    """The losses that a trial reported are those of a run by itself, in this process, bit for bit."""
+    ran = SweepDir(folder).trial(result["arm"], result["trial_id"])
+    fresh = TrialDir(tmp_path / "fresh" / result["arm"] / result["trial_id"])
+    train(ran.job(), fresh)
+    assert rows_of(ran.path) == rows_of(fresh.path)[: len(rows_of(ran.path))]
+
+
+def finish(process, timeout_s=800):
     """Wait for a launch; its exit code and what it said."""
     code = process.wait(timeout_s)
     return subprocess.CompletedProcess(process.args, code, *(log.read_text() for log in process.logs))

@@ -4,14 +4,13 @@ import os
 import signal
 import time
 
+import psutil
 import pytest
 
-from attnlab.records.paths import SweepDir, TrialDir
+from attnlab.records.paths import SweepDir
 from attnlab.sweep.slots.mailbox import STARTS
-from attnlab.training.loop import train
 from tests.contract import check_folder
-from tests.sweep.conftest import finish, ray_processes_of, rows_of
-from tests.sweep.test_engine import nothing_left, wait_until
+from tests.sweep.conftest import Meanwhile, as_if_alone, finish, nothing_left, ray_processes_of, wait_until
 
 NO_TRAINING = """
 import sys
@@ -40,6 +39,11 @@ def test_workers_that_cannot_start_end_the_sweep_with_the_reason(write_sweep, la
     nothing_left(str(tmp_path))
 
 
+def title_of(process):
+    """A process's title, as Ray sets it."""
+    return " ".join(process.cmdline())
+
+
 def victim(marker, title):
     """A live process of the sweep whose title begins so."""
     found = [p for p in ray_processes_of(marker) if " ".join(p.info["cmdline"] or []).startswith(f"ray::{title}")]
@@ -59,21 +63,29 @@ def undisturbed(folder, tmp_path, trials=2):
     suite = check_folder(folder)
     assert [r["state"] for r in suite] == ["completed"] * trials
     for result in suite:
-        ran = SweepDir(folder).trial(result["arm"], result["trial_id"])
-        fresh = TrialDir(tmp_path / result["arm"] / result["trial_id"])
-        train(ran.job(), fresh)
-        assert rows_of(ran.path) == rows_of(fresh.path)
+        as_if_alone(folder, result, tmp_path)
 
 
-def test_a_killed_relay_is_started_again_and_its_trial_goes_on(write_sweep, launch, folder, tmp_path, slow):
-    process = launch(write_sweep(trial=slow, search=SEARCH), ATTNLAB_TEST=str(tmp_path), wait=False)
-    wait_until(lambda: begun(folder))
-    for title in ("ImplicitFunc", "relay"):
-        if found := victim(str(tmp_path), title):
-            break
-    assert found, [p.info["cmdline"] for p in ray_processes_of(str(tmp_path))]
-    found.kill()
-    done = finish(process)
+def test_trials_whose_worker_or_relay_is_killed_go_on_to_the_same_losses(
+    write_sweep, launch_here, folder, breaking, tmp_path, shared_ray
+):
+    """Both trials stand in the middle; one loses its worker, both the processes that read their reports."""
+    path = write_sweep(arms=breaking("wait", "wait_too"), search=SEARCH, resources={"max_concurrent": 2})
+    killed = []
+
+    def kill():
+        reached = [tmp_path / f"{how}.reached" for how in ("wait", "wait_too")]
+        wait_until(lambda: all(file.exists() for file in reached))
+        relays = [p for p in ray_processes_of(shared_ray) if "ImplicitFunc.train" in title_of(p)]
+        for process in (psutil.Process(int(reached[0].read_text())), *relays):
+            killed.append(title_of(process))
+            process.kill()
+        for file in reached:
+            file.with_suffix(".go").touch()
+
+    with Meanwhile(kill):
+        done = launch_here(path)
+    assert sum("RayTrainWorker" in title for title in killed) == 1 and len(killed) == 3, killed
     assert done.returncode == 0, done.stdout + done.stderr
     undisturbed(folder, tmp_path)
 

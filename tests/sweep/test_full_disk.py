@@ -10,8 +10,7 @@ from attnlab.sweep.engine import resumable
 from attnlab.sweep.search.searcher import mend
 from attnlab.util.errors import DiskFull, SweepStopped
 from attnlab.util.files import naming_full_disk, read_jsonl, write_json
-from tests.sweep.conftest import finish
-from tests.sweep.test_engine import nothing_left, wait_until
+from tests.sweep.conftest import finish, nothing_left, wait_until
 from tests.sweep.test_faults import SEARCH, begun, undisturbed
 
 pytestmark = pytest.mark.timeout(400)

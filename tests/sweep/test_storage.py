@@ -7,15 +7,13 @@ from collections import Counter
 
 import pytest
 
+import launch as command
 from attnlab.config.merge import merge
-from attnlab.records.paths import SweepDir, TrialDir
 from attnlab.records.storage import Store, join
-from attnlab.training.loop import train
 from tests.contract import check_folder
-from tests.sweep.conftest import rows_of
-from tests.sweep.test_engine import nothing_left, wait_until
+from tests.sweep.conftest import as_if_alone, nothing_left, wait_until
 
-pytestmark = pytest.mark.timeout(400)
+pytestmark = pytest.mark.timeout(1200)
 
 
 @pytest.fixture
@@ -34,36 +32,39 @@ def download(uri, to):
     return to
 
 
-def test_a_sweep_to_s3_survives_its_launcher_and_its_machine(write_sweep, launch, tmp_path, s3, machine, tiny):
-    trial = merge(tiny, {"train": {"max_steps": 600, "eval_every": 20, "save_every": 40}})
-    search = {"space": {"optim.lr": {"loguniform": [1e-3, 1e-1]}}, "trials": 3}
-    path = write_sweep(trial=trial, search=search, confirm={"seeds": [7]})
+def test_a_sweep_to_s3_survives_its_launcher_and_its_machine(
+    write_sweep, launch, tmp_path, s3, machine, tiny, breaking, capsys
+):
+    trial = merge(tiny, {"train": {"max_steps": 100, "save_every": 2}})
+    search = {"space": {"optim.lr": {"loguniform": [1e-3, 1e-1]}}, "trials": 2}
+    arms = {"gla": {}, **breaking("wait")}
+    resources = {"max_concurrent": 2}
+    path = write_sweep(trial=trial, arms=arms, search=search, confirm={"seeds": [7]}, resources=resources)
     where, marker = Store.open(join(s3, "study")), str(tmp_path)
     first = launch(path, "--results", s3, wait=False, ATTNLAB_TEST=marker)
 
     def in_the_middle():
+        """A trial has ended, and another, which goes on step by step until then, has published a checkpoint."""
         names = where.list()
-        ended = {n.rpartition("/")[0] for n in names if n.endswith("/results.json")}
-        saved = [n.removesuffix("/.whole").partition("/checkpoints/step_") for n in names if n.endswith("/.whole")]
-        latest: dict[str, int] = {}  # an older checkpoint may still be there
-        for trial, at, step in saved:
-            if at:
-                latest[trial] = max(latest.get(trial, 0), int(step))
-        return ended and any(trial not in ended and step < 200 for trial, step in latest.items())  # 400 steps to go
+        if any(n.startswith("wait/") and n.endswith("/.whole") for n in names):
+            return any(n.endswith("/results.json") for n in names)
+        (tmp_path / "wait.tick").touch()
+        return False
 
     wait_until(in_the_middle)
     os.kill(first.pid, signal.SIGKILL)
     first.wait()
     nothing_left(marker)
     shutil.rmtree(machine)
+    (tmp_path / "wait.go").touch()
     before = where.list()
     ended = {n: where.read(n) for n in before if n.endswith("/results.json")}
     begun = {n.split("/")[1] for n in before if n.endswith("/experiment_config.json")}
 
-    refused = launch(path, "--results", s3)
-    assert refused.returncode == 2 and f"{s3}/study already holds this sweep" in refused.stderr
+    assert command.main([str(path), "--results", s3]) == 2
+    assert f"{s3}/study already holds this sweep" in capsys.readouterr().err
     shutil.rmtree(machine)
-    done = launch(path, "--results", s3, "--resume", ATTNLAB_TEST=marker)
+    done = launch(path, "resources.max_concurrent=1", "--results", s3, "--resume", ATTNLAB_TEST=marker)
     assert done.returncode == 0, done.stdout + done.stderr
     assert f"report       {s3}/study/analysis/report.html" in done.stdout
     assert not list(machine.glob("results/*/workers/*/study/*/*")), "a worker's copy of a trial was left"
@@ -72,7 +73,7 @@ def test_a_sweep_to_s3_survives_its_launcher_and_its_machine(write_sweep, launch
     folder = download(join(s3, "study"), tmp_path / "there")
     suite = check_folder(folder)
     assert Counter((r["arm"], r["phase"]) for r in suite) == Counter(
-        {(arm, phase): n for arm in ("gla", "standard") for phase, n in (("search", 3), ("confirm", 1))}
+        {(arm, phase): n for arm in ("gla", "wait") for phase, n in (("search", 2), ("confirm", 1))}
     )
     assert {r["state"] for r in suite} == {"completed"}
     assert all(where.read(name) == content for name, content in ended.items()), "a finished trial ran again"
@@ -80,16 +81,13 @@ def test_a_sweep_to_s3_survives_its_launcher_and_its_machine(write_sweep, launch
     resumed = [r for r in suite if r["trial_id"] in begun and f"{r['arm']}/{r['trial_id']}/results.json" not in ended]
     assert resumed
     for result in resumed:
-        ran, fresh = SweepDir(folder).trial(result["arm"], result["trial_id"]), TrialDir(tmp_path / result["trial_id"])
-        train(ran.job(), fresh)
-        assert rows_of(ran.path) == rows_of(fresh.path), "bit for bit"
+        as_if_alone(folder, result, tmp_path)
     assert not [n for n in where.list() if n.startswith("ray/")]
     assert (folder / "analysis" / "report.html").exists()
 
 
 @pytest.mark.parametrize("mistake, said", [("s3://nowhere/x", "no such bucket"), ("foo://x/y", "known for foo://")])
-def test_storage_that_cannot_be_used_is_told_before_ray_starts(write_sweep, launch, s3, machine, mistake, said):
-    done = launch(write_sweep(), "--results", mistake)
-    assert done.returncode == 2
-    (line,) = done.stderr.splitlines()
+def test_storage_that_cannot_be_used_is_told_before_ray_starts(write_sweep, s3, machine, mistake, said, capsys):
+    assert command.main([str(write_sweep()), "--results", mistake]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith(f"error: --results {mistake}") and said in line

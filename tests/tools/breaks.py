@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 
 HERE = Path(__file__).parent
+WAITING = ("wait", "wait_too")
 
 
 class Breaks(torch.nn.Module):
@@ -25,7 +26,8 @@ class Breaks(torch.nn.Module):
         if self.training and hidden_states.shape[1] > 8:  # beyond what it is tried on before the sweep
             self.calls += 1
             mark = HERE / f"{self.how}.broke"
-            if self.calls == (2 if mark.exists() else 6):
+            at = 2 if mark.exists() else 6
+            if self.calls == at or (self.calls > at and self.how in WAITING):
                 self.again = mark.exists()
                 mark.touch()
                 getattr(self, self.how)()
@@ -51,6 +53,24 @@ class Breaks(torch.nn.Module):
         used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
         resource.setrlimit(resource.RLIMIT_AS, (used + 2**26, resource.getrlimit(resource.RLIMIT_AS)[1]))
         self.more = torch.ones(2**30)
+
+    def mistake(self):
+        raise ArithmeticError("no such luck")
+
+    def wait(self):
+        """At every step until the test, which finds this process's number in `wait.reached`, makes `wait.go`; with
+        `wait.tick` it lets one step pass."""
+        write = HERE / f"{self.how}.writing"
+        write.write_text(str(os.getpid()))
+        write.rename(HERE / f"{self.how}.reached")
+        tick = HERE / f"{self.how}.tick"
+        while not (HERE / f"{self.how}.go").exists():
+            if tick.exists():
+                tick.unlink()
+                return
+            time.sleep(0.05)
+
+    wait_too = wait
 
     def hang(self):
         time.sleep(3600)

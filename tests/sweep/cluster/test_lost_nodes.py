@@ -13,8 +13,7 @@ import psutil
 import pytest
 
 from attnlab.config.merge import merge
-from tests.sweep.conftest import LAUNCH, finish
-from tests.sweep.test_engine import wait_until
+from tests.sweep.conftest import LAUNCH, finish, wait_until
 from tests.sweep.test_faults import SEARCH, begun, undisturbed
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]

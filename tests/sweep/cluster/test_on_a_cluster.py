@@ -1,4 +1,4 @@
-"""A sweep on a Ray cluster that was up before and stays up after: nothing of the sweep's is left on it."""
+"""Sweeps on a Ray cluster that was up before and stays up after: nothing of the sweep's is left on it."""
 
 import os
 import shlex
@@ -14,15 +14,21 @@ import pytest
 import torch
 
 from attnlab.config.merge import merge
+from attnlab.records.paths import SweepDir, TrialDir
+from attnlab.training.loop import train
 from tests.contract import check_folder
 from tests.sweep.conftest import ROOT
 
-pytestmark = [pytest.mark.timeout(400), pytest.mark.usefixtures("no_token")]
+pytestmark = [
+    pytest.mark.timeout(1200),
+    pytest.mark.usefixtures("no_token"),
+    pytest.mark.xdist_group("cluster"),  # one for all tests here
+]
 
 NODES = """
 import sys, time, ray
 ray.init(address=sys.argv[1], logging_level="ERROR", log_to_driver=False)
-end = time.monotonic() + 120
+end = time.monotonic() + 600
 while sum(node["Alive"] for node in ray.nodes()) < int(sys.argv[2]):
     assert time.monotonic() < end, ray.nodes()
     time.sleep(0.2)
@@ -32,7 +38,7 @@ import json, sys, time, ray
 from ray._private import state
 from ray.util import placement_group_table
 ray.init(address=sys.argv[1], logging_level="ERROR", log_to_driver=False)
-for _ in range(60):
+for _ in range(600):
     groups = [g for g in placement_group_table().values() if g["state"] != "REMOVED"]
     alive = [a["ActorClassName"] for a in state.actors().values() if a["State"] not in ("DEAD",)]
     alive = [name for name in alive if name != "_AutoscalingCoordinatorActor"]  # Ray's own, one per cluster
@@ -44,38 +50,51 @@ print(json.dumps([groups, alive, free]))
 """
 
 
-@pytest.fixture
-def cluster(request):
-    """A head of two CPUs and as many GPUs as the test says, in processes of its own; yields its address."""
+@pytest.fixture(scope="module")
+def cluster():
+    """A head of two CPUs and what it takes for a GPU, in processes of its own; yields its address."""
     code = """
         import sys
         from ray.cluster_utils import Cluster
-        head = {"num_cpus": 2, "num_gpus": int(sys.argv[1]), "include_dashboard": False}
+        head = {"num_cpus": 2, "num_gpus": 1, "include_dashboard": False}
         cluster = Cluster(initialize_head=True, head_node_args=head)
         print("address", cluster.address, flush=True)
         sys.stdin.read()
         cluster.shutdown()
     """
-    command = [sys.executable, "-c", textwrap.dedent(code), str(getattr(request, "param", 0))]
-    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    command = [sys.executable, "-c", textwrap.dedent(code)]
+    environment = {**os.environ, "RAY_AUTH_MODE": "disabled"}
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
     with process:
         line = next(line for line in process.stdout if line.startswith("address"))
         yield line.split()[1]
         process.stdin.close()
-        process.wait(60)
+        process.wait(300)
 
 
-def test_a_cluster_is_left_as_it_was(write_sweep, launch, folder, cluster, tmp_path):
-    asha = {"grace_steps": 4, "reduction_factor": 2}
-    path = write_sweep(search={"space": {"optim.lr": {"loguniform": [1e-3, 1e-1]}}, "trials": 3, "asha": asha})
-    done = launch(path, "--address", cluster)
+ON_CPUS = "resources.gpus_per_worker=0"
+
+
+def test_two_ranks_per_trial_give_the_losses_of_one_and_a_cluster_is_left_as_it_was(
+    write_sweep, launch, folder, cluster, tmp_path, tiny
+):
+    trial = merge(tiny, {"model": {"dropout": 0.0}})
+    search = {"space": {"optim.lr": {"loguniform": [1e-3, 1e-1]}}, "trials": 3}
+    path = write_sweep(trial=trial, search={**search, "asha": {"grace_steps": 4, "reduction_factor": 2}})
+    done = launch(path, "--address", cluster, ON_CPUS, "resources.workers=2")
     assert done.returncode == 0, done.stderr
-    assert len(check_folder(folder)) == 6
+    suite = check_folder(folder)
+    assert len(suite) == 6 and {r["environment"]["workers"] for r in suite} == {2}
     left = subprocess.run([sys.executable, "-c", LEFT, cluster], capture_output=True, text=True, env={**os.environ})
     assert left.stdout.splitlines()[-1] == "[[], [], true]", left.stdout + left.stderr
+    for result in suite:
+        ran, fresh = SweepDir(folder).trial(result["arm"], result["trial_id"]), TrialDir(tmp_path / result["trial_id"])
+        train(ran.job(), fresh)
+        for two, one in zip(ran.metrics(), fresh.metrics(), strict=False):  # a pruned trial's are the first
+            assert two["train_loss"] == pytest.approx(one["train_loss"], abs=1e-5)
+            assert two["val_loss"] == pytest.approx(one["val_loss"], abs=1e-5)
 
 
-@pytest.mark.parametrize("cluster", [1], indirect=True)
 def test_a_precision_that_the_clusters_gpus_refuse_is_told_before_anything_is_written(
     write_sweep, launch, folder, cluster
 ):
@@ -105,7 +124,7 @@ def blind(cluster, tmp_path):
     yield start
     for process in started:
         process.terminate()
-        process.wait(60)
+        process.wait(300)
 
 
 def test_a_node_that_does_not_see_the_results_is_named_at_the_start(
@@ -114,7 +133,7 @@ def test_a_node_that_does_not_see_the_results_is_named_at_the_start(
     blind()
     page = shutil.copy(tiny["task"]["dataset"], tmp_path / "page.txt")
     path = write_sweep(trial=merge(tiny, {"task": {"dataset": str(page)}}))
-    done = launch(path, "--address", cluster)
+    done = launch(path, "--address", cluster, ON_CPUS)
     assert done.returncode == 2, done.stdout + done.stderr
     seen, data = done.stderr.splitlines()
     host = f"error: node {socket.gethostname()} ("
@@ -129,7 +148,9 @@ def test_a_node_that_shares_no_folder_trains_for_results_in_s3(write_sweep, laun
 
     blind()
     trial = merge(tiny, {"task": {"dataset": "austen"}})
-    done = launch(write_sweep(trial=trial), "--address", cluster, "--results", s3, "resources.cpus_per_worker=2")
+    done = launch(
+        write_sweep(trial=trial), "--address", cluster, "--results", s3, ON_CPUS, "resources.cpus_per_worker=2"
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     where = Store.open(join(s3, "study"))
     for name in where.list():
@@ -170,7 +191,7 @@ def bare(tmp_path):
         yield address, home / "shared"
     finally:
         process.terminate()
-        process.wait(60)
+        process.wait(300)
         shutil.rmtree(home, ignore_errors=True)
 
 

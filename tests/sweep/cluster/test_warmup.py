@@ -132,31 +132,6 @@ def test_warm_without_cuda_is_one_line(write_sweep, tmp_path, monkeypatch, capsy
     assert not (tmp_path / "results").exists() and not (tmp_path / ".attnlab-kernels").exists()
 
 
-TELLING = """
-import os, sys, torch
-
-class Telling(torch.nn.Linear):
-    def __init__(self, d_model: int):
-        super().__init__(d_model, d_model)
-        with open({seen!r}, "a") as file:
-            print("Ray" in sys.argv[0] or "worker" in sys.argv[0], os.environ.get("ATTNLAB_KERNEL_CACHE"), file=file)
-
-    def forward(self, hidden_states, **extra):
-        return super().forward(hidden_states), None, None
-"""
-
-
-@pytest.mark.timeout(400)
-def test_the_kernel_cache_reaches_the_workers(write_sweep, launch, tmp_path, tiny):
-    seen = tmp_path / "seen"
-    (tmp_path / "telling.py").write_text(TELLING.format(seen=str(seen)))
-    trial = {**tiny, "model": {**tiny["model"], "mixer": "telling:Telling"}}
-    done = launch(write_sweep(trial=trial, arms={"telling": {}}, search=None), "--kernel-cache", "kernels")
-    assert done.returncode == 0, done.stderr
-    assert f"True {tmp_path / 'kernels'}" in seen.read_text().splitlines()
-    assert not (tmp_path / "kernels").exists(), "on a CPU there is nothing to keep"
-
-
 def test_a_failed_task_is_told_by_its_exception_and_not_by_cudas_advice():
     told = "ray::f()\n  File x\ntorch.AcceleratorError: CUDA error: an illegal memory access was encountered\n"
     told += "For debugging pass CUDA_LAUNCH_BLOCKING=1\nCompile with `TORCH_USE_CUDA_DSA` to enable assertions."

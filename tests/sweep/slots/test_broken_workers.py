@@ -2,46 +2,61 @@
 
 import os
 import signal
+import sys
 
 import pytest
 
-from attnlab.records.paths import SweepDir, TrialDir
-from attnlab.training.loop import train
+from attnlab.records.paths import SweepDir
 from tests.contract import check_folder
-from tests.sweep.conftest import finish, rows_of
-from tests.sweep.test_engine import nothing_left, wait_until
+from tests.sweep.conftest import as_if_alone, finish, nothing_left, wait_until
 from tests.sweep.test_faults import begun, victim
 
-pytestmark = pytest.mark.timeout(400)
-
-
-def as_if_alone(folder, results, tmp_path):
-    """The trial's losses are those of a run by itself, in this process."""
-    ran = SweepDir(folder).trial(results["arm"], results["trial_id"])
-    fresh = TrialDir(tmp_path / "fresh" / results["arm"] / results["trial_id"])
-    train(ran.job(), fresh)
-    assert rows_of(ran.path) == rows_of(fresh.path)
+pytestmark = pytest.mark.timeout(1200)
 
 
 SEARCH = {"space": {"optim.lr": {"choice": [0.01]}}, "trials": 1}
 
 
-def test_trials_that_break_their_worker_are_failed_with_the_reason_and_harm_no_other(
-    write_sweep, launch, folder, breaking, tmp_path
-):
-    arms = {**breaking("segfault", "limit"), "gla": {}, "standard": {"model.mixer": "standard"}}
+TELLING = """
+import os, sys, torch
+
+class Telling(torch.nn.Linear):
+    def __init__(self, d_model: int):
+        super().__init__(d_model, d_model)
+        with open({seen!r}, "a") as file:
+            print("worker" in sys.argv[0], os.environ.get("ATTNLAB_KERNEL_CACHE"), file=file)
+
+    def forward(self, hidden_states, **extra):
+        return super().forward(hidden_states), None, None
+"""
+
+
+@pytest.fixture
+def broken_sweep(write_sweep, launch_here, breaking, tmp_path):
+    """A sweep in which two trials break their worker and one makes a mistake; the finished launch."""
+    (tmp_path / "telling.py").write_text(TELLING.format(seen=str(tmp_path / "seen")))
+    arms = {**breaking("segfault", "limit", "mistake"), "gla": {}, "telling": {"model.mixer": "telling:Telling"}}
     path = write_sweep(arms=arms, search=SEARCH, resources={"max_failures": 0, "max_concurrent": 2})
-    done = launch(path, PYTHONPATH=str(tmp_path), ATTNLAB_TEST=str(tmp_path))
-    assert done.returncode == 1, done.stdout + done.stderr
+    yield launch_here(path, "--kernel-cache", "kernels", "arms.gla.optim.clip=null")
+    sys.modules.pop("telling", None)
+
+
+def test_trials_that_break_their_worker_are_failed_with_the_reason_and_harm_no_other(broken_sweep, folder, tmp_path):
+    assert broken_sweep.returncode == 1, broken_sweep.stdout + broken_sweep.stderr
     suite = {r["arm"]: r for r in check_folder(folder)}
     error = {arm: r["error"] for arm, r in suite.items() if r["state"] == "failed"}
-    assert error.keys() == {"segfault", "limit"}
+    assert error.keys() == {"segfault", "limit", "mistake"}
     assert error["segfault"].startswith("its worker died: Fatal Python error: Segmentation fault")
     assert "breaks.py" in error["segfault"] and "in segfault" in error["segfault"], error["segfault"]
     assert "in limit" in error["limit"] and "memory" in error["limit"], error["limit"]
-    for arm in ("gla", "standard"):
+    assert "ArithmeticError: no such luck" in error["mistake"]
+    note = f"note: mistake {suite['mistake']['trial_id']} failed: ArithmeticError: no such luck"
+    assert note in broken_sweep.stdout
+    for arm in ("gla", "telling"):
         as_if_alone(folder, suite[arm], tmp_path)
-    nothing_left(str(tmp_path))
+    assert SweepDir(folder).trial("gla", suite["gla"]["trial_id"]).job().trial.optim.clip is None
+    assert f"True {tmp_path / 'kernels'}" in (tmp_path / "seen").read_text().splitlines(), "it reaches the workers"
+    assert not (tmp_path / "kernels").exists(), "on a CPU there is nothing to keep"
 
 
 @pytest.mark.slow
