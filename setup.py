@@ -1,5 +1,6 @@
 """Packaging: metadata, dependencies and extras. Versions that were tested together are pinned in constraints.txt."""
 
+import runpy
 from pathlib import Path
 
 from setuptools import find_packages, setup
@@ -48,7 +49,7 @@ TEST = [
 
 setup(
     name="attnlab",
-    version="0.1.0",
+    version=runpy.run_path("attnlab/version.py")["__version__"],
     description="Which sequence mixer is better, at my size, on my data, on my hardware, and how sure are we?",
     long_description=Path("README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
@@ -65,5 +66,5 @@ setup(
         "test": TEST,
         "dev": [*TEST, "ruff>=0.14", "mypy>=1.18", "types-PyYAML"],
     },
-    entry_points={"console_scripts": ["attnlab = launch:main"]},
+    entry_points={"console_scripts": ["attnlab = attnlab.cli:main"]},
 )

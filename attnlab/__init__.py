@@ -15,21 +15,40 @@ from typing import TYPE_CHECKING, Any
 
 import wrapt
 
-__version__ = "0.1.0"
-__all__ = ["SweepResults", "build_model", "run_experiment", "run_sweep"]
+from attnlab.version import __version__
 
-_LAZY = {"build_model": "attnlab.models"} | dict.fromkeys(
-    ("SweepResults", "run_experiment", "run_sweep"), "attnlab.api"
-)
+__all__ = [
+    "Leaderboard",
+    "Results",
+    "SweepResults",
+    "__version__",
+    "build_model",
+    "load_sweep",
+    "run_experiment",
+    "run_sweep",
+]
+
 if TYPE_CHECKING:  # for editors, which complete what they can see
     from attnlab.api import SweepResults, run_experiment, run_sweep
     from attnlab.models import build_model
+    from attnlab.plan.load import load as load_sweep
+    from attnlab.ranking.leaderboard import Leaderboard
+    from attnlab.records.results import Results
+
+_LAZY = {  # entry point -> its module and name there
+    **{name: ("attnlab.api", name) for name in ("SweepResults", "run_experiment", "run_sweep")},
+    "build_model": ("attnlab.models", "build_model"),
+    "load_sweep": ("attnlab.plan.load", "load"),
+    "Leaderboard": ("attnlab.ranking.leaderboard", "Leaderboard"),
+    "Results": ("attnlab.records.results", "Results"),
+}
 
 
 def __getattr__(name: str) -> Any:
     """The entry points, imported when first asked for (PEP 562)."""
     if name in _LAZY:
-        return getattr(importlib.import_module(_LAZY[name]), name)
+        module, attribute = _LAZY[name]
+        return getattr(importlib.import_module(module), attribute)
     raise AttributeError(f"module 'attnlab' has no attribute {name!r}")
 
 

@@ -1,6 +1,6 @@
 """From Python: `run_experiment` trains one trial here and now, `run_sweep` runs a whole sweep as launch.py does.
 
-In a script or a notebook alike; neither needs an `if __name__ == "__main__"` around it.
+Both work in scripts and in notebooks. Neither needs an `if __name__ == "__main__"` around it.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from io import StringIO
 from pathlib import Path
 from typing import Any
 
+import torch
 from rich.console import Console
 
 from attnlab.config import sweep_file
@@ -25,6 +26,9 @@ from attnlab.records.mirror import mirror
 from attnlab.records.paths import SweepDir, TrialDir
 from attnlab.records.results import Job, Results
 from attnlab.records.storage import local
+from attnlab.sweep.ui.progress import table
+from attnlab.training import kernel_cache as tuned
+from attnlab.training.loop import train
 from attnlab.util.errors import UserError
 from attnlab.util.files import read_json, write_json
 from attnlab.util.text import did_you_mean
@@ -47,8 +51,8 @@ class SweepResults:
     @classmethod
     def read(cls, folder: str | Path) -> SweepResults:
         """The results that launch.py or `run_sweep` left in a folder. Raises OSError, ValueError: there are none."""
-        home = SweepDir(Path(folder))
-        return cls(read(home.sweep_file), home.path, read_json(home.leaderboard_file))
+        sweep_dir = SweepDir(Path(folder))
+        return cls(read(sweep_dir.sweep_file), sweep_dir.path, read_json(sweep_dir.leaderboard_file))
 
     @property
     def sweep(self) -> Sweep:
@@ -91,19 +95,17 @@ class SweepResults:
             raise ValueError(f"{arm}: no such arm{did_you_mean(arm, self.arms)}")
         return arm or self.arms[0]
 
-    def _board(self) -> Console:
-        from attnlab.sweep.ui.progress import table
-
+    def _leaderboard_console(self) -> Console:
         console = Console(record=True, file=StringIO(), width=140, highlight=False, force_jupyter=False)
         console.print(table(self.leaderboard))
         return console
 
     def __repr__(self) -> str:
-        return self._board().export_text().rstrip()
+        return self._leaderboard_console().export_text().rstrip()
 
     def _repr_html_(self) -> str:
         code = '<pre style="line-height:1.2">{code}</pre>'
-        return self._board().export_html(inline_styles=True, code_format=code)
+        return self._leaderboard_console().export_html(inline_styles=True, code_format=code)
 
 
 def run_experiment(
@@ -132,11 +134,6 @@ def run_experiment(
         UserError (a ValueError): everything wrong with the trial, one line each; its data cannot be had, or validation
             lies in the training text.
     """
-    import torch
-
-    from attnlab.training import kernel_cache as tuned
-    from attnlab.training.loop import train
-
     if (root := local(results_dir)) is None:
         raise UserError([f"results_dir {results_dir}: one experiment is written to a folder; run_sweep takes a URI"])
     tree = trial.model_dump(mode="json", exclude_none=True) if isinstance(trial, Trial) else dict(trial)
@@ -144,12 +141,12 @@ def run_experiment(
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     check_device(plan, torch.device(device).type)
     job = Job.make(name, 0, plan.arm(name).trial)
-    home = TrialDir(root / name / job.trial_id)
-    if home.results() is None:  # finished work is a no-op
+    folder = TrialDir(root / name / job.trial_id)
+    if folder.results() is None:  # finished work is a no-op
         run_guards(plan, prepare_tasks(plan))
-    write_json(home.config_file, job.model_dump(mode="json"))
+    write_json(folder.config_file, job.model_dump(mode="json"))
     cache = tuned.use(tuned.directory(kernel_cache, results_dir), device)
-    return train(job, home, report, device=device, cache=cache)
+    return train(job, folder, report, device=device, cache=cache)
 
 
 def run_sweep(
@@ -181,7 +178,7 @@ def run_sweep(
         UserError: as on the command line; nothing was written.
         SweepStopped: it cannot go on here, such as for a full disk; what ended is kept, and `resume` goes on.
     """
-    from attnlab.sweep.engine import run
+    from attnlab.sweep import engine  # not at the top: one experiment needs no ray
 
     if overrides and not isinstance(sweep, (str, Path)):
         raise UserError(["overrides: they change a sweep file; change the tree, or give a path"])
@@ -196,5 +193,5 @@ def run_sweep(
     else:
         plan = sweep if isinstance(sweep, Plan) else Plan.of(sweep)
     plan = plan.only(only) if only else plan
-    board = run(plan, results_dir, address=address, resume=resume, kernel_cache=kernel_cache)
+    board = engine.run(plan, results_dir, address=address, resume=resume, kernel_cache=kernel_cache)
     return SweepResults(plan.rejoined(board["arms"]), mirror(results_dir, plan.name).folder.path, board)

@@ -1,20 +1,31 @@
-"""What launch.py's options do beside running a sweep: which sweeps and arms are meant, the lists, checks and summaries.
+"""The command line: `launch.py SWEEP [more.yaml ...] [key=value ...]`, also installed as `attnlab`.
 
-A mistake in any of several sweeps is told before the first one starts.
+Exit codes: 0 done; 1 done but some trial failed, or stopped for want of workers or of room (one line says so, and
+--resume goes on); 2 a mistake in what was asked (nothing was written); 130 Ctrl-C. Of several sweeps, the worst.
+
+A mistake in any of several sweeps is told before the first one starts. What needs torch or ray is imported in
+functions, so that --list, --help and mistakes that need no model answer within a second.
 """
 
 from __future__ import annotations
 
-from argparse import Namespace
+import argparse
+import shlex
+import subprocess
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from attnlab.config import sweep_file
-from attnlab.config.resolved import Plan
-from attnlab.plan.load import load
-from attnlab.util.errors import UserError
+from attnlab.plan import Plan, load
+from attnlab.plan.prepare import prepare_tasks
+from attnlab.ranking.leaderboard import Leaderboard
+from attnlab.records.mirror import mirror
+from attnlab.records.storage import local
+from attnlab.sweep.folder import opened
+from attnlab.tasks import summaries
+from attnlab.util.errors import SweepStopped, UserError
 from attnlab.util.text import did_you_mean, value_text
 
 SWEEPS = Path(__file__).parents[1] / "sweeps"
@@ -24,14 +35,54 @@ SWEEPS = Path(__file__).parents[1] / "sweeps"
 class Ended:
     """How a sweep ended: its exit code, its leaderboard if there is one, and in words if not."""
 
-    sweep: Plan
+    name: str
     code: int
-    board: Mapping[str, Any] | None = None
+    board: Leaderboard | None = None
     why: str = ""
 
 
+def main(argv: list[str] | None = None) -> int:
+    """Run the command line; returns the exit code."""
+    args = arguments().parse_intermixed_args(argv)
+    try:
+        if args.list:
+            return list_sweeps(args)
+        plans = chosen(args)
+        return show_plans(plans) if args.dry_run else warm(plans, args) if args.warm else run(plans, args)
+    except UserError as error:
+        print("\n".join(f"error: {problem}" for problem in error.problems), file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+
+
+def arguments() -> argparse.ArgumentParser:
+    """The options, with their help."""
+    parser = argparse.ArgumentParser("launch.py", description="Compare sequence mixers: tune, train, rank, report.")
+    parser.add_argument(
+        "words",
+        nargs="*",
+        metavar="SWEEP | a.b=c",
+        help="sweep files, run in turn; changes, as trial.train.max_steps=100",
+    )
+    parser.add_argument("--list", action="store_true", help="list the sweeps and the tasks there are, and stop")
+    parser.add_argument("--dry-run", action="store_true", help="check everything and print the plan, and stop")
+    parser.add_argument("--warm", action="store_true", help="tune the GPU kernels of all arms, and stop")
+    parser.add_argument("--resume", action="store_true", help="go on with what the sweep's results folder holds")
+    only = "these arms alone, of whichever sweeps have them; with --resume beside those that were begun"
+    parser.add_argument("--only", nargs="+", metavar="ARM", help=only)
+    parser.add_argument("--plain", action="store_true", help="no search: every arm as declared; results in NAME-plain")
+    parser.add_argument("--scale", metavar="tiny", help="try it small, in minutes on 2 CPU cores; results in NAME-tiny")
+    parser.add_argument("--results", default="results", metavar="DIR|URI", help="default: results")
+    parser.add_argument(
+        "--kernel-cache", type=Path, metavar="DIR", help="tuned GPU kernels; default: .attnlab-kernels beside --results"
+    )
+    parser.add_argument("--address", metavar="auto|URL", help="a Ray cluster that is up; default: Ray on this machine")
+    return parser
+
+
 def files_and_overrides(words: Sequence[str]) -> tuple[list[str], list[str]]:
-    """What stands on the command line without an option: sweep files, and `a.b=c` texts."""
+    """Sort what stands on the command line without an option into sweep files and `a.b=c` texts."""
     files: list[str] = []
     overrides: list[str] = []
     for word in words:
@@ -40,7 +91,7 @@ def files_and_overrides(words: Sequence[str]) -> tuple[list[str], list[str]]:
     return files, overrides
 
 
-def chosen(args: Namespace) -> list[Plan]:
+def chosen(args: argparse.Namespace) -> list[Plan]:
     """The sweeps that are asked for, each with the arms that are asked for.
 
     Raises:
@@ -54,25 +105,27 @@ def chosen(args: Namespace) -> list[Plan]:
     known = dict.fromkeys(arm for arms in named.values() for arm in arms or ())
     if len(files) > 1 and wanted:  # one that cannot be read stays, and is told
         files = [file for file in files if (arms := named[file]) is None or set(arms) & set(wanted)]
-    sweeps, problems = [], []
-    resume = {"resume_in": args.results} if args.resume else {}
+    plans, problems = [], []
     for file in files:
-        where = f"{file}: " if len(files) > 1 else ""
+        prefix = f"{file}: " if len(files) > 1 else ""
         try:
-            sweep = load(file, overrides, plain=args.plain, scale=args.scale, solve=not args.list, **resume)
+            plan = load(
+                file, overrides, plain=args.plain, scale=args.scale, resume_in=args.results if args.resume else None
+            )
         except UserError as error:
-            problems += [line if line.startswith(file) else where + line for line in error.problems]
+            problems += [line if line.startswith(file) else prefix + line for line in error.problems]
             continue
-        known |= dict.fromkeys(sweep.names)
-        here = [arm for arm in wanted if arm in sweep.names]
-        sweeps.append(sweep.only(here) if here else sweep)
+        known |= dict.fromkeys(plan.names)
+        arms = [arm for arm in wanted if arm in plan.names]
+        plans.append(plan.only(arms) if arms else plan)
     if known:
         problems += [f"--only {arm}: no such arm{did_you_mean(arm, known)}" for arm in wanted if arm not in known]
-    for name in {s.name: None for s in sweeps if sum(s.name == other.name for other in sweeps) > 1}:
+    names = [plan.name for plan in plans]
+    for name in dict.fromkeys(name for name in names if names.count(name) > 1):
         problems.append(f"name: {name} is the name of two of these sweeps, which would share one folder")
     if problems:
         raise UserError(problems)
-    return sweeps
+    return plans
 
 
 def _arms(file: str) -> list[str] | None:
@@ -84,73 +137,108 @@ def _arms(file: str) -> list[str] | None:
     return list(arms) if isinstance(arms, Mapping) else []
 
 
-def list_sweeps(args: Namespace) -> int:
-    """Every sweep file with its arms, and every task; or the files named."""
-    from attnlab.tasks import summaries
-
+def list_sweeps(args: argparse.Namespace) -> int:
+    """Print every sweep file with its arms, and every task; or the files named."""
     named = [Path(file) for file in files_and_overrides(args.words)[0]]
     for path in named or sorted(SWEEPS.glob("*.yaml")):
-        sweep = load(path, solve=False)
-        here = path.resolve()
-        print(f"{here.relative_to(Path.cwd()) if here.is_relative_to(Path.cwd()) else path}: {sweep.sweep.description}")
-        print(f"    {len(sweep.names)} arms x {sweep.trials_per_arm} trials: {', '.join(sweep.names)}")
+        plan, full = load(path, solve=False), path.resolve()
+        shown = full.relative_to(Path.cwd()) if full.is_relative_to(Path.cwd()) else path
+        print(f"{shown}: {plan.sweep.description}")
+        print(f"    {len(plan.arms)} arms x {plan.trials_per_arm} trials: {', '.join(plan.names)}")
     print("tasks, for `task: {name: ...}`; settings and an example row are in attnlab/tasks/NAME.py:")
     for name, summary in summaries().items():
         print(f"    {name:20}{summary}")
     return 0
 
 
-def plan(sweeps: Sequence[Plan]) -> int:
-    """What would run."""
-    from attnlab.plan.dry_run import show
+def show_plans(plans: Sequence[Plan]) -> int:
+    """Print what would run."""
+    from attnlab.plan.dry_run import show  # builds models
 
-    for number, sweep in enumerate(sweeps):
+    for number, plan in enumerate(plans):
         if number:
             print(f"\n{'-' * 100}")
-        show(sweep)
+        show(plan)
     return 0
 
 
-def warm(sweeps: Sequence[Plan], args: Namespace) -> int:
-    """Tune the kernels of all arms; a table of arm, type of GPU and seconds."""
-    from attnlab.sweep.cluster.warmup import alone
+def warm(plans: Sequence[Plan], args: argparse.Namespace) -> int:
+    """Tune the kernels of all arms and print a table of arm, type of GPU and seconds."""
+    from attnlab.sweep.cluster.warmup import alone  # torch, ray
 
     failed = False
-    for sweep in sweeps:
-        outcomes = alone(sweep, args.results, address=args.address, kernel_cache=args.kernel_cache)
+    for plan in plans:
+        outcomes = alone(plan, args.results, address=args.address, kernel_cache=args.kernel_cache)
         print("\n".join(map(str, outcomes)))
         failed = failed or any(outcome.error for outcome in outcomes)
     return int(failed)
 
 
-def check_all(sweeps: Sequence[Plan], args: Namespace) -> None:
-    """Of several sweeps, whether each one's folder, data and mixers are fit, so that none is stopped halfway by a
-    mistake in the next. One alone is checked as it starts.
+def run(plans: Sequence[Plan], args: argparse.Namespace) -> int:
+    """Run one sweep after the other; of several, print a line each at the end."""
+    check_all(plans, args)
+    ended: list[Ended] = []
+    for plan in plans:
+        ended.append(launch(plan, args))
+        if ended[-1].code == 130:
+            break
+    if len(plans) > 1:
+        print(f"\n{summary(ended)}")
+    return max(each.code for each in ended)
+
+
+def check_all(plans: Sequence[Plan], args: argparse.Namespace) -> None:
+    """Check each of several sweeps' folder, data and mixers, so that none is stopped by a mistake in the next.
+
+    One alone is checked as it starts.
 
     Raises:
         UserError: what is wrong, one line each, with the sweep's name.
     """
-    from attnlab.plan.prepare import prepare_tasks
-    from attnlab.sweep.folder import opened
-
     problems = []
-    for sweep in sweeps if len(sweeps) > 1 else ():
+    for plan in plans if len(plans) > 1 else ():
         try:
-            opened(sweep, args.results, args.resume)
-            prepare_tasks(sweep)
+            opened(plan, args.results, args.resume)
+            prepare_tasks(plan)
         except UserError as error:
-            problems += [f"{sweep.name}: {line}" for line in error.problems]
+            problems += [f"{plan.name}: {line}" for line in error.problems]
     if problems:
         raise UserError(problems)
 
 
+def launch(plan: Plan, args: argparse.Namespace) -> Ended:
+    """Run a sweep, analyse it, and print where everything is."""
+    from attnlab.sweep import engine  # torch, ray
+
+    try:
+        options = {"address": args.address, "resume": args.resume, "kernel_cache": args.kernel_cache}
+        board = engine.run(plan, args.results, **options, own_process=True)
+    except (UserError, SweepStopped) as error:
+        print("\n".join(f"error: {line}" for line in getattr(error, "problems", [error])), file=sys.stderr)
+        return Ended(plan.name, 1 if isinstance(error, SweepStopped) else 2, why=str(error).splitlines()[0])
+    except KeyboardInterrupt:
+        again = shlex.join([sys.executable, *sys.argv, *([] if args.resume else ["--resume"])])
+        print(f"\nstopped; what ended is kept. Go on with:\n  {again}", file=sys.stderr)
+        return Ended(plan.name, 130, why="stopped")
+    results = mirror(args.results, plan.name)
+    folder = results.folder.path if results.remote else Path(local(args.results) or "", plan.name)
+    report = subprocess.run([sys.executable, "-m", "analysis", str(folder), "--benchmarks", "none"], check=False)
+    results.push(folder / "analysis")
+    address = results if results.remote else folder
+    failed = sum(row["counts"]["failed"] for row in board["arms"].values())
+    print(f"results      {address}")
+    print(f"report       {address}/analysis/report.html")
+    print(f"tensorboard  tensorboard --logdir {folder}")
+    return Ended(plan.name, 1 if failed or report.returncode else 0, board)
+
+
 def summary(ended: Sequence[Ended]) -> str:
     """One line per sweep: how it ended, its best arm, where its results are."""
-    width = max(len(e.sweep.name) for e in ended)
-    return "\n".join(f"{e.sweep.name:<{width}}  {_said(e)}" for e in ended)
+    width = max(len(e.name) for e in ended)
+    return "\n".join(f"{e.name:<{width}}  {_end_text(e)}" for e in ended)
 
 
-def _said(ended: Ended) -> str:
+def _end_text(ended: Ended) -> str:
     if ended.board is None:
         return ended.why
     board, first = ended.board, ended.board["ranking"][0]

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-import launch
+from attnlab import cli
 from attnlab.sweep import engine
 
 ROOT = Path(__file__).parents[1]
@@ -35,7 +35,7 @@ def ran(monkeypatch, tmp_path):
         ends = {}
 
         def __call__(self, *arguments):
-            return launch.main([*map(str, arguments), "--results", str(tmp_path / "results")])
+            return cli.main([*map(str, arguments), "--results", str(tmp_path / "results")])
 
     runs = Ran()
 

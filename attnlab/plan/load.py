@@ -9,6 +9,7 @@ from typing import Any
 from attnlab.config import sweep_file
 from attnlab.config.resolved import Plan
 from attnlab.config.sweep import Sweep
+from attnlab.config.trial import NEWEST_RECIPE
 from attnlab.plan import match, validate
 from attnlab.plan.scale import SCALES, tiny
 from attnlab.records.mirror import mirror
@@ -76,7 +77,7 @@ def resolve(
         tree: as in a sweep file, its dotted keys expanded (`sweep_file.normal`).
         scale: `tiny`: checked as it is, then made small and checked again.
         solve: fill in what `match:` and `budget:` come to, which takes torch.
-        resume_in: the results whose folder of this sweep, if there is one, keeps what was solved for it.
+        resume_in: the results whose folder of this sweep, if there is one, keeps its recipe and what was solved for it.
 
     Raises:
         UserError: every mistake found, each on one line that names its key.
@@ -88,9 +89,10 @@ def resolve(
     sweep, problems = validate.parse(tree)
     if sweep is None or problems:
         raise UserError(problems)
-    plan = Plan.of(sweep)
+    folder = _folder(sweep.name, resume_in) if resume_in else None
+    plan = Plan.of(_at_recipe(sweep, folder))
     if solve and match.wanted(sweep):
-        plan = match.solve(plan, _folder(plan.name, resume_in) if resume_in else None)
+        plan = match.solve(plan, folder)
     if solve or sweep.budget is None:  # until a budget is solved, its runs have no length
         problems = list(dict.fromkeys(validate.plan_problems(plan)))
     if problems:
@@ -98,11 +100,19 @@ def resolve(
     return plan
 
 
+def _at_recipe(sweep: Sweep, folder: Plan | None) -> Sweep:
+    """Give a new sweep the newest recipe; one that is resumed keeps its folder's."""
+    recipe = folder.arms[0].trial.recipe if folder else NEWEST_RECIPE
+    if recipe == 1 or "recipe" in sweep.trial:
+        return sweep
+    return sweep.model_copy(update={"trial": {**sweep.trial, "recipe": recipe}})
+
+
 def _folder(name: str, results: str | Path) -> Plan | None:
     """The plan that a sweep's folder holds; None where there is no folder, or none that can be read."""
     try:
-        there = mirror(results, name)
-        there.pull()
-        return read(there.folder.sweep_file)
+        copy = mirror(results, name)
+        copy.pull()
+        return read(copy.folder.sweep_file)
     except (ValueError, OSError):  # the engine says what is wrong with it
         return None

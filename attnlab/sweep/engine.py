@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from attnlab import __version__
 from attnlab.config.resolved import Plan
 from attnlab.config.sweep_file import dump
 from attnlab.plan import gpu_packing
@@ -24,6 +23,7 @@ from attnlab.sweep.ui.interrupt import Interrupts
 from attnlab.sweep.ui.progress import say
 from attnlab.util.errors import StorageError, SweepStopped, UserError
 from attnlab.util.files import read_json, write_text
+from attnlab.version import __version__
 
 AHEAD = 1  # trials that are drawn, and wait, while all slots train: the next one begins without asking the searcher
 

@@ -31,11 +31,11 @@ import numpy as np
 import torch
 from filelock import FileLock, Timeout
 
-from attnlab import __version__
 from attnlab.config.trial import Trial
 from attnlab.kernels.cuda import autotune
 from attnlab.records.storage import local
 from attnlab.util.files import cache_root, json_digest, write_json, write_text
+from attnlab.version import __version__
 
 VARIABLE = "ATTNLAB_KERNEL_CACHE"  # names DIR where no argument does; set for the workers of a sweep
 DEFAULT = ".attnlab-kernels"  # beside the results root

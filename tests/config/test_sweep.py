@@ -10,7 +10,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-import launch
+from attnlab import cli
 from attnlab.config import sweep_file
 from attnlab.config.merge import expand, merge
 from attnlab.config.resolved import Plan
@@ -227,7 +227,7 @@ def test_where_a_patterns_mixers_stand():
 def test_the_dry_run_lists_a_hybrids_layers(tmp_path, cache, tiny, capsys):
     arms = "arms: {mixed: {model.mixer: [gla, {name: standard, window: 8}]}, alone: {}}"
     path = write(tmp_path, yaml.safe_dump({"name": "s", "trial": merge(tiny, {"model": {"n_layers": 3}})}) + arms)
-    assert launch.main([str(path), "--dry-run"]) == 0
+    assert cli.main([str(path), "--dry-run"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line for line in lines if "layers 0" in line] == ["  layers 0, 2: gla; layer 1: standard (window 8)"]
 

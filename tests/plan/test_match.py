@@ -1,19 +1,27 @@
 """Matched widths and budgets: what a sweep asks for is what its arms become."""
 
+import sys
+
 import pytest
 
+from attnlab.config import trial
+from attnlab.config.merge import merge
 from attnlab.config.sweep_file import dump, normal, parse
-from attnlab.plan.load import resolve
+from attnlab.plan import Plan, match, resolve
 from attnlab.plan.match import measure
+from attnlab.records.paths import SweepDir
 from attnlab.util.errors import UserError
+from attnlab.util.files import write_text
 
 TASK = {"name": "mqar", "seq_len": 32, "vocab_size": 32, "n_pairs": 4}
 
 
 def sweep_of(arms=("standard", "gla", "mamba2", "rwkv7"), **tree):
-    trial = {"model": {"d_model": 64, "n_layers": 2, "n_heads": 4, "d_ff": 256}, "task": TASK}
+    shared = {"model": {"d_model": 64, "n_layers": 2, "n_heads": 4, "d_ff": 256}, "task": TASK}
     named = arms if isinstance(arms, dict) else {arm: {"model": {"mixer": arm}} for arm in arms}
-    return resolve({"name": "x", "trial": trial | tree.pop("trial", {}), "arms": named} | tree)
+    resume_in = tree.pop("resume_in", None)
+    tree = {"name": "x", "trial": shared | tree.pop("trial", {}), "arms": named} | tree
+    return resolve(tree, resume_in=resume_in)
 
 
 @pytest.mark.parametrize("kind", ["params", "flops"])
@@ -58,7 +66,7 @@ def test_what_cannot_be_matched_is_one_line_that_says_the_nearest():
 
 def test_a_width_given_against_the_match_is_refused_and_what_is_solved_stands_when_read_again():
     sweep = sweep_of(match="params", budget={"tokens": 1e6})
-    again = resolve(normal(parse(dump(sweep.sweep), "sweep.yaml")))
+    again = read_again(sweep)
     assert [again.arm(arm).trial.digest for arm in again.names] == [sweep.arm(arm).trial.digest for arm in sweep.names]
     arms = {"standard": {}, "mamba2": {"model": {"mixer": "mamba2", "d_ff": 200}}}
     with pytest.raises(UserError, match=r"arms\.mamba2: model\.d_ff: 200, but match: params gives \d+; leave one"):
@@ -98,3 +106,61 @@ def test_mistakes_are_one_line_each(tree, line):
     with pytest.raises(UserError) as error:
         sweep_of(**tree)
     assert any(line in problem for problem in error.value.problems), error.value.problems
+
+
+@pytest.fixture
+def begun(tmp_path):
+    """Write a plan's sweep.yaml as its folder under `tmp_path` has it; returns `tmp_path`."""
+
+    def write(plan):
+        write_text(SweepDir(tmp_path / plan.name).sweep_file, dump(plan.sweep))
+        return tmp_path
+
+    return write
+
+
+ASKED = [
+    ({"match": "params", "budget": {"flops": 1e12}}, ("standard", "gla", "mamba2")),
+    ({"match": "state", "trial": {"model": {"d_model": 128, "n_layers": 2, "n_heads": 4}}}, ("deltanet", "gla")),
+]
+
+
+@pytest.mark.parametrize(("asked", "arms"), ASKED)
+def test_a_sweep_that_is_resumed_keeps_what_was_solved_when_it_began(asked, arms, begun, monkeypatch):
+    asked = {**asked, "trial": {"train": {"eval_every": 1}, **asked.get("trial", {})}}
+    plan = sweep_of(arms, **asked)
+    results = begun(plan)
+    monkeypatch.setattr(match, "measure", lambda *a: pytest.fail("it was solved anew"))
+    assert sweep_of(arms, resume_in=results, **asked) == plan
+    assert [arm.trial.digest for arm in sweep_of(arms, resume_in=results, **asked).arms] == [
+        arm.trial.digest for arm in plan.arms
+    ]
+
+
+def test_what_the_folder_has_is_kept_of_another_program_and_solved_anew_where_settings_differ(begun):
+    arms, budget = ("standard", "mamba2"), {"tokens": 1e6}
+    plan = sweep_of(arms, match="params", budget=budget, trial={"train": {"eval_every": 10}})
+    width, steps = (plan.arm("mamba2").trial.model.d_ff, plan.arm("mamba2").trial.train.max_steps)
+    other = {"model": {"d_ff": width + 8}, "train": {"max_steps": steps + 10}}  # counted otherwise
+    trees = {**plan.sweep.arms, "mamba2": merge(plan.sweep.arms["mamba2"], other)}
+    results = begun(Plan.of(plan.sweep.model_copy(update={"arms": trees})))
+
+    def resumed(eval_every):
+        how = {"match": "params", "budget": budget, "trial": {"train": {"eval_every": eval_every}}}
+        return sweep_of(arms, resume_in=results, **how).arm("mamba2").trial
+
+    assert (resumed(10).model.d_ff, resumed(10).train.max_steps) == (width + 8, steps + 10)
+    assert (resumed(20).model.d_ff, resumed(20).train.max_steps) == (width, steps)
+
+
+def test_a_new_sweep_gets_the_newest_recipe_and_one_that_is_resumed_its_folders(begun, monkeypatch):
+    results = begun(sweep_of(("gla",)))
+    for module in (trial, sys.modules[resolve.__module__]):
+        monkeypatch.setattr(module, "NEWEST_RECIPE", 2)
+    new = sweep_of(("gla",), resume_in=results / "elsewhere")
+    assert new.arm("gla").trial.recipe == 2 and read_again(new).arm("gla").trial.recipe == 2
+    assert sweep_of(("gla",), resume_in=results).arm("gla").trial.recipe == 1
+
+
+def read_again(plan):
+    return resolve(normal(parse(dump(plan.sweep), "sweep.yaml")))

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from attnlab.config.sweep_file import normal
 from attnlab.plan import scale
 from attnlab.plan.load import resolve
+from attnlab.sweep.folder import changes as changes_of
 from attnlab.util.errors import UserError
 
 
@@ -118,3 +119,31 @@ def test_grouped_heads_stay_whole_and_null_stays_null():
     arms = {"grouped": {"model.mixer": {"name": "standard", "num_kv_heads": 4}}, "gla": {"model.mixer": "gla"}}
     plan = small(trial=trial, arms=arms)
     assert plan.arm("grouped").trial.model.n_heads == 4 and plan.arm("gla").trial.optim.clip is None
+
+
+def test_what_a_file_says_under_tiny_stands_in_place_of_the_scales_own():
+    given = {"trial.train.max_steps": 50, "arms.gla.model.d_model": 32, "confirm.seeds": [7]}
+    changes = {"tiny": given, "arms": {"gla": {"model.mixer": "gla"}, "standard": {}}, "confirm": {"seeds": [1, 2, 3]}}
+    plan, shrunk = small(**changes), small(**changes | {"tiny": {}})
+    assert [arm.trial.train.max_steps for arm in plan.arms] == [50, 50]
+    assert [arm.trial.model.d_model for arm in plan.arms] == [32, scale.WIDTH] and plan.seeds == (7,)
+    assert plan.arm("standard").with_settings({"train.max_steps": scale.STEPS}) == shrunk.arm("standard").trial
+    assert plan.sweep.tiny is None, "what is small already is not made small again"
+    full, plain = resolve(tree(**changes)), resolve(tree(**changes | {"tiny": {}}))
+    assert full.arms == plain.arms and full.seeds == plain.seeds, "without --scale it has no effect"
+    assert changes_of(plain, full) == [], "nor does it keep a folder from being resumed"
+
+
+@pytest.mark.parametrize(
+    ("given", "problem"),
+    [
+        ({"trial.train.max_step": 5}, "trial.train.max_step: unknown key; did you mean 'max_steps'?"),
+        ({"train.max_steps": 5}, "tiny.train.max_steps: unknown key; did you mean 'trial.train.max_steps'?"),
+        ({"arms.glaa.optim.lr": 5}, "tiny.arms.glaa.optim.lr: no such arm; did you mean 'gla'?"),
+        ({"trial": {"train": {"max_steps": 5}}}, "tiny.trial: its keys are dotted, as in tiny: {trial.train.max_steps"),
+    ],
+)
+def test_mistakes_under_tiny_name_their_key(given, problem):
+    with pytest.raises(UserError) as error:
+        small(tiny=given)
+    assert problem in str(error.value)

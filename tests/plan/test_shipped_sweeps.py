@@ -10,8 +10,7 @@ import pytest
 import torch
 import yaml
 
-import launch
-from attnlab import plan
+from attnlab import cli, plan
 from attnlab.config.sweep_file import dump
 from attnlab.models import build_model
 from attnlab.plan import resolve
@@ -162,7 +161,7 @@ def test_every_set_is_matched_and_reads_back(path):
 
 @pytest.mark.slow
 def test_the_dry_run_of_all_sets_passes(cache, capsys):
-    assert launch.main([*map(str, FILES), "--dry-run"]) == 0
+    assert cli.main([*map(str, FILES), "--dry-run"]) == 0
     said = capsys.readouterr().out
     for path in FILES:
         assert f"\n{path.stem}: " in f"\n{said}"
