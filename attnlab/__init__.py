@@ -1,4 +1,4 @@
-"""attnlab: which sequence mixer is better, at your size, on your data, on your hardware, and how sure are we?
+"""Which sequence mixer is better, at your size, on your data, on your hardware, and how sure are we.
 
 `import attnlab` imports neither torch nor ray. It leaves two things to happen when their time comes: as soon as FLA is
 imported, its layers also run on CPU tensors (`attnlab.kernels.install`), and as soon as transformers' Auto classes are,

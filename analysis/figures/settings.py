@@ -70,7 +70,7 @@ def _setting(sel: Selection, arm: ArmSummary, key: str, dim: Dimension, limits: 
 def _place(dim: Dimension, value: Any) -> float | None:
     """A setting's place on the axis: its value, or the number of its choice; None if the space has no such value."""
     if dim.kind != "choice":
-        return value if dim.place(value) is not None else None
+        return value if dim.position(value) is not None else None
     at = [
         i
         for i, choice in enumerate(dim.choices)

@@ -1,4 +1,4 @@
-"""Trees of settings: dotted keys, merging, and what is said of a word that is not known."""
+"""Trees of settings: dotted keys and merging."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from typing import Any
 
 
 def nest(key: str, value: Any) -> dict[str, Any]:
-    """`a.b`, v -> {a: {b: v}}."""
+    """Nest a dotted key: `a.b`, v -> {a: {b: v}}."""
     for part in reversed(key.split(".")):
         value = {part: value}
     return value
 
 
 def expand(tree: Mapping[str, Any]) -> dict[str, Any]:
-    """Dotted keys of `tree` (at its top) as nested mappings; the same key twice is an error."""
+    """Dotted keys of `tree` (at its top) as nested mappings."""
     out: dict[str, Any] = {}
     for key, value in tree.items():
         out = merge(out, nest(str(key), value))
@@ -22,8 +22,11 @@ def expand(tree: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def merge(base: Any, change: Any, key: str = "") -> Any:
-    """`change` over `base`, mappings merged key by key. A mixer or task that names itself replaces the old one whole:
-    the arguments of another mixer would be meaningless to it."""
+    """Put `change` over `base`, mappings merged key by key.
+
+    A mixer or task that names itself replaces the old one whole: the arguments of another mixer would be meaningless
+    to it.
+    """
     if key == "mixer" and isinstance(base, str):
         base = {"name": base}
     if not isinstance(base, Mapping) or not isinstance(change, Mapping):

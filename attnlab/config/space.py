@@ -52,9 +52,11 @@ class Dimension:
             return len(self.choices)
         return self.high - self.low + 1 if RANGES[self.kind] is int else math.inf
 
-    def place(self, value: Any) -> float | None:
-        """Where between its ends a value lies, 0 to 1, on the scale searched; by rank for a choice among numbers. None
-        where there is no order."""
+    def position(self, value: Any) -> float | None:
+        """A value's position between the ends, 0 to 1, on the scale searched.
+
+        By rank for a choice among numbers; None where there is no order.
+        """
         low, high = self.ends
         if low is None or high is None or isinstance(value, bool) or not isinstance(value, (int, float)):
             return None
@@ -65,8 +67,10 @@ class Dimension:
         return (value - low) / (high - low)
 
     def widened(self, edge: str) -> Dimension:
-        """The range with half of its span (on a log scale: the square root of its ratio) more at the "lower" or "upper"
-        end; a choice, and a linear range whose lower end is 0 or would cross it, stays as it is at that end."""
+        """The range with half of its span more at the "lower" or "upper" end; on a log scale, the root of its ratio.
+
+        A choice, and a linear range whose lower end is 0 or would cross it, stays as it is at that end.
+        """
         if self.choices:
             return self
         low, high = self.low, self.high
@@ -93,7 +97,7 @@ class Dimension:
 
 
 def parse(form: Any) -> Dimension:
-    """`{kind: [...]}` -> Dimension.
+    """Parse `{kind: [...]}`.
 
     Raises:
         ValueError: one line that says what is wrong and what would be right.
@@ -137,8 +141,10 @@ def _range(kind: str, values: Iterable[Any]) -> Dimension:
 
 
 def corners(dimensions: Mapping[str, Dimension], limit: int = 256) -> list[dict[str, Any]]:
-    """Settings at the corners of the space: all of them up to `limit`; beyond that each dimension's extremes with the
-    others at their first value."""
+    """Settings at the corners of the space.
+
+    All of them up to `limit`; beyond that each dimension's extremes with the others at their first value.
+    """
     count = math.prod(len(d.corners) for d in dimensions.values())
     names = list(dimensions)
     if count <= limit:

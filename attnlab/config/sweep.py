@@ -21,7 +21,7 @@ from attnlab.config.space import Dimension, parse
 from attnlab.config.trial import Config, Trial
 
 NOISE_SEED = 10_000  # the first seed of `noise`
-ARM_ONLY = ("search", "differs")  # what an arm may say beside its trial
+ARM_ONLY = ("search", "differs")  # what an arm may say besides its trial
 
 
 class AshaConfig(Config):
@@ -112,8 +112,11 @@ class NoiseConfig(Config):
 
 
 class ResourcesConfig(Config):
-    """What one trial takes. `auto` GPUs: none where the cluster has none; one per worker; a part of one where small
-    trials of one worker share it (see sweep/sharing.py)."""
+    """What one trial takes.
+
+    `auto` GPUs: none where the cluster has none; one per worker; a part of one where small trials of one worker share
+    it (see plan/gpu_packing.py).
+    """
 
     workers: PositiveInt = 1
     cpus_per_worker: PositiveInt = 1
@@ -174,7 +177,7 @@ class RankConfig(Config):
 
 
 class Sweep(Config):
-    """One question: arms trained and tuned alike. `arms` keeps what each arm declares beside the shared `trial`."""
+    """One question: arms trained and tuned alike. `arms` keeps what each arm declares besides the shared `trial`."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     description: str = ""
@@ -196,5 +199,5 @@ class Sweep(Config):
 
 
 def trial_part(arm: Mapping[str, Any]) -> dict[str, Any]:
-    """An arm's tree without what it says beside its trial."""
+    """An arm's tree without what it says besides its trial."""
     return {key: value for key, value in arm.items() if key not in ARM_ONLY}

@@ -1,4 +1,4 @@
-"""The sweep file as text: YAML with its two traps mended, overrides, and the way back to a file."""
+"""The sweep file as text: YAML without its two traps, overrides, and the way back to a file."""
 
 from __future__ import annotations
 
@@ -16,9 +16,10 @@ from attnlab.util.text import did_you_mean
 
 
 class Loader(yaml.SafeLoader):
-    """YAML 1.2's numbers and booleans (PyYAML reads `1e-4` as a string and `no` as false), equal keys refused."""
+    """Reads YAML 1.2's numbers and booleans (PyYAML reads `1e-4` as a string and `no` as false), equal keys refused."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """Read a mapping. Raises UserError if a key is given twice."""
         seen: dict[Any, int] = {}
         for key_node, _ in node.value:
             key, line = self.construct_object(key_node, deep=True), key_node.start_mark.line + 1
@@ -46,16 +47,16 @@ _resolve(
 )
 
 
-def parse(text: str, where: str) -> Any:
-    """YAML text -> value. Raises UserError naming `where` and the line."""
+def parse(text: str, name: str) -> Any:
+    """Read YAML text. Raises UserError with its name and the line."""
     try:
         return yaml.load(text, Loader)  # a SafeLoader
     except UserError as error:
-        raise UserError([f"{where}: {problem}" for problem in error.problems]) from None
+        raise UserError([f"{name}: {problem}" for problem in error.problems]) from None
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f" line {mark.line + 1}" if mark else ""
-        raise UserError([f"{where}:{line} {getattr(error, 'problem', error)}"]) from None
+        raise UserError([f"{name}:{line} {getattr(error, 'problem', error)}"]) from None
 
 
 def read(path: str | Path) -> dict[str, Any]:
@@ -100,8 +101,8 @@ def override(raw: dict[str, Any], overrides: Sequence[str]) -> None:
         raise UserError(problems)
 
 
-def change(raw: dict[str, Any], changes: Iterable[tuple[str, Any]], where: str = "") -> None:
-    """Set dotted keys of a raw tree, in place. `where` begins the mistakes' lines. Raises UserError."""
+def change(raw: dict[str, Any], changes: Iterable[tuple[str, Any]], prefix: str = "") -> None:
+    """Set dotted keys of a raw tree, in place. `prefix` begins the mistakes' lines. Raises UserError."""
     problems = []
     for key, value in changes:
         parts = key.split(".")
@@ -113,11 +114,11 @@ def change(raw: dict[str, Any], changes: Iterable[tuple[str, Any]], where: str =
             parts = ["tiny", key.removeprefix("tiny.")]
         if parts[0] not in Sweep.model_fields:
             hint = f"; did you mean 'trial.{key}'?" if parts[0] in ("model", "task", "optim", "train") else ""
-            problems.append(f"{where}{key}: unknown key{hint or did_you_mean(parts[0], Sweep.model_fields)}")
+            problems.append(f"{prefix}{key}: unknown key{hint or did_you_mean(parts[0], Sweep.model_fields)}")
         elif parts[0] == "arms" and (len(parts) < 3 or parts[1] not in raw.get("arms", {})):
-            problems.append(f"{where}{key}: no such arm{did_you_mean('.'.join(parts[1:2]), raw.get('arms', {}))}")
-        elif where and len(parts) == 1 and isinstance(value, Mapping):
-            problems.append(f"{where}{key}: its keys are dotted, as in {where[:-1]}: {{trial.train.max_steps: 12}}")
+            problems.append(f"{prefix}{key}: no such arm{did_you_mean('.'.join(parts[1:2]), raw.get('arms', {}))}")
+        elif prefix and len(parts) == 1 and isinstance(value, Mapping):
+            problems.append(f"{prefix}{key}: its keys are dotted, as in {prefix[:-1]}: {{trial.train.max_steps: 12}}")
         else:
             _set(raw, parts, value)
     if problems:
@@ -125,8 +126,11 @@ def change(raw: dict[str, Any], changes: Iterable[tuple[str, Any]], where: str =
 
 
 def plain(raw: Mapping[str, Any]) -> dict[str, Any]:
-    """A raw tree without its search: every arm as declared, once per seed of `confirm` (without: once). Its name ends
-    in `-plain`, so its results lie beside the searched sweep's. A sweep without a search is its own plain version."""
+    """A raw tree without its search: every arm as declared, once per seed of `confirm` (without: once).
+
+    Its name ends in `-plain`, so its results get a folder of their own. A sweep without a search is its own plain
+    version.
+    """
     search = raw.get("search")
     if not isinstance(search, Mapping):
         return dict(raw)

@@ -78,10 +78,10 @@ def need(trial: Trial, vocab_size: int, targets_ratio: float = 1.0) -> Need:
     head = vocab_size * model.d_model
     inner = model.n_layers * (MIXER_D2 * model.d_model**2 + matrices * model.d_model * width)
     tokens = math.ceil(train.batch_size / train.grad_accum) * trial.task.seq_len
-    kept = tokens * model.n_layers * (WIDTH_BYTES * model.d_model + MLP_BYTES * (width if matrices else 0))
+    activations = tokens * model.n_layers * (WIDTH_BYTES * model.d_model + MLP_BYTES * (width if matrices else 0))
     logits = (EAGER_LOGIT_BYTES if train.step == "eager" else LOGIT_BYTES) * targets_ratio * tokens * vocab_size
     params = inner + head * (1 if model.tie_embeddings else 2)
-    size = PARAM_BYTES * params + kept * (2 if train.precision == "fp32" else 1) + logits
+    size = PARAM_BYTES * params + activations * (2 if train.precision == "fp32" else 1) + logits
     return Need(size / 2**30 + CHUNK_GIB, 6e-12 * trial.tokens_per_step * (inner + targets_ratio * head))
 
 
@@ -125,8 +125,10 @@ def gpus_per_worker(resources: ResourcesConfig, need: Need, have: Mapping[str, f
 
 
 def fraction(n: int) -> float:
-    """The part of a GPU that n trials get each, rounded down to the ten-thousandths in which Ray counts: rounded up, as
-    Ray does, seven sevenths would be more than one."""
+    """The part of a GPU that n trials get each, in the ten-thousandths in which Ray counts.
+
+    Rounded down: rounded up, as Ray does, seven sevenths would be more than one.
+    """
     return 10_000 // n / 10_000
 
 
@@ -137,13 +139,15 @@ def gpu_gib(have: Mapping[str, float]) -> float:
 
 
 def memory_fraction(gpus: float, gpu_gib: float) -> float:
-    """How much of a GPU of `gpu_gib` PyTorch's allocator may take in a worker that has the part `gpus` of it: that
-    part, less what the process takes beside the allocator; at least half of it."""
+    """How much of a GPU of `gpu_gib` PyTorch's allocator may take in a worker that has the part `gpus` of it.
+
+    That part, less what the process takes besides the allocator; at least half of it.
+    """
     return max(gpus / 2, gpus - CONTEXT_GIB / gpu_gib)
 
 
 def describe(resources: ResourcesConfig, need: Need) -> str:
-    """For the plan: how many trials share a GPU, where there is one."""
+    """Say how many trials share a GPU, where there is one."""
     given = resources.gpus_per_worker
     if given != "auto":
         return f"{given:g} per worker, as given ({need})"

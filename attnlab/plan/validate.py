@@ -61,35 +61,35 @@ def _trials_problems(base: Mapping[str, Any], arms: Mapping[str, Any]) -> Iterat
 
 def _space_problems(arm: str, tree: Mapping[str, Any]) -> Iterator[str]:
     """An arm's own `search.space`; nothing else of the search may be an arm's, or the arms would not be tuned alike."""
-    where, search = f"arms.{arm}.search", tree.get("search", {})
+    key, search = f"arms.{arm}.search", tree.get("search", {})
     if not isinstance(search, dict) or (unknown := [key for key in search if key != "space"]):
         yield (
-            f"{where}.{unknown[0]}: all arms share it; an arm has a `search.space` of its own at most"
+            f"{key}.{unknown[0]}: all arms share it; an arm has a `search.space` of its own at most"
             if isinstance(search, dict)
-            else f"{where}: a mapping with the key `space`, not {search!r}"
+            else f"{key}: a mapping with the key `space`, not {search!r}"
         )
         return
-    for key, form in (search.get("space") or {}).items():
+    for setting, form in (search.get("space") or {}).items():
         try:
             space.parse(form)
         except ValueError as error:
-            yield f"{where}.space.{key}: {error}"
+            yield f"{key}.space.{setting}: {error}"
 
 
-def trial_problems(tree: Mapping[str, Any], where: str, complete: bool = True) -> Iterator[str]:
+def trial_problems(tree: Mapping[str, Any], prefix: str, complete: bool = True) -> Iterator[str]:
     """What is wrong with one trial's tree; `complete` False for the shared part, which an arm may yet change."""
     try:
         Trial.model_validate(tree)
     except ValidationError as error:
-        yield from lines(error, Trial, where)
+        yield from lines(error, Trial, prefix)
     model = _sound(ModelConfig, tree.get("model", {}))
     if model and complete:
         for mixer in dict.fromkeys(repr(m) for m in model.mixer):
             config = next(m for m in model.mixer if repr(m) == mixer)
-            yield from (f"{where}.model.mixer {config.name}: {p}" for p in models.check_mixer(config, model))
+            yield from (f"{prefix}.model.mixer {config.name}: {p}" for p in models.check_mixer(config, model))
     task = _sound(TaskConfig, tree.get("task", {}))
     if task and complete:
-        yield from (f"{where}.task {task.name}: {p}" for p in tasks.check_task(task))
+        yield from (f"{prefix}.task {task.name}: {p}" for p in tasks.check_task(task))
 
 
 def at_corner(line: str, arm: str, settings: Mapping[str, Any]) -> str:
@@ -119,8 +119,8 @@ def plan_problems(plan: Plan) -> Iterator[str]:
         known = tasks.metrics_of(arm.trial.task) + (() if sweep.search else ("tokens_per_s",))
         if plan.metric not in known:
             hint = did_you_mean(plan.metric, known)
-            where = "search" if sweep.search else "rank"
-            yield f"{where}.metric: arm {arm.name}, task {arm.trial.task.name}, has no metric {plan.metric!r}{hint}"
+            section = "search" if sweep.search else "rank"
+            yield f"{section}.metric: arm {arm.name}, task {arm.trial.task.name}, has no metric {plan.metric!r}{hint}"
         if sweep.search:
             yield from _search_problems(sweep.search, arm, sweep.resources)
     if sweep.search:
@@ -148,8 +148,9 @@ def _budget_problems(plan: Plan, search: SearchConfig) -> Iterator[str]:
 
 
 def device_problems(trial: Trial, arm: str, device: str, workers: int = 1) -> list[str]:
-    """What the trial asks for and cannot have on its device, one line each: a captured step without CUDA or of several
-    workers; on CUDA, a precision that its mixers' kernels refuse.
+    """What the trial asks for and cannot have on its device, one line each.
+
+    A captured step without CUDA or of several workers; on CUDA, a precision that its mixers' kernels refuse.
 
     Args:
         device: its type, `cuda` or `cpu`.

@@ -82,7 +82,7 @@ def certificate(plan: Plan, arm: str, results: Sequence[Results], extension: Ext
 
 def _place(dimension: Dimension, value: Any, tried: int) -> dict[str, Any]:
     low, high = dimension.ends
-    place = dimension.place(value)
+    place = dimension.position(value)
     at_end = place is not None and (place <= EDGE or place >= 1 - EDGE)
     edge = None
     if at_end and (dimension.kind != "choice" or (len(dimension.choices) > 2 and tried > 1)):

@@ -1,4 +1,4 @@
-"""What beside their declared difference differs between arms, pair by pair.
+"""What differs between arms besides their declared difference, pair by pair.
 
 Of two arms, a factor (`factors.FACTORS`) is
 
@@ -22,12 +22,12 @@ from typing import Any
 
 from attnlab.config.resolved import Arm, Plan
 from attnlab.plan.guards.factors import FACTORS, corner_trial, differing, factor_of, flat_settings
-from attnlab.plan.guards.fingerprint import build
+from attnlab.plan.guards.fingerprint import fingerprint
 from attnlab.tasks import Task
 
 PARAMS_WITHIN = 0.03
 TOKENS_WITHIN = 0.01  # a budget in tokens is a whole number of steps
-SAID = {"params": "non-embedding parameters", "tokens": "training tokens", "tokenizer": "vocabulary"}
+DERIVED = {"params": "non-embedding parameters", "tokens": "training tokens", "tokenizer": "vocabulary"}
 INSTEAD = {
     "params": "match: params makes them agree",
     "tokens": "train.max_steps or budget: {tokens: ...} makes them agree",
@@ -36,7 +36,7 @@ INSTEAD = {
 
 
 @dataclass(frozen=True)
-class Facts:
+class ArmFacts:
     """One arm: its settings by dotted key, what follows from them, tokens per step, what it states with `differs`."""
 
     settings: Mapping[str, Any]
@@ -47,7 +47,7 @@ class Facts:
 
 
 @dataclass(frozen=True)
-class Pair:
+class ArmPair:
     """Two arms. `keys`: the settings that differ, by named factor; `differ`: every factor that differs."""
 
     a: str
@@ -78,14 +78,14 @@ def find(plan: Plan, tasks: Mapping[str, Task]) -> Confounds:
     """
     facts = {arm.name: _facts(arm, tasks[arm.name]) for arm in plan.arms}
     pairs = [_pair(plan, a, b, facts[a], facts[b]) for a, b in combinations(plan.names, 2)]
-    warnings = [line for factor in SAID if (line := _undeclared(factor, pairs, facts))]
-    warnings += _at_once(pairs, facts)
+    warnings = [line for factor in DERIVED if (line := _undeclared(factor, pairs, facts))]
+    warnings += _named_at_once(pairs, facts)
     warnings += _per_token(plan, facts)
-    derived = {factor: {arm: f.derived[factor] for arm, f in facts.items()} for factor in SAID}
+    derived = {factor: {arm: f.derived[factor] for arm, f in facts.items()} for factor in DERIVED}
     return Confounds(warnings, {"derived": derived, "pairs": _listed(pairs)})
 
 
-def _listed(pairs: Sequence[Pair]) -> list[dict[str, Any]]:
+def _listed(pairs: Sequence[ArmPair]) -> list[dict[str, Any]]:
     groups: dict[Any, list[list[str]]] = {}
     for p in pairs:
         settings = tuple(key for factor in FACTORS for key in p.keys.get(factor, ()))
@@ -94,26 +94,26 @@ def _listed(pairs: Sequence[Pair]) -> list[dict[str, Any]]:
     return [{**{n: list(v) for n, v in zip(names, key, strict=True)}, "arms": arms} for key, arms in groups.items()]
 
 
-def _facts(arm: Arm, task: Task) -> Facts:
+def _facts(arm: Arm, task: Task) -> ArmFacts:
     trial = corner_trial(arm)
-    built = build(trial, task)
+    hashes = fingerprint(trial, task)
     described = task.describe()
     tokens = None if trial.train.seconds else trial.train.max_steps * trial.tokens_per_step
     derived = {
-        "params": built.n_params_non_embedding if built else None,
+        "params": hashes.n_params_non_embedding if hashes else None,
         "tokens": tokens,
         "tokenizer": str(described.get("tokenizer_sha256") or task.vocab_size)[:12],
     }
-    return Facts(flat_settings(arm), derived, trial.tokens_per_step, frozenset(arm.differs), trial.task.name)
+    return ArmFacts(flat_settings(arm), derived, trial.tokens_per_step, frozenset(arm.differs), trial.task.name)
 
 
-def _pair(plan: Plan, a: str, b: str, one: Facts, other: Facts) -> Pair:
+def _pair(plan: Plan, a: str, b: str, one: ArmFacts, other: ArmFacts) -> ArmPair:
     keys: dict[str, list[str]] = {}
     for key in differing(one.settings, other.settings):
         factor = factor_of(key, one.task if one.task == other.task else "")
         if factor and not _solved(plan, key):
             keys.setdefault(factor, []).append(key)
-    derived = [factor for factor in SAID if _apart(factor, one.derived[factor], other.derived[factor])]
+    derived = [factor for factor in DERIVED if _differs(factor, one.derived[factor], other.derived[factor])]
     if "seq_len" in keys and one.per_step == other.per_step:
         keys.pop("batch", None)  # given so that both read as many tokens per step,
     if "tokens" not in derived and {"batch", "seq_len"} & set(keys):
@@ -121,7 +121,7 @@ def _pair(plan: Plan, a: str, b: str, one: Facts, other: Facts) -> Pair:
     implied = _implied(plan, keys, one.per_step == other.per_step)
     stated = one.states | other.states
     undeclared = [f for f in derived if f not in implied and f not in stated and f not in keys]
-    return Pair(a, b, keys, tuple(f for f in FACTORS if f in {*keys, *derived}), tuple(undeclared))
+    return ArmPair(a, b, keys, tuple(f for f in FACTORS if f in {*keys, *derived}), tuple(undeclared))
 
 
 def _solved(plan: Plan, key: str) -> bool:
@@ -140,14 +140,14 @@ def _implied(plan: Plan, keys: Mapping[str, Any], as_many_per_step: bool) -> set
     return out | ({"tokenizer"} if "task" in keys else set())
 
 
-def _apart(factor: str, one: Any, other: Any) -> bool:
+def _differs(factor: str, one: Any, other: Any) -> bool:
     if one is None or other is None or isinstance(one, str):
         return one is not None and other is not None and one != other
     within = PARAMS_WITHIN if factor == "params" else TOKENS_WITHIN
     return abs(one - other) > within * min(one, other)
 
 
-def _undeclared(factor: str, pairs: Sequence[Pair], facts: Mapping[str, Facts]) -> str | None:
+def _undeclared(factor: str, pairs: Sequence[ArmPair], facts: Mapping[str, ArmFacts]) -> str | None:
     """One line on all pairs in which a factor differs undeclared: the arms by value."""
     concerned = dict.fromkeys(arm for p in pairs if factor in p.undeclared for arm in (p.a, p.b))
     if not concerned:
@@ -159,37 +159,37 @@ def _undeclared(factor: str, pairs: Sequence[Pair], facts: Mapping[str, Facts]) 
                      for value, arms in values.items())  # fmt: skip
     beyond = {"params": f" by more than {PARAMS_WITHIN:.0%}"}.get(factor, "")
     return (
-        f"{factor}: arms differ in {SAID[factor]}{beyond}, which none of them names ({each}); {INSTEAD[factor]}, "
+        f"{factor}: arms differ in {DERIVED[factor]}{beyond}, which none of them names ({each}); {INSTEAD[factor]}, "
         f"or `differs: [{factor}]` in an arm says that it is meant"
     )
 
 
-def _at_once(pairs: Sequence[Pair], facts: Mapping[str, Facts]) -> list[str]:
+def _named_at_once(pairs: Sequence[ArmPair], facts: Mapping[str, ArmFacts]) -> list[str]:
     """Groups of arms between which more than one named factor differs in every step."""
     clean = [p for p in pairs if len(p.causes(facts[p.a].states | facts[p.b].states)) <= 1]
     group = {arm: arm for arm in facts}
     for p in clean:
         old, new = group[p.a], group[p.b]
-        group = {arm: new if at == old else at for arm, at in group.items()}
-    mixed: dict[tuple[str, ...], list[Pair]] = {}
+        group = {arm: new if mine == old else mine for arm, mine in group.items()}
+    mixed: dict[tuple[str, ...], list[ArmPair]] = {}
     for p in pairs:
         if group[p.a] != group[p.b]:
             causes = p.causes(facts[p.a].states | facts[p.b].states)
             mixed.setdefault(tuple(causes), []).append(p)
-    return [_mixed_said(list(causes), found) for causes, found in mixed.items()]
+    return [_mixed_text(list(causes), together) for causes, together in mixed.items()]
 
 
-def _mixed_said(causes: list[str], found: Sequence[Pair]) -> str:
-    keys = list(dict.fromkeys(key for p in found for cause in causes for key in p.keys[cause]))
-    left = dict.fromkeys(p.a for p in found)
-    who = "; ".join(f"{a} and {', '.join(p.b for p in found if p.a == a)}" for a in left)
+def _mixed_text(causes: list[str], pairs: Sequence[ArmPair]) -> str:
+    keys = list(dict.fromkeys(key for p in pairs for cause in causes for key in p.keys[cause]))
+    left = dict.fromkeys(p.a for p in pairs)
+    who = "; ".join(f"{a} and {', '.join(p.b for p in pairs if p.a == a)}" for a in left)
     return (
         f"{who}: differ in {' and '.join(keys)} at once, so what made a difference cannot be told; add an arm that "
         f"changes one of them alone, or `differs: [{causes[-1]}]` in an arm says that it is meant"
     )
 
 
-def _per_token(plan: Plan, facts: Mapping[str, Facts]) -> list[str]:
+def _per_token(plan: Plan, facts: Mapping[str, ArmFacts]) -> list[str]:
     """A loss per token does not compare over different tokens, whatever the arms declare."""
     vocabularies = {f.derived["tokenizer"] for f in facts.values()}
     text = all(f.task == "text" for f in facts.values())

@@ -25,7 +25,7 @@ from attnlab.config.resolved import Arm, Plan
 from attnlab.config.trial import ModelConfig, Trial
 from attnlab.models import build_model
 from attnlab.plan.guards.factors import corner_trial, differing, flat_settings, task_settings
-from attnlab.plan.guards.fingerprint import Built, build, schedule
+from attnlab.plan.guards.fingerprint import Fingerprint, fingerprint, schedule
 from attnlab.tasks import Task, build_task
 
 COST = ("train.step", "train.grad_accum", "model.mixer.mode", "model.mixer.backend", "model.mixer.chunk_size")
@@ -34,34 +34,39 @@ VOCABULARY, JITTER = 64, 0.02  # of the twin
 
 
 @dataclass
-class Found:
-    """`same`: a line per arm that repeats an earlier one; `unsure`: arms that could not be told apart here, and why;
-    `compared`: pairs that agreed in everything but the model's arithmetic, so that it was run."""
+class Duplicates:
+    """The outcome of comparing arms.
+
+    Attributes:
+        same: a line per arm that repeats an earlier one.
+        unsure: arms that could not be told apart here, and why.
+        compared: pairs that agreed in everything but the model's arithmetic, so that it was run.
+    """
 
     same: list[str] = field(default_factory=list)
     unsure: list[str] = field(default_factory=list)
     compared: int = 0
 
 
-def find(plan: Plan, tasks: Mapping[str, Task]) -> Found:
+def find(plan: Plan, tasks: Mapping[str, Task]) -> Duplicates:
     """Compare every pair of arms. `tasks`: each arm's, ready to be asked for examples."""
-    found, groups = Found(), dict[Hashable, list[str]]()
+    result, groups = Duplicates(), dict[Hashable, list[str]]()
     for arm in plan.arms:
         groups.setdefault(_training(arm), []).append(arm.name)
     for arms in groups.values():
         built: dict[Hashable, list[str]] = {}
         for arm in arms if len(arms) > 1 else ():
-            ends = [build(corner_trial(plan.arm(arm), last), tasks[arm]) for last in (False, True)]
+            ends = [fingerprint(corner_trial(plan.arm(arm), last), tasks[arm]) for last in (False, True)]
             if None in ends:
-                found.unsure.append(f"{arm}: not compared with other arms; its mixer cannot be built on this machine")
+                result.unsure.append(f"{arm}: not compared with other arms; its mixer cannot be built on this machine")
             else:
                 built.setdefault(_shape(ends), []).append(arm)
         for alike in built.values():
-            _compare(plan, alike, found)
-    return found
+            _compare(plan, alike, result)
+    return result
 
 
-def _shape(ends: list[Built | None]) -> Hashable:
+def _shape(ends: list[Fingerprint | None]) -> Hashable:
     return tuple((b.modules, b.optimizer) for b in ends if b)
 
 
@@ -84,19 +89,19 @@ def _training(arm: Arm) -> Hashable:
     return tuple(seen)
 
 
-def _compare(plan: Plan, arms: list[str], found: Found) -> None:
+def _compare(plan: Plan, arms: list[str], result: Duplicates) -> None:
     """Arms that agree in training and structure: the first of each kind stands for it."""
     kinds: list[str] = []
     for arm in arms:
         for other in kinds:
             same = _same(plan.arm(other), plan.arm(arm))
-            found.compared += 1
+            result.compared += 1
             if same is None:
-                found.unsure.append(
+                result.unsure.append(
                     f"{arm}: could not be told from {other} here (a mixer that needs CUDA, or over {LONGEST:,} tokens)"
                 )
             elif same:
-                found.same.append(_same_text(plan.arm(other), plan.arm(arm)))
+                result.same.append(_same_text(plan.arm(other), plan.arm(arm)))
                 break
         else:
             kinds.append(arm)
@@ -141,8 +146,10 @@ def _longest(trial: Trial) -> int:
 
 
 def same_data(a: Trial, b: Trial) -> bool:
-    """Whether two trials of equal batch size and seed read the same examples: the first batches, the last one, and all
-    of validation at every length."""
+    """Whether two trials of equal batch size and seed read the same examples.
+
+    Compared are the first batches, the last one, and all of validation at every length.
+    """
     if a.task.name == b.task.name and task_settings(a.task) == task_settings(b.task):
         return True
     one, other = _task(a), _task(b)
@@ -161,8 +168,10 @@ def _equal(a: Any, b: Any) -> bool:
 
 
 def same_function(a: ModelConfig, b: ModelConfig, longest: int, readout: Any = None) -> bool | None:
-    """Whether two models of one structure start and compute alike; None if one cannot be run here, or if they agree on
-    `LONGEST` tokens where `longest` is more."""
+    """Whether two models of one structure start and compute alike.
+
+    None if one cannot be run here, or if they agree on `LONGEST` tokens where `longest` is more.
+    """
     if a == b:
         return True
     a, b = (_cut(model, (a, b)) for model in (a, b))
@@ -177,16 +186,21 @@ def same_function(a: ModelConfig, b: ModelConfig, longest: int, readout: Any = N
 
 
 def _cut(model: ModelConfig, both: tuple[ModelConfig, ModelConfig]) -> ModelConfig:
-    """The model with as many layers as show every pair of mixers, and two where there are two: later layers may
-    read what the first one leaves."""
+    """The model with as many layers as show every pair of mixers.
+
+    Two where there are two: later layers may read what the first one leaves.
+    """
     pairs = [tuple(str(each.mixer_at(layer)) for each in both) for layer in range(model.n_layers)]
     deepest = max(pairs.index(pair) for pair in set(pairs)) + 1
     return model.model_copy(update={"n_layers": min(model.n_layers, max(2, deepest))})
 
 
 def _run(model: ModelConfig, steps: int, readout: Any) -> Iterator[torch.Tensor]:
-    """The weights as they start; then, all of them moved a little, since a zero hides what lies behind it, the loss and
-    every gradient of a training step, dropout included. Deterministic; torch's random state stays as it was."""
+    """Yield the weights as they start, then the loss and every gradient of a training step, dropout included.
+
+    Before the step all weights are moved a little, since a zero hides what lies behind it. Deterministic, and torch's
+    random state stays as it was.
+    """
     with torch.random.fork_rng(devices=[]), torch.device("cpu"):
         torch.manual_seed(0)
         built = build_model(model, VOCABULARY, readout).train()

@@ -1,6 +1,6 @@
-"""What an arm's trial is built of: model, optimizer and schedule, on torch's meta device, which takes no memory.
+"""Fingerprints of what an arm's trial is built of: model and optimizer on torch's meta device, and the schedule.
 
-FLA takes seconds to import, so what was built is kept beside the token caches, under a key of all that decides it: the
+FLA takes seconds to import, so fingerprints are cached next to the tokens, under a key of all that decides them: the
 model, the optimizer, the versions of FLA and torch, and the source of attnlab's models and optimizers.
 """
 
@@ -26,40 +26,44 @@ STEPS = 20_000  # of a schedule that are compared; of a longer one so many, even
 
 
 @dataclass(frozen=True)
-class Built:
-    """`modules`: a hash of every module's name and class, every parameter's and buffer's shape and type; `optimizer`:
-    of which parameters each optimizer has in which group, and the group's settings but for the rate."""
+class Fingerprint:
+    """Hashes of a trial's model and optimizer.
+
+    Attributes:
+        modules: of every module's name and class, and every parameter's and buffer's shape and type.
+        optimizer: of which parameters each optimizer has in which group, and the group's settings without the rate.
+    """
 
     modules: str
     optimizer: str
     n_params_non_embedding: int
 
 
-def build(trial: Trial, task: Task) -> Built | None:
-    """None where the model cannot be built here: a mixer that needs CUDA."""
-    return _kept(trial.model_copy(update={"task": Trial().task}).model_dump_json(), task.vocab_size, task.readout)
+def fingerprint(trial: Trial, task: Task) -> Fingerprint | None:
+    """Hash what a trial is built of; None where that cannot be built here: a mixer that needs CUDA."""
+    return _cached(trial.model_copy(update={"task": Trial().task}).model_dump_json(), task.vocab_size, task.readout)
 
 
 @functools.lru_cache(maxsize=512)
-def _kept(trial_json: str, vocab_size: int, readout: Any) -> Built | None:
+def _cached(trial_json: str, vocab_size: int, readout: Any) -> Fingerprint | None:
     trial = Trial.model_validate_json(trial_json)
     if any(":" in mixer.name for mixer in trial.model.mixer):  # the user's own, whose file may change
         return _build(trial, vocab_size, readout)
     parts = [trial.model.model_dump_json(), trial.optim.model_dump_json(), str(vocab_size), str(readout), _code()]
     path = cache_root() / "built" / f"{_digest(parts)[:32]}.json"
     with contextlib.suppress(OSError, ValueError, TypeError):
-        return Built(**read_json(path))
-    built = _build(trial, vocab_size, readout)
-    if built:
+        return Fingerprint(**read_json(path))
+    result = _build(trial, vocab_size, readout)
+    if result:
         with contextlib.suppress(OSError):  # a cache that others own
-            write_json(path, asdict(built))
-    return built
+            write_json(path, asdict(result))
+    return result
 
 
 @functools.cache
 def _code() -> str:
     """Of everything that turns a trial into a model and an optimizer."""
-    files = [path for package in (models, optim) for path in Path(str(package.__file__)).parent.glob("*.py")]
+    files = [path for package in (models, optim) for path in Path(str(package.__file__)).parent.rglob("*.py")]
     return _digest(
         [*(path.read_text() for path in sorted(files)), version("flash-linear-attention"), torch.__version__]
     )
@@ -69,9 +73,9 @@ def _digest(parts: list[str]) -> str:
     return text_digest("\0".join(parts))
 
 
-def _build(trial: Trial, vocab_size: int, readout: Any) -> Built | None:
-    own = any(":" in mixer.name for mixer in trial.model.mixer)  # whose constructors may compute with values
-    device = "cpu" if own else "meta"
+def _build(trial: Trial, vocab_size: int, readout: Any) -> Fingerprint | None:
+    custom = any(":" in mixer.name for mixer in trial.model.mixer)  # whose constructors may compute with values
+    device = "cpu" if custom else "meta"
     try:
         with torch.random.fork_rng(devices=[]), torch.device(device):
             model = build_model(trial.model, vocab_size, readout)
@@ -86,7 +90,7 @@ def _build(trial: Trial, vocab_size: int, readout: Any) -> Built | None:
         for group in part.param_groups:
             settings = {key: value for key, value in sorted(group.items()) if key not in ("params", "lr")}
             groups.append(repr([type(part).__name__, settings, [names[id(p)] for p in group["params"]]]))
-    return Built(_digest(tree), _digest(groups), count_params(model)["n_params_non_embedding"])
+    return Fingerprint(_digest(tree), _digest(groups), count_params(model)["n_params_non_embedding"])
 
 
 def schedule(optim: OptimConfig, max_steps: int) -> tuple[float, ...]:

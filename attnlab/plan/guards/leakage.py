@@ -29,30 +29,30 @@ def find(tasks: Mapping[str, Task]) -> Leakage:
         arms.setdefault(id(task), []).append(arm)
     for names in arms.values():
         task = tasks[names[0]]
-        found = task.leakage()
-        out.record.append({"arms": names, **found})
-        where = "task" if len(names) == len(tasks) else f"arms.{names[0]}.task"
-        if found:
-            errors, warnings = judge(found)
-            out.errors += [f"{where}: {line}" for line in errors]
-            out.warnings += [f"{where}: {line}" for line in warnings]
+        figures = task.leakage()
+        out.record.append({"arms": names, **figures})
+        key = "task" if len(names) == len(tasks) else f"arms.{names[0]}.task"
+        if figures:
+            errors, warnings = judge(figures)
+            out.errors += [f"{key}: {line}" for line in errors]
+            out.warnings += [f"{key}: {line}" for line in warnings]
     return out
 
 
-def judge(found: Mapping[str, Any]) -> tuple[list[str], list[str]]:
-    """Errors and warnings on a task's figures."""
-    share, count = found["in_training"], f"of the {found['windows']:,} sequences validated on"
-    if "held_out" in found:
-        if found["held_out"]:
+def judge(figures: Mapping[str, Any]) -> tuple[list[str], list[str]]:
+    """Turn a task's figures into errors and warnings."""
+    share, count = figures["in_training"], f"of the {figures['windows']:,} sequences validated on"
+    if "held_out" in figures:
+        if figures["held_out"]:
             what = f"{share:.1%} {count} occur in training, though the task holds them out; its `draw` is not random"
             return ([what] if share else []), []
         what = f"too few rows exist to hold any out: {share:.1%} {count} occur in training, so val_* tells of these"
         return [], [what] if share else []
     errors, warnings = [], []
-    shared, runs = found["tokens_in_training"], f"runs of {found['span_tokens']} that occur in training"
+    shared, runs = figures["tokens_in_training"], f"runs of {figures['span_tokens']} that occur in training"
     spans = f"{shared:.1%} of validation's tokens lie in {runs}"
     cure = "so it tells what was memorised; take what both have out of one, or hold out other text (task.validation)"
-    long_enough = found["window_tokens"] >= found["span_tokens"]
+    long_enough = figures["window_tokens"] >= figures["span_tokens"]
     if long_enough and share > TOLERATED:
         errors.append(f"{share:.1%} {count} occur whole in the training tokens, {cure}")
     elif shared > TOLERATED_SHORT:
@@ -62,10 +62,10 @@ def judge(found: Mapping[str, Any]) -> tuple[list[str], list[str]]:
             warnings.append(f"{share:.2%} {count} occur whole in the training tokens")
         if shared > TOLERATED:
             warnings.append(f"{spans}: the two share passages")
-    if found["copies"]:
-        both = found["copies"] + found["documents"]
+    if figures["copies"]:
+        both = figures["copies"] + figures["documents"]
         warnings.append(
-            f"{found['copies']:,} of {both:,} validation documents ({found['copies'] / both:.1%}) were training "
+            f"{figures['copies']:,} of {both:,} validation documents ({figures['copies'] / both:.1%}) were training "
             f"documents as well, and were left out of validation"
         )
     return errors, warnings

@@ -139,9 +139,9 @@ def test_the_comparison_uses_the_setting_with_the_best_confirm_mean(tmp_path):
 
 
 def test_position_is_on_the_scale_searched():
-    assert parse({"loguniform": [1e-4, 1e-2]}).place(1e-3) == pytest.approx(0.5)
-    assert parse({"uniform": [0, 4]}).place(1) == 0.25
-    assert parse({"uniform": [0, 4]}).place(None) is None
+    assert parse({"loguniform": [1e-4, 1e-2]}).position(1e-3) == pytest.approx(0.5)
+    assert parse({"uniform": [0, 4]}).position(1) == 0.25
+    assert parse({"uniform": [0, 4]}).position(None) is None
 
 
 def test_mixers_are_described_as_built(fake):
