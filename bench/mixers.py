@@ -48,8 +48,9 @@ Written by `python -m bench.mixers > docs/mixers.md`; do not edit.
   gradient against FLA's own kernels, both in fp32 on the CPU (`tests/tools/compare_with_fla.py`: 2 x 100 steps).
 * **variable length**, **strong decay**: the worst of output and gradients for sequences of 9, 1 and 70 steps laid end
   to end, and with half of the heads or channels forgetting their state within a step or two. Where an error is above
-  2e-5, `tests/kernels/cpu/test_against_fla.py` says what it is, and which side is off from the same in fp64: but for
-  rounding to half precision, FLA's kernels, in the gradients of decays that leave nothing; `wall`'s are wrong there.
+  2e-5, it is FLA's kernels that are off from the same in fp64: by rounding to half precision, or in the gradients of
+  decays that leave nothing, and no further than by their own rounding (`tests/kernels/cpu/test_against_fla.py`);
+  `wall`'s are wrong there.
 * **gradient error, CUDA**: of the worst parameter gradient of a language model (d_model 128, 2 layers, 256 steps),
   under bf16 autocast through FLA's kernels on one H100 against fp32 on the CPU: bf16's rounding is in it.
 """

@@ -3,7 +3,9 @@
     python -O tests/tools/compare_with_fla.py gla:dense gla:varlen retnet:dense ...        (see fla_cases)
 
 A line holds relative errors (norm of the difference over norm) of the output, the input's gradient and each parameter's
-gradient: "error" of ours against FLA's, "ours" and "theirs" of either against our path in fp64. Or "failed", why not.
+gradient: "error" of ours against FLA's, "ours" and "theirs" of either against our path in fp64. Where one of the last
+two is above ROUNDING, and FLA's computes in fp32, "ours_moves" or "theirs_moves" is what one rounding of the input is
+worth there: how far our path in fp64, or FLA's as it is, moves with it. Or "failed", why not.
 """
 
 import contextlib
@@ -29,10 +31,11 @@ from attnlab.config.trial import ModelConfig  # noqa: E402
 from attnlab.kernels import dispatch  # noqa: E402
 from attnlab.kernels.cpu.recurrent import mamba  # noqa: E402
 from attnlab.models.build import build_mixer  # noqa: E402
-from tests.tools.fla_cases import HALF, PUSHED, SHARPENED, VARIANTS, name_of  # noqa: E402
+from tests.tools.fla_cases import COARSE, HALF, PUSHED, ROUNDING, SHARPENED, STEPS, VARIANTS, name_of  # noqa: E402
 
-WIDTH, HEADS, STEPS = 64, 2, 100  # more than FLA's chunk of 64, and no multiple of it
+WIDTH, HEADS = 64, 2
 LENGTHS = 9, 1, 70  # three sequences laid end to end: shorter than a chunk, a single step, longer than a chunk
+DRAWS = 3  # of how the input's rounding falls
 
 
 class Doubled(TorchFunctionMode):
@@ -119,13 +122,45 @@ def compare(mixer: str, case: str) -> dict[str, dict[str, float]]:
     x, weight = torch.randn(shape), torch.randn(shape)
     if case == "strong_decay":
         x[..., 0] = 1.0
-    with doubled():
-        exact = run(copy.deepcopy(layer).double(), x.double(), weight.double(), **kwargs)
-    with torch.autocast("cpu", torch.bfloat16, enabled=mixer in HALF):
+
+    def exactly(layer: torch.nn.Module, x: torch.Tensor) -> dict[str, torch.Tensor]:
+        with doubled():
+            return run(copy.deepcopy(layer).double(), x.double(), weight.double(), **kwargs)
+
+    def by_fla(layer: torch.nn.Module, x: torch.Tensor) -> dict[str, torch.Tensor]:
+        with half, dispatch.bypass(), as_theirs(layer, mixer):
+            return run(layer, x, weight, **kwargs)
+
+    half = torch.autocast("cpu", torch.bfloat16, enabled=mixer in HALF)
+    exact = exactly(layer, x)
+    with half:
         ours = run(layer, x, weight, **kwargs)
-        with dispatch.bypass(), as_theirs(layer, mixer):
-            theirs = run(layer, x, weight, **kwargs)
-    return {"error": errors(ours, theirs), "ours": errors(ours, exact), "theirs": errors(theirs, exact)}
+    theirs = by_fla(layer, x)
+    found = {"error": errors(ours, theirs), "ours": errors(ours, exact), "theirs": errors(theirs, exact)}
+    for side, function, start in (("ours", exactly, exact), ("theirs", by_fla, theirs)):
+        fp32 = side == "ours" or mixer not in COARSE
+        if fp32 and not all(error <= ROUNDING for error in found[side].values()):
+            found[f"{side}_moves"] = moves(function, start, exact, layer, x)
+    return found
+
+
+def moves(function, start: dict, exact: dict, layer: torch.nn.Module, x: torch.Tensor) -> dict[str, float]:
+    """How far a result moves from `start` as x and the parameters go one float up or down: root mean squares."""
+    squares = dict.fromkeys(exact, 0.0)
+    for seed in range(DRAWS):
+        torch.manual_seed(seed)
+        other = copy.deepcopy(layer)
+        with torch.no_grad():
+            for parameter in other.parameters():
+                parameter.copy_(moved(parameter))
+        result = function(other, moved(x))
+        for key, right in exact.items():
+            squares[key] += ((result[key] - start[key]).norm() / (right.norm() + 1e-12)).item() ** 2
+    return {key: (square / DRAWS) ** 0.5 for key, square in squares.items()}
+
+
+def moved(x: torch.Tensor) -> torch.Tensor:
+    return torch.nextafter(x, torch.where(torch.rand_like(x) < 0.5, torch.inf, -torch.inf))
 
 
 def errors(found: dict[str, torch.Tensor], right: dict[str, torch.Tensor]) -> dict[str, float]:

@@ -6,6 +6,11 @@ Cases: "dense", a batch of T steps, T no multiple of FLA's chunk; "varlen", sequ
 
 from __future__ import annotations
 
+STEPS = 100  # of two sequences: more than FLA's chunk of 64, and no multiple of it
+# What fp32 allows wherever nothing cancels: a parameter's gradient sums up 2 * STEPS tokens, each rounding of the sum
+# is off by up to 2^-24 of it, and there is one such sum more before it, over the chunk or the width.
+ROUNDING = 2 * (2 * STEPS) * 2.0**-24
+
 VARIANTS = {
     "gla_short_conv": ("gla", {"use_short_conv": True}),
     "mamba2_groups": ("mamba2", {"n_groups": 2}),  # against FLA's own PyTorch path
@@ -27,6 +32,13 @@ NOT_COMPARED = {
     "mom": "refused by its row",
 }
 HALF = {"stickbreaking", "parallax"}  # FLA's kernels take nothing but half precision: both sides under autocast
+BFLOAT16 = 2e-2  # five roundings to 8 bits
+COARSE = {  # what FLA's kernels compute with less than fp32, and what they may be off by
+    "stickbreaking": BFLOAT16,  # both sides take bf16, and FLA's kernels round to it inside as well
+    "parallax": BFLOAT16,
+    "mesa": 2e-2,  # rounds to half precision inside, and is off by 7e-3
+    "rwkv7": 1e-4,  # inverts with less precision, and is off by 6e-5
+}
 
 # What is added to every second element of a gate's bias. A matrix without a bias gets it in its first column, at every
 # second row, and the input's first channel is 1. Made so that these heads or channels decay by e^-5 to e^-20 a step
