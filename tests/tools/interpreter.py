@@ -14,6 +14,7 @@ def prepare() -> None:
     assert not {"fla", "triton"} & set(sys.modules), "prepare() comes before fla and triton"
     os.environ["TRITON_INTERPRET"] = "1"  # read where a kernel is decorated
     os.environ["FLA_CACHE_RESULTS"] = "0"  # the cache of tuned configurations asks for a GPU's driver
+    os.environ["FLA_USE_COMPILE"] = "0"  # compare kernels, not PyTorch's compiler: RWKV-7's was off with AVX2 forced
     import triton.runtime.interpreter as interpreter
     from triton.runtime.autotuner import Autotuner
 
