@@ -1,6 +1,6 @@
 """`python -m analysis RESULTS/SWEEP`: score the benchmarks, print the leaderboard and write the report.
 
-    --claim "gla < standard on val_loss by 2%"    judge that instead (analysis/statistics/claims.py has the grammar)
+    --claim "gla < standard on val_loss by 2%"    judge that instead (attnlab/ranking/claims.py has the grammar)
     --efficiency [--lengths 512 1024 ...]         first measure every arm's speed and memory on this device
 
 A folder of several sweeps is compared on one page. Exit codes: 0 done, and a claim judged, whatever the verdict; 2
@@ -15,14 +15,14 @@ import sys
 from rich.console import Console
 
 from analysis import cli
-from analysis.efficiency import lengths
 from analysis.figures import interactive
 from analysis.records.load import load
 from analysis.records.select import Selection, select
 from analysis.report import comparison, leaderboard, wording
 from analysis.report.page import write
-from analysis.scoring.checkpoints import targets
-from analysis.statistics import claims
+from analysis.scoring.targets import targets
+from analysis.statistics.claims import judge
+from attnlab.ranking.claims import parse
 from attnlab.records.mirror import Mirror, mirror
 from attnlab.records.paths import TrialDir
 from attnlab.records.storage import local
@@ -49,10 +49,12 @@ def main(argv: list[str] | None = None) -> int:
             return 0
         sel = select(load(args.sweep)) if args.sweep else None
         if sel and args.claim:
-            for text in [claims.judge(claims.parse(claim), sel).text for claim in args.claim]:
+            for text in [judge(parse(claim), sel).text for claim in args.claim]:
                 print(text)
             return 0
         if sel and args.efficiency:
+            from analysis.efficiency import lengths  # here, because it brings torch
+
             print(f"wrote {lengths.measure(sel, console, args.lengths or (), args.device, args.dtype)}")
         if sel and elsewhere and args.benchmarks != ["none"]:
             for target in targets(sel, args.arm, args.trial)[0]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
@@ -13,12 +13,10 @@ from rich.table import Table
 from rich.text import Text
 
 from analysis.records.select import Selection
-from analysis.report import wording
-from analysis.scoring.checkpoints import targets
+from analysis.report.tables import aligned
+from analysis.scoring.targets import targets
 from attnlab.util.errors import UserError
-
-if TYPE_CHECKING:
-    from analysis.scoring.run import Report
+from attnlab.util.text import NONE, value_text
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -41,60 +39,56 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def given(parser: argparse.ArgumentParser, args: argparse.Namespace) -> list[str]:
     """The options that are not at their defaults."""
-    asked = [a for a in parser._actions if a.option_strings and a.dest != "help" and getattr(args, a.dest) != a.default]
-    return [action.option_strings[-1] for action in asked]
+    actions = [a for a in parser._actions if a.option_strings and a.dest != "help"]
+    return [a.option_strings[-1] for a in actions if getattr(args, a.dest) != a.default]
 
 
-def run(args: argparse.Namespace, sel: Selection | None, console: Console) -> Report | None:
-    """Score what `args` asks for, print the table, write the results; None for `--benchmarks none`.
+def run(args: argparse.Namespace, sel: Selection | None, console: Console) -> None:
+    """Score what `args` names, print the table, write the results; nothing for `--benchmarks none`.
 
     Args:
-        sel: the sweep; None: `--checkpoint` alone, whose results go to `analysis/` beside the checkpoint.
+        sel: the sweep; None: `--checkpoint` alone, whose results go to `analysis/` in the folder that holds it.
 
     Raises:
         UserError: an option that cannot be used; nothing was scored.
     """
     if args.benchmarks == ["none"]:
-        return None
-    # here, because they bring torch
-    from analysis.benchmarks.base import Context
-    from analysis.scoring.run import Settings, collect, device_of, examine, named
-    from analysis.scoring.scorer import dtype_of
+        return
+    from analysis import benchmarks  # here, because they bring torch
+    from analysis.scoring import results, run
 
-    names = named(args.benchmarks)
     if args.limit is not None and args.limit < 1:
         raise UserError(f"--limit {args.limit}: at least 1")
     if args.data_dir is not None and not args.data_dir.is_dir():
         raise UserError(f"--data-dir {args.data_dir}: no such folder")
-    device = device_of(args.device)
-    dtype_of(device, args.dtype)
-    chosen, notes = targets(sel, args.arm, args.trial, args.checkpoint)
-    context = Context(args.data_dir, args.limit, args.text)
-    settings = Settings(names, context, str(device), args.dtype, args.fresh)
-    home = sel.data.folder.analysis if sel else args.checkpoint.resolve().parent / "analysis"
-    report = examine(chosen, settings, home, Console(stderr=True))
+    context = benchmarks.Context(args.data_dir, args.limit, args.text)
+    chosen = benchmarks.chosen(args.benchmarks, context)
+    examined, notes = targets(sel, args.arm, args.trial, args.checkpoint)
+    folder = sel.data.folder.analysis if sel else args.checkpoint.resolve().parent / "analysis"
+    settings = run.Settings(chosen, context, args.device, args.dtype, args.fresh)
+    report = run.examine(examined, settings, folder, Console(stderr=True))
     report.problems[:0] = notes
-    show(report, console)
+    show(report.tree["arms"], console)
     for problem in report.problems:
         print(f"warning: {problem}", file=sys.stderr)
     if sel:
-        collect(sel.data.folder, report)
-    return report
+        results.collect(sel.data.folder, report)
 
 
-def show(report: Report, console: Console) -> None:
-    """A row per metric of each exam: each arm's value, the level of chance, the number of items. On a terminal a table,
-    else aligned text that no width cuts off."""
-    arms = report.tree["arms"]
+def show(arms: dict[str, Any], console: Console) -> None:
+    """Print a row per metric of each exam: each arm's value, the level of chance, the number of items.
+
+    On a terminal a table, else aligned text that no width cuts off.
+    """
     rows = [["benchmark", "metric", *arms, "chance", "n"]]
     for name in dict.fromkeys(name for row in arms.values() for name in row["benchmarks"]):
         results = [row["benchmarks"].get(name) for row in arms.values()]
         one = next(result for result in results if result)
         count = f"{one['n']:,} of {one['n_all']:,}, limited" if one["limited"] else f"{one['n']:,}"
-        for metric, facts in one["metrics"].items():
-            values = [wording.value_text(r["metrics"][metric]["value"]) if r else wording.NONE for r in results]
-            arrow = "" if facts["higher_is_better"] else " (lower)"
-            rows.append([name, metric + arrow, *values, wording.value_text(facts["chance"]), count])
+        for metric, spec in one["metrics"].items():
+            values = [value_text(r["metrics"][metric]["value"]) if r else NONE for r in results]
+            arrow = "" if spec["higher_is_better"] else " (lower)"
+            rows.append([name, metric + arrow, *values, value_text(spec["chance"]), count])
     if len(rows) == 1:
         return
     if console.is_terminal:
@@ -102,7 +96,5 @@ def show(report: Report, console: Console) -> None:
         for row in rows[1:]:
             table.add_row(*map(Text, row))
         console.print(table)
-        return
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-    print("\n".join(lines), end="\n\n", file=console.file)
+    else:
+        print("\n".join(aligned(rows)), end="\n\n", file=console.file)

@@ -22,12 +22,13 @@ from typing import Any
 from rich.console import Console
 
 from analysis.efficiency import kernels, lengths, measurement
+from analysis.efficiency.results import WORKLOADS, runs_of
 from analysis.figures import curves, svg
-from analysis.figures.outcomes import PARTS, against_length
-from analysis.report.wording import large_text
+from analysis.figures.outcomes import against_length
 from analysis.statistics import crossing
 from attnlab.config.trial import Trial
 from attnlab.util.files import write_json, write_text
+from attnlab.util.text import large_text
 
 MIXERS = ("standard", "gla", "mamba2", "deltanet", "gated_deltanet", "retnet")
 VOCAB = 8192
@@ -76,7 +77,7 @@ def tune(one: Trial, args: argparse.Namespace) -> None:
     kernels.ready("cuda", args.results)
     measurement.REPEATS = 1
     for case in cases(one, args):
-        for part in measurement.PARTS:
+        for part in WORKLOADS:
             if error := measurement.run(case, part).get("error"):
                 print(f"{args.tune}, {part} at {case.length}: {error}", file=sys.stderr)
 
@@ -102,7 +103,7 @@ def tables(tree: dict[str, Any]) -> str:
         f"{tree['device']}, {tree['dtype']}, {tree['tokens']:,} tokens per batch; d_model {model['d_model']}, "
         f"{model['n_layers']} layers, vocabulary {VOCAB:,}. Medians of {measurement.REPEATS} runs.\n"
     ]
-    shown = [(f"{label}, tokens/s", lambda p, part=part: _speed(p, part)) for part, label in PARTS.items()]
+    shown = [(f"{label}, tokens/s", lambda p, part=part: _speed(p, part)) for part, label in WORKLOADS.items()]
     shown.append(("state or cache per sequence, bytes", lambda p: large_text(p.get("cache_bytes"))))
     shown += [("peak memory of a training step, bytes", lambda p: large_text((p.get("train") or {}).get("peak_bytes")))]
     shown += [("MFU of a training step", lambda p: _percent((p.get("train") or {}).get("mfu")))]
@@ -115,8 +116,8 @@ def tables(tree: dict[str, Any]) -> str:
         out.append("")
     out.append("| of | pair | cross at [95 %] | faster at the longest |")
     out.append("|---|---|---|---|")
-    for part, label in PARTS.items():
-        for found, _ in crossing.every({arm: lengths.runs_of(tree, arm, part) for arm in tree["arms"]}):
+    for part, label in WORKLOADS.items():
+        for found, _ in crossing.every({arm: runs_of(tree, arm, part) for arm in tree["arms"]}):
             ends = "" if found.low is None or found.high is None else f" [{found.low:,.0f}, {found.high:,.0f}]"
             at = "-" if found.length is None else f"{found.length:,.0f}{ends}"
             out.append(f"| {label} | {found.a}, {found.b} | {at} | {found.faster or '-'} |")
@@ -143,11 +144,11 @@ def picture(tree: dict[str, Any], path: Path) -> None:
     with mpl.rc_context(svg.STYLE):
         figure = svg.new(9.6, 6.2)
         panels = figure.subplots(2, 2).ravel()
-        speeds = [(part, f"{label}: tokens/s") for part, label in PARTS.items()]
+        speeds = [(part, f"{label}: tokens/s") for part, label in WORKLOADS.items()]
         for axes, (part, title) in zip(panels, [*speeds, ("", "state or cache, bytes per sequence")], strict=True):
             lines = {}
             for i, (arm, row) in enumerate(tree["arms"].items()):
-                runs = lengths.runs_of(tree, arm, part) if part else {}
+                runs = runs_of(tree, arm, part) if part else {}
                 lines[i] = [(n, median(r), min(r), max(r)) for n, r in sorted(runs.items())]
                 if not part:
                     sizes = [(p["length"], p["cache_bytes"]) for p in row["points"] if p.get("cache_bytes")]

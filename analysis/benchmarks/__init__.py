@@ -1,20 +1,23 @@
 """The benchmarks: every file of this folder with a `BENCHMARK` is one, under the file's name.
 
 A benchmark makes `Exam`s (usually one): items with stable ids, a digest over all that is asked, and a way to have a
-checkpoint answer them. `base` says what they share, `_harness` brings lm-eval's tasks, `_choice` those of our own.
+checkpoint answer them. `analysis.scoring.exam` says what they share. `_harness` brings lm-eval's tasks, `_choice`
+questions of our own.
 """
 
 from __future__ import annotations
 
 import importlib
 import pkgutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 
 from analysis.benchmarks._harness import Harness
-from analysis.benchmarks.base import Benchmark, Context, Exam, Metric, Outcome
+from analysis.scoring.exam import Answers, Benchmark, Context, Exam, Metric
+from attnlab.util.errors import UserError
+from attnlab.util.text import did_you_mean
 
-__all__ = ["BENCHMARKS", "Benchmark", "Context", "Exam", "Metric", "Outcome", "harness_of"]
+__all__ = ["BENCHMARKS", "Answers", "Benchmark", "Context", "Exam", "Metric", "chosen", "harness_of"]
 
 
 def _load(name: str) -> Benchmark:
@@ -24,12 +27,27 @@ def _load(name: str) -> Benchmark:
 BENCHMARKS: dict[str, Callable[[], Benchmark]] = {
     module.name: partial(_load, module.name)
     for module in pkgutil.iter_modules(__path__)
-    if module.name != "base" and not module.name.startswith("_")
+    if not module.name.startswith("_")
 }
+
+
+def chosen(names: Sequence[str] | None, context: Context) -> list[tuple[str, Benchmark]]:
+    """The benchmarks that `--benchmarks` names: `all` of them, `none`; None: those by default.
+
+    Raises:
+        UserError: there is no such benchmark.
+    """
+    if names is None:
+        return [(name, b) for name, load in BENCHMARKS.items() if (b := load()).by_default(context)]
+    wanted = {"all": list(BENCHMARKS), "none": []}.get(names[0], names) if len(names) == 1 else names
+    if unknown := [name for name in wanted if name not in BENCHMARKS]:
+        known = [*BENCHMARKS, "all", "none"]
+        raise UserError(f"--benchmarks {unknown[0]}: no such benchmark{did_you_mean(unknown[0], known)}")
+    return [(name, load()) for name, load in BENCHMARKS.items() if name in wanted]
 
 
 def harness_of(name: str) -> Harness:
     """The benchmark `name`, which must be one of lm-eval's tasks."""
-    found = BENCHMARKS[name]()
-    assert isinstance(found, Harness), f"{name} is no task of lm-eval's"
-    return found
+    benchmark = BENCHMARKS[name]()
+    assert isinstance(benchmark, Harness), f"{name} is no task of lm-eval's"
+    return benchmark

@@ -14,13 +14,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import resources
 
-from analysis.benchmarks.base import Benchmark, Context, Exam, Metric, Outcome
-from analysis.scoring.checkpoints import Target
+from analysis.scoring.exam import Answers, Benchmark, Context, Exam, Metric
 from analysis.scoring.scorer import Advance, Scorer
+from analysis.scoring.targets import Target
 from attnlab.util.errors import UserError
 
 CANDIDATES = 4
 MARGIN_TOKENS = 4  # that greedy decoding may write before and after the answer: a space, a comma
+EXACT_MATCH = Metric("proportion", chance=0.0)
 ARTICLES = re.compile(r"\b(a|an|the)\b")
 
 
@@ -69,10 +70,7 @@ class Choice(Benchmark):
                 ids=[question.id for question in questions],
                 n_all=len(everything),
                 asked=[[q.prompt, q.answer, *q.wrong] for q in questions],
-                metrics={
-                    "acc": Metric("proportion", chance=1 / CANDIDATES),
-                    "exact_match": Metric("proportion", chance=0.0),
-                },
+                metrics={"acc": Metric("proportion", chance=1 / CANDIDATES), "exact_match": EXACT_MATCH},
                 requests=len(questions) * (CANDIDATES + 1),
                 ask=lambda scorer, advance: answer(questions, scorer, advance),
                 texts=[(f"{q.prompt} {q.answer}",) for q in questions],
@@ -80,14 +78,14 @@ class Choice(Benchmark):
         ]
 
 
-def answer(questions: Sequence[Question], scorer: Scorer, advance: Advance) -> Outcome:
+def answer(questions: Sequence[Question], scorer: Scorer, advance: Advance) -> Answers:
     """Have a checkpoint answer."""
     requests = [(q.prompt, f" {text}") for q in questions for text in (q.answer, *q.wrong)]
     scored = scorer.loglikelihoods(requests, advance)
     rows = [[one.loglikelihood for one in scored[i : i + CANDIDATES]] for i in range(0, len(scored), CANDIDATES)]
     lengths = [len(rest) for _, rest in scorer.encode_pairs([(q.prompt, f" {q.answer}") for q in questions])]
     written = scorer.greedy([q.prompt for q in questions], [length + MARGIN_TOKENS for length in lengths], advance)
-    return Outcome(
+    return Answers(
         {
             "acc": [int(row[0] > max(row[1:])) for row in rows],  # the right one comes first; a tie is no answer
             "exact_match": [int(matches(text, q.answer)) for text, q in zip(written, questions, strict=True)],
@@ -114,26 +112,27 @@ def from_file(name: str, prompt: str) -> list[Question]:
     """The questions of `data/<name>.txt`: a line each, `question | answer | wrong | wrong | wrong`; `#` is a comment.
 
     Args:
+        name: of the file and the seed.
         prompt: with `{}` for the question.
     """
     return mixed(name, [Question(q, prompt.format(q), right, tuple(wrong)) for q, right, *wrong in rows_of(name)])
 
 
 def rows_of(name: str) -> list[list[str]]:
-    """The lines of `data/<name>.txt`, parted at `|`, without comments."""
+    """The lines of `data/<name>.txt`, split at `|`, without comments."""
     text = (resources.files("analysis.benchmarks") / "data" / f"{name}.txt").read_text(encoding="utf-8")
     lines = [line for line in text.splitlines() if line.strip() and not line.startswith("#")]
-    return [[part.strip() for part in line.split("|")] for line in lines]
+    return [[cell.strip() for cell in line.split("|")] for line in lines]
 
 
 def mixed(seed: str, questions: list[Question]) -> list[Question]:
-    """In a drawn order, so that the first ones, which a limit takes, are like the rest."""
+    """Shuffle them, so that the first ones, which a limit takes, are like the rest."""
     random.Random(seed).shuffle(questions)
     return questions
 
 
 def check(questions: Sequence[Question]) -> list[str]:
-    """What is wrong with them: repeated items, candidates that are alike, a wrong number of them."""
+    """What is wrong with them: repeated items, equal candidates, a wrong number of them."""
     problems = []
     seen: set[str] = set()
     for q in questions:

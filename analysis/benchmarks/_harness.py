@@ -18,9 +18,9 @@ from typing import Any
 
 import yaml
 
-from analysis.benchmarks.base import Benchmark, Context, Exam, Metric, Outcome
-from analysis.scoring.checkpoints import Target
+from analysis.scoring.exam import Answers, Benchmark, Context, Exam, Metric
 from analysis.scoring.scorer import Advance, Scorer
+from analysis.scoring.targets import Target
 from attnlab.data.formats import SUFFIXES
 from attnlab.util.errors import UserError
 from attnlab.util.text import first_line
@@ -34,7 +34,7 @@ class Harness(Benchmark):
         name: ours, and the first folder looked for under `--data-dir`.
         files: the tasks' definitions, below lm-eval's `tasks/`.
         hub: the dataset's id.
-        metrics: which of the tasks' metrics are told, the first one foremost.
+        metrics: which of the tasks' metrics are reported, the main one first.
         configs: the dataset's configurations, one per file, where it has any: folders below the dataset's own.
         split: the dataset's split that the tasks ask.
     """
@@ -99,19 +99,19 @@ class Harness(Benchmark):
         """Where the data lies under `--data-dir`: in a folder of our name for it, or of the hub's."""
         if data_dir is None:
             return None
-        found = next((data_dir / name for name in self._folders() if (data_dir / name).is_dir()), None)
-        if found is not None and config and (found / config).is_dir():
-            found = found / config
-        if found is None or not any(found.rglob(f"*{suffix}") for suffix in SUFFIXES):
+        folder = next((data_dir / name for name in self._folders() if (data_dir / name).is_dir()), None)
+        if folder is not None and config and (folder / config).is_dir():
+            folder = folder / config
+        if folder is None or not any(folder.rglob(f"*{suffix}") for suffix in SUFFIXES):
             inside = f"{self.name}/{config}" if config else self.name
             raise UserError(
                 f"{self.name}: {data_dir} has no folder {inside} with the dataset's files; leave --data-dir out to "
                 f"have it downloaded, or do so yourself: {self._download(data_dir)}"
             )
-        return found
+        return folder
 
     def _task(self, file: str, folder: Path | None) -> Any:
-        """lm-eval's task, with only the dataset's place changed."""
+        """lm-eval's task, with only the dataset's path changed."""
         import lm_eval.tasks
 
         original = Path(lm_eval.tasks.__file__).parent / file
@@ -120,11 +120,11 @@ class Harness(Benchmark):
             tree |= {"dataset_path": str(folder), "dataset_name": None}
             tree |= dict.fromkeys(("training_split", "validation_split", "test_split"))
             tree |= {"test_split" if self.split == "test" else "validation_split": self.split}
-        with tempfile.TemporaryDirectory() as home:
-            path = Path(home) / f"{self.name}.yaml"
+        with tempfile.TemporaryDirectory() as temporary:
+            path = Path(temporary) / f"{self.name}.yaml"
             # the index wants the task's name in the file itself
             path.write_text(yaml.safe_dump(tree | {"task": _name_in(original)}))
-            manager = lm_eval.tasks.TaskManager(include_path=home, include_defaults=False)
+            manager = lm_eval.tasks.TaskManager(include_path=temporary, include_defaults=False)
             try:
                 return next(iter(manager.load(str(path))["tasks"].values()))
             except Exception as error:  # whatever the hub, the network, datasets or a damaged file may raise
@@ -139,8 +139,10 @@ class Harness(Benchmark):
 
 @dataclass(frozen=True)
 class Loaded:
-    """Tasks with their requests built. A document that asks what an earlier one asked (LAMBADA has two) counts once: n
-    is that of distinct items."""
+    """Tasks with their requests built.
+
+    A document that asks what an earlier one asked (LAMBADA has two) counts once: n is that of distinct items.
+    """
 
     name: str
     tasks: tuple[Any, ...]
@@ -149,7 +151,7 @@ class Loaded:
     @cached_property
     def requests(self) -> list[Any]:
         """lm-eval's instances of all tasks, in order."""
-        return [request for found in self._distinct for request in found]
+        return [request for requests in self._distinct for request in requests]
 
     @cached_property
     def _distinct(self) -> list[list[Any]]:
@@ -159,9 +161,9 @@ class Loaded:
             documents: dict[int, list[Any]] = {}
             for request in task.instances:
                 documents.setdefault(request.doc_id, []).append(request)
-            first = {repr([request.args for request in asked]): asked for asked in reversed(documents.values())}
-            kept = {asked[0].doc_id for asked in first.values()}
-            out.append([request for request in task.instances if request.doc_id in kept])
+            by_text = {repr([r.args for r in requests]): doc_id for doc_id, requests in reversed(documents.items())}
+            first = set(by_text.values())  # the first document of each text
+            out.append([request for request in task.instances if request.doc_id in first])
         return out
 
     @cached_property
@@ -170,22 +172,22 @@ class Loaded:
         prefix = [f"{task.config.task}/" if len(self.tasks) > 1 else "" for task in self.tasks]
         return [
             f"{before}{number}"
-            for before, found in zip(prefix, self._distinct, strict=True)
-            for number in dict.fromkeys(request.doc_id for request in found)
+            for before, requests in zip(prefix, self._distinct, strict=True)
+            for number in dict.fromkeys(request.doc_id for request in requests)
         ]
 
     @property
     def texts(self) -> list[tuple[str, ...]]:
         """Of each document in `ids` its requests as texts."""
-        found: dict[tuple[int, int], list[str]] = {}
+        by_document: dict[tuple[int, int], list[str]] = {}
         for i, requests in enumerate(self._distinct):
             for request in requests:
-                found.setdefault((i, request.doc_id), []).append("".join(request.args))
-        return [tuple(texts) for texts in found.values()]
+                by_document.setdefault((i, request.doc_id), []).append("".join(request.args))
+        return [tuple(texts) for texts in by_document.values()]
 
     @property
     def n_all(self) -> int:
-        """Documents of the split that is asked, without repeated ones as far as they were met."""
+        """Documents of the split, without repeated ones as far as they were met."""
         met = sum(len({request.doc_id for request in task.instances}) for task in self.tasks)
         return sum(len(task.eval_docs) for task in self.tasks) - (met - len(self.ids))
 
@@ -195,12 +197,12 @@ class Loaded:
         return str((self.tasks[0].config.metadata or {}).get("version"))
 
     def judge(self, scored: Sequence[tuple[float, bool]]) -> dict[str, list[Any]]:
-        """Columns per item by each task's own `process_results`; `loglikelihoods`, of each item's requests."""
+        """Columns per item by each task's own `process_results`, and `loglikelihoods` of each item's requests."""
         columns: dict[str, list[Any]] = {name: [] for name in self.metrics} | {"loglikelihoods": [], "greedy": []}
         results = iter(scored)
-        for task, found in zip(self.tasks, self._distinct, strict=True):
+        for task, requests in zip(self.tasks, self._distinct, strict=True):
             documents: dict[int, tuple[Any, list[tuple[float, bool]]]] = {}
-            for request in found:
+            for request in requests:
                 documents.setdefault(request.doc_id, (request.doc, []))[1].append(next(results))
             for document, answers in documents.values():
                 judged = task.process_results(document, answers)
@@ -211,14 +213,14 @@ class Loaded:
         return columns
 
     def accuracy(self, scored: Sequence[tuple[float, bool]]) -> float:
-        """Of answers to `requests`: the mean of the task's `acc`."""
+        """The mean of the task's `acc` over answers to `requests`."""
         return fmean(self.judge(scored)["acc"])
 
-    def ask(self, scorer: Scorer, advance: Advance) -> Outcome:
-        """Every request, then the tasks' own metrics."""
-        from analysis.scoring.lm_eval import LM
+    def ask(self, scorer: Scorer, advance: Advance) -> Answers:
+        """Have a checkpoint answer every request, then apply the tasks' own metrics."""
+        from analysis.scoring.lm_eval import LM  # here, because lm-eval need not be installed
 
-        return Outcome(self.judge(LM(scorer, advance).loglikelihood(self.requests)))
+        return Answers(self.judge(LM(scorer, advance).loglikelihood(self.requests)))
 
 
 def _name_in(path: Path) -> str:

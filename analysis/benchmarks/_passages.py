@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from analysis.benchmarks.base import Exam, Metric, Outcome
+from analysis.scoring.exam import Answers, Exam, Metric
 from analysis.scoring.scorer import Advance, Scorer
 
 PASSAGE_CHARS = 4000  # so much is scored together, from the end-of-document token on
@@ -23,13 +23,13 @@ def exam(name: str, source: str, documents: Sequence[str], window: int, limit: i
     taken = [i * len(whole) // most for i in range(most)][:limit] if whole else []
     texts = [whole[i] for i in taken]
 
-    def ask(scorer: Scorer, advance: Advance) -> Outcome:
+    def ask(scorer: Scorer, advance: Advance) -> Answers:
         rolled = scorer.rolling(texts, window, advance)
         nats, tokens = zip(*rolled, strict=True)
-        return Outcome({"nats": nats, "tokens": tokens, "bytes": [len(text.encode()) for text in texts]})
+        return Answers({"nats": nats, "tokens": tokens, "bytes": [len(text.encode()) for text in texts]})
 
-    ids, asked = [str(i) for i in taken], [texts, window]
-    return Exam(name, source, "1", ids, most, asked, METRICS, len(texts), ask, [(text,) for text in texts])
+    ids, wordings = [str(i) for i in taken], [(text,) for text in texts]
+    return Exam(name, source, "1", ids, most, [texts, window], METRICS, len(texts), ask, wordings)
 
 
 def passages(document: str) -> list[str]:
@@ -39,8 +39,8 @@ def passages(document: str) -> list[str]:
         end = start + PASSAGE_CHARS
         if end < len(document):
             for mark in ("\n\n", "\n", " "):
-                if (at := document.rfind(mark, start + PASSAGE_CHARS // 2, end)) != -1:
-                    end = at + len(mark)
+                if (cut := document.rfind(mark, start + PASSAGE_CHARS // 2, end)) != -1:
+                    end = cut + len(mark)
                     break
         out.append(document[start:end])
         start = end

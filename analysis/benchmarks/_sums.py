@@ -8,11 +8,11 @@ from analysis.benchmarks._choice import CANDIDATES, Question
 
 
 def question(a: int, sign: str, b: int, rng: random.Random) -> Question:
-    """`3 + 4 =` -> `7`, beside numbers near it that have as many digits, where there are enough."""
+    """`3 + 4 =` -> `7`, with numbers near it as wrong ones, which have as many digits where there are enough."""
     right = {"+": a + b, "-": a - b, "x": a * b}[sign]
     near = [right + d for d in (-20, -11, -10, -9, -5, -3, -2, -1, 1, 2, 3, 5, 9, 10, 11, 20) if right + d >= 0]
-    alike = [n for n in near if len(str(n)) == len(str(right))]
-    wrong = rng.sample(alike if len(alike) >= CANDIDATES - 1 else near, CANDIDATES - 1)
+    as_long = [n for n in near if len(str(n)) == len(str(right))]
+    wrong = rng.sample(as_long if len(as_long) >= CANDIDATES - 1 else near, CANDIDATES - 1)
     return Question(f"{a}{sign}{b}", f"{a} {sign} {b} =", str(right), tuple(map(str, wrong)))
 
 
@@ -25,7 +25,7 @@ def one_digit() -> list[Question]:
 
 
 def two_digits(n: int = 500) -> list[Question]:
-    """n sums and n differences above 0 of numbers from 10 to 99, without repetition, seed "arithmetic, 2 digits"."""
+    """Draw n sums and n differences above 0 of numbers from 10 to 99, each once, with a fixed seed."""
     rng = random.Random("arithmetic, 2 digits")
     pairs = [(a, b) for a in range(10, 100) for b in range(10, 100)]
     sums = [(a, "+", b) for a, b in rng.sample(pairs, n)]

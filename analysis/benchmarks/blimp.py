@@ -1,7 +1,7 @@
 """BLiMP, which sentence of two is grammatical: 67 phenomena of 1000 pairs (Warstadt et al. 2020, arXiv 1912.00582)."""
 
 from analysis.benchmarks._harness import Harness
-from analysis.benchmarks.base import Metric
+from analysis.scoring.exam import Metric
 
 PHENOMENA = """
 adjunct_island anaphor_gender_agreement anaphor_number_agreement animate_subject_passive animate_subject_trans

@@ -13,6 +13,7 @@ from collections import Counter
 from functools import cache
 
 from analysis.benchmarks._choice import CANDIDATES, Choice, Question
+from attnlab.data.sources import Dataset, open_dataset
 from attnlab.util.files import cache_root
 
 N = 500
@@ -22,9 +23,7 @@ NEAR = 40  # words next in frequency from which the wrong candidates are drawn
 
 @cache
 def questions() -> list[Question]:
-    """The same ones each time."""
-    from attnlab.data.sources import Dataset, open_dataset
-
+    """Draw the questions, the same ones each time."""
     source = open_dataset(Dataset("austen"), cache_root())
     assert source.validation is not None
     text = " ".join(" ".join(source.validation()).split())
@@ -32,12 +31,12 @@ def questions() -> list[Question]:
     ends = [m for m in re.finditer(r"(?<= )[a-z]{4,}(?=[.!?] )", text) if m.start() > CONTEXT_CHARS]
     counts = Counter(m.group() for m in ends)
     words = sorted(counts, key=lambda word: (counts[word], len(word), word))
-    place = {word: i for i, word in enumerate(words)}
+    rank = {word: i for i, word in enumerate(words)}
     out = []
     for match in sorted(rng.sample(ends, N), key=lambda m: m.start()):
         word, start = match.group(), match.start()
         prompt = text[start - CONTEXT_CHARS : start].partition(" ")[2].rstrip()
-        around = words[max(0, place[word] - NEAR) : place[word] + NEAR]
+        around = words[max(0, rank[word] - NEAR) : rank[word] + NEAR]
         others = [other for other in around if other != word and other not in prompt.lower()]
         out.append(Question(str(start), prompt, word, tuple(rng.sample(others, CANDIDATES - 1))))
     rng.shuffle(out)

@@ -1,7 +1,7 @@
 """HellaSwag, how a scene goes on (Zellers et al. 2019, arXiv 1905.07830); `acc_norm` divides by the endings' length."""
 
 from analysis.benchmarks._harness import Harness
-from analysis.benchmarks.base import Metric
+from analysis.scoring.exam import Metric
 
 BENCHMARK = Harness(
     "hellaswag",

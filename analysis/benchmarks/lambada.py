@@ -1,7 +1,7 @@
 """LAMBADA, the last word of a passage (Paperno et al. 2016, arXiv 1606.06031; OpenAI's text, GPT-2's test)."""
 
 from analysis.benchmarks._harness import Harness
-from analysis.benchmarks.base import Metric
+from analysis.scoring.exam import Metric
 
 BENCHMARK = Harness(
     "lambada",

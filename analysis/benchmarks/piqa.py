@@ -1,7 +1,7 @@
 """PIQA, which of two ways to do a thing works (Bisk et al. 2020, arXiv 1911.11641)."""
 
 from analysis.benchmarks._harness import Harness
-from analysis.benchmarks.base import Metric
+from analysis.scoring.exam import Metric
 
 BENCHMARK = Harness(
     "piqa",

@@ -1,7 +1,7 @@
-"""The trial's own task at 1, 2, 4 and 8 times the length it was trained at: recall, and what is left of it beyond.
+"""The trial's own task at 1, 2, 4 and 8 times its training length: recall, and what is left of it beyond.
 
-Any task of `attnlab.tasks` is asked, with its settings as trained and only `seq_len` changed; a length at which it
-cannot be (its settings forbid it, its corpus is shorter) is left out.
+Any task of `attnlab.tasks` is asked, with its settings as trained and only `seq_len` changed. A length that is not
+possible (its settings forbid it, its corpus is shorter) is left out.
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ from typing import ClassVar
 
 import numpy as np
 
-from analysis.benchmarks.base import Benchmark, Context, Exam, Metric, Outcome
-from analysis.scoring.checkpoints import Target
+from analysis.scoring.exam import Answers, Benchmark, Context, Exam, Metric
 from analysis.scoring.scorer import Advance, Scorer
+from analysis.scoring.targets import Target
 from attnlab.config.trial import TaskConfig
 from attnlab.tasks import IGNORE, TASKS, Batch, build_task, check_task
 from attnlab.util.errors import UserError
@@ -21,7 +21,7 @@ from attnlab.util.text import first_line
 FACTORS = (1, 2, 4, 8)
 EXAMPLES = 256  # per length, at most; fewer where `EVAL_TOKENS` are reached
 EVAL_TOKENS = 1 << 19
-LENGTHS = "eval_seq_lens"  # what a task may be told of lengths to validate at, which is no matter here
+LENGTHS = "eval_seq_lens"  # a task's setting of lengths to validate at, which is no matter here
 
 
 class TaskLengths(Benchmark):
@@ -58,8 +58,8 @@ def _exam(trained: TaskConfig, factor: int, limit: int | None) -> Exam | None:
             return None
         raise UserError(f"task: {trained.name} cannot be had ({first_line(error)})") from None
     _, first = np.unique(np.hstack(everything), axis=0, return_index=True)  # each example counts once
-    everything = Batch(*(part[np.sort(first)] for part in everything))
-    batch = Batch(*(part[:limit] for part in everything))
+    everything = Batch(*(array[np.sort(first)] for array in everything))
+    batch = Batch(*(array[:limit] for array in everything))
     n = len(batch.inputs)
     known = task.baselines()
     accuracy = Metric("ratio", column="hits", chance=known.get("chance_accuracy"))
@@ -79,9 +79,9 @@ def _exam(trained: TaskConfig, factor: int, limit: int | None) -> Exam | None:
     )
 
 
-def _ask(batch: Batch, scorer: Scorer, advance: Advance) -> Outcome:
+def _ask(batch: Batch, scorer: Scorer, advance: Advance) -> Answers:
     nats, hits = scorer.aligned(batch.inputs, batch.targets, IGNORE, advance)
-    return Outcome({"hits": hits, "nats": nats, "targets": np.sum(batch.targets != IGNORE, 1).tolist()})
+    return Answers({"hits": hits, "nats": nats, "targets": np.sum(batch.targets != IGNORE, 1).tolist()})
 
 
 BENCHMARK = TaskLengths()

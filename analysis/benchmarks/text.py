@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import ClassVar
 
 from analysis.benchmarks import _passages
-from analysis.benchmarks.base import Benchmark, Context, Exam
-from analysis.scoring.checkpoints import Target
+from analysis.scoring.exam import Benchmark, Context, Exam
+from analysis.scoring.targets import Target
 from attnlab.util.errors import UserError
 
 

@@ -5,8 +5,11 @@ from __future__ import annotations
 from typing import ClassVar
 
 from analysis.benchmarks import _passages
-from analysis.benchmarks.base import Benchmark, Context, Exam
-from analysis.scoring.checkpoints import Target
+from analysis.scoring.exam import Benchmark, Context, Exam
+from analysis.scoring.targets import Target
+from attnlab.data.sources import open_dataset
+from attnlab.data.splits import Split
+from attnlab.tasks import build_task
 from attnlab.util.errors import UserError
 from attnlab.util.files import cache_root
 from attnlab.util.text import first_line
@@ -25,10 +28,6 @@ class Validation(Benchmark):
         """
         if target is None or target.job is None or target.job.trial.task.name != "text":
             return []
-        from attnlab.data.sources import open_dataset
-        from attnlab.data.splits import Split
-        from attnlab.tasks import build_task
-
         task = target.job.trial.task
         try:
             source = open_dataset(build_task(task, batch_size=1, seed=0).dataset, cache_root())  # type: ignore[attr-defined]

@@ -1,7 +1,7 @@
 """WinoGrande, which noun is meant (Sakaguchi et al. 2019, arXiv 1907.10641)."""
 
 from analysis.benchmarks._harness import Harness
-from analysis.benchmarks.base import Metric
+from analysis.scoring.exam import Metric
 
 BENCHMARK = Harness(
     "winogrande",

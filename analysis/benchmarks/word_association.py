@@ -11,7 +11,7 @@ PROMPT = "Some words belong together: {} and"
 
 
 def questions() -> list[Question]:
-    """The same ones each time."""
+    """Draw the questions, the same ones each time."""
     rows = rows_of("word_association")
     n = len(rows)
     away = [i * n // CANDIDATES for i in range(1, CANDIDATES)]

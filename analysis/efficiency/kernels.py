@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+
+import torch
+
+from attnlab.kernels.cuda import autotune
+from attnlab.training import kernel_cache
 
 
-def ready(device: Any, results: Path) -> None:
-    """To be called before the first kernel runs; nothing on a CPU.
+def ready(device: torch.device | str, results: Path) -> None:
+    """Prepare CUDA's kernels before the first one runs; nothing on a CPU.
 
     Args:
         device: a torch device or its name.
         results: the folder of all sweeps' results; $ATTNLAB_KERNEL_CACHE goes first.
     """
-    import torch
-
-    if torch.device(device).type != "cuda":
-        return
-    from attnlab.kernels.cuda import autotune
-    from attnlab.training import kernel_cache
-
-    kernel_cache.use(kernel_cache.directory(None, results), device)
-    autotune.install()
+    if torch.device(device).type == "cuda":
+        kernel_cache.use(kernel_cache.directory(None, results), device)
+        autotune.install()

@@ -1,7 +1,7 @@
 """Speed, memory and state of each arm's model against sequence length, on the device at hand.
 
-A training step (attnlab's own: captured on CUDA), a prefill and decoding, each warmed up, then run several times; the
-figure is the runs' median, and all runs are kept so that crossings get an interval. Weights are fresh: what a step
+A training step (attnlab's own: captured on CUDA), a prefill and decoding are each warmed up, then run several times.
+The figure is the runs' median, and all runs are kept so that crossings get an interval. Weights are fresh: what a step
 costs does not depend on them. Batches hold the same number of tokens at every length. `efficiency.json`:
 {device, dtype, tokens, lengths, memory, arms: {ARM: {error, points: [{length, batch, train, prefill, decode,
 cache_bytes}]}}}, each of train, prefill, decode as `analysis.efficiency.measurement.run` gives it.
@@ -9,26 +9,26 @@ cache_bytes}]}}}, each of train, prefill, decode as `analysis.efficiency.measure
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from analysis.efficiency import kernels, measurement
-from analysis.efficiency.isolated import Server
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from analysis.efficiency import isolated, kernels, measurement
+from analysis.efficiency.results import WORKLOADS
 from analysis.records.select import Selection
 from analysis.statistics.cost import vocab_size
+from attnlab.config.trial import Trial
 from attnlab.util.errors import UserError
 from attnlab.util.files import write_json
 
-if TYPE_CHECKING:
-    from rich.console import Console
-
-    from attnlab.config.trial import Trial
-
 LENGTHS = {"cuda": (512, 1024, 2048, 4096, 8192, 16384, 32768), "cpu": (128, 256, 512, 1024, 2048)}
-BUDGET_S = 240.0  # on a CPU, for all arms; what would exceed it is left out
+BUDGET_S = {"cuda": float("inf"), "cpu": 240.0}  # for all arms; what would exceed it is left out
+DTYPES = ("auto", "float32", "bfloat16", "float16")
 MEMORY = {
     "cpu": "the measuring process's peak resident set, less what Python and the libraries held before",
     "cuda": "what PyTorch's allocator reserved at most in the timed runs",
@@ -52,15 +52,16 @@ def measure(
     Raises:
         UserError: no such device or dtype, or the sweep has no exported model that tells the vocabulary.
     """
-    vocab = vocab_size(sel)
+    folder = sel.data.folder
+    vocab = vocab_size(folder.path)
     if vocab is None:
-        raise UserError(f"{sel.data.folder.path}: no trial has a checkpoints/final/config.json to measure after")
+        raise UserError(f"{folder.path}: no trial has a checkpoints/final/config.json to measure after")
     trials = {
         arm.arm: sel.plan.arm(arm.arm).with_settings(arm.best.settings if arm.best else {}) for arm in sel.declared
     }
-    root, threads = sel.data.folder.path.resolve().parent, sel.plan.sweep.resources.cpus_per_worker
+    root, threads = folder.path.resolve().parent, sel.plan.sweep.resources.cpus_per_worker
     tree = curves(trials, vocab, console, lengths, device, dtype, results=root, threads=threads)
-    path = sel.data.folder.analysis / "efficiency.json"
+    path = folder.analysis / "efficiency.json"
     write_json(path, tree)
     return path
 
@@ -80,104 +81,83 @@ def curves(
 
     Args:
         trials: what is measured, by arm; see `measure` for the others.
-        budget_s: of the whole; None: BUDGET_S on a CPU, without end on CUDA.
-        results: beside it, if nothing else says where, tuned kernels are kept (`attnlab.training.kernel_cache`).
+        budget_s: of the whole; None: BUDGET_S of the device.
+        results: its folder keeps tuned kernels if nothing else says where (`attnlab.training.kernel_cache`).
         threads: of the CPU; for a sweep's arms as many as its trials had.
     """
-    import torch
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+    device, dtype = _device_and_dtype(device, dtype)
+    kernels.ready(device, results)
+    lengths = sorted(set(lengths or LENGTHS[device]))
+    if device == "cpu":
+        isolated.start()  # its imports are no arm's time
+    run = isolated.measure if device == "cpu" else measurement.run
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task("efficiency", total=len(WORKLOADS) * len(lengths) * len(trials))
 
-    here = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
-    if device not in ("auto", *here):
-        raise UserError(f"--device {device}: not here; one of auto, {', '.join(here)}")
-    where = here[-1] if device == "auto" else device
-    dtypes = ("auto", "float32", "bfloat16", "float16")
-    if dtype not in dtypes:
-        raise UserError(f"--dtype {dtype}: one of {', '.join(dtypes)}")
-    dtype = ("bfloat16" if where == "cuda" else "float32") if dtype == "auto" else dtype
-    kernels.ready(where, results)
-    if budget_s is None:
-        budget_s = BUDGET_S if where == "cpu" else float("inf")
-    wanted = sorted(set(lengths or LENGTHS[where]))
-    tree: dict[str, Any] = {
+        def run_one(arm: str, length: int, workload: str) -> dict[str, Any]:
+            bar.update(task, description=f"{arm}: {workload} at {length:,}")
+            batch = max(1, max(lengths) // length)
+            measured = run(measurement.Case(trials[arm], vocab, batch, length, device, dtype, threads), workload)
+            bar.advance(task)
+            return {"batch": batch, **measured}
+
+        points = in_turn(list(trials), lengths, run_one, BUDGET_S[device] if budget_s is None else budget_s)
+    return {
         "format": 1,
-        "device": torch.cuda.get_device_name() if where == "cuda" else "cpu",
+        "device": torch.cuda.get_device_name() if device == "cuda" else "cpu",
         "threads": threads,
         "dtype": dtype,
-        "tokens": max(wanted),
-        "lengths": wanted,
-        "memory": MEMORY[where],
-        "arms": {},
+        "tokens": max(lengths),
+        "lengths": lengths,
+        "memory": MEMORY[device],
+        "arms": {arm: {"error": None, "points": p, "left_out": lengths[len(p) :]} for arm, p in points.items()},
     }
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    bar = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
-    with Server() as apart, bar:
-        if where == "cpu":
-            apart.start()  # its imports are no arm's time
-        task = bar.add_task("efficiency", total=len(measurement.PARTS) * len(wanted) * len(trials))
 
-        def ask(arm: str, length: int, part: str) -> dict[str, Any]:
-            bar.update(task, description=f"{arm}: {part} at {length:,}")
-            batch = max(1, max(wanted) // length)
-            case = measurement.Case(trials[arm], vocab, batch, length, where, dtype, tree["threads"])
-            found = apart.measure(case, part) if where == "cpu" else measurement.run(case, part)
-            bar.advance(task)
-            return {"batch": batch, **found}
 
-        points = in_turn(list(trials), wanted, ask, budget_s)
-    for arm, found in points.items():
-        tree["arms"][arm] = {"error": None, "points": found, "left_out": wanted[len(found) :]}
-    return tree
+def _device_and_dtype(device: str, dtype: str) -> tuple[str, str]:
+    """What `auto` stands for, or what was given. Raises UserError: it is not here."""
+    devices = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
+    if device not in ("auto", *devices):
+        raise UserError(f"--device {device}: not here; one of auto, {', '.join(devices)}")
+    if dtype not in DTYPES:
+        raise UserError(f"--dtype {dtype}: one of {', '.join(DTYPES)}")
+    device = devices[-1] if device == "auto" else device
+    return device, ("bfloat16" if device == "cuda" else "float32") if dtype == "auto" else dtype
 
 
 def in_turn(
     arms: Sequence[str],
     lengths: Sequence[int],
-    ask: Callable[[str, int, str], dict[str, Any]],
+    run: Callable[[str, int, str], dict[str, Any]],
     budget_s: float,
     clock: Callable[[], float] = time.perf_counter,
 ) -> dict[str, list[dict[str, Any]]]:
-    """Every arm's points. All arms are measured at one length before any at the next, so that when the time is up they
-    can be compared; an arm whose next length would take too long is left out from there on, and the others go on.
+    """Measure all arms at one length before any at the next, so that they can be compared when the time is up.
+
+    An arm whose next length would take too long is left out from there on, and the others go on.
 
     Args:
         lengths: ascending.
-        ask: (arm, length, part) -> what was measured, with `took_s`.
+        run: (arm, length, workload) -> what was measured, with `took_s`.
+
+    Returns:
+        every arm's points.
     """
     end, points = clock() + budget_s, {arm: list[dict[str, Any]]() for arm in arms}
     expected = dict.fromkeys(arms, 0.0)  # seconds for the next length
-    for at, length in enumerate(lengths):
-        for arm, found in points.items():
-            if len(found) < at or clock() + expected[arm] > end:
+    for i, length in enumerate(lengths):
+        for arm, measured in points.items():
+            if len(measured) < i or clock() + expected[arm] > end:
                 continue
             point: dict[str, Any] = {"length": length}
-            for part in measurement.PARTS:
-                told = ask(arm, length, part)
-                point["batch"] = told.pop("batch")
-                point["cache_bytes"] = told.pop("cache_bytes", None)
-                point[part] = told
-            found.append(point)
-            took = sum(point[part].pop("took_s", 0.0) for part in measurement.PARTS)
-            expected[arm] = 2 * took  # at least as much again: the tokens are the same; attention takes more
+            took_s = 0.0
+            for workload in WORKLOADS:
+                figures = run(arm, length, workload)
+                took_s += figures.pop("took_s", 0.0)
+                point["batch"] = figures.pop("batch")
+                point["cache_bytes"] = figures.pop("cache_bytes", None)
+                point[workload] = figures
+            measured.append(point)
+            expected[arm] = 2 * took_s  # at least as much again: the tokens are the same; attention takes more
     return points
-
-
-def read(folder: Path) -> tuple[dict[str, Any] | None, list[str]]:
-    """`efficiency.json` of an `analysis/` folder, with one line for what cannot be used; None where there is none."""
-    path = folder / "efficiency.json"
-    if not path.exists():
-        return None, []
-    try:
-        tree = json.loads(path.read_text())
-        for row in tree["arms"].values():
-            for point in row["points"]:
-                float(point["length"])
-        return tree, []
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        return None, [f"efficiency.json cannot be used, so efficiency is not shown: {type(error).__name__}: {error}"]
-
-
-def runs_of(tree: dict[str, Any], arm: str, part: str) -> dict[int, list[float]]:
-    """Tokens per second of each run by length; lengths without a figure are left out."""
-    points = tree["arms"].get(arm, {}).get("points", [])
-    return {p["length"]: p[part]["runs"] for p in points if isinstance(p.get(part), dict) and p[part].get("runs")}

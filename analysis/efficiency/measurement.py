@@ -1,7 +1,7 @@
 """One measurement: a training step, a prefill or decoding of one model at one length, timed, with the memory it took.
 
 On CUDA the memory is what PyTorch's allocator reserved at most in the timed runs. On a CPU nothing counts it, so each
-measurement runs in a process of its own (`analysis.efficiency.isolated`): its peak resident set
+measurement runs in a process of its own (`analysis.efficiency.isolated`). There it is the peak resident set
 (`getrusage`) less the resident set before the model was built. That holds weights, gradients, optimizer state,
 activations, buffers and what the C allocator keeps of freed memory, but neither Python nor the libraries.
 """
@@ -14,23 +14,28 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import numpy as np
+import torch
 
 from analysis.efficiency.peaks import peak_of
+from attnlab.config.trial import TrainConfig, Trial
+from attnlab.models import build_model
+from attnlab.models.flops import flops_per_token
+from attnlab.models.fused import compile_between_kernels
+from attnlab.optim import make_optimizer
+from attnlab.tasks import Batch
+from attnlab.training.run import Loss
+from attnlab.training.step import Step, choose
 from attnlab.util.text import one_line
-
-if TYPE_CHECKING:
-    import torch
-
-    from attnlab.config.trial import Trial
 
 REPEATS, WARM = 5, {"cuda": 5, "cpu": 1}  # CUDA: attnlab's step captures after its third
 DECODED = 8  # tokens a run of decoding makes
 DECODE_BATCH = {"cuda": 8, "cpu": 1}
-PARTS = ("train", "prefill", "decode")
 
 
 @dataclass(frozen=True)
@@ -45,29 +50,21 @@ class Case:
     dtype: str  # float32 or bfloat16, of the autocast
     threads: int  # of the CPU
 
-    def tree(self) -> dict[str, Any]:
-        """As JSON."""
-        return {**vars(self), "trial": self.trial.model_dump(mode="json")}
 
-    @classmethod
-    def of(cls, tree: dict[str, Any]) -> Case:
-        """From `tree()`."""
-        from attnlab.config.trial import Trial
+def run(case: Case, workload: str) -> dict[str, Any]:
+    """Measure one workload (a key of `analysis.efficiency.results.WORKLOADS`).
 
-        return cls(**{**tree, "trial": Trial.model_validate(tree["trial"])})
-
-
-def run(case: Case, part: str) -> dict[str, Any]:
-    """`runs`, `tokens_per_s`, `peak_bytes`, and `took_s`, the seconds of all runs but the first; `mfu` for `train`,
-    `cache_bytes` for `decode`; or `error`, one line."""
-    import torch
-
+    Returns:
+        `runs`, `tokens_per_s`, `peak_bytes`, and `took_s`, the seconds of all runs but the first; `mfu` for `train`,
+        `cache_bytes` for `decode`; or `error`, one line.
+    """
     try:
         if case.device == "cpu":
             _settle(case)
-        return {"train": _train, "prefill": _prefill, "decode": _decode}[part](case, Memory(case.device))
-    except Exception as error:  # of a mixer's author or of CUDA: told, and the rest goes on
-        return {"error": "out of memory" if isinstance(error, torch.OutOfMemoryError) else line(error)}
+        return {"train": _train, "prefill": _prefill, "decode": _decode}[workload](case, Memory(case.device))
+    except Exception as error:  # of a mixer's author or of CUDA: reported, and the rest goes on
+        line = one_line(f"{type(error).__name__}: {error}")[:200]
+        return {"error": "out of memory" if isinstance(error, torch.OutOfMemoryError) else line}
     finally:
         gc.collect()
         if case.device == "cuda":
@@ -75,60 +72,48 @@ def run(case: Case, part: str) -> dict[str, Any]:
 
 
 def _settle(case: Case) -> None:
-    """Imports, threads and libraries' first allocations, which are no part of what the model takes."""
-    import torch
-
+    """Make the libraries' first allocations, which the model does not count for."""
     torch.set_num_threads(case.threads)
     (torch.ones(256, 256) @ torch.ones(256, 256)).sum()
     _model(case)
 
 
 class Memory:
-    """Bytes at most from here on."""
+    """Peak memory from here on."""
 
     def __init__(self, device: str):
         self.device = device
         self.before = resident() if device == "cpu" else 0
 
     def warm(self) -> None:
-        """On CUDA what warming up took does not count; a CPU's peak cannot be reset."""
+        """Forget, on CUDA, what warming up took; a CPU's peak cannot be reset."""
         if self.device == "cuda":
-            import torch
-
             torch.cuda.synchronize()
             torch.cuda.reset_peak_memory_stats()
 
     def peak(self) -> int:
+        """Bytes at most."""
         if self.device == "cuda":
-            import torch
-
             return torch.cuda.max_memory_reserved()
-        most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        return max(0, most * (1 if sys.platform == "darwin" else 1024) - self.before)
+        return max(0, _peak_resident() - self.before)
 
 
 def resident() -> int:
-    """Bytes of this process in memory now; where the system does not say, at most so far."""
+    """Bytes of this process in memory now, or where the system does not say, at most so far."""
     try:
         with open("/proc/self/statm") as file:
             return int(file.read().split()[1]) * resource.getpagesize()
     except OSError:
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+        return _peak_resident()
+
+
+def _peak_resident() -> int:
+    """Bytes of this process in memory at most so far."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 def _train(case: Case, memory: Memory) -> dict[str, Any]:
-    """Optimizer steps on random tokens, as a trial runs them: captured on CUDA."""
-    import numpy as np
-    import torch
-
-    from attnlab.config.trial import TrainConfig
-    from attnlab.models.flops import flops_per_token
-    from attnlab.models.fused import compile_between_kernels
-    from attnlab.optim import make_optimizer
-    from attnlab.tasks import Batch
-    from attnlab.training.run import Loss
-    from attnlab.training.step import Step, choose
-
+    """Take optimizer steps on random tokens, as a trial does: captured on CUDA."""
     model, device = _model(case).train(), torch.device(case.device)
     kind, _ = choose("auto", device, 1)
     if device.type == "cuda":
@@ -138,17 +123,14 @@ def _train(case: Case, memory: Memory) -> dict[str, Any]:
     step = Step(Loss(model), optimizer, partial(_autocast, case), device, train, case.trial.optim.clip, 1, kind)
     draw = np.random.default_rng(0).integers(case.vocab, size=(case.batch, case.length + 1))
     data, counter = Batch(draw[:, :-1], draw[:, 1:]), iter(range(1, 1000))
-    found = _timed(case, lambda: step(next(counter), data), case.batch * case.length, memory)
+    measured = _timed(case, lambda: step(next(counter), data), case.batch * case.length, memory)
     peak = peak_of(torch.cuda.get_device_name(device)) if device.type == "cuda" else None
     per_token = flops_per_token(case.trial.model, case.length, case.vocab) if peak else None
-    found["mfu"] = per_token * found["tokens_per_s"] / peak if peak and per_token else None
-    return found
+    return measured | {"mfu": per_token * measured["tokens_per_s"] / peak if peak and per_token else None}
 
 
 def _prefill(case: Case, memory: Memory) -> dict[str, Any]:
-    """A prompt read, with the logits of its last position."""
-    import torch
-
+    """Read a prompt, with the logits of its last position."""
     model = _model(case).eval()
     prompt = _tokens(case, case.batch, case.length)
     with torch.inference_mode(), _autocast(case):
@@ -156,9 +138,7 @@ def _prefill(case: Case, memory: Memory) -> dict[str, Any]:
 
 
 def _decode(case: Case, memory: Memory) -> dict[str, Any]:
-    """Tokens one by one after a prompt of that length; on a CPU the memory includes reading the prompt."""
-    import torch
-
+    """Decode token by token after a prompt of that length; on a CPU the memory includes reading the prompt."""
     model, rows = _model(case).eval(), DECODE_BATCH[case.device]
     if not model.backbone.cached:
         return {"error": "a mixer of this model keeps no state, so each token reads the whole text"}
@@ -174,31 +154,22 @@ def _decode(case: Case, memory: Memory) -> dict[str, Any]:
 
 
 def _model(case: Case) -> Any:
-    import torch
-
-    from attnlab.models import build_model
-
     torch.manual_seed(0)
     return build_model(case.trial.model, case.vocab).to(case.device)
 
 
 def _tokens(case: Case, rows: int, columns: int) -> torch.Tensor:
-    import torch
-
     return torch.randint(case.vocab, (rows, columns), generator=torch.Generator().manual_seed(0)).to(case.device)
 
 
-def _autocast(case: Case) -> Any:
+def _autocast(case: Case) -> AbstractContextManager[Any]:
     """As in training."""
-    import torch
-
     half = {"bfloat16": torch.bfloat16, "float16": torch.float16}.get(case.dtype)
     return torch.autocast(case.device, half) if half else nullcontext()
 
 
 def _timed(case: Case, run: Callable[[], Any], tokens: int, memory: Memory) -> dict[str, Any]:
     """Tokens per second of REPEATS runs after WARM ones, and the memory at most."""
-    import torch
 
     def wait() -> None:
         if case.device == "cuda":
@@ -216,27 +187,18 @@ def _timed(case: Case, run: Callable[[], Any], tokens: int, memory: Memory) -> d
         run()
         wait()
         rates.append(tokens / (time.perf_counter() - start))
-    took = time.perf_counter() - begin
-    return {"runs": rates, "tokens_per_s": statistics.median(rates), "peak_bytes": memory.peak(), "took_s": took}
+    figures = {"runs": rates, "tokens_per_s": statistics.median(rates), "peak_bytes": memory.peak()}
+    return figures | {"took_s": time.perf_counter() - begin}
 
 
-def tensor_bytes(thing: Any, seen: set[int] | None = None) -> int:
-    """Of all tensors that a cache holds, each once."""
-    import torch
-
+def tensor_bytes(value: Any, seen: set[int] | None = None) -> int:
+    """Bytes of all tensors that a cache holds, each once."""
     seen = set() if seen is None else seen
-    if id(thing) in seen:
+    if id(value) in seen:
         return 0
-    seen.add(id(thing))
-    if isinstance(thing, torch.Tensor):
-        return thing.numel() * thing.element_size()
-    if isinstance(thing, dict):
-        return sum(tensor_bytes(v, seen) for v in thing.values())
-    if isinstance(thing, (list, tuple)):
-        return sum(tensor_bytes(v, seen) for v in thing)
-    return sum(tensor_bytes(v, seen) for v in vars(thing).values()) if hasattr(thing, "__dict__") else 0
-
-
-def line(error: BaseException) -> str:
-    """The error on one line."""
-    return one_line(f"{type(error).__name__}: {error}")[:200]
+    seen.add(id(value))
+    if isinstance(value, torch.Tensor):
+        return value.numel() * value.element_size()
+    if not isinstance(value, (dict, list, tuple)):
+        value = getattr(value, "__dict__", {})
+    return sum(tensor_bytes(v, seen) for v in (value.values() if isinstance(value, dict) else value))

@@ -1,6 +1,6 @@
 """The report's figures: an arm's look, and the learning curves.
 
-An arm has one colour and line style everywhere, fixed by its place in the sweep file. Figures are small and many, so
+An arm has one colour and line style everywhere, fixed by its position in the sweep file. Figures are small and many, so
 that they wrap on a narrow screen instead of shrinking; those of one view share their axes.
 """
 
@@ -18,38 +18,38 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 from analysis.figures.svg import GREY, INK, STYLE, Plot, new, render
 from analysis.records.load import TrialRecord
 from analysis.records.select import ArmSummary, Selection
-from analysis.report.wording import baseline_name, large_text, value_text
 from analysis.statistics.cost import flops_per_token
-from attnlab.util.text import number
+from attnlab.util.text import large_text, number, spaced, value_text
 
 # Okabe and Ito's palette (jfly.uni-koeln.de/color), strongest on white first, its yellow darkened to be seen there.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#B5A300")
 DASHES = ("-", (0, (5, 1.6)), (0, (1.2, 1.2)), (0, (6, 1.5, 1.2, 1.5)))
 X_LABELS = {"steps": "step", "tokens": "training tokens", "seconds": "seconds, validation included",
             "flops": "training FLOPs"}  # fmt: skip
+LARGE, PLAIN = FuncFormatter(lambda v, _: large_text(v)), FuncFormatter(lambda v, _: f"{v:g}")
 MANY = 4  # arms above which one set of axes for all trials is no longer legible
 
 
 def style_of(index: int) -> dict[str, Any]:
-    """Colour and line style of the arm at that place of the sweep file."""
+    """Colour and line style of the arm at that position of the sweep file."""
     return {"color": COLOURS[index % len(COLOURS)], "linestyle": DASHES[index // len(COLOURS) % len(DASHES)]}
 
 
 def dasharray(index: int) -> str:
     """The arm's line style for a swatch on a page, in CSS pixels."""
     style = style_of(index)["linestyle"]
-    return "none" if style == "-" else " ".join(f"{2 * part:g}" for part in style[1])
+    return "none" if style == "-" else " ".join(f"{2 * length:g}" for length in style[1])
 
 
 def curves(sel: Selection, view: str) -> list[Plot]:
-    """The metric against `view` (a key of X_LABELS): all arms' best trials; above MANY arms then each arm's own."""
+    """The metric against `view`, a key of X_LABELS: all arms' best trials, and above MANY arms each arm by itself."""
     drawn = [arm for arm in sel.declared if any(series(sel, t, view)[0] for t in arm.trials)]
     if not drawn:
         return []
-    apart = len(sel.plan.names) > MANY and view != "flops"  # there they would only repeat the steps' figures
+    one_each = len(sel.plan.names) > MANY and view != "flops"  # there they would only repeat the steps' figures
     limits = _limits(sel, drawn, view)
-    out = [_overview(sel, drawn, view, limits, others=not apart)]
-    return out + ([_own(sel, arm, drawn, view, limits) for arm in drawn] if apart else [])
+    out = [_overview(sel, drawn, view, limits, others=not one_each)]
+    return out + ([_single(sel, arm, drawn, view, limits) for arm in drawn] if one_each else [])
 
 
 def tokens_per_step(sel: Selection) -> float | None:
@@ -73,7 +73,7 @@ def series(sel: Selection, trial: TrialRecord, view: str) -> tuple[list[float], 
 
 
 def _limits(sel: Selection, arms: Iterable[ArmSummary], view: str) -> dict[str, tuple[float, float]]:
-    """Axes that show best trials and confirm runs after their first tenth; a steep start would press the rest flat."""
+    """Limits that show best trials and confirm runs after their first tenth: a steep start would flatten the rest."""
     trials = [t for arm in arms for t in arm.trials]
     lead = [t for arm in arms for t in arm.trials if t is arm.best or (t.phase, t.state) == ("confirm", "completed")]
     y = [v for ys in (series(sel, t, view)[1] for t in lead) for v in ys[len(ys) // 10 :]]
@@ -99,7 +99,7 @@ def _overview(sel: Selection, arms: list[ArmSummary], view: str, limits: dict[st
         if view == "steps" and (ratio := tokens_per_step(sel)):
             top = axes.secondary_xaxis("top", functions=(lambda x: x * ratio, lambda x: x / ratio))
             top.set_xlabel(X_LABELS["tokens"])
-            top.xaxis.set_major_formatter(FuncFormatter(lambda v, _: large_text(v)))
+            top.xaxis.set_major_formatter(LARGE)
             top.xaxis.set_major_locator(MaxNLocator(5))
             top.spines["top"].set_visible(True)
         handles = [Line2D([], [], **style_of(arm.index), linewidth=2.2, label=arm.arm) for arm in arms]
@@ -108,7 +108,7 @@ def _overview(sel: Selection, arms: list[ArmSummary], view: str, limits: dict[st
         return render(figure, f"curves-{view}", label)
 
 
-def _own(sel: Selection, arm: ArmSummary, arms: list[ArmSummary], view: str, limits: dict[str, Any]) -> Plot:
+def _single(sel: Selection, arm: ArmSummary, arms: list[ArmSummary], view: str, limits: dict[str, Any]) -> Plot:
     """One arm with all its trials, before the other arms' best in grey."""
     with mpl.rc_context(STYLE):
         figure = new(3.5, 2.45)
@@ -146,28 +146,30 @@ def _frame(axes: Axes, sel: Selection, view: str, limits: dict[str, Any]) -> Non
     axes.set_xlabel(X_LABELS[view])
     axes.set_ylabel(sel.metric)
     axes.xaxis.set_major_locator(MaxNLocator(5))
-    large = FuncFormatter(lambda v, _: large_text(v)) if limits["x"][1] >= 1e5 else FuncFormatter(lambda v, _: f"{v:g}")
-    axes.xaxis.set_major_formatter(large)
+    axes.xaxis.set_major_formatter(LARGE if limits["x"][1] >= 1e5 else PLAIN)
     baseline_lines(axes, sel)
 
 
 def baseline_lines(axes: Axes, sel: Selection) -> None:
+    """Draw the baselines that lie within the axes."""
     low, high = axes.get_ylim()
     for name, value in sel.baselines.items():
         if low <= value <= high:
             axes.axhline(value, color=GREY, linestyle=(0, (3, 3)), linewidth=1, zorder=1)
             below = value > low + 0.92 * (high - low)  # the label would leave the axes
-            axes.annotate(f"{baseline_name(name)} {value_text(value)}", (0.995, value), fontsize=8, color="#595959",
+            axes.annotate(f"{spaced(name)} {value_text(value)}", (0.995, value), fontsize=8, color="#595959",
                           xycoords=("axes fraction", "data"), xytext=(0, -3 if below else 3), ha="right",
                           textcoords="offset points", va="top" if below else "bottom", zorder=5)  # fmt: skip
 
 
 def log_ticks(low: float, high: float) -> list[float]:
-    """Up to about six round numbers of a logarithmic axis: decades, and 2s and 5s where those are few; of a narrow
-    range whatever is round; else its ends."""
+    """Up to about six round numbers of a logarithmic axis.
+
+    Decades, and 2s and 5s where those are few; of a narrow range whatever is round; else its ends.
+    """
     decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
-    for parts in ((1, 2, 5), (1, 3), (1,)):
-        ticks = [p * 10.0**d for d in decades for p in parts if low * 0.999 <= p * 10.0**d <= high * 1.001]
+    for factors in ((1, 2, 5), (1, 3), (1,)):
+        ticks = [f * 10.0**d for d in decades for f in factors if low * 0.999 <= f * 10.0**d <= high * 1.001]
         if len(ticks) <= 5:
             break
     ticks = ticks[:: math.ceil(len(ticks) / 6)] if ticks else ticks

@@ -12,13 +12,12 @@ from typing import Any
 
 from markupsafe import Markup
 
-from analysis.efficiency.lengths import runs_of
+from analysis.efficiency.results import WORKLOADS, runs_of
 from analysis.figures import curves
-from analysis.figures.outcomes import PARTS
 from analysis.records.select import ArmSummary, Selection
-from analysis.report.wording import settings_text
+from attnlab.util.text import settings_text
 
-DASHES = ("solid", "dash", "dot", "dashdot")  # as `plots.DASHES`
+DASHES = ("solid", "dash", "dot", "dashdot")  # as `curves.DASHES`
 BUTTONS = [["zoom2d", "pan2d", "resetScale2d", "toImage"]]  # none that would send data anywhere
 CONFIG = {"displaylogo": False, "responsive": True, "modeBarButtons": BUTTONS}
 
@@ -62,20 +61,18 @@ def _curves(sel: Selection) -> Any:
                 x, y = curves.series(sel, trial, view)
                 if not x:
                     continue
-                best, said = trial is arm.best, f"{trial.trial_id} ({trial.state})"
+                best, label = trial is arm.best, f"{arm.arm}, {trial.trial_id} ({trial.state})"
                 figure.add_scatter(
                     x=x, y=y, mode="lines+markers" if best or len(x) == 1 else "lines", name=arm.arm,
                     legendgroup=arm.arm, showlegend=best, opacity=1 if best else 0.5,
                     line=_look(arm, width=2.6 if best else 1), marker={"size": 4},
-                    hovertemplate=f"{arm.arm}, {said}<br>{settings_text(trial.settings)}<br>%{{x}}: %{{y:.4f}}"
-                    "<extra></extra>",
+                    hovertemplate=f"{label}<br>{settings_text(trial.settings)}<br>%{{x}}: %{{y:.4f}}<extra></extra>",
                 )  # fmt: skip
                 shown.append(view)
-    views = [view for view in curves.X_LABELS if view in shown]
-    if not views:
+    if not shown:
         return None
     figure.update_layout(yaxis_title=sel.metric)
-    _choose(figure, shown, {view: curves.X_LABELS[view] for view in views}, axis=True)
+    _choose(figure, shown, curves.X_LABELS, axis=True)
     return figure
 
 
@@ -84,9 +81,8 @@ def _settings(sel: Selection) -> Any:
     import plotly.graph_objects as go
 
     keys = list(dict.fromkeys(key for arm in sel.declared for key in arm.space))
-    rows = [
-        (arm, t) for arm in sel.declared for t in arm.trials if t.phase == "search" and t.value(sel.metric) is not None
-    ]
+    rows = [(arm, t) for arm in sel.declared for t in arm.trials
+            if t.phase == "search" and t.value(sel.metric) is not None]  # fmt: skip
     if len(keys) < 2 or len(rows) < 2:
         return None
     arms = [arm.arm for arm in sel.declared]
@@ -94,15 +90,15 @@ def _settings(sel: Selection) -> Any:
                    "ticktext": arms}]  # fmt: skip
     for key in keys:
         values = [t.settings.get(key) for _, t in rows]
-        choices = sorted({str(v) for v in values})
         if all(isinstance(v, (int, float)) and not isinstance(v, bool) for v in values):
             dimensions.append({"label": key, "values": values})
         else:
-            places = [choices.index(str(v)) for v in values]
-            dimensions.append({"label": key, "values": places, "tickvals": [*range(len(choices))], "ticktext": choices})
-    found = [t.value(sel.metric) for _, t in rows]
-    dimensions.append({"label": sel.metric, "values": found})
-    line = {"color": found, "colorscale": "Cividis", "reversescale": sel.plan.mode == "min", "showscale": True}
+            choices = sorted({str(v) for v in values})
+            ticks = {"tickvals": [*range(len(choices))], "ticktext": choices}
+            dimensions.append({"label": key, "values": [choices.index(str(v)) for v in values], **ticks})
+    reached = [t.value(sel.metric) for _, t in rows]
+    dimensions.append({"label": sel.metric, "values": reached})
+    line = {"color": reached, "colorscale": "Cividis", "reversescale": sel.plan.mode == "min", "showscale": True}
     return go.Figure(go.Parcoords(dimensions=dimensions, line=line))
 
 
@@ -110,37 +106,35 @@ def _speed(sel: Selection, tree: Mapping[str, Any]) -> Any:
     import plotly.graph_objects as go
 
     figure, shown = go.Figure(), []
-    for part in PARTS:
+    for workload in WORKLOADS:
         for arm in sel.declared:
-            runs = runs_of(dict(tree), arm.arm, part)
+            runs = dict(sorted(runs_of(tree, arm.arm, workload).items()))
             if not runs:
                 continue
-            at = sorted(runs)
-            figure.add_scatter(x=at, y=[median(runs[n]) for n in at], mode="lines+markers", name=arm.arm,
-                               line=_look(arm, width=2),
-                               error_y={"array": [max(runs[n]) - median(runs[n]) for n in at],
-                                        "arrayminus": [median(runs[n]) - min(runs[n]) for n in at]},
+            middle = [median(each) for each in runs.values()]
+            errors = {"array": [max(each) - m for each, m in zip(runs.values(), middle, strict=True)],
+                      "arrayminus": [m - min(each) for each, m in zip(runs.values(), middle, strict=True)]}  # fmt: skip
+            figure.add_scatter(x=list(runs), y=middle, mode="lines+markers", name=arm.arm, line=_look(arm, width=2),
+                               error_y=errors,
                                hovertemplate=f"{arm.arm}<br>%{{x}}: %{{y:,.0f}} tokens/s<extra></extra>")  # fmt: skip
-            shown.append(part)
+            shown.append(workload)
     if not shown:
         return None
     figure.update_xaxes(type="log", title="sequence length")
     figure.update_yaxes(type="log", title="tokens/s")
-    _choose(figure, shown, {part: label for part, label in PARTS.items() if part in shown}, axis=False)
+    _choose(figure, shown, WORKLOADS, axis=False)
     return figure
 
 
 def _choose(figure: Any, shown: list[str], labels: Mapping[str, str], axis: bool) -> None:
-    """A menu of views, of which one's lines are seen at a time, at first the first one's. `shown`: each line's view."""
-    seen = {view: [one == view for one in shown] for view in labels}
+    """Add a menu of the views that have lines, which shows one view's at a time. `shown`: each line's view."""
     buttons = []
-    for view, label in labels.items():
-        args = [{"visible": seen[view]}, {"xaxis.title.text": label} if axis else {}]
+    for view, label in ((view, label) for view, label in labels.items() if view in shown):
+        args = [{"visible": [v == view for v in shown]}, {"xaxis.title.text": label} if axis else {}]
         buttons.append({"label": label, "method": "update", "args": args})
-    first = next(iter(labels))
-    for trace, visible in zip(figure.data, seen[first], strict=True):
+    for trace, visible in zip(figure.data, buttons[0]["args"][0]["visible"], strict=True):
         trace.visible = visible
     if axis:
-        figure.update_xaxes(title=labels[first])
-    place = {"x": 0, "xanchor": "left", "y": 1.02, "yanchor": "bottom"}
-    figure.update_layout(updatemenus=[{"buttons": buttons, "active": 0, "showactive": True, **place}])
+        figure.update_xaxes(title=buttons[0]["label"])
+    above = {"x": 0, "xanchor": "left", "y": 1.02, "yanchor": "bottom"}
+    figure.update_layout(updatemenus=[{"buttons": buttons, "active": 0, "showactive": True, **above}])

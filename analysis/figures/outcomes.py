@@ -2,48 +2,44 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from statistics import median
 from typing import Any
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
-from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
+from matplotlib.ticker import MaxNLocator, NullLocator
 
-from analysis.efficiency.lengths import runs_of
-from analysis.figures.curves import log_ticks, style_of
+from analysis.efficiency.results import WORKLOADS, runs_of
+from analysis.figures.curves import LARGE, log_ticks, style_of
 from analysis.figures.svg import GREY, STYLE, Plot, new, render
+from analysis.records.scores import ScoredBenchmark
 from analysis.records.select import Selection
-from analysis.report.wording import large_text
-from analysis.statistics import pairs
-from attnlab.ranking.tests import mean_over_seeds
+from attnlab.ranking.tests import Interval, mean_over_seeds
 
-PARTS = {"train": "training step", "prefill": "prefill", "decode": "decoding"}
+Lines = Mapping[int, Sequence[tuple[float, ...]]]  # by an arm's position in the sweep file: (length, value, low, high)
 
 
 def efficiency(sel: Selection, tree: Mapping[str, Any]) -> list[Plot]:
-    """Tokens per second of each part, state bytes and (CUDA) training memory, against sequence length."""
+    """Tokens per second of each workload, state bytes and (CUDA) training memory, against sequence length."""
     arms = [arm for arm in sel.declared if arm.arm in tree["arms"]]
     out = []
-    for part, label in PARTS.items():
-        found = {arm.index: runs_of(dict(tree), arm.arm, part) for arm in arms}
-        lines = {i: [(n, median(r), min(r), max(r)) for n, r in sorted(runs.items())] for i, runs in found.items()}
-        out += _against_length(sel, lines, f"{label}: tokens/s", f"efficiency-{part}")
+    for workload, label in WORKLOADS.items():
+        runs = {arm.index: sorted(runs_of(tree, arm.arm, workload).items()) for arm in arms}
+        lines = {i: [(n, median(each), min(each), max(each)) for n, each in by_length] for i, by_length in runs.items()}
+        out += _length_figure(lines, f"{label}: tokens/s", f"efficiency-{workload}")
     for key, label, pick in (
         ("cache_bytes", "state or cache, bytes per sequence", lambda p: p.get("cache_bytes")),
         ("peak_bytes", "peak memory of a training step, bytes", lambda p: (p.get("train") or {}).get("peak_bytes")),
     ):
         lines = {arm.index: [(p["length"], v, v, v) for p in tree["arms"][arm.arm]["points"] if (v := pick(p))]
                  for arm in arms}  # fmt: skip
-        out += _against_length(sel, lines, label, f"efficiency-{key}")
+        out += _length_figure(lines, label, f"efficiency-{key}")
     return out
 
 
-def _against_length(
-    sel: Selection, lines: Mapping[int, Sequence[tuple[float, ...]]], label: str, name: str
-) -> list[Plot]:
-    lines = {index: points for index, points in lines.items() if points}
-    if not lines:
+def _length_figure(lines: Lines, label: str, name: str) -> list[Plot]:
+    if not any(lines.values()):
         return []
     with mpl.rc_context(STYLE):
         figure = new(3.9, 3.0)
@@ -51,52 +47,56 @@ def _against_length(
         return [render(figure, name, f"{label} against sequence length")]
 
 
-def against_length(axes: Axes, lines: Mapping[int, Sequence[tuple[float, ...]]], label: str) -> None:
-    """On logarithmic axes each arm's (length, value, low, high), by its place in the sweep file."""
+def against_length(axes: Axes, lines: Lines, label: str) -> None:
+    """Draw each arm's values with their bands, on logarithmic axes."""
     for index, points in lines.items():
         if points:
             x, y, low, high = zip(*points, strict=True)
             axes.plot(x, y, **style_of(index), marker="o", markersize=3, linewidth=1.6)
             axes.fill_between(x, low, high, color=style_of(index)["color"], alpha=0.12, linewidth=0)
-    axes.set_yscale("log")
-    _lengths(axes, sorted({point[0] for points in lines.values() for point in points}))
-    axes.set_yticks(log_ticks(*axes.get_ylim()))
-    axes.yaxis.set_minor_locator(NullLocator())
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda v, _: large_text(v)))
-    axes.set_title(label)
-
-
-def _lengths(axes: Axes, lengths: Sequence[float]) -> None:
+    lengths = sorted({point[0] for points in lines.values() for point in points})
     axes.set_xscale("log", base=2)
     axes.set_xticks(lengths, [f"{int(n)}" if n < 10_000 else f"{n / 1024:.0f}k" for n in lengths])
     axes.xaxis.set_minor_locator(NullLocator())
     axes.set_xlabel("sequence length")
+    axes.set_yscale("log")
+    axes.set_yticks(log_ticks(*axes.get_ylim()))
+    axes.yaxis.set_minor_locator(NullLocator())
+    axes.yaxis.set_major_formatter(LARGE)
+    axes.set_title(label)
 
 
-def benchmarks(sel: Selection, tables: Sequence[pairs.Benchmark]) -> list[Plot]:
+def benchmarks(sel: Selection, tables: Iterable[ScoredBenchmark]) -> list[Plot]:
     """Every arm with its interval on each benchmark, and the chance level."""
     out = []
     for table in tables:
+        arms = [arm for arm in sel.declared if arm.arm in table.scores]
+        intervals = [table.scores[arm.arm].interval for arm in arms]
         with mpl.rc_context(STYLE):
-            figure = new(3.3, 0.75 + 0.27 * len(table.scores))
+            figure = new(3.3, 0.75 + 0.27 * len(intervals))
             axes = figure.add_subplot()
-            arms = [arm for arm in sel.declared if arm.arm in table.scores]
-            for row, arm in enumerate(arms):
-                found, colour = table.scores[arm.arm].interval, style_of(arm.index)["color"]
-                if found.low is not None and found.high is not None:
-                    axes.plot([found.low, found.high], [row, row], color=colour, linewidth=2)
-                axes.plot(found.value, row, "o", color=colour, markersize=5)
-            ends = [end for s in table.scores.values() for end in (s.interval.value, s.interval.low, s.interval.high)
-                    if end is not None]  # fmt: skip
+            for row, (arm, interval) in enumerate(zip(arms, intervals, strict=True)):
+                _dot(axes, row, interval, style_of(arm.index)["color"])
+            ends = [end for i in intervals for end in (i.value, i.low, i.high) if end is not None]
             reach = max(ends) - min(ends)  # a level of chance farther away would press the intervals flat
             if table.chance is not None and min(ends) - reach <= table.chance <= max(ends) + reach:
                 axes.axvline(table.chance, color=GREY, linestyle=(0, (3, 3)), linewidth=1)
-            axes.set_yticks(range(len(arms)), [arm.arm for arm in arms])
-            axes.set_ylim(len(arms) - 0.5, -0.5)
-            axes.xaxis.set_major_locator(MaxNLocator(5))
-            axes.set_title(f"{table.name}: {table.metric}")
+            _rows(axes, [arm.arm for arm in arms], f"{table.name}: {table.metric}")
             out.append(render(figure, f"benchmark-{table.name}", f"{table.name}, {table.metric} of every arm"))
     return out
+
+
+def _dot(axes: Axes, row: int, interval: Interval, colour: str, hollow: bool = False) -> None:
+    if interval.low is not None and interval.high is not None:
+        axes.plot([interval.low, interval.high], [row, row], color=colour, linewidth=2)
+    axes.plot(interval.value, row, "o", color=colour, markerfacecolor="white" if hollow else colour, markersize=5)
+
+
+def _rows(axes: Axes, labels: Sequence[str], title: str) -> None:
+    axes.set_yticks(range(len(labels)), labels)
+    axes.set_ylim(len(labels) - 0.5, -0.5)
+    axes.xaxis.set_major_locator(MaxNLocator(5))
+    axes.set_title(title)
 
 
 def trials(sel: Selection, expected: Mapping[str, Sequence[float]]) -> list[Plot]:
@@ -108,36 +108,28 @@ def trials(sel: Selection, expected: Mapping[str, Sequence[float]]) -> list[Plot
         axes = figure.add_subplot()
         for arm in sel.declared:
             if values := expected.get(arm.arm):
-                axes.plot(
-                    range(1, len(values) + 1), values, **style_of(arm.index), marker="o", markersize=3, linewidth=1.6
-                )
+                look = {**style_of(arm.index), "marker": "o", "markersize": 3, "linewidth": 1.6}
+                axes.plot(range(1, len(values) + 1), values, **look)
         axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
         axes.set_xlabel("trials")
         axes.set_title(f"expected best {sel.metric}")
         return [render(figure, "trials", f"expected best {sel.metric} against the number of trials")]
 
 
-def sweeps(found: Sequence[Selection]) -> list[Plot]:
+def sweeps(selections: Sequence[Selection]) -> list[Plot]:
     """The arms of several sweeps, best first: one figure per metric that sweeps are judged by."""
     out = []
-    for metric in dict.fromkeys(sel.metric for sel in found):
-        rows = [(sel, arm) for sel in found if sel.metric == metric for arm in sel.arms if arm.score is not None]
+    for metric in dict.fromkeys(sel.metric for sel in selections):
+        rows = [(sel, arm) for sel in selections if sel.metric == metric for arm in sel.arms if arm.score is not None]
         if not rows:
             continue
         with mpl.rc_context(STYLE):
             figure = new(5.3, 0.8 + 0.24 * len(rows))
             axes = figure.add_subplot()
             for row, (sel, arm) in enumerate(rows):
-                colour = style_of(arm.index)["color"]
-                values = list(pairs.confirm_values(sel, arm, metric).values())
-                mean = mean_over_seeds(values) if values and arm.confirm else None
-                if mean and mean.low is not None and mean.high is not None:
-                    axes.plot([mean.low, mean.high], [row, row], color=colour, linewidth=2)
-                face = colour if mean else "white"
-                axes.plot(mean.value if mean else arm.score, row, "o", color=colour, markerfacecolor=face, markersize=5)
-            axes.set_yticks(range(len(rows)), [f"{sel.plan.name}: {arm.arm}" for sel, arm in rows])
-            axes.set_ylim(len(rows) - 0.5, -0.5)
-            axes.xaxis.set_major_locator(MaxNLocator(5))
-            axes.set_title(metric)
+                values = list(sel.confirm_values(arm, metric).values()) if arm.confirm else []
+                interval = mean_over_seeds(values) if values else Interval(arm.score, None, None, 1)
+                _dot(axes, row, interval, style_of(arm.index)["color"], hollow=not values)
+            _rows(axes, [f"{sel.plan.name}: {arm.arm}" for sel, arm in rows], metric)
             out.append(render(figure, f"sweeps-{metric}", f"{metric} of every arm of every sweep"))
     return out

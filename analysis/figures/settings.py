@@ -6,9 +6,9 @@ from typing import Any
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
-from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter, NullLocator
+from matplotlib.ticker import MaxNLocator, NullFormatter, NullLocator
 
-from analysis.figures.curves import baseline_lines, log_ticks, style_of
+from analysis.figures.curves import PLAIN, baseline_lines, log_ticks, style_of
 from analysis.figures.svg import INK, STYLE, Plot, new, render
 from analysis.records.load import TrialRecord
 from analysis.records.select import ArmSummary, Selection
@@ -48,7 +48,7 @@ def _setting(sel: Selection, arm: ArmSummary, key: str, dim: Dimension, limits: 
         axes.set_ylim(*limits)
         top = limits[1] - 0.035 * (limits[1] - limits[0])
         for trial in filter(_searched, arm.trials):
-            x, y = _place(dim, trial.settings.get(key)), _shown(trial, sel.metric)
+            x, y = _position(dim, trial.settings.get(key)), _shown(trial, sel.metric)
             if x is None:
                 continue
             if y is None:
@@ -67,16 +67,12 @@ def _setting(sel: Selection, arm: ArmSummary, key: str, dim: Dimension, limits: 
         return render(figure, f"setting-{key}-{arm.arm}", f"{arm.arm}: {sel.metric} against {key}")
 
 
-def _place(dim: Dimension, value: Any) -> float | None:
-    """A setting's place on the axis: its value, or the number of its choice; None if the space has no such value."""
+def _position(dim: Dimension, value: Any) -> float | None:
+    """A setting on the axis: its value, or the number of its choice; None if the space has no such value."""
     if dim.kind != "choice":
         return value if dim.position(value) is not None else None
-    at = [
-        i
-        for i, choice in enumerate(dim.choices)
-        if choice == value and isinstance(choice, bool) == isinstance(value, bool)
-    ]
-    return float(at[0]) if at else None
+    same = [i for i, c in enumerate(dim.choices) if c == value and isinstance(c, bool) == isinstance(value, bool)]
+    return float(same[0]) if same else None
 
 
 def _x_axis(axes: Axes, dim: Dimension) -> None:
@@ -96,4 +92,4 @@ def _x_axis(axes: Axes, dim: Dimension) -> None:
         pad = 0.04 * (dim.high - dim.low)
         axes.set_xlim(dim.low - pad, dim.high + pad)
         axes.xaxis.set_major_locator(MaxNLocator(4, integer=dim.kind == "int"))
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}"))
+    axes.xaxis.set_major_formatter(PLAIN)

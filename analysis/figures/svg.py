@@ -1,7 +1,7 @@
-"""Matplotlib figures as small SVG that can stand in a file of its own or inside a page beside others.
+"""Matplotlib figures as small SVG, for files of their own or many on one page.
 
-Text stays text (it can be searched, and scales with the page's zoom); ids get the figure's name as a prefix, because
-every figure matplotlib writes numbers its parts alike and a page must not hold an id twice.
+Text stays text: it can be searched, and scales with the page's zoom. Ids get the figure's name as a prefix, because
+matplotlib uses the same ids in every figure and a page must not hold an id twice.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def new(width: float, height: float) -> Figure:
 
 
 def render(figure: Figure, name: str, label: str) -> Plot:
-    """The figure as SVG. The label is read out in its place by screen readers."""
+    """The figure as SVG; screen readers read the label out instead."""
     buffer = io.StringIO()
     empty = dict.fromkeys(("Creator", "Date", "Format", "Type"))
     with mpl.rc_context(STYLE):

@@ -7,6 +7,7 @@ is no sweep's, or in which nothing has ended, is an error.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, get_args
@@ -22,6 +23,7 @@ from attnlab.util.errors import UserError
 from attnlab.util.files import json_value, read_json
 from attnlab.util.text import number
 
+UNREADABLE = object()
 ALL_STATES = (*STATES, "unfinished", "unreadable")  # without results.json, and with one that cannot be used
 
 
@@ -60,7 +62,7 @@ class SweepData:
 
     @property
     def results(self) -> list[Results]:
-        """Of the trials that ended."""
+        """Results of the trials that ended."""
         return [t.results for t in self.trials if t.results]
 
 
@@ -75,11 +77,11 @@ def load(path: Path) -> SweepData:
         raise UserError(f"{path}: no such folder; give a sweep's results folder, such as results/quickstart")
     plan = _plan(folder)
     trials = []
-    for home in folder.trials():
-        if home.arm in plan.names:
-            trials.append(_trial(home, problems))
+    for trial in folder.trials():
+        if trial.arm in plan.names:
+            trials.append(_trial(trial, problems))
         else:
-            problems.append(f"{home.arm}/{home.trial_id}: left out, sweep.yaml has no arm {home.arm}")
+            problems.append(f"{trial.arm}/{trial.trial_id}: left out, sweep.yaml has no arm {trial.arm}")
     refuse_mixed_recipes((t.results for t in trials if t.results), path)
     if not any(t.results for t in trials):
         bad = sum(t.state == "unreadable" for t in trials)
@@ -91,74 +93,69 @@ def load(path: Path) -> SweepData:
 def _plan(folder: SweepDir) -> Plan:
     """sweep.yaml was checked whole when the sweep began; here its structure must do (the full check needs models)."""
     if not folder.sweep_file.exists():
-        raise UserError(
-            f"{folder.path}: no sweep.yaml in it; give a sweep's results folder, such as results/quickstart"
-        )
+        hint = "give a sweep's results folder, such as results/quickstart"
+        raise UserError(f"{folder.path}: no sweep.yaml in it; {hint}")
     try:
         return read(folder.sweep_file)
     except UserError as error:
         raise UserError(error.problems[0]) from None
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise UserError(f"{folder.sweep_file}: {where}: {first['msg']}") from None
+        raise UserError(f"{folder.sweep_file}: {_short(error)}") from None
 
 
-def _trial(home: TrialDir, problems: list[str]) -> TrialRecord:
-    name = f"{home.arm}/{home.trial_id}"
-    job, results, rows, state = None, None, [], "unfinished"
-    try:
-        job = home.job()
-    except (ValueError, OSError) as error:
-        problems.append(f"{name}/experiment_config.json cannot be used: {_short(error)}")
-    try:
-        rows = learning_curve(
-            row for row in home.metrics() if isinstance(row, dict) and number(row.get("step")) is not None
-        )
-    except (ValueError, OSError) as error:
-        problems.append(f"{name}/metrics.jsonl cannot be used: {_short(error)}")
-    try:
-        raw = home.results()
-        if raw is not None:
-            results = _sound(home, raw)
-            state = results["state"]
-    except (ValueError, OSError) as error:
-        state = "unreadable"
-        problems.append(f"{name}/results.json cannot be used: {_short(error)}")
+def _trial(trial: TrialDir, problems: list[str]) -> TrialRecord:
+    def attempt(file: str, read: Callable[[], Any]) -> Any:
+        try:
+            return read()
+        except (ValueError, OSError) as error:
+            problems.append(f"{trial.arm}/{trial.trial_id}/{file} cannot be used: {_short(error)}")
+            return UNREADABLE
+
+    job = attempt("experiment_config.json", trial.job)
+    rows = attempt("metrics.jsonl", lambda: _rows(trial))
+    results = attempt("results.json", lambda: _sound(trial, trial.results()))
+    state = "unreadable" if results is UNREADABLE else results["state"] if results else "unfinished"
+    job, rows, results = (None if value is UNREADABLE else value for value in (job, rows, results))
     settings = results["settings"] if results else job.settings if job else {}
     phase = results["phase"] if results else job.phase if job else "search"
-    return TrialRecord(home.arm, home.trial_id, state, phase, settings, results, json_value(rows))
+    return TrialRecord(trial.arm, trial.trial_id, state, phase, settings, results, rows or [])
+
+
+def _rows(trial: TrialDir) -> list[dict[str, Any]]:
+    rows = learning_curve(
+        row for row in trial.metrics() if isinstance(row, dict) and number(row.get("step")) is not None
+    )
+    return json_value(rows)
 
 
 def _short(error: Exception) -> str:
     """The error on one line, without the path that the caller names anyway."""
     if isinstance(error, ValidationError):
         first = error.errors()[0]
-        return f"{'.'.join(str(part) for part in first['loc'])}: {first['msg']}"
+        return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
     text = str(error)
     return text.rpartition("damaged JSON (")[2].removesuffix(")") if "damaged JSON (" in text else text.split("\n")[0]
 
 
-def _sound(home: TrialDir, raw: Any) -> Results:
+def _sound(trial: TrialDir, raw: Any) -> Results | None:
     """`results.json` with every field the contract names, of the kind it names. Raises ValueError."""
+    if raw is None:
+        return None
     if not isinstance(raw, dict):
         raise ValueError("it is no mapping")
     raw = {"flops_per_token": None, "state_bytes": None, "recipe": 1} | raw  # added later than the rest
     if missing := [key for key in Results.__annotations__ if key not in raw]:
         raise ValueError(f"it lacks {', '.join(missing)}")
-    if raw["state"] not in STATES:
-        raise ValueError(f"unknown state {raw['state']!r}")
-    if raw["phase"] not in get_args(Phase):
-        raise ValueError(f"unknown phase {raw['phase']!r}")
+    for key, known in (("state", STATES), ("phase", get_args(Phase))):
+        if raw[key] not in known:
+            raise ValueError(f"unknown {key} {raw[key]!r}")
     for key in ("steps", "tokens", "seconds", "device_seconds"):
         if number(raw[key]) is None:
             raise ValueError(f"{key} is no number: {raw[key]!r}")
-    for key in ("best", "last"):
-        if raw[key] is not None and not isinstance(raw[key], dict):
+    for key in ("best", "last", "settings"):
+        if not isinstance(raw[key], dict) and (raw[key] is not None or key == "settings"):
             raise ValueError(f"{key} is no mapping: {raw[key]!r}")
-    if not isinstance(raw["settings"], dict):
-        raise ValueError(f"settings is no mapping: {raw['settings']!r}")
-    out = json_value({**raw, "arm": home.arm, "trial_id": home.trial_id})
+    out = json_value({**raw, "arm": trial.arm, "trial_id": trial.trial_id})
     for key in ("best", "last"):
         out[key] = out[key] and {k: number(v) for k, v in out[key].items()}
     for key in ("n_params", "n_params_non_embedding", "flops_per_token", "state_bytes"):
@@ -172,8 +169,8 @@ def _baselines(folder: SweepDir, problems: list[str]) -> dict[str, float]:
     if not folder.leaderboard_file.exists():
         return {}
     try:
-        found = read_json(folder.leaderboard_file)["baselines"]
-        return {str(k): v for k, v in found.items() if number(v) is not None}
+        baselines = read_json(folder.leaderboard_file)["baselines"]
+        return {str(k): v for k, v in baselines.items() if number(v) is not None}
     except (ValueError, OSError, KeyError, TypeError, AttributeError) as error:
         problems.append(f"leaderboard.json cannot be used, so baselines are not shown: {_short(error)}")
         return {}

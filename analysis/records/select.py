@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from statistics import median
 from typing import Any
 
@@ -15,6 +16,8 @@ from attnlab.config.resolved import Plan
 from attnlab.config.space import Dimension
 from attnlab.plan.extension import extension, leaderboard, planned_trials
 from attnlab.ranking.noise_floor import planned_for
+from attnlab.ranking.pairs import all_over_seeds
+from attnlab.ranking.tests import Comparison
 from attnlab.util.text import number
 
 
@@ -23,7 +26,7 @@ class ArmSummary:
     """One arm of the leaderboard. What is not known is None."""
 
     arm: str
-    index: int  # its place in sweep.yaml, which fixes its colour
+    index: int  # its position in sweep.yaml, which fixes its colour
     rank: int | None  # 1 is best; arms with equal scores share a rank
     score: float | None  # what it is ranked by
     mixer: str
@@ -65,6 +68,7 @@ class Selection:
 
     @property
     def metric(self) -> str:
+        """What arms are ranked by."""
         return self.data.plan.metric
 
     @property
@@ -86,6 +90,23 @@ class Selection:
     def planned(self) -> int:
         """Trials of the whole sweep, with those of an extension once it is decided."""
         return planned_trials(self.plan, self.data.results)
+
+    def confirm_values(self, arm: ArmSummary, metric: str) -> dict[int, float]:
+        """The last values of an arm's completed confirm runs, by seed: those behind the leaderboard's confirm mean.
+
+        Only runs of the setting that stands for the arm count. Where the sweep searches nothing, plain runs do too.
+        """
+        runs = [t for t in arm.trials if t.phase == "confirm" and t.state == "completed"]
+        if not runs and not self.plan.sweep.search:
+            runs = [t for t in arm.trials if t.state == "completed"]
+        chosen = [t.results for t in runs if not arm.confirm or t.settings == arm.confirm["settings"]]
+        values = {r["seed"]: number((r["last"] or {}).get(metric)) for r in chosen if r}
+        return {seed: value for seed, value in values.items() if value is not None}
+
+    @cached_property
+    def pairs(self) -> list[Comparison]:
+        """Every pair of arms, best first, on the metric over the confirm runs, Holm-corrected."""
+        return all_over_seeds({arm.arm: self.confirm_values(arm, self.metric) for arm in self.arms})
 
 
 def select(data: SweepData) -> Selection:

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
-
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
@@ -12,18 +9,9 @@ from rich.text import Text
 
 from analysis.records.load import ALL_STATES
 from analysis.records.select import ArmSummary, Selection
-from analysis.report.wording import (
-    NONE,
-    baseline_name,
-    better_text,
-    confirm_text,
-    count_text,
-    counts_text,
-    large_text,
-    seconds_text,
-    settings_text,
-    value_text,
-)
+from analysis.report.tables import aligned, csv_text
+from analysis.report.wording import better_text, confirm_text, counts_text
+from attnlab.util.text import NONE, count_text, large_text, seconds_text, settings_text, spaced, value_text
 
 
 def states_shown(sel: Selection) -> tuple[str, ...]:
@@ -33,25 +21,19 @@ def states_shown(sel: Selection) -> tuple[str, ...]:
 
 def to_csv(sel: Selection) -> str:
     """One row per arm, best first, then one per baseline (kind `baseline`); unknown cells are empty."""
-    states = states_shown(sel)
     keys = sorted({key for arm in sel.arms if arm.best for key in arm.best.settings})
     head = ["kind", "rank", "name", "mixer", "metric", "best", "best_se", "step", "trial_id", "trial_state",
-            "confirm_mean", "confirm_std", "confirm_n", *states, "n_params", "n_params_non_embedding", "tokens",
-            "device_seconds", "tokens_per_s", *keys]  # fmt: skip
-    buffer = io.StringIO()
-    rows = csv.DictWriter(buffer, head, lineterminator="\n")
-    rows.writeheader()
-    for arm in sel.arms:
-        rows.writerow({"kind": "arm", **_record(sel, arm)})
-    for name, value in sel.baselines.items():
-        rows.writerow({"kind": "baseline", "name": name, "metric": sel.metric, "best": value})
-    return buffer.getvalue()
+            "confirm_mean", "confirm_std", "confirm_n", *states_shown(sel), "n_params", "n_params_non_embedding",
+            "tokens", "device_seconds", "tokens_per_s", *keys]  # fmt: skip
+    baselines = [{"kind": "baseline", "name": name, "metric": sel.metric, "best": value}
+                 for name, value in sel.baselines.items()]  # fmt: skip
+    return csv_text(head, [*(_record(sel, arm) for arm in sel.arms), *baselines])
 
 
 def _record(sel: Selection, arm: ArmSummary) -> dict[str, object]:
     confirm = arm.confirm or {}
     return {
-        "rank": arm.rank, "name": arm.arm, "mixer": arm.mixer, "metric": sel.metric, "best": arm.value,
+        "kind": "arm", "rank": arm.rank, "name": arm.arm, "mixer": arm.mixer, "metric": sel.metric, "best": arm.value,
         "best_se": arm.value_se, "step": arm.step, "trial_id": arm.best and arm.best.trial_id,
         "trial_state": arm.best and arm.best.state, "confirm_mean": confirm.get("mean"),
         "confirm_std": confirm.get("std"), "confirm_n": confirm.get("n"),
@@ -66,17 +48,13 @@ def show(sel: Selection, console: Console) -> None:
     """Print the leaderboard: a table on a terminal, else lines of aligned plain text that no width cuts off."""
     title = f"{sel.plan.name}: {sel.metric} ({better_text(sel.plan.mode)}), ranked by {sel.ranked_by}"
     if not console.is_terminal:
-        head, *rows = _cells(sel, states_shown(sel))
-        widths = [max(len(row[i]) for row in [head, *rows]) for i in range(len(head))]
-        text = [[cell.ljust(w) for cell, w in zip(row, widths, strict=True)] for row in [head, *rows]]
-        print("\n".join([title, *("  ".join(row).rstrip() for row in text)]), file=console.file)
+        print("\n".join([title, *aligned(_cells(sel, states_shown(sel)))]), file=console.file)
         return
     head, *rows = _cells(sel, ())
     table = Table(title=title, title_justify="left", title_style="bold", header_style="bold", box=SIMPLE_HEAD)
-    words = ("arm", "trials", "settings")
     for name in head:
-        free = name in words[1:]  # what gives way where the terminal is narrow
-        table.add_column(name, justify="left" if name in words else "right", no_wrap=not free, overflow="fold")
+        free = name in ("trials", "settings")  # what gives way where the terminal is narrow
+        table.add_column(name, justify="left" if free or name == "arm" else "right", no_wrap=not free, overflow="fold")
     for row in rows:
         table.add_row(*map(Text, row), style="dim" if row[0] == "" else None)
     console.print(table)
@@ -95,5 +73,5 @@ def _cells(sel: Selection, states: tuple[str, ...]) -> list[list[str]]:
         for arm in sel.arms
     ]  # fmt: skip
     for name, value in sel.baselines.items():
-        rows.append(["", f"[{baseline_name(name)}]", value_text(value), *[""] * (len(head) - 3)])
+        rows.append(["", f"[{spaced(name)}]", value_text(value), *[""] * (len(head) - 3)])
     return [head, *rows]

@@ -9,16 +9,17 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
+from analysis.efficiency import results
 from analysis.figures import curves, interactive, outcomes, settings, svg
 from analysis.records.load import SweepData, load
 from analysis.records.select import Selection, select
 from analysis.report import details, leaderboard, sections, wording
+from attnlab.util import text
 from attnlab.util.files import write_text
-from attnlab.util.text import last_line
 
-KINDS = ("curves-", "setting-", "trials", "benchmark-", "efficiency-")  # figures that this writes
+FIGURES = ("curves-", "setting-", "trials", "benchmark-", "efficiency-")  # beginnings of the files that this writes
 
 
 def write_report(sweep_dir: Path) -> Path:
@@ -39,61 +40,61 @@ def write(sel: Selection, hover: bool = False) -> Path:
     Args:
         hover: also the interactive figures, for which plotly must be installed.
     """
-    home = sel.data.folder.analysis
-    parts = sections.gather(sel)
-    figures = Figures(sel, parts)
-    page = home / "report.html"
-    write_text(page, render(sel, figures, parts, hover))
-    write_text(home / "leaderboard.csv", leaderboard.to_csv(sel))
-    for table in parts.tables.values():
-        write_text(home / f"{table.name}.csv", table.csv())
-    kept = {f"{plot.name}.svg" for plot in figures.all()}
-    for old in (f for kind in KINDS for f in home.glob(f"figures/{kind}*.svg")):
-        if old.name not in kept:
+    folder = sel.data.folder.analysis
+    gathered = sections.gather(sel)
+    figures = Figures(sel, gathered)
+    page = folder / "report.html"
+    write_text(page, render(sel, figures, gathered, hover))
+    write_text(folder / "leaderboard.csv", leaderboard.to_csv(sel))
+    for table in gathered.tables.values():
+        write_text(folder / f"{table.name}.csv", table.csv())
+    drawn = {f"{plot.name}.svg": plot for plot in figures.all()}
+    for old in (file for kind in FIGURES for file in folder.glob(f"figures/{kind}*.svg")):
+        if old.name not in drawn:
             old.unlink()
-    (home / "figures").mkdir(exist_ok=True)
-    for plot in figures.all():  # many, and made again at will: not worth an fsync each
-        (home / "figures" / f"{plot.name}.svg").write_text(svg.file_text(plot))
+    (folder / "figures").mkdir(exist_ok=True)
+    for name, plot in drawn.items():  # many, and made again at will: not worth an fsync each
+        (folder / "figures" / name).write_text(svg.file_text(plot))
     return page
 
 
 class Figures:
     """Every figure of a report, by section."""
 
-    def __init__(self, sel: Selection, parts: sections.Sections):
+    def __init__(self, sel: Selection, gathered: sections.Sections):
         # tokens are the upper axis of the steps' figure where both are the same axis
         views = [v for v in curves.X_LABELS if v != "tokens" or curves.tokens_per_step(sel) is None]
-        self.curves = {view: found for view in views if (found := curves.curves(sel, view))}
+        self.curves = {view: plots for view in views if (plots := curves.curves(sel, view))}
         self.settings = settings.settings(sel)
-        self.trials = outcomes.trials(sel, parts.expected)
-        self.benchmarks = outcomes.benchmarks(sel, parts.benchmarks.tables)
-        self.efficiency = outcomes.efficiency(sel, parts.efficiency) if parts.efficiency else []
+        self.trials = outcomes.trials(sel, gathered.expected)
+        self.benchmarks = outcomes.benchmarks(sel, gathered.benchmarks.tables)
+        self.efficiency = outcomes.efficiency(sel, gathered.efficiency) if gathered.efficiency else []
 
     def all(self) -> list[svg.Plot]:
-        grouped = [plot for group in (self.curves, self.settings) for found in group.values() for plot in found]
+        """All of them."""
+        grouped = [plot for group in (self.curves, self.settings) for plots in group.values() for plot in plots]
         return [*grouped, *self.trials, *self.benchmarks, *self.efficiency]
 
 
-def render(sel: Selection, figures: Figures, parts: sections.Sections, hover: bool = False) -> str:
-    """The page."""
-    env = Environment(
-        loader=PackageLoader("analysis.report"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+def template(name: str) -> Template:
+    """A page's template, with the filters and the arms' looks that all pages use."""
+    env = Environment(loader=PackageLoader("analysis.report"), autoescape=True, undefined=StrictUndefined,
+                      trim_blocks=True, lstrip_blocks=True)  # fmt: skip
     env.filters.update(
-        value=wording.value_text, count=wording.count_text, large=wording.large_text, seconds=wording.seconds_text,
-        settings=wording.settings_text, confirm=wording.confirm_text, baseline=wording.baseline_name,
+        value=text.value_text, count=text.count_text, large=text.large_text, seconds=text.seconds_text,
+        settings=text.settings_text, confirm=wording.confirm_text, baseline=text.spaced,
     )  # fmt: skip
-    where, sweep = sel.data.folder.path, sel.plan.sweep
-    again = ["python", "launch.py", str(sel.data.folder.sweep_file), "--results", "results-again"]
-    return env.get_template("report.html").render(
+    env.globals.update(style_of=curves.style_of, dasharray=curves.dasharray)
+    return env.get_template(name)
+
+
+def render(sel: Selection, figures: Figures, gathered: sections.Sections, hover: bool = False) -> str:
+    """The page."""
+    folder, trials, sweep = sel.data.folder, sel.data.trials, sel.plan.sweep
+    again = ["python", "launch.py", str(folder.sweep_file), "--results", "results-again"]
+    return template("report.html").render(
         sel=sel,
         sweep=sweep,
-        style_of=curves.style_of,
-        dasharray=curves.dasharray,
         x_labels=curves.X_LABELS,
         better=wording.better_text(sel.plan.mode),
         answer=wording.answer(sel),
@@ -101,34 +102,32 @@ def render(sel: Selection, figures: Figures, parts: sections.Sections, hover: bo
         edges=wording.edges(sel),
         figures=figures,
         details=details.details(sel),
-        hovering=interactive.figures(sel, parts.efficiency) if hover else [],
+        hovering=interactive.figures(sel, gathered.efficiency) if hover else [],
         library=interactive.library() if hover else None,
-        parts=parts,
-        efficiency_errors=_errors(parts.efficiency),
-        problems=[*sel.data.problems, *parts.problems],
-        command=shlex.join(["python", "-m", "analysis", str(where)]),
+        sections=gathered,
+        efficiency_errors=results.errors(gathered.efficiency),
+        problems=[*sel.data.problems, *gathered.problems],
+        command=shlex.join(["python", "-m", "analysis", str(folder.path)]),
         states=leaderboard.states_shown(sel),
         declared=_yaml(sweep.trial),
-        plan=_yaml(
-            sel.plan.sweep.model_dump(mode="json", include={"search", "confirm", "resources"}, exclude_none=True)
-        ),
+        plan=_yaml(sweep.model_dump(mode="json", include={"search", "confirm", "resources"}, exclude_none=True)),
         differences={arm: _flat(tree) for arm, tree in sweep.arms.items()},
-        places=wording.places(sel),
+        layers=wording.layers(sel),
         environment=environment(sel.data),
         totals=_totals(sel),
         reproduce=shlex.join(again),
-        tensorboard=shlex.join(["tensorboard", "--logdir", str(where)]),
-        failed=[(t, t.results["error"]) for t in sel.data.trials if t.state == "failed"],
-        diverged=[t for t in sel.data.trials if t.state == "diverged"],
-        last_line=lambda error: last_line(error) or wording.NONE,
+        tensorboard=shlex.join(["tensorboard", "--logdir", str(folder.path)]),
+        failed=[(t, t.results["error"]) for t in trials if t.results and t.state == "failed"],
+        diverged=[t for t in trials if t.state == "diverged"],
+        last_line=lambda error: text.last_line(error) or text.NONE,
     )
 
 
 def environment(data: SweepData) -> dict[str, str]:
     """What the trials ran on, by dotted key; where they differ, each value with its number of trials, or how many."""
     seen: dict[str, Counter[str]] = {}
-    for results in data.results:
-        for key, value in _flat(results["environment"]).items():
+    for result in data.results:
+        for key, value in _flat(result["environment"]).items():
             if key != "pid" and not key.endswith("_at"):  # of the run, not of what it ran on
                 seen.setdefault(key, Counter())[value] += 1
     out = {}
@@ -139,14 +138,9 @@ def environment(data: SweepData) -> dict[str, str]:
 
 
 def _totals(sel: Selection) -> dict[str, Any]:
-    results = sel.data.results
-    return {
-        "counts": {s: sum(arm.counts[s] for arm in sel.arms) for s in leaderboard.states_shown(sel)},
-        "tokens": sum(r["tokens"] for r in results),
-        "steps": sum(r["steps"] for r in results),
-        "seconds": sum(r["seconds"] for r in results),
-        "device_seconds": sum(r["device_seconds"] for r in results),
-    }
+    counts = {s: sum(arm.counts[s] for arm in sel.arms) for s in leaderboard.states_shown(sel)}
+    keys = ("tokens", "steps", "seconds", "device_seconds")
+    return {"counts": counts, **{key: sum(r[key] for r in sel.data.results) for key in keys}}  # type: ignore[literal-required]
 
 
 def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
@@ -161,23 +155,6 @@ def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
 
 
 def _yaml(value: Any, flow: bool = False) -> str:
-    text = yaml.safe_dump(
-        value, sort_keys=False, allow_unicode=True, default_flow_style=flow, width=100000 if flow else 96
-    )
-    return text.strip().removesuffix("\n...")  # the end mark that a lone scalar gets
-
-
-def _errors(tree: Mapping[str, Any] | None) -> list[str]:
-    """What could not be measured, a line each."""
-    out: list[str] = []
-    for arm, row in (tree or {"arms": {}})["arms"].items():
-        out += [f"{arm}: {row['error']}"] if row.get("error") else []
-        if not row.get("error") and row.get("left_out"):
-            out.append(f"{arm}: not measured at {', '.join(map(str, row['left_out']))}: the time was up")
-        failed: dict[tuple[str, str], list[str]] = {}
-        for point in row["points"]:
-            for part in outcomes.PARTS:
-                if isinstance(point.get(part), dict) and (error := point[part].get("error")):
-                    failed.setdefault((part, error), []).append(str(point["length"]))
-        out += [f"{arm}, {part} at {', '.join(lengths)}: {error}" for (part, error), lengths in failed.items()]
-    return out
+    width = 100_000 if flow else 96
+    dumped = yaml.safe_dump(value, sort_keys=False, allow_unicode=True, default_flow_style=flow, width=width)
+    return dumped.strip().removesuffix("\n...")  # the end mark that a lone scalar gets

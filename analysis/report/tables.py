@@ -1,32 +1,34 @@
-"""Tables that are shown on the page and written as CSV from the same rows."""
+"""Tables that are shown on the page, on the terminal and as CSV from the same rows."""
 
 from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from analysis.report import wording
 from attnlab.ranking.tests import Interval
+from attnlab.util.text import NONE, count_text, large_text, seconds_text, value_text
 
 FORMATS = {
-    "text": lambda v: wording.NONE if v is None else str(v),
+    "text": lambda v: NONE if v is None else str(v),
     "arm": str,
-    "value": wording.value_text,
-    "count": wording.count_text,
-    "large": wording.large_text,
-    "seconds": wording.seconds_text,
-    "p": lambda v: wording.NONE if v is None else f"{v:.2g}",
-    "percent": lambda v: wording.NONE if v is None else f"{100 * v:.1f} %",
+    "value": value_text,
+    "count": count_text,
+    "large": large_text,
+    "seconds": seconds_text,
+    "p": lambda v: NONE if v is None else f"{v:.2g}",
+    "percent": lambda v: NONE if v is None else f"{100 * v:.1f} %",
 }
 
 
 @dataclass(frozen=True)
 class Column:
-    """A key of the rows, its heading, and how its values are shown: a key of FORMATS, or `interval` or `stacked` [of
-    FORMATS]; stacked, the ends stand below the value, without n."""
+    """A key of the rows, its heading, and how its values are shown.
+
+    `form`: a key of FORMATS, or `interval` or `stacked` [of FORMATS]. Stacked, the ends are below the value, without n.
+    """
 
     key: str
     label: str
@@ -34,31 +36,30 @@ class Column:
 
     @property
     def text(self) -> bool:
+        """Whether it is set to the left."""
         return self.form in ("text", "arm")
 
     def show(self, value: Any) -> str:
         """A cell."""
+        kind, _, form = self.form.partition(" ")
         if isinstance(value, Interval):
-            form = FORMATS[self.form.partition(" ")[2] or "value"]
-            ends = "" if value.low is None else f" [{form(value.low)}, {form(value.high)}]"
-            if self.form.startswith("stacked"):
-                return form(value.value)
-            return f"{form(value.value)}{ends} ({value.n:,})"
-        if self.form.startswith(("interval", "stacked")):
-            return wording.NONE if value is None else str(value)
-        return FORMATS[self.form](value)
+            figure = FORMATS[form or "value"](value.value)
+            rest = () if kind == "stacked" else (_ends(form, value), f"({value.n:,})")
+            return " ".join(filter(None, (figure, *rest)))
+        return FORMATS["text" if kind in ("interval", "stacked") else kind](value)
 
     def below(self, value: Any) -> str:
         """A stacked cell's second line."""
-        if not isinstance(value, Interval) or value.low is None or not self.form.startswith("stacked"):
-            return ""
-        form = FORMATS[self.form.partition(" ")[2] or "value"]
-        return f"[{form(value.low)}, {form(value.high)}]"
+        kind, _, form = self.form.partition(" ")
+        return _ends(form, value) if kind == "stacked" and isinstance(value, Interval) else ""
+
+
+ARM = Column("arm", "arm", "arm")
 
 
 @dataclass(frozen=True)
 class Table:
-    """`name` is the CSV file's. Of a row, `_index` is its arm's place (the swatch); `_strong`, `_tied`: marked."""
+    """`name` is the CSV file's. Of a row, `_index` is its arm's number (the swatch); `_strong`, `_tied`: marked."""
 
     name: str
     columns: Sequence[Column]
@@ -66,22 +67,39 @@ class Table:
 
     def csv(self) -> str:
         """Every row with raw values; an interval as four columns; unknown cells are empty."""
-        spread = {c.key for c in self.columns if any(isinstance(row.get(c.key), Interval) for row in self.rows)}
-        head = [name for c in self.columns for name in (_four(c.key) if c.key in spread else [c.key])]
-        buffer = io.StringIO()
-        out = csv.DictWriter(buffer, head, lineterminator="\n")
-        out.writeheader()
-        for row in self.rows:
-            cells: dict[str, Any] = {}
-            for c in self.columns:
-                value = row.get(c.key)
-                if isinstance(value, Interval):
-                    cells |= dict(zip(_four(c.key), (value.value, value.low, value.high, value.n), strict=True))
-                else:
-                    cells[c.key] = value
-            out.writerow({key: cell for key, cell in cells.items() if key in head})
-        return buffer.getvalue()
+        head: list[str] = []
+        for c in self.columns:
+            spread = any(isinstance(row.get(c.key), Interval) for row in self.rows)
+            head += _four(c.key) if spread else [c.key]
+        return csv_text(head, ({k: v for c in self.columns for k, v in _cells(c.key, row)} for row in self.rows))
+
+
+def _ends(form: str, interval: Interval) -> str:
+    show = FORMATS[form or "value"]
+    return "" if interval.low is None else f"[{show(interval.low)}, {show(interval.high)}]"
 
 
 def _four(key: str) -> list[str]:
     return [key, f"{key}_low", f"{key}_high", f"{key}_n"]
+
+
+def _cells(key: str, row: Mapping[str, Any]) -> Iterable[tuple[str, Any]]:
+    value = row.get(key)
+    if isinstance(value, Interval):
+        return zip(_four(key), (value.value, value.low, value.high, value.n), strict=True)
+    return [(key, value)]
+
+
+def csv_text(head: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> str:
+    """CSV with a heading; cells that a row lacks are empty."""
+    buffer = io.StringIO()
+    writer = csv.DictWriter(buffer, head, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return buffer.getvalue()
+
+
+def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Rows of cells as lines, every column as wide as its widest cell."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]

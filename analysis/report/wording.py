@@ -1,4 +1,4 @@
-"""Numbers as text, and the report's sentences: generated from the data, claiming no more than it shows."""
+"""The report's sentences: generated from the data, claiming no more than it shows."""
 
 from __future__ import annotations
 
@@ -7,30 +7,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from analysis.records.select import ArmSummary, Selection
-from analysis.statistics.pairs import over_seeds
 from attnlab.ranking import search_coverage
-from attnlab.ranking.tests import Pair
-from attnlab.util.text import NONE, number, settings_text, value_text
-
-
-def count_text(value: Any) -> str:
-    """A count in full, thousands set apart."""
-    return NONE if number(value) is None else f"{value:,.0f}"
-
-
-def large_text(value: Any) -> str:
-    """A count with three digits and a unit: 12.3M."""
-    if number(value) is None:
-        return NONE
-    for size, unit in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k")):
-        if abs(value) >= size * 0.9995:
-            return f"{value / size:.3g}{unit}"
-    return f"{value:.0f}"
-
-
-def seconds_text(value: Any) -> str:
-    """Seconds, with a decimal only where it says something."""
-    return NONE if number(value) is None else f"{value:,.0f}" if value >= 100 else f"{value:.1f}"
+from attnlab.util.text import NONE, count_text, listed, settings_text, spaced, value_text
 
 
 def confirm_text(confirm: Mapping[str, Any] | None) -> str:
@@ -51,23 +29,18 @@ def better_text(mode: str) -> str:
     return "lower is better" if mode == "min" else "higher is better"
 
 
-def listed(words: list[str]) -> str:
-    """`a`, `a and b`, `a, b and c`."""
-    return " and ".join(filter(None, [", ".join(words[:-1]), words[-1]])) if words else "none"
-
-
 def names(arms: list[ArmSummary]) -> str:
     """The arms' names, listed."""
     return listed([arm.arm for arm in arms])
 
 
-def places(sel: Selection) -> dict[str, str]:
-    """Which layers have which mixer, by arm, as declared; arms whose layers are all alike are left out."""
-    found = {}
+def layers(sel: Selection) -> dict[str, str]:
+    """Which layers have which mixer, by arm, as declared; arms whose layers are all the same are left out."""
+    out = {}
     for arm in sel.plan.names:
         with contextlib.suppress(ValueError):  # another version's sweep, whose trial does not parse
-            found[arm] = sel.plan.arm(arm).trial.model.places
-    return {arm: text for arm, text in found.items() if text}
+            out[arm] = sel.plan.arm(arm).trial.model.places
+    return {arm: text for arm, text in out.items() if text}
 
 
 def answer(sel: Selection) -> list[str]:
@@ -83,16 +56,16 @@ def _lead(sel: Selection, valued: list[ArmSummary]) -> str:
     how = "mean of its confirm runs" if sel.ranked_by == "confirm mean" else "best single run"
     equal = [arm for arm in valued if arm.score == first.score]
     so_far = " so far" if sel.in_progress else ""
-    at = f"{sel.metric} {value_text(first.score)}"
+    best = f"{sel.metric} {value_text(first.score)}"
     if len(valued) == 1:
-        return f"Only {first.arm} has a value{so_far}: {at} ({how}); there is nothing to compare it with."
+        return f"Only {first.arm} has a value{so_far}: {best} ({how}); there is nothing to compare it with."
     if len(equal) > 1:
-        return f"{names(equal)} share the best {at} ({how}){so_far}."
+        return f"{names(equal)} share the best {best} ({how}){so_far}."
     second = valued[1]
     gap = value_text(abs(first.score - second.score))
     side = "below" if sel.plan.mode == "min" else "above"
     behind = f"{second.arm} ({value_text(second.score)})"
-    return f"{first.arm} is best{so_far} with {at} ({how}), {gap} {side} the second, {behind}."
+    return f"{first.arm} is best{so_far} with {best} ({how}), {gap} {side} the second, {behind}."
 
 
 def _certainty(sel: Selection, valued: list[ArmSummary]) -> str:
@@ -101,40 +74,30 @@ def _certainty(sel: Selection, valued: list[ArmSummary]) -> str:
         note = f" Confirm runs exist for {names(partly)} only, so they do not rank." if partly else ""
         if len(valued) == 1:
             return f"It is a single run, so no interval can be given.{note}"
-        if all(arm.best and arm.ended == 1 for arm in valued):
-            return f"Each arm was run once, so no interval can be given: another seed could change the order.{note}"
-        return (
-            "Each value is a single run, picked as the best of its arm's trials, so no interval can be given: "
-            f"another seed could change the order.{note}"
-        )
+        once = all(arm.best and arm.ended == 1 for arm in valued)
+        runs = "Each arm was run once" if once else "Each value is a single run, picked as the best of its arm's trials"
+        return f"{runs}, so no interval can be given: another seed could change the order.{note}"
     if len(valued) < 2:
         return f"It stands for {valued[0].confirm['n']} seed(s)."
-    pair = _leading(sel, valued)
-    gap, n = pair.difference, (valued[0].confirm["n"], valued[1].confirm["n"])
+    two = {valued[0].arm, valued[1].arm}
+    pair = next(pair for pair in sel.pairs if {pair.a, pair.b} == two)
+    gap, seeds = pair.difference, f"{valued[0].confirm['n']} and {valued[1].confirm['n']} seeds"
     if gap.low is None or pair.p is None:
-        return f"With {n[0]} and {n[1]} seeds of these two, no interval of the difference can be given ({pair.test})."
+        return f"With {seeds} of these two, no interval of the difference can be given ({pair.test})."
     low, high = sorted((value_text(end) for end in (gap.low, gap.high)), key=float)
     how = f"{pair.test}; Holm-corrected p {pair.p_holm:.2g}" if pair.p_holm is not None else pair.test
     if not pair.decided:
         more = f" About {pair.needed} seeds per arm would." if pair.needed else ""
-        return (
-            f"Over {n[0]} and {n[1]} seeds, with the 95 % interval of that difference at [{low}, {high}] ({how}), "
-            f"these runs do not separate the two.{more}"
-        )
-    return f"Over {n[0]} and {n[1]} seeds the 95 % interval of that difference is [{low}, {high}] ({how})."
-
-
-def _leading(sel: Selection, valued: list[ArmSummary]) -> Pair:
-    """The two best arms against each other, corrected over all pairs."""
-    two = {valued[0].arm, valued[1].arm}
-    return next(pair for pair in over_seeds(sel) if {pair.a, pair.b} == two)
+        interval = f"with the 95 % interval of that difference at [{low}, {high}] ({how})"
+        return f"Over {seeds}, {interval}, these runs do not separate the two.{more}"
+    return f"Over {seeds} the 95 % interval of that difference is [{low}, {high}] ({how})."
 
 
 def _against_baselines(sel: Selection, valued: list[ArmSummary]) -> list[str]:
     sign = 1 if sel.plan.mode == "min" else -1
     beaten, out = [], []
     for name, value in sel.baselines.items():
-        label = f"{baseline_name(name)} ({value_text(value)})"
+        label = f"{spaced(name)} ({value_text(value)})"
         if short := [arm for arm in valued if sign * (arm.score - value) >= 0]:
             out.append(f"Not better than the baseline {label}: {names(short)}.")
         else:
@@ -146,17 +109,12 @@ def _against_baselines(sel: Selection, valued: list[ArmSummary]) -> list[str]:
     return out
 
 
-def baseline_name(name: str) -> str:
-    """`unigram_loss` -> `unigram loss`."""
-    return name.replace("_", " ")
-
-
 def caveats(sel: Selection) -> list[str]:
     """What a reader must know before trusting the comparison."""
     out = []
     if sel.in_progress:
-        total, begun = sel.planned, len(sel.data.trials)
-        out.append(f"The sweep is not finished: {sel.ended} of {total} trials have ended, {begun} were begun.")
+        ended = f"{sel.ended} of {sel.planned} trials have ended"
+        out.append(f"The sweep is not finished: {ended}, {len(sel.data.trials)} were begun.")
     if len({arm.ended for arm in sel.arms}) > 1:
         each = ", ".join(f"{arm.arm} {arm.ended}" for arm in sel.declared)
         out.append(f"Arms have unequal numbers of ended trials ({each}); more trials give a better best.")
@@ -172,19 +130,15 @@ def caveats(sel: Selection) -> list[str]:
         out.append(f"The best trial was pruned before its last step, so more steps may improve it: {steps}.")
     confirm = sel.plan.sweep.confirm
     if confirm and confirm.top > 1 and sel.ranked_by == "confirm mean":
-        out.append(
-            f"Each arm stands for the best mean of up to {confirm.top} confirmed settings, which flatters "
-            "all of them a little."
-        )
+        top = f"the best mean of up to {confirm.top} confirmed settings"
+        out.append(f"Each arm stands for {top}, which flatters all of them a little.")
     for arm in sel.declared:
         if arm.confirm and arm.best and arm.best.phase == "search" and arm.confirm["settings"] != arm.best.settings:
             stands = settings_text(arm.confirm["settings"])
             out.append(f"{arm.arm} is confirmed with {stands}, not with its best search trial's, {arm.best.trial_id}.")
         if arm.ties:
-            out.append(
-                f"{arm.arm} has {arm.ties + 1} trials with exactly its best value; the earliest one, "
-                f"{arm.best.trial_id}, is shown."
-            )
+            tied = f"{arm.ties + 1} trials with exactly its best value"
+            out.append(f"{arm.arm} has {tied}; the earliest one, {arm.best.trial_id}, is shown.")
     return out
 
 

@@ -1,8 +1,8 @@
 """Token ids through one model in batches: what `Scorer` asks, as fast as the model allows.
 
-Three things make it fast: requests of like length go through the model together, as many as a token budget allows; the
-head reads the continuations' positions alone; and a context that several continuations share is read once, its state (a
-recurrent state, a key-value cache) then standing for it. Padding is to the right, where a causal model never sees it.
+Three things make it fast. Requests of like length go through the model together, as many as a token budget allows. The
+head reads the continuations' positions alone. And a context that several continuations share is read once: its state (a
+recurrent state, a key-value cache) then stands for it. Padding is to the right, where a causal model never sees it.
 Whether the state is exact is tried on each model; where it is not, it is not used.
 
 On CUDA a batch has a power of two of rows, the missing ones filled with token 0: FLA's kernels are compiled, some of
@@ -32,11 +32,11 @@ HEAD_BYTES = 1 << 28  # of fp32 logits at once
 SHARED_FROM = 12  # context tokens from which on its state is worth its launches
 SPREAD = 16  # tokens by which the contexts of a batch differ at most: what the shortest lacks is read per continuation
 
-Key = tuple[tuple[int, ...], tuple[int, ...]]  # a request: context and continuation
+Request = tuple[tuple[int, ...], tuple[int, ...]]  # context and continuation
 
 
-class Reader:
-    """One model on a device.
+class BatchedModel:
+    """One model on a device, and how it reads many requests.
 
     Args:
         model: a `BackboneForCausalLM`; it is put on `device`, in evaluation mode.
@@ -58,10 +58,12 @@ class Reader:
         self.powers = device.type == "cuda"  # of two: what a batch's rows are filled up to
         self.max_tokens = max_tokens or TOKENS.get(device.type, TOKENS["cpu"])
 
-    def launch(self, keys: list[Key]) -> Iterator[tuple[list[Key], Tensor]]:
-        """Batch by batch: the requests, and what `_rows` makes of them. Longest first, so that memory runs out at once
-        or never."""
-        groups: dict[tuple[int, ...], list[Key]] = {}
+    def launch(self, keys: list[Request]) -> Iterator[tuple[list[Request], Tensor]]:
+        """Batch by batch the requests, and what `_rows` makes of them.
+
+        Longest first, so that memory runs out at once or never.
+        """
+        groups: dict[tuple[int, ...], list[Request]] = {}
         for key in keys:
             groups.setdefault(key[0], []).append(key)
         shared, alone = [], []
@@ -80,19 +82,21 @@ class Reader:
         for rows in self._by_length(alone, 0):
             yield rows, self._rows(rows, 0, None)
 
-    def _after_contexts(self, groups: list[list[Key]]) -> Iterator[tuple[list[Key], Tensor]]:
-        """Each group's context is read once, up to the shortest one's last token but one (the last predicts the first
-        token of every continuation); the state after it stands before the rest of every request."""
-        cut = len(groups[-1][0][0]) - 1
-        place = {group[0][0]: i for i, group in enumerate(groups)}
-        with torch.inference_mode(), self.running():
-            cache, nowhere = self._cache(), self.index([])
-            self.model.backbone.hidden(self._tensor([context[:cut] for context in place]), cache, (nowhere, nowhere))
-        for rows in self._by_length([key for group in groups for key in group], cut):
-            own = self._filled(self.index([place[context] for context, _ in rows]))
-            yield rows, self._rows(rows, cut, select(cache, own))
+    def _after_contexts(self, groups: list[list[Request]]) -> Iterator[tuple[list[Request], Tensor]]:
+        """Read each group's context once, up to the shortest one's last token but one, and continue from there.
 
-    def _by_length(self, keys: list[Key], cut: int) -> Iterator[list[Key]]:
+        A context's last token predicts the first token of every continuation, so it belongs to the rest.
+        """
+        cut = len(groups[-1][0][0]) - 1
+        rows_of = {group[0][0]: i for i, group in enumerate(groups)}
+        with torch.inference_mode(), self.running():
+            cache, nowhere = new_cache(), self.index([])
+            self.model.backbone.hidden(self._tensor([context[:cut] for context in rows_of]), cache, (nowhere, nowhere))
+        for rows in self._by_length([key for group in groups for key in group], cut):
+            states = self._filled(self.index([rows_of[context] for context, _ in rows]))
+            yield rows, self._rows(rows, cut, select(cache, states))
+
+    def _by_length(self, keys: list[Request], cut: int) -> Iterator[list[Request]]:
         """The requests, longest first, as many at once as the budget allows for the tokens after the first `cut`."""
         keys = sorted(keys, key=lambda key: -len(key[0]) - len(key[1]))
         while keys:
@@ -101,7 +105,7 @@ class Reader:
             keys = keys[n:]
 
     @torch.inference_mode()
-    def _rows(self, rows: list[Key], cut: int, cache: Any) -> Tensor:
+    def _rows(self, rows: list[Request], cut: int, cache: Any) -> Tensor:
         """[rows, 2]: the log-likelihood, and how many of its tokens are not the likeliest. On the device, not awaited.
 
         `cache` holds the state of every row's first `cut` tokens.
@@ -111,11 +115,11 @@ class Reader:
         ends = torch.tensor([len(tokens) for tokens in inputs])
         row = torch.repeat_interleave(torch.arange(len(rows)), counts)
         within = torch.arange(len(row)) - torch.repeat_interleave(counts.cumsum(0) - counts, counts)
-        row, at = self.index(row), self.index((ends - counts)[row] + within)
+        row, column = self.index(row), self.index((ends - counts)[row] + within)
         targets = self.index([token for _, continuation in rows for token in continuation])
         with self.running():
-            hidden = self.model.backbone.hidden(self._tensor(inputs), cache, (row, at))
-            return self.read(hidden, row, len(rows), targets)
+            hidden = self.model.backbone.hidden(self._tensor(inputs), cache, (row, column))
+            return self.read_head(hidden, row, len(rows), targets)
 
     @torch.inference_mode()
     def decode(self, prompts: list[list[int]], steps: int) -> list[list[int]]:
@@ -124,8 +128,8 @@ class Reader:
         for _ in range(steps):
             with self.running():
                 if self.model.backbone.cached:
-                    got = self.model.backbone(read, past_key_values=cache, use_cache=True)
-                    hidden, cache = got.last_hidden_state, got.past_key_values
+                    output = self.model.backbone(read, past_key_values=cache, use_cache=True)
+                    hidden, cache = output.last_hidden_state, output.past_key_values
                 else:
                     hidden = self.model.backbone.hidden(read)
                 token = self.model.head(hidden[:, -1]).argmax(-1, keepdim=True)
@@ -135,8 +139,10 @@ class Reader:
 
     @cached_property
     def reuses(self) -> bool:
-        """Whether a state of some tokens may stand for them when several more follow at once: tried here. FLA 0.6's
-        forgetting, path and log-linear layers take one token at a time; some mixers keep no state at all."""
+        """Whether a state of some tokens may stand for them when several more follow at once: tried here.
+
+        FLA 0.6's forgetting, path and log-linear layers take one token at a time; some mixers keep no state at all.
+        """
         if not self.model.backbone.cached:
             return False
         half = self.dtype is not None or self.device.type != "cpu"
@@ -147,23 +153,26 @@ class Reader:
             try:
                 with torch.inference_mode(), self.running():
                     whole = self.model.backbone.hidden(tokens)[:, before:]
-                    cache = self._cache()
+                    cache = new_cache()
                     self.model.backbone.hidden(tokens[:, :before], cache)
-                    part = self.model.backbone.hidden(tokens[[1, 0, 1], before:], select(cache, self.index([1, 0, 1])))
+                    rest = self.model.backbone.hidden(tokens[[1, 0, 1], before:], select(cache, self.index([1, 0, 1])))
             except (AssertionError, ValueError, NotImplementedError, AttributeError):
                 return False
             # hidden states are normed to 1; in half precision their rounding alone is some 1e-2
-            if not (part - whole[[1, 0, 1]]).abs().float().mean() < (2e-2 if half else 1e-4):
+            if not (rest - whole[[1, 0, 1]]).abs().float().mean() < (2e-2 if half else 1e-4):
                 return False
         return True
 
-    def read(self, hidden: Tensor, row: Tensor, rows: int, targets: Tensor) -> Tensor:
-        """What the head says at states `hidden` [N, D] of the sequences `row` [N]: [rows, 2], the targets' [N]
-        log-likelihoods summed by sequence, and how many of them are not the likeliest."""
+    def read_head(self, hidden: Tensor, row: Tensor, rows: int, targets: Tensor) -> Tensor:
+        """[rows, 2]: the targets' [N] log-likelihoods summed by sequence, and how many are not the likeliest.
+
+        Args:
+            hidden: states [N, D] of the sequences `row` [N].
+        """
         out = torch.zeros(rows, 2, dtype=torch.float64, device=self.device)
         step = max(1, HEAD_BYTES // (4 * self.model.head.weight.shape[0]))
-        for part in range(0, len(targets), step):
-            some = slice(part, part + step)
+        for start in range(0, len(targets), step):
+            some = slice(start, start + step)
             logits = self.model.head(hidden[some]).float()
             losses = F.cross_entropy(logits, targets[some], reduction="none")
             wrong = (logits.argmax(-1) != targets[some]).double()
@@ -200,12 +209,15 @@ class Reader:
         return self._filled(padded).to(self.device, non_blocking=True)
 
     def index(self, values: Sequence[int] | Tensor) -> Tensor:
+        """Indices on the device."""
         return torch.as_tensor(values, dtype=torch.long).to(self.device, non_blocking=True)
 
-    def _cache(self) -> Any:
-        from fla.models.utils import Cache
 
-        return Cache()
+def new_cache() -> Any:
+    """FLA's empty cache."""
+    from fla.models.utils import Cache  # not at the top: importing FLA has to follow attnlab's own layers
+
+    return Cache()
 
 
 def select(cache: Any, index: Tensor) -> Any:

@@ -17,7 +17,7 @@ class LM(Base):
 
     Args:
         scorer: the checkpoint.
-        advance: told how many requests are done since the last call, for a progress bar.
+        advance: called with how many requests are done since the last call, for a progress bar.
     """
 
     def __init__(self, scorer: Scorer, advance: Advance = lambda n: None):

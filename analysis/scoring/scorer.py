@@ -6,8 +6,10 @@ decoding would give it. How the model is run is `analysis.scoring.batches`'s.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -15,26 +17,42 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from analysis.scoring.batches import MAX_LENGTH, Key, Reader
-from analysis.scoring.token_cache import Encodings, Ids
+from analysis.scoring.batches import MAX_LENGTH, BatchedModel, Request
 from attnlab.data.tokenizer import Tokenizer
 from attnlab.util.errors import UserError
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
-Pair = tuple[Sequence[int], Sequence[int]]  # token ids of a context (at least one) and of its continuation
-Advance = Callable[[int], None]  # told how many requests are done since the last call
+KEPT = 32  # lists of texts, two per benchmark; HellaSwag's 40,168 texts, the largest, make some 20 MB (reckoned)
+
+TokenPair = tuple[Sequence[int], Sequence[int]]  # token ids of a context (at least one) and of its continuation
+Advance = Callable[[int], None]  # called with how many requests are done since the last call
 
 
 @dataclass(frozen=True)
 class Scored:
-    """Of one continuation."""
+    """One continuation's score."""
 
     loglikelihood: float  # nats, summed over its tokens
     greedy: bool  # whether each of its tokens is the likeliest one
 
 
-class Scorer(Reader):
+class Encodings:
+    """Token ids of the KEPT last lists of texts: arms are asked the same texts, mostly with the same tokenizer."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()  # threads that ask for the same texts wait for whoever asked first
+        self._tokenizers: dict[str, Tokenizer] = {}
+        self._encode = lru_cache(maxsize=KEPT)(lambda digest, texts: self._tokenizers[digest].encode(texts))
+
+    def of(self, tokenizer: Tokenizer, texts: Sequence[str]) -> list[NDArray[np.uint32]]:
+        """As `Tokenizer.encode`; not to be changed."""
+        with self._lock:
+            self._tokenizers.setdefault(tokenizer.sha256, tokenizer)
+            return self._encode(tokenizer.sha256, tuple(texts))
+
+
+class Scorer(BatchedModel):
     """One model with its tokenizer.
 
     Args:
@@ -62,19 +80,22 @@ class Scorer(Reader):
         self.tokenizer, self.encodings = tokenizer, encodings
 
     def loglikelihoods(self, requests: Sequence[tuple[str, str]], advance: Advance = lambda n: None) -> list[Scored]:
-        """Of (context, continuation) texts, in order. An empty context is the end-of-document token."""
+        """Score (context, continuation) texts, in order. An empty context is the end-of-document token."""
         return self.score(self.encode_pairs(requests), advance)
 
-    def encode_pairs(self, requests: Sequence[tuple[str, str]]) -> list[Pair]:
-        """Texts as token ids, parted as lm-eval parts them (`TemplateLM._encode_pair`): spaces at the context's end
-        go to the continuation, both are tokenised as one text, and the context's own length in tokens is the border."""
+    def encode_pairs(self, requests: Sequence[tuple[str, str]]) -> list[TokenPair]:
+        """Texts as token ids, split as lm-eval does (`TemplateLM._encode_pair`).
+
+        Spaces at the context's end go to the continuation, and both are tokenised as one text. The border is where the
+        context alone, tokenised, ends.
+        """
         tokenizer = self._text()
-        parted = [_move_spaces(context, continuation) for context, continuation in requests]
-        contexts = list(dict.fromkeys(context for context, _ in parted))
+        split = [_move_spaces(context, continuation) for context, continuation in requests]
+        contexts = list(dict.fromkeys(context for context, _ in split))
         ids = dict(zip(contexts, self._encode(contexts), strict=True))
-        wholes = self._encode([context + continuation for context, continuation in parted])
+        wholes = self._encode([context + continuation for context, continuation in split])
         pairs = []
-        for (context, continuation), whole in zip(parted, wholes, strict=True):
+        for (context, continuation), whole in zip(split, wholes, strict=True):
             before, rest = ids[context].tolist(), whole[len(ids[context]) :].tolist()
             if not rest:  # a tokenizer that merges across the border left nothing on this side of it
                 rest = tokenizer.encode([continuation])[0].tolist()
@@ -84,9 +105,11 @@ class Scorer(Reader):
         return pairs
 
     def rolling(self, texts: Sequence[str], window: int, advance: Advance = lambda n: None) -> list[tuple[float, int]]:
-        """(nats, tokens) of each whole text, every token predicted once: windows of `window` tokens one after another,
-        the first after the end-of-document token, each later one after its predecessor's last token (lm-eval's
-        `get_rolling_token_windows` with a context of 1)."""
+        """(nats, tokens) of each whole text, every token predicted once, in windows of `window` tokens.
+
+        The first window follows the end-of-document token, each later one its predecessor's last token (lm-eval's
+        `get_rolling_token_windows` with a context of 1).
+        """
         pairs, owner = [], []
         window = min(window, self.max_length)
         for i, ids in enumerate(self._encode(texts)):
@@ -106,25 +129,25 @@ class Scorer(Reader):
             counts[i] += len(pair[1])
         return list(zip(nats, counts, strict=True))
 
-    def score(self, pairs: Sequence[Pair], advance: Advance = lambda n: None) -> list[Scored]:
-        """Of token ids; equal requests are computed once.
+    def score(self, pairs: Sequence[TokenPair], advance: Advance = lambda n: None) -> list[Scored]:
+        """Score token ids; equal requests are computed once.
 
         Raises:
             UserError: a continuation is longer than the model reads.
         """
-        asked: dict[Key, list[int]] = {}
+        positions: dict[Request, list[int]] = {}
         for i, (context, continuation) in enumerate(pairs):
             keep = self.max_length + 1 - len(continuation)
             if keep < 1:
                 raise UserError(f"a continuation of {len(continuation)} tokens; the model reads {self.max_length}")
-            asked.setdefault((tuple(context[-keep:]), tuple(continuation)), []).append(i)
+            positions.setdefault((tuple(context[-keep:]), tuple(continuation)), []).append(i)
         out: list[Scored | None] = [None] * len(pairs)
-        waiting: tuple[list[Key], Tensor] | None = None
-        for launched in [*self.launch(list(asked)), None]:
+        waiting: tuple[list[Request], Tensor] | None = None
+        for launched in [*self.launch(list(positions)), None]:
             if waiting:  # read one batch late, so that the device never waits for the host
                 done = 0
-                for key, (total, wrong) in zip(waiting[0], waiting[1].tolist(), strict=True):
-                    for i in asked[key]:
+                for request, (total, wrong) in zip(waiting[0], waiting[1].tolist(), strict=True):
+                    for i in positions[request]:
                         out[i] = Scored(total, wrong == 0)
                         done += 1
                 advance(done)
@@ -154,8 +177,9 @@ class Scorer(Reader):
     def aligned(
         self, inputs: NDArray[np.int64], targets: NDArray[np.int64], ignore: int, advance: Advance = lambda n: None
     ) -> tuple[list[float], list[int]]:
-        """A task's examples [N, T], where position t predicts targets[:, t] unless that is `ignore`: of each row, the
-        nats of its targets and how many are the likeliest token.
+        """Of each row of a task's examples [N, T], the nats of its targets and how many are the likeliest token.
+
+        Position t predicts targets[:, t] unless that is `ignore`.
 
         Raises:
             UserError: the examples have tokens that the model lacks.
@@ -165,10 +189,10 @@ class Scorer(Reader):
         nats, hits = [], []
         n = self.fits(inputs.shape[1])
         for start in range(0, len(inputs), n):
-            x, y = (self.index(torch.from_numpy(part[start : start + n])) for part in (inputs, targets))
-            row, at = (y != ignore).nonzero(as_tuple=True)
+            x, y = (self.index(torch.from_numpy(array[start : start + n])) for array in (inputs, targets))
+            row, column = (y != ignore).nonzero(as_tuple=True)
             with self.running():
-                out = self.read(self.model.hidden(self._filled(x))[row, at], row, len(x), y[row, at])
+                out = self.read_head(self.model.hidden(self._filled(x))[row, column], row, len(x), y[row, column])
             counts = (y != ignore).sum(1).double()
             for loglikelihood, right in torch.stack([out[:, 0], counts - out[:, 1]], 1).tolist():
                 nats.append(-loglikelihood)
@@ -176,7 +200,7 @@ class Scorer(Reader):
             advance(len(x))
         return nats, hits
 
-    def _encode(self, texts: Sequence[str]) -> Ids:
+    def _encode(self, texts: Sequence[str]) -> list[NDArray[np.uint32]]:
         return self.encodings.of(self._text(), texts) if self.encodings else self._text().encode(texts)
 
     def _text(self) -> Tokenizer:

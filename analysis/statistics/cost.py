@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
 import numpy as np
-from scipy import stats as scipy_stats
+from scipy import stats
 
 from analysis.records.load import TrialRecord
 from analysis.records.select import ArmSummary, Selection
@@ -45,13 +46,9 @@ def flops_per_token(trial: TrialRecord) -> float | None:
     return number((trial.results or {}).get("flops_per_token"))
 
 
-def vocab_size(sel: Selection) -> int | None:
-    """As the first exported model that can be read has it: one sweep, one vocabulary."""
-    return _vocab_size(sel.data.folder.path)
-
-
 @cache
-def _vocab_size(folder: Path) -> int | None:
+def vocab_size(folder: Path) -> int | None:
+    """The vocabulary of a sweep's models, by the first exported one that can be read."""
     for path in sorted(folder.glob("*/*/checkpoints/final/config.json")):
         try:
             return int(json.loads(path.read_text())["vocab_size"])
@@ -61,8 +58,10 @@ def _vocab_size(folder: Path) -> int | None:
 
 
 def iso_loss(sel: Selection) -> list[IsoLoss]:
-    """Each arm's cost of the value that the weakest arm's best trial reached, in the sweep's order; empty if only one
-    arm has a value."""
+    """Each arm's cost of the value that the weakest arm's best trial reached, in the sweep's order.
+
+    Empty if only one arm has a value.
+    """
     lead = {arm.arm: arm.value for arm in sel.declared if arm.value is not None}
     if len(lead) < 2:
         return []
@@ -73,16 +72,14 @@ def iso_loss(sel: Selection) -> list[IsoLoss]:
 def _reach(sel: Selection, arm: ArmSummary, target: float) -> IsoLoss:
     confirm = [t for t in arm.trials if t.phase == "confirm" and t.state == "completed"]
     runs = confirm if len(confirm) > 1 else [arm.best] if arm.best else []
-    found: dict[str, list[float]] = {"tokens": [], "seconds": [], "flops": []}
+    costs: dict[str, list[float | None]] = {"tokens": [], "seconds": [], "flops": []}
     for trial in runs:
-        tokens = first_reach(*trial.series("tokens", sel.metric), target, sel.plan.mode)
-        seconds = first_reach(*trial.series("seconds", sel.metric), target, sel.plan.mode)
-        per_token = flops_per_token(trial)
-        found["tokens"] += [tokens] if tokens is not None else []
-        found["seconds"] += [seconds] if seconds is not None else []
-        found["flops"] += [tokens * per_token] if tokens is not None and per_token else []
-    every = {key: mean_over_seeds(v) if len(v) == len(runs) and v else None for key, v in found.items()}
-    return IsoLoss(arm.arm, arm.index, target, every["tokens"], every["seconds"], every["flops"])
+        for key in ("tokens", "seconds"):
+            costs[key].append(first_reach(*trial.series(key, sel.metric), target, sel.plan.mode))
+        tokens, per_token = costs["tokens"][-1], flops_per_token(trial)
+        costs["flops"].append(tokens * per_token if tokens is not None and per_token else None)
+    means = {key: mean_over_seeds(v) if v and None not in v else None for key, v in costs.items()}
+    return IsoLoss(arm.arm, arm.index, target, **means)
 
 
 def first_reach(x: Sequence[float], y: Sequence[float], target: float, mode: str) -> float | None:
@@ -92,8 +89,8 @@ def first_reach(x: Sequence[float], y: Sequence[float], target: float, mode: str
         if sign * (value - target) <= 1e-12:
             if i == 0 or y[i - 1] == value:
                 return x[i]
-            part = (y[i - 1] - target) / (y[i - 1] - value)
-            return x[i - 1] + min(1.0, max(0.0, part)) * (x[i] - x[i - 1])
+            share = (y[i - 1] - target) / (y[i - 1] - value)
+            return x[i - 1] + min(1.0, max(0.0, share)) * (x[i] - x[i - 1])
     return None
 
 
@@ -131,25 +128,28 @@ def scaling(sel: Selection) -> list[Scaling]:
         if len(best) < 3:
             continue
         points = sorted(best.items())
-        fit = scipy_stats.linregress([math.log(n) for n, _ in points], [math.log(v) for _, v in points])
-        half = float(scipy_stats.t.ppf((1 + LEVEL) / 2, len(points) - 2) * fit.stderr)
+        fit = stats.linregress([math.log(n) for n, _ in points], [math.log(v) for _, v in points])
+        half = float(stats.t.ppf((1 + LEVEL) / 2, len(points) - 2) * fit.stderr)
         slope = -float(fit.slope)
         out.append(Scaling(arm.arm, arm.index, Interval(slope, slope - half, slope + half, len(points)), points))
     return out
 
 
 def importances(sel: Selection) -> dict[str, dict[str, float]]:
-    """By arm, each searched setting's share of the variance of the metric by Optuna's fANOVA (Hutter et al. 2014),
-    from the records. Arms with fewer than 4 valued trials, or whose values are all alike, are left out: a forest of so
-    few says nothing. A pruned trial counts with the best value it reached.
+    """Each searched setting's share of the metric's variance, by arm: Optuna's fANOVA (Hutter et al. 2014).
+
+    Arms with fewer than 4 valued trials, or with equal values alone, are left out: a forest of so few says nothing. A
+    pruned trial counts with the best value it reached.
     """
     if not sel.plan.sweep.search or len(sel.plan.sweep.search.dimensions) < 2:
         return {}
     import optuna
     from optuna.importance import FanovaImportanceEvaluator, get_param_importances
+    from optuna.trial import create_trial
 
     dimensions = sel.plan.sweep.search.dimensions
     optuna.logging.set_verbosity(optuna.logging.WARNING)  # it tells of every study on stderr
+    distributions = {key: dimension.distribution() for key, dimension in dimensions.items()}
     out = {}
     for arm in sel.declared:
         study = optuna.create_study(direction="minimize" if sel.plan.mode == "min" else "maximize")
@@ -158,18 +158,10 @@ def importances(sel: Selection) -> dict[str, dict[str, float]]:
             usable = t.phase == "search" and t.state in ("completed", "pruned") and value is not None
             if not usable or set(t.settings) != set(dimensions):
                 continue
-            try:
-                study.add_trial(
-                    optuna.trial.create_trial(
-                        params=t.settings,
-                        distributions={k: d.distribution() for k, d in dimensions.items()},
-                        value=value,
-                    )
-                )
-            except ValueError:  # made when the sweep had another space
-                continue
+            with suppress(ValueError):  # made when the sweep had another space
+                study.add_trial(create_trial(params=t.settings, distributions=distributions, value=value))
         if len({t.value for t in study.trials}) > 1 and len(study.trials) >= 4:
-            found = get_param_importances(study, evaluator=FanovaImportanceEvaluator(seed=0))
-            if all(math.isfinite(v) for v in found.values()):
-                out[arm.arm] = {key: found.get(key, 0.0) for key in dimensions}
+            shares = get_param_importances(study, evaluator=FanovaImportanceEvaluator(seed=0))
+            if all(math.isfinite(v) for v in shares.values()):
+                out[arm.arm] = {key: shares.get(key, 0.0) for key in dimensions}
     return out

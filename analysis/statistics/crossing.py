@@ -16,10 +16,10 @@ Runs = Mapping[int, Sequence[float]]  # tokens per second of each repeated run, 
 
 @dataclass(frozen=True)
 class Crossing:
-    """Where two arms are equally fast.
+    """The length at which two arms are equally fast; None: they do not cross at the lengths measured.
 
-    `length` None: they do not cross at the lengths measured, and `faster` is ahead at all of them (None: at some, the
-    other's at others, without a change that the lengths resolve). `share`: of the resamples in which they cross.
+    `faster` is then ahead at all lengths. It is None if each is ahead at some, without a change that the lengths
+    resolve. `share`: of the resamples in which they cross.
     """
 
     a: str
@@ -32,7 +32,7 @@ class Crossing:
 
 
 def crossing(a: str, b: str, left: Runs, right: Runs) -> Crossing | None:
-    """The greatest length at which the medians of the runs change places, interpolated on log-log axes.
+    """The greatest length at which the medians of the runs change order, interpolated on log-log axes.
 
     The interval is the percentile bootstrap over the repeated runs at each length (DRAWS resamples, seeded), over those
     resamples in which the two cross at all; none where fewer than half do. None: fewer than two lengths in common.
@@ -41,16 +41,16 @@ def crossing(a: str, b: str, left: Runs, right: Runs) -> Crossing | None:
     if len(lengths) < 2:
         return None
     rng = np.random.default_rng(SEED)
-    at = np.log([float(n) for n in lengths])
+    logs = np.log([float(n) for n in lengths])
     gaps = np.zeros((DRAWS, len(lengths)))
     seen = np.zeros(len(lengths))
     for i, n in enumerate(lengths):
         x, y = np.asarray(left[n], float), np.asarray(right[n], float)
         seen[i] = math.log(np.median(x)) - math.log(np.median(y))
         gaps[:, i] = np.log(_medians(rng, x)) - np.log(_medians(rng, y))
-    found = [at_zero for row in gaps if (at_zero := _zero(at, row)) is not None]
-    length, share = _zero(at, seen), len(found) / DRAWS
-    low, high = np.exp(np.percentile(found, [2.5, 97.5])) if length is not None and share >= 0.5 else (None, None)
+    zeros = [zero for row in gaps if (zero := _zero(logs, row)) is not None]
+    length, share = _zero(logs, seen), len(zeros) / DRAWS
+    low, high = np.exp(np.percentile(zeros, [2.5, 97.5])) if length is not None and share >= 0.5 else (None, None)
     return Crossing(
         a,
         b,
@@ -63,21 +63,19 @@ def crossing(a: str, b: str, left: Runs, right: Runs) -> Crossing | None:
 
 
 def every(speeds: Mapping[str, Runs]) -> list[tuple[Crossing, int]]:
-    """Of each pair of arms, whose runs `speeds` has by name, with the number of lengths both have."""
-    out = []
-    for a, b in combinations(speeds, 2):
-        if found := crossing(a, b, speeds[a], speeds[b]):
-            out.append((found, len(set(speeds[a]) & set(speeds[b]))))
-    return out
+    """The crossing of each pair of arms, whose runs `speeds` has by name, with the number of lengths both have."""
+    pairs = [(crossing(a, b, speeds[a], speeds[b]), len(set(speeds[a]) & set(speeds[b])))
+             for a, b in combinations(speeds, 2)]  # fmt: skip
+    return [(each, n) for each, n in pairs if each]
 
 
 def _medians(rng: np.random.Generator, runs: np.ndarray) -> np.ndarray:
     return np.median(rng.choice(runs, (DRAWS, len(runs))), axis=1)
 
 
-def _zero(at: np.ndarray, gap: np.ndarray) -> float | None:
-    """The last place where the line through the points is zero; None if it keeps its sign."""
-    for i in range(len(at) - 1, 0, -1):
+def _zero(x: np.ndarray, gap: np.ndarray) -> float | None:
+    """The last x at which the line through the points is zero; None if it keeps its sign."""
+    for i in range(len(x) - 1, 0, -1):
         if gap[i] * gap[i - 1] < 0:
-            return float(at[i - 1] + (at[i] - at[i - 1]) * gap[i - 1] / (gap[i - 1] - gap[i]))
+            return float(x[i - 1] + (x[i] - x[i - 1]) * gap[i - 1] / (gap[i - 1] - gap[i]))
     return None

@@ -1,4 +1,4 @@
-"""Whether a benchmark's items stand in the text that an arm was trained on.
+"""Whether a benchmark's items are in the text that an arm was trained on.
 
 The training shards are decoded and read as words (lower case, without punctuation; signs of arithmetic are words), and
 so is every item with its right answer. A stretch of GRAM words that both have is a match (Brown et al. 2020, arXiv
@@ -9,24 +9,13 @@ translation or another spelling is not.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-
-from attnlab.util.files import read_json, write_text
-from attnlab.util.text import first_line
-
-if TYPE_CHECKING:
-    from rich.progress import Progress
-
-    from analysis.benchmarks.base import Exam
-    from analysis.scoring.checkpoints import Target
 
 GRAM = 13  # words
 SHARE = 0.5  # of an item's words
@@ -44,7 +33,7 @@ class Items:
 
     Args:
         texts: of each item its wordings, of which the one that matches most counts (a question with each candidate).
-        vocabulary: a number per word, shared by everything that is held against the same text; new words are added.
+        vocabulary: a number per word, shared by everything that is compared with the same text; new words are added.
     """
 
     texts: Sequence[Sequence[str]]
@@ -53,36 +42,36 @@ class Items:
 
     def __post_init__(self) -> None:
         words = [WORD.findall(text.lower()) for wordings in self.texts for text in wordings]
-        self.lengths = np.array([len(found) for found in words], np.int64)
+        self.lengths = np.array([len(item) for item in words], np.int64)
         self.starts = self.lengths.cumsum() - self.lengths
         number = self.vocabulary.setdefault
-        self.ids = np.array([number(word, len(self.vocabulary)) for found in words for word in found], np.int64)
+        self.ids = np.array([number(word, len(self.vocabulary)) for item in words for word in item], np.int64)
         for n in {min(int(length), GRAM) for length in self.lengths if length}:
             hashes = np.unique(self._of(n)[1])
             self.grams[n] = hashes, np.zeros(len(hashes), bool)
 
     def _of(self, n: int) -> tuple[Ids, Hashes]:
-        """Where each stretch of n words that counts begins, and its hash: all of a long text's, or a short text."""
+        """The beginning and the hash of each stretch of n words that counts: all of a long text's, or a short text."""
         which = self.lengths >= n if n == GRAM else self.lengths == n
         begins = [np.arange(s, s + m - n + 1) for s, m in zip(self.starts[which], self.lengths[which], strict=True)]
-        at = np.concatenate([*begins, np.zeros(0, np.int64)]).astype(np.int64)
-        return at, hashed(self.ids, n)[at]
+        starts = np.concatenate([*begins, np.zeros(0, np.int64)]).astype(np.int64)
+        return starts, hashed(self.ids, n)[starts]
 
     def read(self, ids: Ids) -> None:
         """Mark what occurs in a text, words by their numbers and -1."""
         for n, (hashes, matched) in self.grams.items():
-            found = hashed(ids, n)
-            place = np.minimum(np.searchsorted(hashes, found), len(hashes) - 1)
-            matched[place[hashes[place] == found]] = True
+            stretches = hashed(ids, n)
+            nearest = np.minimum(np.searchsorted(hashes, stretches), len(hashes) - 1)
+            matched[nearest[hashes[nearest] == stretches]] = True
 
     def seen(self) -> list[int]:
         """Per item 1 or 0."""
         covered = np.zeros(len(self.ids) + 1, np.int64)  # +1 where a matched stretch begins, -1 after its end
         for n, (hashes, matched) in self.grams.items():
-            at, own = self._of(n)
-            at = at[matched[np.searchsorted(hashes, own)]]
-            np.add.at(covered, at, 1)
-            np.add.at(covered, at + n, -1)
+            starts, stretches = self._of(n)
+            starts = starts[matched[np.searchsorted(hashes, stretches)]]
+            np.add.at(covered, starts, 1)
+            np.add.at(covered, starts + n, -1)
         inside = np.concatenate([[0], (covered.cumsum()[:-1] > 0).cumsum()])
         share = (inside[self.starts + self.lengths] - inside[self.starts]) / np.maximum(self.lengths, 1)
         counts = np.array([len(wordings) for wordings in self.texts])
@@ -91,8 +80,10 @@ class Items:
 
 
 def hashed(ids: Ids, n: int) -> Hashes:
-    """64-bit hashes of every n ids in a row: a polynomial over ids mixed as in splitmix64 (Steele et al. 2014). Two
-    different stretches agree with probability 2^-64, so among 10^14 comparisons hardly ever."""
+    """64-bit hashes of every n ids in a row: a polynomial over ids mixed as in splitmix64 (Steele et al. 2014).
+
+    Two different stretches agree with probability 2^-64, so among 10^14 comparisons hardly ever.
+    """
     x = ids.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15) + np.uint64(0x9E3779B97F4A7C15)
     x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
@@ -106,24 +97,24 @@ def hashed(ids: Ids, n: int) -> Hashes:
 def scan(
     exams: Mapping[str, Sequence[Sequence[str]]], packed: Any, advance: Callable[[int], None] = lambda n: None
 ) -> dict[str, dict[str, Any]]:
-    """Hold every exam's texts, by its digest, against the training tokens of an `attnlab.data.packed.Packed`.
+    """Look for every exam's texts, by its digest, in the training tokens of an `attnlab.data.packed.Packed`.
 
     Returns:
         by digest `{corpus, tokens, scanned, n, seen, items}`: whose text, its training tokens and how many of them were
         read, the number of items and of those seen, and 1 or 0 per item.
     """
     vocabulary: dict[str, int] = {}
-    found = {digest: Items(texts, vocabulary) for digest, texts in exams.items()}
+    exam_items = {digest: Items(texts, vocabulary) for digest, texts in exams.items()}
     number, scanned = vocabulary.get, 0
     for text, tokens in pieces(packed):
         ids = np.array([number(word, -1) for word in WORD.findall(text.lower())], np.int64)
-        for items in found.values():
+        for items in exam_items.values():
             items.read(ids)
         scanned += tokens
         advance(tokens)
-    facts = {"corpus": packed.meta["source"]["name"], "tokens": len(packed.train), "scanned": scanned}
-    seen = {digest: items.seen() for digest, items in found.items()}
-    return {digest: {**facts, "n": len(row), "seen": sum(row), "items": row} for digest, row in seen.items()}
+    scan_of = {"corpus": packed.meta["source"]["name"], "tokens": len(packed.train), "scanned": scanned}
+    seen = {digest: items.seen() for digest, items in exam_items.items()}
+    return {digest: {**scan_of, "n": len(row), "seen": sum(row), "items": row} for digest, row in seen.items()}
 
 
 def pieces(packed: Any) -> Iterator[tuple[str, int]]:
@@ -131,56 +122,9 @@ def pieces(packed: Any) -> Iterator[tuple[str, int]]:
     tokens, total = packed.train, len(packed.train)
     n = -(-total // PIECE_TOKENS)
     wanted = min(n, max(1, SCAN_TOKENS // PIECE_TOKENS))
-    overlap = 16 * GRAM  # tokens: more than GRAM words take, but for words in single bytes
+    overlap = 16 * GRAM  # tokens: more than GRAM words take, except for words in single bytes
     for i in range(wanted):
         start = (i * n // wanted) * PIECE_TOKENS
         end = min(total, start + PIECE_TOKENS)
         text = packed.tokenizer.decode(np.asarray(tokens[start : min(total, end + overlap)]).tolist())
         yield text, end - start
-
-
-def add_overlaps(
-    answered: Sequence[tuple[Target, Exam]], arms: Mapping[str, Any], home: Path, fresh: bool, bar: Progress
-) -> list[str]:
-    """Give the results of `arms` (of `benchmark_results.json`) their `overlap`; every corpus is read once, for all
-    exams that were not held against it yet. Files of `home`: overlap-<corpus>-<exam>.json.
-
-    Returns:
-        one line for each corpus that cannot be had.
-    """
-    from attnlab.tasks import build_task
-
-    corpora: dict[str, list[tuple[Target, Exam]]] = {}
-    for target, exam in answered:
-        if exam.texts and target.job and target.job.trial.task.name == "text":
-            corpora.setdefault(target.job.trial.task.model_dump_json(), []).append((target, exam))
-    problems = []
-    for pairs in corpora.values():
-        job = pairs[0][0].job
-        try:
-            packed = build_task(job.trial.task, batch_size=1, seed=0).packed  # type: ignore[union-attr,attr-defined]
-        except (ValueError, OSError) as error:
-            problems.append(f"overlap: the training text cannot be had ({first_line(error)})")
-            continue
-        files = {exam.digest: home / f"overlap-{packed.path.name}-{exam.digest}.json" for _, exam in pairs}
-        asked = {exam.digest: exam.texts for _, exam in pairs}
-        known = {d: None if fresh else _kept(files[d], len(texts)) for d, texts in asked.items()}
-        texts = {digest: texts for digest, texts in asked.items() if known[digest] is None}
-        if texts:
-            task = bar.add_task("looking for the items in the training text", total=len(packed.train))
-            for digest, found in scan(texts, packed, lambda n, task=task: bar.advance(task, n)).items():  # type: ignore[misc]
-                known[digest] = found
-                write_text(files[digest], json.dumps(found) + "\n")
-            bar.remove_task(task)
-        for target, exam in pairs:
-            results = arms[target.label]["benchmarks"]
-            results[exam.name] = {**results[exam.name], "overlap": known[exam.digest]}
-    return problems
-
-
-def _kept(path: Path, n: int) -> dict[str, Any] | None:
-    try:
-        found = read_json(path)
-        return found if len(found["items"]) == found["n"] == n else None
-    except (OSError, ValueError, KeyError, TypeError):
-        return None

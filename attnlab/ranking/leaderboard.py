@@ -7,7 +7,7 @@ from statistics import mean, stdev
 from typing import Any, Literal, TypedDict, cast
 
 from attnlab.config.resolved import Plan
-from attnlab.ranking.noise_floor import noise_floor, said
+from attnlab.ranking.noise_floor import noise_floor, sentences
 from attnlab.ranking.search_coverage import Extension, certificate, edges
 from attnlab.records.metrics import better
 from attnlab.records.results import STATES, Results, State
@@ -109,7 +109,7 @@ def notes(board: Mapping[str, Any]) -> list[str]:
     guards = board.get("guards") or {}
     warnings = [f"warning: {line}" for line in guards.get("warnings", [])]
     unsure = [f"unsure: {line}" for line in guards.get("no_op", {}).get("unsure", [])]
-    return [*warnings, *unsure, *board["edges"], *said(board.get("noise"), board["metric"])]
+    return [*warnings, *unsure, *board["edges"], *sentences(board.get("noise"), board["metric"])]
 
 
 def value_of(result: Results, metric: str) -> float | None:

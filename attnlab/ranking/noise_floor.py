@@ -1,9 +1,9 @@
-"""The noise floor: how far apart runs come that differ in their seed alone, and so what a sweep can tell.
+"""The noise floor: how far runs scatter that differ in their seed alone, and so what a sweep can detect.
 
 `noise: {arm: X, seeds: 5}` trains one arm as declared over seeds of its own, before the search. Of k such values, whose
 standard deviation is s, and n seeds per arm in the comparison:
 
-    smallest difference told   d s, with d the standardised difference that a two-sample t-test on n values per arm
+    smallest difference found  d s, with d the standardised difference that a two-sample t-test on n values per arm
                                finds at two-sided 5 % with a power of 80 % (Cohen 1988, Statistical Power Analysis for
                                the Behavioral Sciences, section 2; noncentral t, as statsmodels' TTestIndPower has it)
     its interval               d times the 95 % interval of the standard deviation itself, s sqrt((k - 1) / c) with c
@@ -12,13 +12,13 @@ standard deviation is s, and n seeds per arm in the comparison:
 
 Where each arm's value is of a single run (n = 1) the test has s from the noise runs alone, with k - 1 degrees of
 freedom. All of it supposes that the other arms scatter as this one does, and that their seeds differ: a paired test
-over common seeds may tell a little more.
+over common seeds may find a little more.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from statistics import mean, stdev
 from typing import Any
@@ -29,7 +29,7 @@ from attnlab.records.results import STATES, Results
 ALPHA, POWER = 0.05, 0.8
 POINTS = 4000
 FEWEST = 3  # values; the standard deviation of two is known from 0.4 to 32 times itself
-MULTIPLES = (4.0, 2.0, 1.0, 0.5)  # of s, for which the needed seeds are told
+MULTIPLES = (4.0, 2.0, 1.0, 0.5)  # of s, for which the needed seeds are given
 MOST = 1000  # seeds per arm; no sweep has as many
 
 
@@ -37,10 +37,10 @@ def noise_floor(plan: Plan, results: Sequence[Results]) -> dict[str, Any] | None
     """leaderboard.json's `noise`; None where the sweep asks for none.
 
     Returns:
-        {arm, asked: seeds, counts: {state: n}, steps, tokens, seconds, device_seconds (of these runs, beside the arm's
-        own), values: [last value of each completed run], mean, std, std_interval: [low, high] (95 %), n: seeds per arm
-        that the comparison has, detects: {difference, low, high} or None, needed: [{difference, seeds or None}]};
-        std and what follows from it are None before FEWEST runs have completed.
+        {arm, asked: seeds, counts: {state: n}, steps, tokens, seconds, device_seconds (of these runs alone), values:
+        [last value of each completed run], mean, std, std_interval: [low, high] (95 %), n: seeds per arm that the
+        comparison has, detects: {difference, low, high} or None, needed: [{difference, seeds or None}]}. std and what
+        follows from it are None before FEWEST runs have completed.
     """
     if plan.sweep.noise is None:
         return None
@@ -92,9 +92,12 @@ def std_interval(s: float, k: int) -> tuple[float, float]:
 
 
 def power(d: float, n: int, noise_freedom: int | None = None) -> float:
-    """The chance that two arms of n values each, d standard deviations apart, are told apart.
+    """The chance that a test separates two arms of n values each, d standard deviations apart.
 
-    noise_freedom: for n = 1, the degrees of freedom of the standard deviation that is then taken from the noise runs.
+    Args:
+        d: the difference, in standard deviations.
+        n: values per arm.
+        noise_freedom: for n = 1, degrees of freedom of the standard deviation, which is then the noise runs'.
     """
     if n == 1 and noise_freedom:
         return _power_of_one(d, noise_freedom)
@@ -104,8 +107,10 @@ def power(d: float, n: int, noise_freedom: int | None = None) -> float:
 
 
 def _power_of_one(d: float, freedom: int) -> float:
-    """The noncentral t's tails, averaged over what the standard deviation may come to: scipy's own are nan at so few
-    degrees of freedom."""
+    """The noncentral t's tails, averaged over what the standard deviation may come to.
+
+    scipy's own are nan at so few degrees of freedom.
+    """
     import numpy as np
     from scipy.stats import chi2, norm, t
 
@@ -115,7 +120,7 @@ def _power_of_one(d: float, freedom: int) -> float:
 
 
 def detectable(n: int, noise_freedom: int) -> float:
-    """The smallest difference, in standard deviations, that n values per arm tell with POWER."""
+    """The smallest difference, in standard deviations, that n values per arm detect with POWER."""
     from scipy.optimize import brentq
 
     high = 0.1
@@ -125,30 +130,35 @@ def detectable(n: int, noise_freedom: int) -> float:
 
 
 def seeds_for(d: float) -> int | None:
-    """Seeds per arm that tell a difference of d standard deviations with POWER; None: more than MOST."""
-    if d <= 0 or power(d, MOST) < POWER:
-        return None
+    """Seeds per arm that detect a difference of d standard deviations with POWER; None: more than MOST."""
+    return fewest(lambda n: power(d, n), MOST)
+
+
+def fewest(power: Callable[[int], float], most: int) -> int | None:
+    """The smallest n >= 2 at which a test's `power`, which grows with n, is POWER; None above `most`."""
     low, high = 1, 2
-    while power(d, high) < POWER:
-        low, high = high, high * 2
+    while power(high) < POWER:
+        if high >= most:
+            return None
+        low, high = high, min(2 * high, most)
     while high - low > 1:
         middle = (low + high) // 2
-        low, high = (low, middle) if power(d, middle) >= POWER else (middle, high)
+        low, high = (low, middle) if power(middle) >= POWER else (middle, high)
     return high
 
 
-def said(noise: dict[str, Any] | None, metric: str) -> list[str]:
-    """In plain words, once all its runs have ended."""
+def sentences(noise: dict[str, Any] | None, metric: str) -> list[str]:
+    """What the noise floor says, in plain words, once all its runs have ended."""
     if not noise or sum(noise["counts"].values()) < noise["asked"]:
         return []
     if noise["std"] is None:
         return [f"noise: {len(noise['values'])} runs of {noise['arm']} gave a value, so its scatter is not known"]
-    s, (low, high), told = noise["std"], noise["std_interval"], noise["detects"]
+    s, (low, high), detects = noise["std"], noise["std_interval"], noise["detects"]
     whose = f"{noise['n']} seeds per arm" if noise["n"] > 1 else "one run per arm"
     needed = "; ".join(f"{each['difference']:.2g} takes {each['seeds'] or f'over {MOST}'}" for each in noise["needed"])
+    difference, least, most = (f"{detects[key]:.2g}" for key in ("difference", "low", "high"))
     return [
         f"noise: {len(noise['values'])} runs of {noise['arm']} that differ in their seed alone scatter by {s:.2g} in "
-        f"{metric} (standard deviation; 95 %: {low:.2g} to {high:.2g}). With {whose} a difference of "
-        f"{told['difference']:.2g} ({told['low']:.2g} to {told['high']:.2g}) is found four times in five (two-sided "
-        f"5 %). Seeds per arm for a difference: {needed}."
+        f"{metric} (standard deviation; 95 %: {low:.2g} to {high:.2g}). With {whose} a difference of {difference} "
+        f"({least} to {most}) is found four times in five (two-sided 5 %). Seeds per arm for a difference: {needed}."
     ]

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-NONE = "-"
+NONE = "-"  # stands for a figure that is not known
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
@@ -42,12 +42,32 @@ def number(value: Any) -> float | None:
 
 
 def value_text(value: Any) -> str:
-    """A metric's value: four decimals, or three digits where that would hide it; tokens per second in full."""
+    """A metric's value: four decimals, or three digits where that would hide it; large values in full."""
     if number(value) is None:
         return NONE
     if 1e4 <= abs(value) < 1e9:
         return f"{value:,.0f}"
     return f"{value:.4f}" if value == 0 or 1e-3 <= abs(value) < 1e4 else f"{value:.3g}"
+
+
+def count_text(value: Any) -> str:
+    """A count in full, thousands set apart."""
+    return NONE if number(value) is None else f"{value:,.0f}"
+
+
+def large_text(value: Any) -> str:
+    """A count with three digits and a unit: 12.3M."""
+    if number(value) is None:
+        return NONE
+    for size, unit in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k")):
+        if abs(value) >= size * 0.9995:
+            return f"{value / size:.3g}{unit}"
+    return f"{value:.0f}"
+
+
+def seconds_text(value: Any) -> str:
+    """Seconds, with a decimal only where it says something."""
+    return NONE if number(value) is None else f"{value:,.0f}" if value >= 100 else f"{value:.1f}"
 
 
 def setting_text(value: Any) -> str:
@@ -58,3 +78,13 @@ def setting_text(value: Any) -> str:
 def settings_text(settings: Mapping[str, Any]) -> str:
     """Sampled settings by the last part of their keys: `lr 0.0032, weight_decay 0.1`."""
     return ", ".join(f"{k.rpartition('.')[2]} {setting_text(v)}" for k, v in settings.items()) or NONE
+
+
+def listed(words: Sequence[str]) -> str:
+    """`a`, `a and b`, `a, b and c`."""
+    return " and ".join(filter(None, [", ".join(words[:-1]), words[-1]])) if words else "none"
+
+
+def spaced(name: str) -> str:
+    """`unigram_loss` -> `unigram loss`."""
+    return name.replace("_", " ")

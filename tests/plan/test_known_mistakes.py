@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from analysis.benchmarks import Context
 from analysis.benchmarks._choice import Choice, Question
-from analysis.benchmarks.base import Exam, Metric
+from analysis.scoring.exam import Exam, Metric
 from attnlab.config.space import corners
 from attnlab.config.trial import OptimConfig
 from attnlab.models import build_model

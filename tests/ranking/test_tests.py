@@ -11,7 +11,8 @@ from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.power import TTestIndPower, TTestPower
 from statsmodels.stats.proportion import proportion_confint
 
-from attnlab.ranking import tests
+from attnlab.ranking import pairs, tests
+from attnlab.ranking.noise_floor import POWER
 
 DRAWS = 2000
 
@@ -52,14 +53,14 @@ def test_the_bootstrap_over_items_covers_skewed_values(monkeypatch):
     ("n", "same_seeds", "most"), [(3, True, 0.97), (6, True, 0.97), (5, False, 0.97), (8, False, 0.97), (3, False, 1.0)]
 )  # Welch's t with 3 seeds a side is known to be wide
 def test_the_interval_of_a_difference_over_seeds_covers(n, same_seeds, most):
-    rng, pairs = np.random.default_rng(4), []
+    rng, compared = np.random.default_rng(4), []
     for _ in range(DRAWS):
         shared = rng.normal(0, 0.03, n) if same_seeds else np.zeros(n)  # what a seed's data order does to both
         left, right = 3.0 + shared + rng.normal(0, 0.02, n), 3.1 + shared + rng.normal(0, 0.02, n)
         second = range(n) if same_seeds else range(n, 2 * n)
-        pairs.append(tests.over_seeds("a", "b", dict(enumerate(left)), dict(zip(second, right, strict=True))))
-    assert {p.test for p in pairs} == {"paired t" if same_seeds else "Welch's t"}
-    assert 0.93 <= covered([p.difference for p in pairs], -0.1) <= most
+        compared.append(tests.over_seeds("a", "b", dict(enumerate(left)), dict(zip(second, right, strict=True))))
+    assert {p.test for p in compared} == {"paired t" if same_seeds else "Welch's t"}
+    assert 0.93 <= covered([p.difference for p in compared], -0.1) <= most
 
 
 @pytest.mark.slow
@@ -87,7 +88,7 @@ def test_mcnemar_and_welch_are_statsmodels_and_scipys():
 def quick(monkeypatch):
     """Thousands of comparisons: without the n that would decide each, and without the garbage collection of all that
     is in memory for which statsmodels calls at every correction."""
-    monkeypatch.setattr(tests, "needed", lambda *_: None)
+    monkeypatch.setattr(pairs, "needed", lambda *_: None)
     monkeypatch.setattr(gc, "collect", lambda *_: 0)
 
 
@@ -98,7 +99,7 @@ def test_a_true_null_over_all_pairs_is_called_a_difference_at_most_as_often_as_s
         runs = rng.normal(3.0, 0.02, (4, 5))
         seeds = [range(5 * (0 if same_seeds else arm), 5 * (0 if same_seeds else arm) + 5) for arm in range(4)]
         values = {f"arm{i}": dict(zip(seeds[i], row, strict=True)) for i, row in enumerate(runs)}
-        wrong += any(pair.decided for pair in tests.all_pairs(values))
+        wrong += any(pair.decided for pair in pairs.all_over_seeds(values))
     assert wrong / draws <= 0.05
 
 
@@ -106,8 +107,8 @@ def test_a_true_null_on_the_same_items_is_called_a_difference_at_most_as_often_a
     rng, wrong = np.random.default_rng(8), 0
     for _ in range(DRAWS):
         rights = rng.random((3, 120)) < 0.5
-        pairs = [tests.over_items(str(i), str(j), rights[i], rights[j]) for i, j in ((0, 1), (0, 2), (1, 2))]
-        wrong += any(pair.decided for pair in tests.holm(pairs))
+        compared = [tests.over_items(str(i), str(j), rights[i], rights[j]) for i, j in ((0, 1), (0, 2), (1, 2))]
+        wrong += any(pair.decided for pair in pairs.holm(compared))
     assert wrong / DRAWS <= 0.05
 
 
@@ -115,8 +116,8 @@ def test_a_true_null_on_the_same_items_is_called_a_difference_at_most_as_often_a
 def test_the_n_that_decides_is_statsmodels(effect):
     for welch, solve in ((False, TTestPower().solve_power), (True, TTestIndPower().solve_power)):
         scale = effect / np.sqrt(2) if welch else effect  # ours is relative to the difference's own scatter
-        wanted = solve(effect, power=tests.POWER, alpha=0.05, alternative="two-sided")
-        assert tests._least(scale, 0.05, welch) == pytest.approx(np.ceil(wanted), abs=1)
+        wanted = solve(effect, power=POWER, alpha=0.05, alternative="two-sided")
+        assert pairs.fewest_pairs(scale, 0.05, welch) == pytest.approx(np.ceil(wanted), abs=1)
 
 
 @pytest.mark.slow
@@ -127,8 +128,8 @@ def test_as_many_items_as_said_decide_as_often_as_said():
         kind = rng.choice(4, n, p=shares)
         return tests.over_items("a", "b", kind <= 1, (kind == 0) | (kind == 2))
 
-    seen = tests.Pair("a", "b", tests.Interval(0.05, 0.0, 0.1, 200), 0.2, "exact McNemar", "items", share=0.25)
-    n = tests.needed(seen)
+    seen = tests.Comparison("a", "b", tests.Interval(0.05, 0.0, 0.1, 200), 0.2, "exact McNemar", "items", share=0.25)
+    n = pairs.needed(seen)
     assert 700 < n < 900
     assert 0.74 < np.mean([draw(n).p < 0.05 for _ in range(400)]) < 0.86
 
@@ -140,9 +141,9 @@ def test_what_cannot_be_tested_is_undecided_and_says_why():
     same = tests.over_seeds("a", "b", {0: 3.0, 1: 3.1}, {0: 3.0, 1: 3.1})  # the same model twice
     assert same.verdict("min") == "undecided"
     assert tests.mean_over_items([2.0]).low is None and tests.mean_over_seeds([1.0, 1.0]).low is None
-    assert [p.needed for p in tests.holm([one])] == [None]
+    assert [p.needed for p in pairs.holm([one])] == [None]
 
 
 def test_direction():
-    clear = tests.all_pairs({"a": {0: 1.0, 1: 1.01, 2: 1.02}, "b": {0: 2.0, 1: 2.02, 2: 2.01}})[0]
+    clear = pairs.all_over_seeds({"a": {0: 1.0, 1: 1.01, 2: 1.02}, "b": {0: 2.0, 1: 2.02, 2: 2.01}})[0]
     assert clear.verdict("min") == "a better than b" and clear.verdict("max") == "b better than a"

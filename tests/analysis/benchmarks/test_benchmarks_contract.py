@@ -8,9 +8,10 @@ import pytest
 
 from analysis.benchmarks import BENCHMARKS, Context
 from analysis.benchmarks._harness import Harness
-from analysis.benchmarks.base import value_of
-from analysis.scoring.checkpoints import Target, open_model
+from analysis.scoring.checkpoints import open_model
+from analysis.scoring.exam import value_of
 from analysis.scoring.scorer import Scorer
+from analysis.scoring.targets import Target
 from attnlab.records.results import Job
 from tests.analysis.small import benchmark
 

@@ -5,7 +5,7 @@ import torch
 
 from analysis.benchmarks import BENCHMARKS, Context, _choice, _passages
 from analysis.benchmarks._choice import Choice, matches
-from analysis.benchmarks.base import value_of
+from analysis.scoring.exam import value_of
 from analysis.scoring.scorer import Scorer
 from attnlab.data.tokenizer import ByteTokenizer
 from attnlab.models import build_model

@@ -9,6 +9,7 @@ from rich.console import Console
 
 from analysis.__main__ import main
 from analysis.efficiency import isolated, lengths, measurement
+from analysis.efficiency.results import WORKLOADS
 from analysis.records.load import load
 from analysis.records.select import select
 from analysis.report.page import write_report
@@ -38,7 +39,7 @@ def test_every_arm_is_measured_at_every_length(tiny):
         assert row["error"] is None and [p["length"] for p in row["points"]] == [16, 32]
         for point in row["points"]:
             assert point["length"] * point["batch"] == 32
-            for part in measurement.PARTS:
+            for part in WORKLOADS:
                 assert len(point[part]["runs"]) == measurement.REPEATS and min(point[part]["runs"]) > 0
                 assert 0 < point[part]["peak_bytes"] < 2**30, "the libraries alone hold more"
             assert point["train"]["mfu"] is None, "a CPU's peak is not known"
@@ -70,8 +71,8 @@ def test_mistakes_are_one_line(fake, tiny, capsys):
 
 
 def test_an_arm_that_cannot_be_measured_costs_a_line(tiny, monkeypatch):
-    monkeypatch.setattr(isolated.Server, "measure", lambda self, case, part: {"error": "RuntimeError: no kernel"})
-    monkeypatch.setattr(isolated.Server, "start", lambda self: None)
+    monkeypatch.setattr(isolated, "measure", lambda case, workload: {"error": "RuntimeError: no kernel"})
+    monkeypatch.setattr(isolated, "start", lambda: None)
     fake = tiny[0]
     path = lengths.measure(select(load(fake.path)), Console(file=io.StringIO()), (8, 4), "cpu")
     assert json.loads(path.read_text())["arms"]["gla"]["points"][0]["train"] == {"error": "RuntimeError: no kernel"}
@@ -111,13 +112,12 @@ def test_memory_is_the_models_own_and_a_process_that_dies_costs_a_line(tmp_path,
         trial = Trial.model_validate({**copy.deepcopy(SWEEP["trial"]), "model": model})
         return measurement.Case(trial, 64, 1, 16, "cpu", "float32", 1)
 
-    with isolated.Server() as server:
-        small = server.measure(case(), "prefill")["peak_bytes"]
-        assert server.measure(case(end="raises"), "train") == {"error": "RuntimeError: two lines"}
-        assert "ended by the system: out of memory" in server.measure(case(end="killed"), "train")["error"]
-        large = server.measure(case(mib=300), "prefill")["peak_bytes"]
-        assert 290 * 2**20 < large - small < 320 * 2**20
-        assert "keeps no state" in server.measure(case(), "decode")["error"]
+    small = isolated.measure(case(), "prefill")["peak_bytes"]
+    assert isolated.measure(case(end="raises"), "train") == {"error": "RuntimeError: two lines"}
+    assert "ended by the system: out of memory" in isolated.measure(case(end="killed"), "train")["error"]
+    large = isolated.measure(case(mib=300), "prefill")["peak_bytes"]
+    assert 290 * 2**20 < large - small < 320 * 2**20
+    assert "keeps no state" in isolated.measure(case(), "decode")["error"]
 
 
 def test_when_the_time_is_up_all_arms_have_the_same_lengths_but_for_one_that_is_too_slow():

@@ -7,8 +7,8 @@ import pytest
 from analysis.records.load import load
 from analysis.records.select import mixer_text, select
 from analysis.report import wording
-from analysis.statistics.pairs import confirm_values
 from attnlab.config.space import parse
+from attnlab.util.text import large_text, value_text
 from tests.analysis.fake_results import SWEEP, Fake
 
 
@@ -132,7 +132,7 @@ def test_the_comparison_uses_the_setting_with_the_best_confirm_mean(tmp_path):
             fake.trial(arm, 3.3, lr=0.01, phase="confirm", seed=seed)
             fake.trial(arm, 3.2, lr=0.02, phase="confirm", seed=seed)
     sel = chosen(fake)
-    assert all(confirm_values(sel, arm, "val_loss") == pytest.approx({0: 3.2, 1: 3.2}) for arm in sel.arms)
+    assert all(sel.confirm_values(arm, "val_loss") == pytest.approx({0: 3.2, 1: 3.2}) for arm in sel.arms)
     told = wording.caveats(sel)
     assert any("gla is confirmed with lr 0.02" in line for line in told)
     assert any("best mean of up to 2 confirmed settings" in line for line in told)
@@ -154,8 +154,8 @@ def test_mixers_are_described_as_built(fake):
     ("value", "text"), [(3.14159, "3.1416"), (None, "-"), (math.nan, "-"), (2e-5, "2e-05"), (0.0, "0.0000")]
 )
 def test_values_as_text(value, text):
-    assert wording.value_text(value) == text
+    assert value_text(value) == text
 
 
 def test_large_numbers_as_text():
-    assert [wording.large_text(v) for v in (17_123_456, 999_999, 950, None)] == ["17.1M", "1M", "950", "-"]
+    assert [large_text(v) for v in (17_123_456, 999_999, 950, None)] == ["17.1M", "1M", "950", "-"]

@@ -9,9 +9,10 @@ import pytest
 
 from analysis.__main__ import main
 from analysis.records.load import load
+from analysis.records.scores import benchmarks
 from analysis.records.select import select
 from analysis.report.page import write_report
-from analysis.statistics import contamination, crossing, pairs
+from analysis.statistics import contamination, crossing
 from attnlab.util.files import write_json
 from tests.analysis.benchmark_file import write_benchmarks
 from tests.analysis.fake_results import SWEEP, Fake
@@ -25,7 +26,7 @@ def rights(seed, share, n=400):
 def scored(full):
     """hellaswag: standard is worse, gla and hybrid tie; piqa and lambada: all tie; leaked: gla alone knows it."""
     base = rights(0, 0.5)
-    near = {arm: np.where(rights(i, 0.1), rights(9 + i, 0.5), base) for i, arm in enumerate(full.plan.names, 1)}
+    near = {arm: np.where(rights(i, 0.1), rights(9 + i, 0.5), base) for i, arm in enumerate(full.sweep.arms, 1)}
     write_benchmarks(full, {
         "hellaswag": {**near, "standard": base & rights(5, 0.6)},
         "piqa": near,
@@ -36,7 +37,7 @@ def scored(full):
 
 
 def read(fake):
-    return pairs.benchmarks(select(load(fake.path)))
+    return benchmarks(select(load(fake.path)))
 
 
 def test_a_worse_arm_a_tie_and_a_memorised_benchmark_are_told_apart(scored):
@@ -46,14 +47,14 @@ def test_a_worse_arm_a_tie_and_a_memorised_benchmark_are_told_apart(scored):
     assert told["hybrid", "standard"] == "hybrid better than standard"
     assert told["gla", "hybrid"] == "undecided" and found["hellaswag"].tied() == {"gla", "hybrid"}
     assert {p.verdict("max") for p in found["piqa"].pairs} == {"undecided"}
-    (suspect,) = contamination.suspects(list(found.values()))
+    (suspect,) = contamination.signs(list(found.values()))
     assert suspect.startswith("leaked: gla leads")
 
 
 def test_a_benchmark_that_every_arm_knows_by_heart_is_suspect(fake):
     fake.trial("gla", 3.0)
-    write_benchmarks(fake, {"known": {arm: rights(i, 0.98) for i, arm in enumerate(fake.plan.names)}})
-    (suspect,) = contamination.suspects(read(fake).tables)
+    write_benchmarks(fake, {"known": {arm: rights(i, 0.98) for i, arm in enumerate(fake.sweep.arms)}})
+    (suspect,) = contamination.signs(read(fake).tables)
     assert "near the ceiling" in suspect
 
 

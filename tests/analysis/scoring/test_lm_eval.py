@@ -11,8 +11,8 @@ pytest.importorskip("lm_eval", reason="needs pip install 'attnlab[eval]'")
 
 from analysis.benchmarks import BENCHMARKS, Context, _harness, harness_of
 from analysis.benchmarks._harness import Harness, quiet
-from analysis.benchmarks.base import value_of
 from analysis.scoring.checkpoints import open_model
+from analysis.scoring.exam import value_of
 from analysis.scoring.lm_eval import LM
 from analysis.scoring.scorer import Scorer
 from attnlab.util.errors import UserError

@@ -7,8 +7,9 @@ import jsonschema
 import pytest
 
 from analysis.__main__ import main
-from analysis.benchmarks import base
+from analysis.scoring import exam as base
 from attnlab.records.paths import SweepDir
+from tests.analysis.fake_results import Fake
 from tests.analysis.small import export
 
 RESULT = {
@@ -42,8 +43,6 @@ SWEEP = {
 @pytest.fixture
 def sweep(tmp_path):
     """Three arms with a checkpoint each; hgrn's second trial is better, but was pruned."""
-    from fake_results import Fake
-
     fake = Fake(tmp_path, {**SWEEP, "arms": {arm: {"model": {"mixer": arm}} for arm in SWEEP["arms"]}})
     for i, arm in enumerate(SWEEP["arms"]):
         export(fake.trial(arm, 3.0 + i, steps=100).path, arm, seed=i)
@@ -242,7 +241,7 @@ def test_memory_that_runs_out_halves_what_is_read_at_once():
     def ask(scorer, advance):
         if scorer.max_tokens > enough:
             raise torch.OutOfMemoryError("CUDA out of memory")
-        return base.Outcome({"tokens": [scorer.max_tokens]})
+        return base.Answers({"tokens": [scorer.max_tokens]})
 
     exam = base.Exam("x", "", "1", ["0"], 1, [], {}, 1, ask)
     enough = 3 * FEWEST_TOKENS

@@ -8,7 +8,8 @@ import pytest
 from analysis.__main__ import main
 from analysis.records.load import load
 from analysis.records.select import select
-from analysis.statistics.claims import RELATIONS, Claim, judge, parse
+from analysis.statistics.claims import judge
+from attnlab.ranking.claims import RELATIONS, Claim, parse
 from attnlab.util.errors import UserError
 from tests.analysis.benchmark_file import write_benchmarks
 

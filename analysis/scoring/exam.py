@@ -1,4 +1,4 @@
-"""What every benchmark gives: exams, and outcomes per item from which each figure can be computed again."""
+"""What every benchmark gives: exams, and answers per item from which each figure can be computed again."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any, ClassVar, Literal
 
-from analysis.scoring.checkpoints import Target
 from analysis.scoring.scorer import Advance, Scorer
+from analysis.scoring.targets import Target
 from attnlab.util.errors import UserError
 from attnlab.util.files import json_digest
 
@@ -38,9 +38,9 @@ class Metric:
     """One figure of an exam.
 
     Args:
-        how: from the outcomes' columns: `proportion`, the mean of 0/1; `perplexity`, exp(-mean) of log-likelihoods in
-            nats; `bits_per_byte` and `perplexity_per_token`, of columns nats, bytes and tokens; `ratio`, the sum of
-            the column over that of `targets`.
+        how: from the answers' columns. `proportion` is the mean of 0/1; `perplexity` exp(-mean) of log-likelihoods in
+            nats. `bits_per_byte` and `perplexity_per_token` are of columns nats, bytes and tokens; `ratio` is the sum
+            of the column over that of `targets`.
         column: which; default: the metric's name.
         chance: what guessing gives; None: no such level.
     """
@@ -52,7 +52,7 @@ class Metric:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class Answers:
     """A checkpoint's answers to an exam: columns of one value per item, in the order of the exam's ids."""
 
     columns: Mapping[str, Sequence[Any]]
@@ -84,7 +84,7 @@ class Exam:
     asked: Any = field(repr=False)
     metrics: Mapping[str, Metric]
     requests: int
-    ask: Callable[[Scorer, Advance], Outcome] = field(repr=False)
+    ask: Callable[[Scorer, Advance], Answers] = field(repr=False)
     texts: Sequence[Sequence[str]] = field(default=(), repr=False)
 
     def __post_init__(self) -> None:
@@ -123,7 +123,7 @@ class Benchmark(ABC):
 
 
 def value_of(metric: Metric, name: str, columns: Mapping[str, Sequence[Any]]) -> float | None:
-    """A metric's value from the outcomes; None without items."""
+    """A metric's value from the answers; None without items."""
     column = columns[metric.column or name]
     if not len(column):
         return None

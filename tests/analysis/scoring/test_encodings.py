@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from analysis.scoring import token_cache
+from analysis.scoring import scorer
 from attnlab.data.tokenizer import ByteTokenizer, Tokenizer, train_bpe
 
 TEXTS = ["a text", "another one", ""]
@@ -36,7 +36,7 @@ def lists(ids):
 
 
 def test_texts_are_encoded_once_for_all_arms_however_many_ask_at_once():
-    kept = token_cache.Encodings()
+    kept = scorer.Encodings()
     with ThreadPoolExecutor(4) as pool:
         got = list(pool.map(lambda _: kept.of(Counting(), list(TEXTS)), range(4)))
     assert Counting.asked == 1
@@ -44,7 +44,7 @@ def test_texts_are_encoded_once_for_all_arms_however_many_ask_at_once():
 
 
 def test_other_texts_and_other_tokenizers_are_told_apart():
-    kept = token_cache.Encodings()
+    kept = scorer.Encodings()
     bpe: Tokenizer = train_bpe(["a text and another one " * 20], 300)
     assert lists(kept.of(bpe, TEXTS)) == lists(bpe.encode(TEXTS))
     assert lists(kept.of(ByteTokenizer(), TEXTS)) == lists(ByteTokenizer().encode(TEXTS))
@@ -52,7 +52,7 @@ def test_other_texts_and_other_tokenizers_are_told_apart():
 
 
 def test_an_error_reaches_everyone_who_waits_and_is_not_kept():
-    kept, errors = token_cache.Encodings(), []
+    kept, errors = scorer.Encodings(), []
     Counting.broken = True
 
     def ask():
@@ -72,8 +72,8 @@ def test_an_error_reaches_everyone_who_waits_and_is_not_kept():
 
 
 def test_only_so_many_are_kept(monkeypatch):
-    monkeypatch.setattr(token_cache, "MOST", 2)
-    kept = token_cache.Encodings()
+    monkeypatch.setattr(scorer, "KEPT", 2)
+    kept = scorer.Encodings()
     for text in ("one", "two", "one", "three", "one", "two"):
         kept.of(Counting(), [text])
     assert Counting.asked == 4  # one, two, three, and two again

@@ -1,0 +1,173 @@
+"""Claims such as "gla < standard on val_loss by 2%": supported, refuted or undecided, and what would decide them.
+
+    claim    = arm , relation , ( arm | number ) , [ "on" , metric ] , [ "by" , margin ] ;
+    relation = "<" | ">" | "beats" | "~" ;
+    margin   = number , [ "%" ] ;                        (* at least 0; "~" needs one above 0 *)
+    metric   = a metric that the trials report | a benchmark's name ;     (* left out: the sweep's own *)
+    arm      = an arm of the sweep ;      number = a decimal number, such as 4.2 or 1e-3 ;
+
+`<` and `>` speak of values, `beats` of what is better for the metric: below for a loss, above for an accuracy. "by"
+asks for that much at least: `a < b by 0.1` says mean(a) < mean(b) - 0.1, and `by 2%` says mean(a) < 0.98 mean(b). `a ~
+b by 0.1` says that they differ by less than 0.1. Percentages are of the right side's value. Blanks separate words.
+
+A metric is judged over the confirm runs' seeds: paired t where both arms have the same ones, else Welch's; one-sample t
+against a number. A benchmark is judged on its items: exact McNemar, with a margin the paired t. A claim is supported
+when p is at most 0.05 and the whole 95 % interval lies where it says, refuted when it lies where it does not. `~` is
+supported when the 90 % interval lies within the margin (two one-sided tests; Schuirmann 1987, J. Pharmacokinet.
+Biopharm. 15), refuted when the 95 % interval lies wholly outside. A claim stands for itself: many claims on one sweep
+need a correction of their own, which the report's pairs have.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+
+from attnlab.ranking.noise_floor import POWER
+from attnlab.ranking.pairs import Values, needed
+from attnlab.ranking.tests import ALPHA, LEVEL, Comparison, Interval, over_items, over_seeds, paired
+from attnlab.util.errors import UserError
+from attnlab.util.text import value_text
+
+RELATIONS = ("<", ">", "beats", "~")
+NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
+FORM = "write ARM < ARM on METRIC by 2%; relations are <, >, beats and ~"
+
+Verdict = Literal["supported", "refuted", "undecided"]
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One claim as written. `right`: an arm or a number; `metric` None: the sweep's own."""
+
+    left: str
+    relation: str
+    right: str | float
+    metric: str | None = None
+    margin: float = 0.0
+    percent: bool = False
+
+    def __str__(self) -> str:
+        right = f"{self.right:g}" if isinstance(self.right, float) else self.right
+        on = f" on {self.metric}" if self.metric else ""
+        size = f" by {self.margin:g}{'%' if self.percent else ''}" if self.margin else ""
+        return f"{self.left} {self.relation} {right}{on}{size}"
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What a claim is judged by: the values of one metric."""
+
+    metric: str
+    mode: str  # min or max
+    unit: str  # seeds or items: what the values are by
+    values: Values
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """A verdict in words; `pair.difference` is from the margin's edge for <, > and beats, plain for ~."""
+
+    claim: Claim
+    verdict: Verdict
+    pair: Comparison
+    text: str
+
+
+def parse(text: str) -> Claim:
+    """The claim of that text. Raises UserError."""
+    words = text.split()
+    if len(words) < 3 or words[1] not in RELATIONS:
+        raise UserError(f"claim {text!r}: {FORM}")
+    left, relation, right, rest = words[0], words[1], words[2], words[3:]
+    metric, margin, percent = None, 0.0, False
+    if rest[:1] == ["on"] and len(rest) > 1:
+        metric, rest = rest[1], rest[2:]
+    if rest[:1] == ["by"] and len(rest) > 1:
+        size, percent, rest = rest[1].removesuffix("%"), rest[1].endswith("%"), rest[2:]
+        if rest[:1] == ["%"]:
+            percent, rest = True, rest[1:]
+        if not NUMBER.fullmatch(size) or (margin := float(size)) < 0 or not math.isfinite(margin):
+            raise UserError(f"claim {text!r}: by takes a number of at least 0, such as 0.1 or 2%, not {size!r}")
+    if rest:
+        raise UserError(f"claim {text!r}: what is {' '.join(rest)!r}? {FORM}")
+    if relation == "~" and not margin:
+        raise UserError(f"claim {text!r}: ~ needs a margin: {left} ~ {right} by 1%")
+    return Claim(left, relation, float(right) if NUMBER.fullmatch(right) else right, metric, margin, percent)
+
+
+def judge(claim: Claim, evidence: Evidence) -> Judgement:
+    """What the evidence says of a claim."""
+    left = evidence.values.get(claim.left, {})
+    right = claim.right if isinstance(claim.right, float) else evidence.values.get(claim.right, {})
+    unit, metric = evidence.unit, evidence.metric
+    for arm, side in ((claim.left, left), (claim.right, right)):
+        if isinstance(side, Mapping) and not side:
+            how = "no completed confirm run (confirm: {seeds: [0, 1, 2]})" if unit == "seeds" else "no scored items"
+            empty = Comparison(claim.left, str(claim.right), Interval(math.nan, None, None, 0), None, "none", unit)
+            return Judgement(claim, "undecided", empty, f"undecided: {claim}. {arm} has {how} to judge {metric} by.")
+    share, shift = (claim.margin / 100, 0.0) if claim.percent else (0.0, claim.margin)
+    if claim.relation == "~":
+        middle = right if isinstance(right, float) else float(np.mean(list(right.values())))
+        pair, margin = _against(claim, left, right, unit, 1.0, 0.0), share * abs(middle) + shift
+        edge = margin if pair.difference.value >= 0 else -margin
+        return _judgement(claim, equivalence(pair, margin), pair, needed(pair, shift=edge))
+    below = claim.relation == "<" or (claim.relation == "beats" and evidence.mode == "min")
+    sign = -1 if below else 1
+    # a < b - shift  <=>  a - (b - shift) < 0;  a < (1 - share) b
+    pair = _against(claim, left, right, unit, 1 + sign * share, sign * shift)
+    low, high = pair.difference.low, pair.difference.high
+    verdict: Verdict = "undecided"
+    if low is not None and high is not None and (low > 0 or high < 0) and pair.p is not None and pair.p <= ALPHA:
+        verdict = "supported" if (low > 0) == (sign > 0) else "refuted"
+    return _judgement(claim, verdict, pair, needed(pair))
+
+
+def _against(claim: Claim, left: Mapping[Any, float], right: Any, unit: str, factor: float, shift: float) -> Comparison:
+    """The left side minus (factor x right side + shift)."""
+    a, b = claim.left, str(claim.right)
+    if isinstance(right, float):
+        x = np.array(list(left.values()))
+        return replace(paired(a, b, x, np.full(len(x), factor * right + shift), unit), test="one-sample t")
+    moved = {key: factor * value + shift for key, value in right.items()}
+    if unit == "seeds":
+        return over_seeds(a, b, left, moved)
+    both = [i for i in left if i in moved]
+    return over_items(a, b, [left[i] for i in both], [moved[i] for i in both])
+
+
+def equivalence(pair: Comparison, margin: float) -> Verdict:
+    """Whether two arms differ by less than `margin`: two one-sided t-tests, by the 90 % interval."""
+    from scipy import stats
+
+    low, high, middle = pair.difference.low, pair.difference.high, pair.difference.value
+    if low is None or high is None:
+        return "undecided"
+    narrower, wider = stats.t.ppf((LEVEL, (1 + LEVEL) / 2), max(1, pair.difference.n - 1))
+    ratio = narrower / wider
+    if middle + ratio * (high - middle) < margin and middle - ratio * (middle - low) > -margin:
+        return "supported"
+    return "refuted" if low > margin or high < -margin else "undecided"
+
+
+def _judgement(claim: Claim, verdict: Verdict, pair: Comparison, n: int | None) -> Judgement:
+    """The verdict with its sentences; `n`: seeds or items that would decide it."""
+    gap, unit = pair.difference, pair.unit
+    what = "difference" if claim.relation == "~" or not claim.margin else "distance from the margin"
+    text = f"{verdict}: {claim}. {what} {value_text(gap.value)}"
+    if gap.low is None or pair.p is None:
+        text += (f" over {gap.n} {unit}, without an interval ({pair.test}); "
+                 "at least 2 confirm seeds per arm that differ would give one.")  # fmt: skip
+        return Judgement(claim, verdict, pair, text)
+    text += (f", 95 % interval [{value_text(gap.low)}, {value_text(gap.high)}], "
+             f"two-sided p {pair.p:.2g} ({pair.test}, {gap.n} {unit}).")  # fmt: skip
+    if verdict == "undecided" and n:
+        text += f" About {n:,} {unit} per arm would decide it with probability {POWER:g}, if things are as they look."
+    elif verdict == "undecided":
+        text += f" No number of {unit} within reach would decide it, if things are as they look."
+    return Judgement(claim, verdict, pair, text)
