@@ -56,9 +56,8 @@ def measure(
     vocab = vocab_size(folder.path)
     if vocab is None:
         raise UserError(f"{folder.path}: no trial has a checkpoints/final/config.json to measure after")
-    trials = {
-        arm.arm: sel.plan.arm(arm.arm).with_settings(arm.best.settings if arm.best else {}) for arm in sel.declared
-    }
+    settings = {arm.arm: arm.best.settings if arm.best else {} for arm in sel.declared}
+    trials = {name: sel.plan.arm(name).with_settings(settings[name]) for name in settings}
     root, threads = folder.path.resolve().parent, sel.plan.sweep.resources.cpus_per_worker
     tree = curves(trials, vocab, console, lengths, device, dtype, results=root, threads=threads)
     path = folder.analysis / "efficiency.json"

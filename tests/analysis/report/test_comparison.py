@@ -26,7 +26,7 @@ def rights(seed, share, n=400):
 def scored(full):
     """hellaswag: standard is worse, gla and hybrid tie; piqa and lambada: all tie; leaked: gla alone knows it."""
     base = rights(0, 0.5)
-    near = {arm: np.where(rights(i, 0.1), rights(9 + i, 0.5), base) for i, arm in enumerate(full.sweep.arms, 1)}
+    near = {arm: np.where(rights(i, 0.1), rights(9 + i, 0.5), base) for i, arm in enumerate(full.plan.names, 1)}
     write_benchmarks(full, {
         "hellaswag": {**near, "standard": base & rights(5, 0.6)},
         "piqa": near,
@@ -53,7 +53,7 @@ def test_a_worse_arm_a_tie_and_a_memorised_benchmark_are_told_apart(scored):
 
 def test_a_benchmark_that_every_arm_knows_by_heart_is_suspect(fake):
     fake.trial("gla", 3.0)
-    write_benchmarks(fake, {"known": {arm: rights(i, 0.98) for i, arm in enumerate(fake.sweep.arms)}})
+    write_benchmarks(fake, {"known": {arm: rights(i, 0.98) for i, arm in enumerate(fake.plan.names)}})
     (suspect,) = contamination.signs(read(fake).tables)
     assert "near the ceiling" in suspect
 
