@@ -122,10 +122,8 @@ def _trial(trial: TrialDir, problems: list[str]) -> TrialRecord:
 
 
 def _rows(trial: TrialDir) -> list[dict[str, Any]]:
-    rows = learning_curve(
-        row for row in trial.metrics() if isinstance(row, dict) and number(row.get("step")) is not None
-    )
-    return json_value(rows)
+    rows = [row for row in trial.metrics() if isinstance(row, dict) and number(row.get("step")) is not None]
+    return json_value(learning_curve(rows))
 
 
 def _short(error: Exception) -> str:
