@@ -53,8 +53,9 @@ def slow(tiny):
 
 
 @pytest.fixture
-def breaking(tmp_path):
-    """Puts `breaks.py` beside the sweep; the arms that break as they are called."""
+def breaking(tmp_path, monkeypatch):
+    """Puts `breaks.py` beside the sweep, and us there; the arms that break as they are called."""
+    monkeypatch.chdir(tmp_path)
     shutil.copy(ROOT / "tests" / "tools" / "breaks.py", tmp_path)
     yield lambda *hows: {how: {"model.mixer": {"name": "breaks:Breaks", "how": how}} for how in hows}
     sys.modules.pop("breaks", None)  # the next test's is another file
