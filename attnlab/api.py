@@ -137,10 +137,16 @@ def run_experiment(
     if (root := local(results_dir)) is None:
         raise UserError([f"results_dir {results_dir}: one experiment is written to a folder; run_sweep takes a URI"])
     tree = trial.model_dump(mode="json", exclude_none=True) if isinstance(trial, Trial) else dict(trial)
+    if isinstance(trial, Trial) and "recipe" not in trial.model_fields_set:
+        del tree["recipe"]
     plan = resolve(sweep_file.normal({"name": name, "trial": tree, "arms": {name: {}}}))
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     check_device(plan, torch.device(device).type)
     job = Job.make(name, 0, plan.arm(name).trial)
+    if "recipe" not in tree:  # what began under an earlier recipe goes on under it
+        older = [job.trial.model_copy(update={"recipe": n}) for n in range(job.trial.recipe, 0, -1)]
+        jobs = [Job.make(name, 0, trial) for trial in older]
+        job = next((j for j in jobs if TrialDir(root / name / j.trial_id).config_file.exists()), job)
     folder = TrialDir(root / name / job.trial_id)
     if folder.results() is None:  # finished work is a no-op
         run_guards(plan, prepare_tasks(plan))

@@ -76,8 +76,8 @@ def resolve(
     Args:
         tree: as in a sweep file, its dotted keys expanded (`sweep_file.normal`).
         scale: `tiny`: checked as it is, then made small and checked again.
-        solve: fill in what `match:` and `budget:` come to, which takes torch.
-        resume_in: the results whose folder of this sweep, if there is one, keeps its recipe and what was solved for it.
+        solve: fill in the recipe, and what `match:` and `budget:` come to, which takes torch.
+        resume_in: the results whose folder of this sweep, if there is one, keeps its recipe and what was solved.
 
     Raises:
         UserError: every mistake found, each on one line that names its key.
@@ -89,8 +89,9 @@ def resolve(
     sweep, problems = validate.parse(tree)
     if sweep is None or problems:
         raise UserError(problems)
-    folder = _folder(sweep.name, resume_in) if resume_in else None
-    plan = Plan.of(_at_recipe(sweep, folder))
+    folder_counts = solve and (match.wanted(sweep) or NEWEST_RECIPE > 1)
+    folder = _folder(sweep.name, resume_in) if resume_in and folder_counts else None
+    plan = Plan.of(_with_recipe(sweep, folder) if solve else sweep)
     if solve and match.wanted(sweep):
         plan = match.solve(plan, folder)
     if solve or sweep.budget is None:  # until a budget is solved, its runs have no length
@@ -100,9 +101,9 @@ def resolve(
     return plan
 
 
-def _at_recipe(sweep: Sweep, folder: Plan | None) -> Sweep:
-    """Give a new sweep the newest recipe; one that is resumed keeps its folder's."""
-    recipe = folder.arms[0].trial.recipe if folder else NEWEST_RECIPE
+def _with_recipe(sweep: Sweep, folder: Plan | None) -> Sweep:
+    """Give a sweep that names no recipe the newest, or its folder's; one that names none there has the first."""
+    recipe = folder.sweep.trial.get("recipe", 1) if folder else NEWEST_RECIPE
     if recipe == 1 or "recipe" in sweep.trial:
         return sweep
     return sweep.model_copy(update={"trial": {**sweep.trial, "recipe": recipe}})

@@ -22,6 +22,8 @@ from attnlab.plan.messages import lines
 from attnlab.util.errors import UserError
 from attnlab.util.text import did_you_mean
 
+ONE_RECIPE = "all trials of a sweep share it, as two are never ranked against each other; set trial.recipe"
+
 
 def parse(raw: Mapping[str, Any]) -> tuple[Sweep | None, list[str]]:
     """A raw tree's schema, and every mistake in it that shows before its arms are resolved, one line each."""
@@ -34,6 +36,8 @@ def parse(raw: Mapping[str, Any]) -> tuple[Sweep | None, list[str]]:
     problems += _trials_problems(base, arms)
     problems += [line for arm, tree in arms.items() if isinstance(tree, dict) for line in _space_problems(arm, tree)]
     problems += factors.problems(arms)
+    own = [arm for arm, tree in arms.items() if isinstance(tree, dict) and "recipe" in tree]
+    problems += [f"arms.{arm}.recipe: {ONE_RECIPE}" for arm in own]
     if sweep and sweep.noise and sweep.noise.arm not in arms:
         problems.append(f"noise.arm: no arm {sweep.noise.arm!r}{did_you_mean(sweep.noise.arm, arms)}")
     if sweep and sweep.tiny:
@@ -231,6 +235,8 @@ def _search_problems(search: SearchConfig, arm: Arm, resources: ResourcesConfig)
     for key in arm.space:
         if key.startswith("train.seed"):
             yield f"search.space.{key}: a seed is not a setting to be tuned; use confirm.seeds"
+        if key == "recipe":
+            yield f"search.space.recipe: {ONE_RECIPE}"
     for settings in space.corners(arm.space):
         problems = [at_corner(line, name, settings) for line in trial_problems(arm.tree(settings), "")]
         if not problems:
