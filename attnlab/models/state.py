@@ -38,7 +38,8 @@ class State(NamedTuple):
 
 def state_of(model: ModelConfig, layer: int) -> State | None:
     """The state of the mixer at depth `layer` (0-based). None where it is not known: it keeps none between calls, so
-    that decoding reads the sequence again, it needs CUDA, or it is the user's own.
+    that decoding reads the sequence again; it grows otherwise than with each token; it needs CUDA; or it is the user's
+    own.
 
     Raises:
         ValueError: a mixer that cannot be built.
@@ -71,8 +72,7 @@ def _measured(model: str) -> State | None:
             held.append(sum(x.numel() for x in tensors(kept)))
             recurrent = sum(x.numel() for x in tensors(kept.get("recurrent_state") if isinstance(kept, dict) else None))
     per_token, rest = divmod(held[1] - held[0], PROMPTS[1] - PROMPTS[0])
-    assert rest == 0, f"{config.mixer[0].name}: {held} numbers after {PROMPTS} steps"
-    return State(held[0] - per_token * PROMPTS[0], per_token, recurrent)
+    return None if rest else State(held[0] - per_token * PROMPTS[0], per_token, recurrent)
 
 
 def state_bytes(model: ModelConfig, seq_len: int) -> int | None:

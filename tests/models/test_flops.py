@@ -1,5 +1,7 @@
 """Operations and state: held to numbers that can be worked out by hand, and to how they must grow."""
 
+import dataclasses
+
 import pytest
 import torch
 
@@ -10,19 +12,6 @@ from attnlab.models.flops import flops_per_token
 from attnlab.models.state import state_bytes, state_of
 
 HERE = [name for name, row in MIXERS.items() if not row.refused and not row.needs]
-QUADRATIC = {
-    "standard",
-    "forgetting",
-    "path",
-    "mla",
-    "stickbreaking",
-    "wall",
-    "parallax",
-    "deltaformer",
-    "bitattn",
-    "moba",
-}
-GROWING = QUADRATIC | {"log_linear_mamba2"}  # with the logarithm
 
 
 def model_of(mixer, **rest):
@@ -36,11 +25,22 @@ def model_of(mixer, **rest):
 @pytest.mark.parametrize("name", HERE)
 def test_every_mixer_is_counted(name):
     model = model_of(name)
+    if (operations := MIXERS[name].operations) is None:
+        pytest.skip("its row does not say its operations")
     short, long = flops_per_token(model, 64), flops_per_token(model, 1024)
     matrices = 6 * sum(p.numel() for b in build_model(model, 8).backbone.blocks for p in b.parameters() if p.dim() > 1)
     assert matrices < short < 4 * matrices
-    assert long > short if name in GROWING else long == short
-    assert (state_of(model, 0) is not None) == MIXERS[name].cached
+    assert long > short if operations.grows else long == short
+
+
+@pytest.mark.parametrize("name", HERE)
+def test_every_state_is_measured(name):
+    assert (state_of(model_of(name), 0) is not None) == MIXERS[name].cached
+
+
+def test_a_row_that_does_not_say_its_operations_is_not_known(monkeypatch):
+    monkeypatch.setitem(MIXERS, "new", dataclasses.replace(MIXERS["gla"], operations=None))
+    assert flops_per_token(model_of("new"), 64) is None
 
 
 def test_softmax_attention_by_hand():

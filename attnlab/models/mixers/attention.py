@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from attnlab.models.mixers import operations
 from attnlab.models.mixers.rules import (
     at_most,
     even_head,
@@ -14,7 +15,7 @@ from attnlab.models.mixers.rules import (
     rotary_width,
     split_evenly,
 )
-from attnlab.models.mixers.spec import BASIC, MixerSpec
+from attnlab.models.mixers.spec import BASIC, Compared, MixerSpec, Tested
 
 ATTENTION: dict[str, MixerSpec] = {
     "standard": MixerSpec(
@@ -24,6 +25,7 @@ ATTENTION: dict[str, MixerSpec] = {
         aliases={"window": "window_size"},
         rules=(split_evenly, even_head(), grouped("num_kv_heads")),
         half_only="flash_attn",
+        operations=operations.SOFTMAX,
     ),
     "forgetting": MixerSpec(
         "fla.layers.forgetting_attn:ForgettingAttention",
@@ -35,6 +37,8 @@ ATTENTION: dict[str, MixerSpec] = {
             fixed("window_size", None, "FLA's layer trains without a window and would decode with one"),
         ),
         mask_to_cache=True,
+        operations=operations.SOFTMAX,
+        tests=Tested(all_pairs=True, compared=(Compared(pushed={"f_proj.bias": -10.0}),)),
     ),
     "path": MixerSpec(
         "fla.layers.path_attn:PaTHAttention",
@@ -48,6 +52,11 @@ ATTENTION: dict[str, MixerSpec] = {
         mask_to_cache=True,
         padded=False,
         half_only=True,  # its fp32 kernels want more shared memory than an H100 has
+        operations=operations.PATH,
+        tests=Tested(
+            all_pairs=True,
+            compared=(Compared(), Compared("forget", {"use_forget_gate": True}, pushed={"g_proj.bias": -10.0})),
+        ),
     ),
     "mla": MixerSpec(
         "fla.layers.mla:MultiheadLatentAttention",
@@ -62,6 +71,7 @@ ATTENTION: dict[str, MixerSpec] = {
         },
         rules=(split_evenly,),
         half_only="flash_attn",
+        operations=operations.LATENT,
     ),
     "stickbreaking": MixerSpec(
         "fla.layers.stickbreaking_attn:StickBreakingAttention",
@@ -74,6 +84,8 @@ ATTENTION: dict[str, MixerSpec] = {
         ),
         cached=False,
         half_only=True,
+        operations=operations.SOFTMAX,
+        tests=Tested(all_pairs=True, compared=(Compared(half=True),)),
     ),
     "wall": MixerSpec(
         "fla.layers.wall_attn:WallAttention",
@@ -81,6 +93,8 @@ ATTENTION: dict[str, MixerSpec] = {
         sets=BASIC,
         rules=(split_evenly, grouped("num_kv_heads")),
         cached=False,  # its cache is bf16
+        operations=operations.SOFTMAX,
+        tests=Tested(all_pairs=True, compared=(Compared(pushed={"g_proj.bias": -10.0}),), shortest_chunks_gib=2.2),
     ),
     "parallax": MixerSpec(
         "fla.layers.parallax:Parallax",
@@ -89,6 +103,8 @@ ATTENTION: dict[str, MixerSpec] = {
         aliases={"window": "window_size"},
         rules=(split_evenly, even_head(), grouped("num_kv_heads")),
         half_only=True,
+        operations=operations.PARALLAX,
+        tests=Tested(all_pairs=True, compared=(Compared(half=True),)),
     ),
     "deltaformer": MixerSpec(
         "fla.layers.deltaformer:DeltaFormerAttention",
@@ -98,6 +114,8 @@ ATTENTION: dict[str, MixerSpec] = {
         cached=False,
         padded=False,
         half_only="flash_attn",
+        operations=operations.DELTAFORMER,
+        tests=Tested(all_pairs=True),
     ),
     "bitattn": MixerSpec(
         "fla.layers.bitattn:BitAttention",
@@ -106,6 +124,7 @@ ATTENTION: dict[str, MixerSpec] = {
         aliases={"window": "window_size"},
         rules=(split_evenly, even_head(), grouped("num_kv_heads")),
         half_only="flash_attn",
+        operations=operations.SOFTMAX,
     ),
     "moba": MixerSpec(
         "fla.layers.moba:MoBA",
@@ -113,6 +132,9 @@ ATTENTION: dict[str, MixerSpec] = {
         sets=BASIC,
         rules=(split_evenly, even_head(), fixed("num_kv_heads", None, "FLA's kernel has no grouped heads")),
         half_only="flash_attn",
+        operations=operations.BLOCKS,
+        # not compared: FLA's raises ImportError without flash_attn, which needs CUDA; test_ops has its definition
+        tests=Tested(all_pairs=True, compared=()),
     ),
     "nsa": MixerSpec(
         "fla.layers.nsa:NativeSparseAttention",

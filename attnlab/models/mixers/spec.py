@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
+from attnlab.models.mixers.operations import Operations
 from attnlab.models.mixers.rules import Rule, Value, d_model, layer, n_heads
 
 
@@ -14,6 +16,42 @@ class Option(NamedTuple):
 
     default: bool
     apply: str
+
+
+class Compared(NamedTuple):
+    """One way in which tests hold a layer against FLA's own kernels (`tests/tools/compare_with_fla.py`).
+
+    Attributes:
+        variant: told apart from the layer as it comes by this name.
+        args: as in a sweep file.
+        pushed: parameter -> what is added to every second element of it (of a matrix: of its first column, while the
+            input's first channel is 1), so that half of the heads or channels decay by e^-5 to e^-20 a step.
+        sharpened: parameter -> a factor, where the decay is a softmax's: what was fades as a larger logit comes.
+        half: whether FLA's kernels take nothing but half precision; both sides then run under autocast.
+    """
+
+    variant: str = ""
+    args: Mapping[str, Any] = MappingProxyType({})
+    pushed: Mapping[str, float] = MappingProxyType({})
+    sharpened: Mapping[str, float] = MappingProxyType({})
+    half: bool = False
+
+
+@dataclass(frozen=True)
+class Tested:
+    """What the contract tests need to know of a layer beyond the rest of its row.
+
+    Attributes:
+        compared: each is compared with FLA's kernels, dense, at variable length and forgetting at once.
+        varlen: whether its `forward` takes `cu_seqlens`, sequences laid end to end.
+        all_pairs: whether our PyTorch forms all pairs of steps, so that memory grows as T^2.
+        shortest_chunks_gib: what 16 x 512 tokens may take when decays are so strong that chunks are the shortest.
+    """
+
+    compared: tuple[Compared, ...] = (Compared(),)
+    varlen: bool = True
+    all_pairs: bool = False
+    shortest_chunks_gib: float = 1.5
 
 
 @dataclass(frozen=True)
@@ -44,6 +82,9 @@ class MixerSpec:
         refused: why it cannot be used at all; "" if it can.
         own_init: what keeps its constructor's initialisation because that is part of the method: everything (True), or
             the submodules named. The matrices of the rest are drawn anew by the model around it.
+        operations: of its mixing over time, per token; None: not known, unless its class has a method
+            `flops_per_token(seq_len)` that gives them.
+        tests: what tests need to know of it.
     """
 
     path: str
@@ -63,6 +104,8 @@ class MixerSpec:
     compiled: bool = False
     refused: str = ""
     own_init: bool | tuple[str, ...] = False
+    operations: Operations | None = None
+    tests: Tested = Tested()
 
 
 # What most of FLA's constructors call the model's width, its heads and the layer's index.

@@ -15,7 +15,6 @@ from attnlab.kernels.cpu.recurrent import linear_rnn
 from attnlab.models import MIXERS, build_model
 
 NAMES = sorted(name for name, row in MIXERS.items() if not (row.needs or row.refused))
-ALL_PAIRS = {"based", "deltaformer", "forgetting", "moba", "parallax", "path", "rebased", "stickbreaking", "wall"}
 B, GIB = 16, 2**30
 
 
@@ -79,10 +78,10 @@ def test_a_batch_fits_however_strong_the_decays(name, monkeypatch):
 
     for module in (linear_rnn, variant_ops):
         monkeypatch.setattr(module, "safe_chunk", shortest)
-    assert peak_bytes(name, 512) * B < (2.2 if name == "wall" else 1.5) * GIB
+    assert peak_bytes(name, 512) * B < MIXERS[name].tests.shortest_chunks_gib * GIB
 
 
-@pytest.mark.parametrize("name", sorted(set(NAMES) - ALL_PAIRS))
+@pytest.mark.parametrize("name", [n for n in NAMES if not MIXERS[n].tests.all_pairs])
 def test_memory_grows_as_the_length_does(name):
     """By less, as the parameters' gradients do not. One matrix of all pairs kept in each layer brings it to 5."""
     assert peak_bytes(name, 1024) < 4 * peak_bytes(name, 256)

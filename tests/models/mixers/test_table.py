@@ -130,12 +130,12 @@ def test_padding_to_the_left_changes_nothing(name):
     assert torch.allclose(alone, together, atol=2e-5)
 
 
-ONE_BY_ONE = {"abc", "mamba", "mamba2", "log_linear_mamba2", "based", "rebased", "momentum_deltanet", "hgrn"}
+ONE_BY_ONE = {name for name, row in MIXERS.items() if not row.tests.varlen}
 
 
 @pytest.mark.parametrize("name", sorted(set(NAMES) - ONE_BY_ONE))
 def test_sequences_laid_end_to_end_equal_separate_ones(name):
-    """The layers in ONE_BY_ONE take no `cu_seqlens` in FLA 0.6 (HGRN's not beyond 64 steps)."""
+    """Some layers take no `cu_seqlens` in FLA 0.6 (HGRN's not beyond 64 steps)."""
     mixer, lengths = build(name).eval(), (9, 1, 70)
     x = torch.randn(1, sum(lengths), D)
     together = out(mixer(x, cu_seqlens=torch.tensor([0, *lengths]).cumsum(0)))

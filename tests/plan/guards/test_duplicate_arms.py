@@ -3,7 +3,7 @@
 import pytest
 
 from attnlab.models import build_model
-from attnlab.models.mixers.table import RECURRENT
+from attnlab.models.mixers.table import MIXERS
 from attnlab.plan.guards import duplicate_arms
 from attnlab.plan.guards.fingerprint import fingerprint
 from attnlab.plan.prepare import prepare_tasks
@@ -140,7 +140,7 @@ def test_all_are_told_in_one_go_and_nothing_runs(guarded):
 
 
 def test_different_mixers_are_never_the_same(sweep_of):
-    names = ["standard", *(n for n in RECURRENT if not RECURRENT[n].refused and not RECURRENT[n].needs)]
+    names = [name for name, row in MIXERS.items() if not (row.refused or row.needs)]
     sweep = sweep_of({name: {"model.mixer": name} for name in names}, {"model": {"d_model": 128, "n_heads": 4}})
     found = duplicate_arms.find(sweep, prepare_tasks(sweep))
     assert found.same == [] and len(names) > 20
