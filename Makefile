@@ -4,11 +4,12 @@ VENV   := .venv
 PY     := $(VENV)/bin/python
 STAMP  := $(VENV)/.installed
 
-.PHONY: quickstart test test-portable test-all lint bench help
+.PHONY: quickstart test test-portable test-all lint bench references help
 help:
 	@echo "make quickstart   train, prune and compare 6 mixers on real text (about 10 minutes on 2 cores), then a report"
 	@echo "make test         the tests (12 minutes on 2 cores)           make test-all   with the slow ones"
 	@echo "make lint         ruff and mypy                               make bench      training loop and engine overheads"
+	@echo "make references   mixers.md, tasks.md, sweep_file.md and command_line.md in docs/, from the code"
 
 $(STAMP): setup.py constraints.txt
 	@echo "setting up $(VENV): pinned packages from constraints.txt (once, a few minutes)"
@@ -39,3 +40,6 @@ lint: $(STAMP)
 bench: $(STAMP)
 	$(PY) -m bench.loop
 	$(PY) -m bench.turnaround
+
+references: $(STAMP)
+	$(PY) docs/make_references.py

@@ -1,9 +1,7 @@
-"""Every mixer in one Markdown table: what its row of `mixers.MIXERS` says, and what building and running it shows.
+"""The page docs/mixers.md: every mixer, what its row says, and what building and running its layer shows.
 
-    python -m bench.mixers > docs/mixers.md
-
-Parameters are counted on the meta device; the state is measured by running the layer on the CPU with a cache. The
-errors against FLA's kernels take long or need a GPU, so they are read from docs/mixers_errors.json, a file kept by
+A mixer's parameters are counted on the meta device; its state is measured by running the layer on the CPU with a cache.
+The errors against FLA's kernels take long or need a GPU, so they are read from docs/mixers_errors.json, a file kept by
 hand: {mixer: {"output": x, "gradient": y, "cuda_gradient": z}}, each of the three optional.
 """
 
@@ -16,15 +14,16 @@ from pathlib import Path
 import torch
 
 from attnlab.config.trial import ModelConfig
-from attnlab.models.checks import arguments, check_mixer
+from attnlab.models import MIXERS, check_mixer
+from attnlab.models.checks import arguments
 from attnlab.models.flops import flops_per_token
 from attnlab.models.mixers.rules import Shape
 from attnlab.models.mixers.spec import MixerSpec
-from attnlab.models.mixers.table import MIXERS
 from attnlab.models.state import state_of
+from docs.markdown import WRITTEN, table
 
 D_MODEL, HEADS = 384, (8, 12, 16)  # the first number of heads that the mixer takes
-ERRORS = Path(__file__).parents[1] / "docs" / "mixers_errors.json"
+ERRORS = Path(__file__).with_name("mixers_errors.json")
 COLUMNS = {
     "output": "output error",
     "gradient": "gradient error",
@@ -33,9 +32,9 @@ COLUMNS = {
     "cuda_gradient": "gradient error, CUDA",
 }
 SEQ_LEN = 512
-HEADER = f"""# Mixers
+HEAD = f"""# Mixers
 
-Written by `python -m bench.mixers > docs/mixers.md`; do not edit.
+{WRITTEN}
 
 * **runs on**: the CPU through attnlab's PyTorch, CUDA through FLA's kernels. "-" in a column: not counted or compared.
 * **decode**: *cached* costs one step per new token, *recompute* reads the sequence again for each.
@@ -43,36 +42,31 @@ Written by `python -m bench.mixers > docs/mixers.md`; do not edit.
 * **parameters**, **state**: of one layer at d_model {D_MODEL} with {HEADS[0]} heads, or with as many as are named. The
   state is what one sequence's cache holds in bytes, as measured in fp32; "/ token" is the part that grows with the
   sequence.
-* **MFLOP**: million operations per trained token of one layer in sequences of {SEQ_LEN} (`attnlab/models/flops.py`).
+* **MFLOP**: million operations per trained token of one layer in sequences of {SEQ_LEN}
+  (`attnlab/models/mixers/operations.py`).
 * **output error**, **gradient error**: relative error (norm of the difference over norm) of the output and of the worst
   gradient against FLA's own kernels, both in fp32 on the CPU (`tests/tools/compare_with_fla.py`: 2 x 100 steps).
 * **variable length**, **strong decay**: the worst of output and gradients for sequences of 9, 1 and 70 steps laid end
   to end, and with half of the heads or channels forgetting their state within a step or two. Where an error is above
-  2e-5, it is FLA's kernels that are off from the same in fp64: by rounding to half precision, or in the gradients of
-  decays that leave nothing, and no further than by their own rounding (`tests/kernels/cpu/test_against_fla.py`);
-  `wall`'s are wrong there.
+  2e-5, `tests/kernels/cpu/test_against_fla.py` says what it may be, and which side is off from the same in fp64. Except
+  for rounding to half precision it is FLA's kernels, in the gradients of decays that leave nothing; `wall`'s are wrong.
 * **gradient error, CUDA**: of the worst parameter gradient of a language model (d_model 128, 2 layers, 256 steps),
   under bf16 autocast through FLA's kernels on one H100 against fp32 on the CPU: bf16's rounding is in it.
 """
 
 
-def main() -> None:
+def page() -> str:
+    """docs/mixers.md: what each row of the table says, and what building and running the layer shows."""
     torch.set_num_threads(1)
-    errors = json.loads(ERRORS.read_text()) if ERRORS.exists() else {}
+    errors = json.loads(ERRORS.read_text())
     if unknown := errors.keys() - MIXERS.keys():
         raise ValueError(f"{ERRORS.name} names {', '.join(sorted(unknown))}: no such mixer")
-    print(HEADER)
     titles = ["mixer", "source", "runs on", "decode", "in hybrids", "parameters", "state", "MFLOP", *COLUMNS.values()]
-    print(line(titles))
-    print(line(["---"] * 5 + ["--:"] * (len(titles) - 5)))
+    rows = []
     for name, spec in MIXERS.items():
         measured = [f"{errors[name][key]:.1e}" if key in errors.get(name, {}) else "-" for key in COLUMNS]
-        print(line([f"`{name}`", spec.source, runs_on(spec), *use(spec), *size(name), *measured]))
-
-
-def line(cells: list[str]) -> str:
-    """One line of a Markdown table."""
-    return f"| {' | '.join(cells)} |"
+        rows.append([f"`{name}`", spec.source, runs_on(spec), *use(spec), *size(name), *measured])
+    return HEAD + "\n" + table(titles, rows, right=len(titles) - 5)
 
 
 def runs_on(spec: MixerSpec) -> str:
@@ -114,7 +108,3 @@ def state(config: ModelConfig) -> str:
         return "-"
     fixed, per_token = 4 * held.fixed, 4 * held.per_token
     return " + ".join([f"{fixed:,}"] * (fixed > 0) + [f"{per_token:,} / token"] * (per_token > 0))
-
-
-if __name__ == "__main__":
-    main()

@@ -1,0 +1,204 @@
+"""Write the references in docs/ from the code: mixers.md, tasks.md, sweep_file.md and command_line.md.
+
+python docs/make_references.py [NAME ...]          # or `make references`; a NAME is a page's, without `.md`
+"""
+
+from __future__ import annotations
+
+import argparse
+import inspect
+import json
+import re
+import sys
+import types
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Literal, Union, get_args, get_origin
+
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+import launch  # noqa: E402
+from analysis import __main__ as analysis  # noqa: E402
+from attnlab.config.sweep import Sweep  # noqa: E402
+from attnlab.config.trial import Trial  # noqa: E402
+from attnlab.tasks import TASKS, settings_of, summaries  # noqa: E402
+from docs.markdown import WRITTEN, code, table  # noqa: E402
+
+
+def mixers() -> str:
+    """docs/mixers.md."""
+    from docs import mixers_page  # here, as the other pages need neither torch nor FLA
+
+    return mixers_page.page()
+
+
+TASKS_HEAD = f"""# Tasks
+
+{WRITTEN}
+
+Except for `text`, every task is generated: rows are drawn from its settings and a seed, and so are the same on every
+machine and for every number of workers.
+
+```yaml
+task: {{name: parity, seq_len: 40, eval_seq_lens: [64, 128, 256]}}
+```
+
+Each gives `val_loss` and `val_accuracy`; for every length in `eval_seq_lens` also `val_loss_T256` and
+`val_accuracy_T256`; by kind of target `val_accuracy_key3` (`fuzzy_recall`) and `val_accuracy_depth50` (`passkey`), at
+other lengths `val_accuracy_depth50_T256`. `search.metric` takes any of them. Validation rows never occur in training;
+where a task has too few rows for that, its `describe()` says `held_out: false`.
+
+A task of your own is a file in `attnlab/tasks/` with a class `Task`; its constructor's signature is its schema. A
+synthetic one subclasses `Generated` (`_generated.py`), says in `draw` what a random row is, and gets the rest.
+
+"""
+
+
+def tasks() -> str:
+    """docs/tasks.md: each task's file's docstring and the settings that its constructor takes."""
+    listed = [[f"[`{name}`](#{name})", summary] for name, summary in summaries().items()]
+    pages = [TASKS_HEAD + table(["task", "what is asked"], listed)]
+    for name, load in TASKS.items():
+        module = sys.modules[load().__module__]
+        title, _, rest = inspect.cleandoc(module.__doc__ or "").partition("\n\n")
+        rows = [
+            [
+                f"`{key}`",
+                code(inspect.formatannotation(p.annotation)),
+                default(p.default),
+                meanings(load()).get(key, ""),
+            ]
+            for key, p in settings_of(name).items()
+        ]
+        pages += [f"## `{name}`", title, rest, table(["setting", "type", "default", "meaning"], rows).rstrip()]
+    return "\n\n".join(page.rstrip() for page in pages) + "\n"
+
+
+def meanings(kind: type) -> dict[str, str]:
+    """What the docstrings of a class and its bases say of each argument, its own first."""
+    found: dict[str, str] = {}
+    for each in kind.__mro__:
+        _, _, args = inspect.cleandoc(each.__doc__ or "").partition("Args:\n")
+        for names, text in re.findall(r"^    (\w+(?:, \w+)*): (.*(?:\n      .*)*)", args, re.M):
+            found = {**dict.fromkeys(names.split(", "), " ".join(text.split())), **found}
+    return found
+
+
+SWEEP_HEAD = f"""# The sweep file
+
+{WRITTEN}
+
+What stands first is what counts least: the defaults below, the file's `trial:`, the arm, and `a.b=c` on the command
+line, which edits the file before anything is resolved. An arm changes the shared `trial` by dotted keys
+(`model.mixer: gla`) or nested ones. README.md shows a whole file.
+"""
+
+
+def sweep_file() -> str:
+    """docs/sweep_file.md: every key of a sweep file, from the schemas."""
+    return "\n".join([SWEEP_HEAD, *schema("", Sweep), *schema("trial", Trial)])
+
+
+def schema(key: str, kind: type[BaseModel]) -> Iterator[str]:
+    """One schema's docstring and table, and then those of the schemas in it."""
+    rows, inner = [], []
+    for name, info in kind.model_fields.items():
+        path = f"{key}.{name}" if key else name
+        inner += [part for nested in schemas_in(info.annotation) for part in schema(path, nested)]
+        rows.append([f"`{path}`", constrained(info), default(info.default, info.is_required()), info.description or ""])
+    yield f"## {f'`{key}`' if key else 'At the top'}\n"
+    yield " ".join(inspect.cleandoc(kind.__doc__ or "").split("\n\n")[0].split()) + "\n"
+    yield table(["key", "type", "default", "meaning"], rows)
+    yield from inner
+
+
+def schemas_in(annotation: Any) -> list[type[BaseModel]]:
+    """The schemas that an annotation names."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [kind for part in get_args(annotation) for kind in schemas_in(part)]
+
+
+def constrained(info: FieldInfo) -> str:
+    """A field's type and its limits."""
+    limits = [
+        f"{word} {value}"
+        for word, key in LIMITS.items()
+        for m in info.metadata
+        if (value := getattr(m, key, None)) is not None
+    ]
+    return ", ".join([kind_of(info.annotation), *limits])
+
+
+LIMITS = {"above": "gt", "at least": "ge", "below": "lt", "at most": "le"}
+PLAIN = {int: "whole number", float: "number", str: "text", bool: "true or false", type(None): "null", Any: "any value"}
+
+
+def kind_of(annotation: Any) -> str:
+    """A type in words."""
+    origin, inner = get_origin(annotation), get_args(annotation)
+    if annotation in PLAIN:
+        return PLAIN[annotation]
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return "mapping"
+    if origin is Literal:
+        return " or ".join(code(str(value)) for value in inner)
+    if origin in (Union, types.UnionType):
+        return " or ".join(map(kind_of, inner))
+    if origin is tuple:
+        return f"list of {kind_of(inner[0])}"
+    if origin is dict:
+        return f"mapping to {kind_of(inner[1])}"
+    return f"{kind_of(inner[0])} above 0" if hasattr(annotation, "__metadata__") else code(str(annotation))
+
+
+def default(value: Any, required: bool = False) -> str:
+    """A default as YAML would say it."""
+    if required or value is inspect.Parameter.empty:
+        return "required"
+    if isinstance(value, BaseModel):
+        return ""
+    if isinstance(value, tuple):
+        return ", ".join(code(str(item)) for item in value)
+    return code(json.dumps(value))
+
+
+def command_line() -> str:
+    """docs/command_line.md: the options of `launch.py` and of `python -m analysis`."""
+    pages = [f"# The command line\n\n{WRITTEN}"]
+    for title, module, parser in (
+        ("launch.py", launch, launch.arguments()),
+        ("python -m analysis", analysis, analysis.arguments()),
+    ):
+        rows = [[option(action), " ".join((action.help or "").split())] for action in parser._actions]
+        pages += [f"## `{title}`", inspect.cleandoc(module.__doc__ or ""), table(["option", "meaning"], rows).rstrip()]
+    return "\n\n".join(pages) + "\n"
+
+
+def option(action: argparse.Action) -> str:
+    """An option as it is written, such as `--only ARM ...`."""
+    name = ", ".join(action.option_strings) or "..."
+    value = action.metavar or (action.dest.upper() if action.nargs != 0 else "")
+    return code(
+        f"{name if action.option_strings else ''} {value}{' ...' if action.nargs in ('+', '*') else ''}".strip()
+    )
+
+
+PAGES: dict[str, Callable[[], str]] = {
+    "mixers": mixers, "tasks": tasks, "sweep_file": sweep_file, "command_line": command_line,
+}  # fmt: skip
+
+
+def main() -> None:
+    """Write the pages named, or all."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("names", nargs="*", choices=[[], *PAGES], help="default: all")
+    for name in parser.parse_args().names or PAGES:
+        Path(__file__).with_name(f"{name}.md").write_text(PAGES[name](), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
