@@ -52,7 +52,7 @@ def bare(trial: Trial, device: torch.device) -> float:
     """Seconds per step of the loop anyone would write."""
     task = build_task(trial.task, batch_size=trial.train.batch_size, seed=0)
     model = build_model(trial.model, task.vocab_size).to(device).train()
-    optimizer = make_optimizer(model, trial.optim, trial.train.max_steps, device).parts[0]
+    optimizer = make_optimizer(model, trial.optim, trial.train.max_steps, device).optimizers[0]
     autocast = partial(torch.autocast, "cuda", torch.bfloat16) if device.type == "cuda" else nullcontext
     start = 0.0
     for step in range(1, trial.train.max_steps + 1):

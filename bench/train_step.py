@@ -205,7 +205,7 @@ def backbone(path: str, name: str, args: argparse.Namespace) -> tuple[Callable[[
     optimizer = make_optimizer(model, OptimConfig(name=args.optim), 10_000, "cuda", capturable=captured)
     batches = tokens(args)
     if path in ("eager", "compile"):
-        model.backbone.parts = as_written()
+        model.backbone.fused = as_written()
         loss_of: Any = torch.compile(Loss(model)) if path == "compile" else Loss(model)
 
         def run() -> None:
@@ -236,18 +236,18 @@ def shape(name: str, args: argparse.Namespace) -> ModelConfig:
     raise ValueError("; ".join(problems))
 
 
-def as_written() -> fused.Parts:
+def as_written() -> fused.Fused:
     """Without the parts' own rounding: autocast rounds what each matrix reads."""
 
-    def stem(embed: nn.Embedding, dropout: nn.Module, norm: nn.Module, ids: Tensor) -> tuple[Tensor, Tensor]:
+    def embedding(embed: nn.Embedding, dropout: nn.Module, norm: nn.Module, ids: Tensor) -> tuple[Tensor, Tensor]:
         x = dropout(embed(ids))
         return x, norm(x)
 
-    def seam(block: Any, norm: nn.Module, x: Tensor, mixed: Tensor) -> tuple[Tensor, Tensor]:
+    def residual(block: Any, norm: nn.Module, x: Tensor, mixed: Tensor) -> tuple[Tensor, Tensor]:
         x = block.after(x, mixed)
         return x, norm(x)
 
-    return fused.Parts(stem, seam, fused.loss)
+    return fused.Fused(embedding, residual, fused.loss)
 
 
 def hf(path: str, name: str, args: argparse.Namespace) -> tuple[Callable[[], Any], Any, Callable[[], str]]:

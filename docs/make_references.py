@@ -134,14 +134,14 @@ def constrained(info: FieldInfo) -> str:
 
 
 LIMITS = {"above": "gt", "at least": "ge", "below": "lt", "at most": "le"}
-PLAIN = {int: "whole number", float: "number", str: "text", bool: "true or false", type(None): "null", Any: "any value"}
+TYPES = {int: "whole number", float: "number", str: "text", bool: "true or false", type(None): "null", Any: "any value"}
 
 
 def kind_of(annotation: Any) -> str:
     """A type in words."""
     origin, inner = get_origin(annotation), get_args(annotation)
-    if annotation in PLAIN:
-        return PLAIN[annotation]
+    if annotation in TYPES:
+        return TYPES[annotation]
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return "mapping"
     if origin is Literal:

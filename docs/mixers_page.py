@@ -17,7 +17,7 @@ from attnlab.config.trial import ModelConfig
 from attnlab.models import MIXERS, check_mixer
 from attnlab.models.checks import arguments
 from attnlab.models.flops import flops_per_token
-from attnlab.models.mixers.rules import Shape
+from attnlab.models.mixers.rules import ModelShape
 from attnlab.models.mixers.spec import MixerSpec
 from attnlab.models.state import state_of
 from docs.markdown import WRITTEN, table
@@ -92,7 +92,10 @@ def size(name: str) -> list[str]:
     if config is None:
         return ["-"] * 3
     heads = "" if config.n_heads == HEADS[0] else f" ({config.n_heads} heads)"
-    spec, at = MIXERS[name], Shape(D_MODEL, config.n_heads, 1, 2)  # layer 1: RWKV7's first has less than the others
+    spec, at = (
+        MIXERS[name],
+        ModelShape(D_MODEL, config.n_heads, 1, 2),
+    )  # layer 1: RWKV7's first has less than the others
     module, _, cls = spec.path.partition(":")
     with torch.device("meta"):  # by its class: `build_mixer` would ask for CUDA where the layer needs it to run
         built = getattr(importlib.import_module(module), cls)(**arguments(spec, {}, at))

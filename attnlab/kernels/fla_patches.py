@@ -1,4 +1,4 @@
-"""Layers and modules of FLA whose own `forward` would refuse a device or be slow on it, mended in place.
+"""Layers and modules of FLA whose own `forward` would refuse a device or be slow on it, patched in place.
 
 Mamba and Mamba2 have their forwards in `mamba`. Attention without `flash_attn` goes to PyTorch's SDPA.
 """
@@ -24,7 +24,7 @@ MIN_TABLE = 256  # positions of the smallest rotary table; a short text grows th
 
 
 def patch() -> None:
-    """Apply every mend of this module; called once by `install.install`, with FLA imported."""
+    """Apply every patch of this module; called once by `install.install`, with FLA imported."""
     from fla.modules.fused_cross_entropy.ops import FusedCrossEntropyLoss
 
     _patch_flash_attention()
@@ -55,8 +55,10 @@ def _patch_flash_attention() -> None:
 
 
 def _patch_abc() -> None:
-    """ABC with a state goes through `linear_ops.abc` on every device, as FLA's own loses the weights' sum; and padding,
-    of which FLA zeroes the values only, weighs nothing."""
+    """Route ABC with a state through `linear_ops.abc` on every device, as FLA's own loses the weights' sum.
+
+    And padding, of which FLA zeroes the values only, weighs nothing.
+    """
     from fla.layers import abc
 
     stateless, forward = abc.chunk_abc, abc.ABCAttention.forward
@@ -82,9 +84,11 @@ def _patch_abc() -> None:
 
 
 def _patch_rotary() -> None:
-    """Tables of angles of a power of two of positions. FLA makes them as long as the text, anew at each decoded token,
-    and their length is a constant of its kernel, which is compiled anew then: on an H100 RetNet decoded 79 to 97 tokens
-    per second, eight rows together, and 669 to 1,049 with these tables (`bench/lengths.py`).
+    """Make the tables of angles as long as a power of two of positions.
+
+    FLA makes them as long as the text, anew at each decoded token, and their length is a constant of its kernel, which
+    is compiled anew then: on an H100 RetNet decoded 79 to 97 tokens per second, eight rows together, and 669 to 1,049
+    with these tables (`bench/lengths.py`).
 
     On CUDA the usual case (one position for all rows to begin at, halves paired, no scales) runs our kernel.
     """

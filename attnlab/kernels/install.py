@@ -51,7 +51,7 @@ def install() -> None:
 
 
 def _routes() -> dict[int, tuple[Any, Callable[..., Any]]]:
-    """id of FLA's function -> (the function, its router)."""
+    """Map the id of FLA's function to (the function, its router)."""
     routes, missing = {}, []
     for path, function in SUBSTITUTES.items():
         module, _, name = path.partition(":")

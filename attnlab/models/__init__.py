@@ -53,15 +53,19 @@ def build_model(
 
 
 def try_mixer(mixer: MixerConfig, model: ModelConfig, layer: int) -> str | None:
-    """What is wrong with a user's own mixer, found by running it on a small input (`tryout`); None if nothing is."""
+    """What is wrong with a user's own mixer, found by running it on a small input; None if nothing is."""
     from attnlab.models import smoke_test
 
     return smoke_test.try_mixer(mixer, model, layer)
 
 
 def count_params(model: nn.Module) -> dict[str, int]:
-    """Parameters of a `BackboneForCausalLM`: `n_params` (a tied weight counts once), `n_params_non_embedding` (without
-    the embedding and an untied head), `n_params_mixers` (all layers' mixers)."""
+    """Count the parameters of a `BackboneForCausalLM`.
+
+    Returns:
+        `n_params` (a tied weight counts once), `n_params_non_embedding` (without the embedding and an untied head),
+        `n_params_mixers` (all layers' mixers).
+    """
     total = sum(p.numel() for p in model.parameters())
     outer = {id(p): p.numel() for part in (model.backbone.embed, model.head) for p in part.parameters()}
     mixers = sum(p.numel() for block in model.backbone.blocks for p in block.mixer.parameters())
@@ -69,7 +73,7 @@ def count_params(model: nn.Module) -> dict[str, int]:
 
 
 def register() -> None:
-    """Tell transformers' Auto classes of the model, so that `from_pretrained` of a saved folder finds it. Idempotent.
+    """Register the model with transformers' Auto classes, so that `from_pretrained` finds it. Idempotent.
 
     The module of the classes does it when imported, which it may be at this very moment, through FLA and transformers.
     """

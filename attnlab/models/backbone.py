@@ -2,7 +2,7 @@
 
     x = embed(tokens);  n_layers x [ x += mixer(norm(x));  x += mlp(norm(x)) ];  logits = head(norm(x))
 
-Only the mixer differs between the arms of a sweep. What lies between the mixers is in `parts`, of static shape and
+Only the mixer differs between the arms of a sweep. What lies between the mixers is in `fused`, of static shape and
 without a synchronisation with the host, so that a training step can be compiled and captured as a CUDA graph.
 """
 
@@ -19,7 +19,7 @@ from attnlab.config.trial import ModelConfig, check_recipe
 from attnlab.kernels.install import install
 from attnlab.models.block import NORM_EPS, Block
 from attnlab.models.checks import spec_of
-from attnlab.models.fused import IGNORED, PLAIN
+from attnlab.models.fused import EAGER, IGNORED
 from attnlab.models.readout import Readout
 
 install()  # before the imports below: it imports FLA, and through it transformers, without their warnings
@@ -118,15 +118,17 @@ class Backbone(BackbonePreTrainedModel):
         rows = [spec_of(mixer.name) for mixer in model.mixer]
         self.cached = all(row.cached for row in rows)
         self.caches_padded = all(row.padded or row.mask_to_cache for row in rows)
-        self.parts = PLAIN
+        self.fused = EAGER
         self._initialize(model)
         self.post_init()
 
     def _initialize(self, model: ModelConfig) -> None:
-        """Matrices N(0, 0.02), those that write to the residual stream divided by sqrt(number of residual branches)
-        (GPT-2, Radford et al. 2019, section 2.3). In a mixer this reaches its `nn.Linear` weights, as in FLA's own
-        language models; decay rates, time steps, convolutions, biases and norms stay as its constructor made them, and
-        so does what its row names in `own_init`."""
+        """Draw the matrices from N(0, 0.02), as GPT-2 (Radford et al. 2019, section 2.3).
+
+        Those that write to the residual stream are divided by sqrt(number of residual branches). In a mixer this
+        reaches its `nn.Linear` weights, as in FLA's own language models. Decay rates, time steps, convolutions, biases
+        and norms stay as its constructor made them, and so does what its row names in `own_init`.
+        """
         branches = model.n_layers * (1 if model.mlp == "none" else 2)
         nn.init.normal_(self.embed.weight, std=INIT_STD)
         for layer, block in enumerate(self.blocks):
@@ -167,13 +169,13 @@ class Backbone(BackbonePreTrainedModel):
         last mixer, which no other position reads, is computed for these.
         """
         norms = [block.mixer_norm for block in self.blocks] + [self.norm]
-        x, normed = self.parts.stem(self.embed, self.dropout, norms[0], input_ids)
+        x, normed = self.fused.embedding(self.embed, self.dropout, norms[0], input_ids)
         shared: dict[str, Tensor] = {}
         for block, norm in zip(self.blocks, norms[1:], strict=True):
             mixed = block.mix(normed, cache, shared, **extra)
             if at is not None and block is self.blocks[-1]:
                 x, mixed = x[at], mixed[at]
-            x, normed = self.parts.seam(block, norm, x, mixed)
+            x, normed = self.fused.residual(block, norm, x, mixed)
         return normed
 
     def _cache(self, given: Cache | None, wanted: bool | None) -> Cache | None:
@@ -183,9 +185,11 @@ class Backbone(BackbonePreTrainedModel):
         return given if given is not None else Cache()
 
     def get_input_embeddings(self) -> nn.Embedding:
+        """The embedding."""
         return self.embed
 
     def set_input_embeddings(self, value: nn.Embedding) -> None:
+        """Replace the embedding."""
         self.embed = value
 
 
@@ -217,7 +221,7 @@ class BackboneForCausalLM(BackbonePreTrainedModel, FLAGenerationMixin):
         """
         hidden = self.hidden(input_ids).flatten(0, 1)
         hidden = hidden if positions is None else hidden[positions]
-        return self.backbone.parts.loss(hidden, self.head.weight, targets.flatten())
+        return self.backbone.fused.loss(hidden, self.head.weight, targets.flatten())
 
     def forward(
         self,
@@ -263,15 +267,19 @@ class BackboneForCausalLM(BackbonePreTrainedModel, FLAGenerationMixin):
         )
 
     def get_input_embeddings(self) -> nn.Embedding:
+        """The embedding."""
         return self.backbone.embed
 
     def set_input_embeddings(self, value: nn.Embedding) -> None:
+        """Replace the embedding."""
         self.backbone.embed = value
 
     def get_output_embeddings(self) -> nn.Linear:
+        """The head."""
         return self.head
 
     def set_output_embeddings(self, value: nn.Linear) -> None:
+        """Replace the head."""
         self.head = value
 
 

@@ -20,13 +20,16 @@ NORM_EPS = 1e-6
 
 
 def mlp_width(d_model: int, kind: str) -> int:
-    """Default MLP width: 4 d_model for gelu; for swiglu 8/3 d_model, equal in parameters as it has three matrices
-    (Shazeer 2020, arXiv 2002.05202, section 3), rounded up to a multiple of 64 for the tensor cores' tiles."""
+    """Default MLP width: 4 d_model for gelu, 8/3 d_model for swiglu.
+
+    These are equal in parameters, as swiglu has three matrices (Shazeer 2020, arXiv 2002.05202, section 3). Rounded up
+    to a multiple of 64 for the tensor cores' tiles.
+    """
     return 4 * d_model if kind == "gelu" else math.ceil(8 * d_model / 3 / 64) * 64
 
 
 class MLP(nn.Module):
-    """The position-wise part. swiglu: down(silu(gate(x)) * up(x)); gelu: down(gelu(up(x))). x: [B, T, D]."""
+    """The position-wise part. swiglu: down(silu(gate(x)) * up(x)); gelu: down(gelu(up(x)))."""
 
     def __init__(self, d_model: int, width: int, kind: str):
         super().__init__()
@@ -35,6 +38,7 @@ class MLP(nn.Module):
         self.down = nn.Linear(width, d_model, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Map each position by itself: [B, T, D] -> [B, T, D]."""
         if self.gate is None:
             return self.down(F.gelu(self.up(x)))
         return self.down(F.silu(self.gate(x)) * self.up(x))
@@ -57,12 +61,15 @@ class Block(nn.Module):
         self.dropout = nn.Dropout(model.dropout)
 
     def forward(self, x: Tensor, cache: Cache | None, shared: dict[str, Tensor], **extra: Any) -> Tensor:
-        """x: [B, T, D] -> [B, T, D]."""
+        """Run the whole layer: [B, T, D] -> [B, T, D]."""
         return self.after(x, self.mix(self.mixer_norm(x), cache, shared, **extra))
 
     def mix(self, normed: Tensor, cache: Cache | None, shared: dict[str, Tensor], **extra: Any) -> Tensor:
-        """The mixer alone: normed [B, T, D] -> [B, T, D]. Its state in `cache` moves on by T, and what mixers of its
-        kind hand to later layers (`MixerSpec.shares`) is read from `shared` and left there."""
+        """Run the mixer alone: normed [B, T, D] -> [B, T, D].
+
+        Its state in `cache` moves on by T. What mixers of its kind hand to later layers (`MixerSpec.shares`) is read
+        from `shared` and left there.
+        """
         if not (self.padded or cache is not None or "attention_mask" not in extra):
             return self._each_alone(normed, extra["attention_mask"])
         if self.mask_to_cache and cache is not None and "attention_mask" not in extra:
@@ -74,7 +81,7 @@ class Block(nn.Module):
         return mixed[0] if isinstance(mixed, tuple) else mixed
 
     def after(self, x: Tensor, mixed: Tensor) -> Tensor:
-        """What follows the mixer: x [B, T, D] and the mixer's output -> the next layer's x."""
+        """Run what follows the mixer: x [B, T, D] and the mixer's output -> the next layer's x."""
         x = x + self.dropout(mixed)
         if self.mlp is not None:
             x = x + self.dropout(self.mlp(self.mlp_norm(x)))

@@ -15,7 +15,7 @@ from torch import nn
 
 from attnlab.kernels.install import install
 from attnlab.models.checks import arguments, check_mixer, spec_of
-from attnlab.models.mixers.rules import Shape
+from attnlab.models.mixers.rules import ModelShape
 
 if TYPE_CHECKING:
     from attnlab.config.trial import MixerConfig, ModelConfig
@@ -35,7 +35,7 @@ def build_mixer(mixer: MixerConfig, model: ModelConfig, layer: int) -> nn.Module
     if "cuda" in spec.needs and not torch.cuda.is_available():
         raise ValueError(f"mixer {mixer.name}: needs CUDA; it has no CPU implementation")
     install()
-    shape = Shape(model.d_model, model.n_heads, layer, model.n_layers)
+    shape = ModelShape(model.d_model, model.n_heads, layer, model.n_layers)
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
         built = load(spec.path)(**arguments(spec, mixer.args, shape))

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from attnlab.models import signature
-from attnlab.models.mixers.rules import Shape, Value, d_model, layer, n_heads
+from attnlab.models.mixers.rules import ModelShape, Value, d_model, layer, n_heads
 from attnlab.models.mixers.spec import MixerSpec
 from attnlab.models.mixers.table import MIXERS
 from attnlab.models.signature import OPAQUE, REQUIRED, Parameter
@@ -33,8 +33,10 @@ INSTEAD = {"hidden_size": "model.d_model", "d_model": "model.d_model", "num_head
 
 
 def spec_of(name: str) -> MixerSpec:
-    """The row of a mixer, or one made for `module:Class`: a class that asks for its layer's index keeps a state in the
-    cache and heeds an attention mask; any other needs neither, as the model reads each sequence anew and by itself.
+    """The row of a mixer, or one made for `module:Class`.
+
+    A class of the user's that asks for its layer's index keeps a state in the cache and heeds an attention mask. Any
+    other needs neither, as the model reads each sequence anew and by itself.
 
     Raises:
         ValueError: an unknown name, or no such module or class; one line.
@@ -50,8 +52,11 @@ def spec_of(name: str) -> MixerSpec:
 
 
 def check_mixer(mixer: MixerConfig, model: ModelConfig) -> list[str]:
-    """What is wrong with one mixer of a model, one line each; empty if it can be built. Imports no torch, so that a GPU
-    is missed by `build_mixer` only: the machine that checks a sweep need not be the one that runs it."""
+    """What is wrong with one mixer of a model, one line each; empty if it can be built.
+
+    It imports no torch, and only `build_mixer` misses a GPU: the machine that checks a sweep need not be the one that
+    runs it.
+    """
     try:
         spec = spec_of(mixer.name)
         takes = signature.constructor(spec.path)
@@ -65,7 +70,7 @@ def check_mixer(mixer: MixerConfig, model: ModelConfig) -> list[str]:
     problems = [p for name, value in mixer.args.items() if (p := _argument_problem(spec, takes, name, value))]
     if problems:
         return problems
-    shape = Shape(model.d_model, model.n_heads, 0, model.n_layers)
+    shape = ModelShape(model.d_model, model.n_heads, 0, model.n_layers)
     known = {name: p.default for name, p in takes.items() if p.default not in (REQUIRED, OPAQUE)}
     given = arguments(spec, mixer.args, shape)
     if missing := [name for name, p in takes.items() if p.default is REQUIRED and name not in given]:
@@ -112,7 +117,7 @@ def _argument_problem(spec: MixerSpec, takes: Mapping[str, Parameter], name: str
     return f"{name} {problem}" if problem else None
 
 
-def arguments(spec: MixerSpec, given: Mapping[str, Any], shape: Shape) -> dict[str, Any]:
+def arguments(spec: MixerSpec, given: Mapping[str, Any], shape: ModelShape) -> dict[str, Any]:
     """The class's keyword arguments: the row's defaults, the sweep file's over them, what the row sets over all."""
     given = {spec.aliases.get(name, name): value for name, value in given.items() if name not in spec.options}
 

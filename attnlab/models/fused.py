@@ -1,9 +1,10 @@
-"""What lies between the mixers, as functions that can be compiled: before the first, between two, and the loss; and
-what lies between the kernels inside a mixer.
+"""What lies between the mixers, as functions that can be compiled, and what lies between a mixer's kernels.
 
-    stem: tokens -> (x, norm(x));  seam: (x, what a mixer gave) -> (x after mixer and MLP, the next norm of it);  loss
+    embedding: tokens -> (x, norm(x))
+    residual:  (x, what a mixer gave) -> (x after mixer and MLP, the next norm of it)
+    loss:      (hidden states, targets) -> the cross entropy
 
-One compiled seam serves all layers of a model, whatever their mixers, because the layers' weights are its inputs.
+One compiled residual serves all layers of a model, whatever their mixers, because the layers' weights are its inputs.
 """
 
 from __future__ import annotations
@@ -24,41 +25,46 @@ IGNORED = -100  # targets that do not count
 CHUNK_BYTES = 1 << 26  # of one chunk's logits
 
 
-class Parts(NamedTuple):
+class Fused(NamedTuple):
     """The three functions."""
 
-    stem: Callable[..., tuple[Tensor, Tensor]]
-    seam: Callable[..., tuple[Tensor, Tensor]]
+    embedding: Callable[..., tuple[Tensor, Tensor]]
+    residual: Callable[..., tuple[Tensor, Tensor]]
     loss: Callable[..., Tensor]
 
 
-def stem(embed: nn.Embedding, dropout: nn.Module, norm: nn.Module, tokens: Tensor) -> tuple[Tensor, Tensor]:
-    """tokens [B, T] -> the residual stream [B, T, D], and what the first mixer reads of it."""
+def embedding(embed: nn.Embedding, dropout: nn.Module, norm: nn.Module, tokens: Tensor) -> tuple[Tensor, Tensor]:
+    """Embed tokens [B, T]: the residual stream [B, T, D], and what the first mixer reads of it."""
     x = dropout(embed(tokens))
     return x, _read(norm(x))
 
 
-def seam(block: Block, norm: nn.Module, x: Tensor, mixed: Tensor) -> tuple[Tensor, Tensor]:
+def residual(block: Block, norm: nn.Module, x: Tensor, mixed: Tensor) -> tuple[Tensor, Tensor]:
     """The rest of a layer and the next norm: x and the mixer's output, [B, T, D] -> the same pair for the next one."""
     x = block.after(x, mixed)
     return x, _read(norm(x))
 
 
 def _read(normed: Tensor) -> Tensor:
-    """In the precision in which the mixers' matrices will read it. Under autocast each of them would round it by
-    itself; the residual stream keeps its own precision."""
+    """Round to the precision in which the mixers' matrices will read it.
+
+    Under autocast each of them would round it by itself; the residual stream keeps its own precision.
+    """
     kind = normed.device.type
     return normed.to(torch.get_autocast_dtype(kind)) if torch.is_autocast_enabled(kind) else normed
 
 
 def loss(hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
-    """hidden [N, D], the head's weight [V, D], targets [N] -> their cross entropy's sum in nats, fp32."""
+    """Sum the cross entropy, in nats, fp32, of hidden [N, D], the head's weight [V, D] and targets [N]."""
     return F.cross_entropy(F.linear(hidden, weight).float(), targets, ignore_index=IGNORED, reduction="sum")
 
 
 class _ChunkedLoss(torch.autograd.Function):
-    """`loss` with the logits of `CHUNK_BYTES` at a time: their gradient is computed with them and they are forgotten,
-    so the memory is the chunk's and the head is read once per chunk and direction."""
+    """`loss` with the logits of `CHUNK_BYTES` at a time.
+
+    Their gradient is computed with them and they are forgotten, so the memory is the chunk's and the head is read once
+    per chunk and direction.
+    """
 
     @staticmethod
     def forward(ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
@@ -83,14 +89,14 @@ class _ChunkedLoss(torch.autograd.Function):
 
 
 def _add_product(total: Tensor, a: Tensor, b: Tensor) -> Tensor:
-    """total + a @ b, in fp32."""
+    """Compute total + a @ b, in fp32."""
     if a.dtype != torch.float32 and a.is_cuda:
         return torch.addmm(total, a, b, out_dtype=torch.float32)
     return torch.addmm(total, a.float(), b.float())  # PyTorch 2.13 has no product of that kind on the CPU
 
 
 def score(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-    """logits [N, V], targets [N] -> the sum of the cross entropy, and its gradient [N, V] in the logits' dtype."""
+    """Sum the cross entropy of logits [N, V] and targets [N]; also its gradient [N, V], in the logits' dtype."""
     counts = (targets != IGNORED).unsqueeze(1)
     right = targets.clamp(min=0).unsqueeze(1)
     wide = logits.float()
@@ -129,23 +135,23 @@ def _many_shapes() -> None:
 
 
 @functools.cache
-def compiled_parts() -> Parts:
-    """The parts, compiled by Inductor; one set for the process, so that models of one shape share it."""
-    return Parts(_compiled(stem), _compiled(seam), chunked_loss)
+def compiled_functions() -> Fused:
+    """The functions, compiled by Inductor; one set for the process, so that models of one shape share it."""
+    return Fused(_compiled(embedding), _compiled(residual), chunked_loss)
 
 
 def compile_between_kernels(model: Any) -> None:
-    """Compile the parts of a `BackboneForCausalLM`, and the mixers where that pays (`MixerSpec.compiled`)."""
-    model.backbone.parts = compiled_parts()
+    """Compile what is fused of a `BackboneForCausalLM`, and the mixers where that pays (`MixerSpec.compiled`)."""
+    model.backbone.fused = compiled_functions()
     compile_mixers([block for block in model.backbone.blocks if block.compiled])
 
 
 def compile_mixers(blocks: Iterable[Block], backend: str = "inductor") -> None:
     """Compile what mixers' layers do between their kernels, in training: gates, token shifts, low-rank projections.
-    They map [B, T, D] to [B, T, D] as before, but for roundings to bf16 that a compiled chain leaves out.
 
-    The kernels themselves, FLA's and ours, are called as they are. Layers of one class and shape share what is
-    compiled. In evaluation the layers run as written.
+    They map [B, T, D] to [B, T, D] as before, except for roundings to bf16 that a compiled chain leaves out. The
+    kernels themselves, FLA's and ours, are called as they are. Layers of one class and shape share what is compiled. In
+    evaluation the layers run as written.
 
     Args:
         backend: torch.compile's.
@@ -169,9 +175,11 @@ def _in_training(mixer: nn.Module, backend: str) -> Callable[..., Any]:
 
 @functools.cache
 def _leave_kernels_alone() -> None:
-    """What FLA's layers have imported from where the kernels are, functions and modules, is called from compiled code
-    and not compiled with it: its autograd, its tuning and its choice of an implementation are Python that must run.
-    Once per process and for all of it: those classes stay out of any other torch.compile there too."""
+    """Have compiled code call, and not compile, what FLA's layers import from where the kernels are.
+
+    The autograd of these functions and modules, their tuning and their choice of an implementation are Python that
+    must run. Once per process and for all of it: those classes stay out of any other torch.compile there too.
+    """
     kernels = ("fla.ops", "fla.modules", "attnlab.kernels")
     classes: set[type[nn.Module]] = set()  # many layers import the same ones
     for module in [module for name, module in list(sys.modules.items()) if name.startswith("fla.layers.")]:
@@ -187,4 +195,4 @@ def _leave_kernels_alone() -> None:
         cls.forward = torch.compiler.disable(cls.forward)  # type: ignore[method-assign]
 
 
-PLAIN = Parts(stem, seam, loss)
+EAGER = Fused(embedding, residual, loss)

@@ -1,5 +1,7 @@
-"""Reading a whole sequence out of one position: the decoder of MAD's compression task (Poli et al. 2024, arXiv
-2403.17844, section 3; its released code's `AutoEncoder`)."""
+"""Reading a whole sequence out of one position: the decoder of MAD's compression task.
+
+Poli et al. 2024, arXiv 2403.17844, section 3; `AutoEncoder` in its released code.
+"""
 
 from __future__ import annotations
 
@@ -12,8 +14,10 @@ WAVELENGTH = 10_000.0  # the longest, in units of 2 pi positions (Vaswani et al.
 
 
 class Readout(nn.Module):
-    """What the last position knows, asked once for each position: f(hidden[T - 1] + wave(t)), f two layers of an MLP
-    that does not widen. Nothing else of the sequence reaches the answers."""
+    """What the last position knows, asked once for each position: f(hidden[T - 1] + wave(t)).
+
+    f is two layers of an MLP that does not widen. Nothing else of the sequence reaches the answers.
+    """
 
     def __init__(self, d_model: int):
         super().__init__()
@@ -26,7 +30,7 @@ class Readout(nn.Module):
         self.layers = nn.Sequential(*parts, nn.RMSNorm(d_model, eps=NORM_EPS))
 
     def forward(self, hidden: Tensor) -> Tensor:
-        """hidden [B, T, D] -> [B, T, D], of which position t is to answer for token t."""
+        """Map hidden [B, T, D] to [B, T, D], of which position t is to answer for token t."""
         return self.layers(hidden[:, -1:] + waves(hidden.shape[1], hidden.shape[2], hidden.device))
 
 

@@ -37,9 +37,10 @@ class State(NamedTuple):
 
 
 def state_of(model: ModelConfig, layer: int) -> State | None:
-    """The state of the mixer at depth `layer` (0-based). None where it is not known: it keeps none between calls, so
-    that decoding reads the sequence again; it grows otherwise than with each token; it needs CUDA; or it is the user's
-    own.
+    """The state of the mixer at depth `layer` (0-based); None where it is not known.
+
+    That is where it keeps none between calls, so that decoding reads the sequence again, where it grows otherwise than
+    with each token, where it needs CUDA, and where it is the user's own.
 
     Raises:
         ValueError: a mixer that cannot be built.

@@ -24,9 +24,13 @@ class Optimizer:
     """
 
     def __init__(
-        self, named: Mapping[str, nn.Parameter], parts: list[torch.optim.Optimizer], optim: OptimConfig, max_steps: int
+        self,
+        named: Mapping[str, nn.Parameter],
+        optimizers: list[torch.optim.Optimizer],
+        optim: OptimConfig,
+        max_steps: int,
     ):
-        self.named, self.parts, self.optim, self.max_steps = dict(named), parts, optim, max_steps
+        self.named, self.optimizers, self.optim, self.max_steps = dict(named), optimizers, optim, max_steps
         self._branch: tuple[int, int] | None = None
 
     def lr(self, step: int) -> float:
@@ -66,13 +70,13 @@ class Optimizer:
 
     def step(self) -> None:
         """Update the parameters from their gradients."""
-        for part in self.parts:
-            part.step()
+        for each in self.optimizers:
+            each.step()
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Drop the gradients, or fill them with zeros in place (a captured graph needs them to stay where they are)."""
-        for part in self.parts:
-            part.zero_grad(set_to_none=set_to_none)
+        for each in self.optimizers:
+            each.zero_grad(set_to_none=set_to_none)
 
     def state_dict(self) -> dict[str, Tensor]:
         """`<parameter's name>.<slot>` -> the live tensor (no copy), all of them from construction on.
@@ -80,7 +84,7 @@ class Optimizer:
         Slots are `momentum_buffer` (Muon), `exp_avg`, `exp_avg_sq` and `step` (AdamW). Flat and of tensors only, so
         safetensors holds it.
         """
-        states = {id(param): state for part in self.parts for param, state in part.state.items()}
+        states = {id(param): state for each in self.optimizers for param, state in each.state.items()}
         return {f"{name}.{slot}": x for name, param in self.named.items() for slot, x in states[id(param)].items()}
 
     @torch.no_grad()
@@ -100,8 +104,8 @@ class Optimizer:
             x.copy_(saved[key])
 
     def _groups(self) -> Iterator[dict[str, Any]]:
-        for part in self.parts:
-            yield from part.param_groups
+        for each in self.optimizers:
+            yield from each.param_groups
 
 
 def make_optimizer(
@@ -127,12 +131,12 @@ def make_optimizer(
     # One tensor for all groups; fp32, as the fused AdamW kernel reads it.
     lr: Any = torch.tensor(first, dtype=torch.float32, device=device) if capturable else first
 
-    parts: list[torch.optim.Optimizer] = []
+    optimizers: list[torch.optim.Optimizer] = []
     decay = dict(split.decay)
     if optim.name == "adamw":
         decay |= split.hidden
     elif split.hidden:
-        parts.append(Muon(split.hidden.values(), lr, optim.weight_decay, optim.momentum))
+        optimizers.append(Muon(split.hidden.values(), lr, optim.weight_decay, optim.momentum))
     groups = [
         {"params": list(params.values()), "weight_decay": weight_decay}
         for params, weight_decay in ((decay, optim.weight_decay), (split.no_decay, 0.0))
@@ -154,5 +158,5 @@ def make_optimizer(
         for param in (param for group in adamw.param_groups for param in group["params"]):
             step = torch.zeros((), dtype=torch.float32, device=param.device if fused else "cpu")
             adamw.state[param].update(step=step, exp_avg=torch.zeros_like(param), exp_avg_sq=torch.zeros_like(param))
-        parts.append(adamw)
-    return Optimizer(named, parts, optim, max_steps)
+        optimizers.append(adamw)
+    return Optimizer(named, optimizers, optim, max_steps)

@@ -60,7 +60,9 @@ def lr_factor(step: int, max_steps: int, optim: OptimConfig) -> float:
 
 
 def branch_factor(step: int, start: int, steps: int, optim: OptimConfig) -> float:
-    """The factor on `optim.lr` in a decay of `steps` optimizer steps after step `start`, as of wsd above: m + (1 - m)
-    (1 - sqrt((s - start) / steps)), 1 at `start` and m at `start + steps`."""
+    """The factor on `optim.lr` in a decay of `steps` optimizer steps after step `start`, as of wsd above.
+
+    It is m + (1 - m) (1 - sqrt((s - start) / steps)), 1 at `start` and m at `start + steps`.
+    """
     left = 1.0 - math.sqrt((step - start) / steps)
     return optim.min_lr_ratio + (1.0 - optim.min_lr_ratio) * left

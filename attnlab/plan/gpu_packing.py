@@ -42,7 +42,7 @@ PARAM_BYTES = 24  # fp32 weight, gradient, two moments; bf16 copy, clipping and 
 WIDTH_BYTES = 96  # kept for the backward pass per token, layer and D, bf16; measured: standard 25, mamba2 about 65
 MLP_BYTES = 8  # the same per F: gate, up and product in bf16, and a temporary
 LOGIT_BYTES, EAGER_LOGIT_BYTES = 8, 16  # validation: fp32 logits and log-softmax; eager training also their gradients
-CHUNK_GIB = 0.25  # the chunked loss's logits and their temporaries: 4 x `models.parts.CHUNK_BYTES`
+CHUNK_GIB = 0.25  # the chunked loss's logits and their temporaries: 4 x `models.fused.CHUNK_BYTES`
 MLP = {"swiglu": (3, 8 / 3), "gelu": (2, 4.0), "none": (0, 0.0)}  # matrices, default F / D (`models.block.mlp_width`)
 
 # Ray's accelerator types -> GiB of one GPU, the smallest of the name; of an unknown type, UNKNOWN_GIB.

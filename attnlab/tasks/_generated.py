@@ -57,8 +57,11 @@ class Generated(base.Task):
 
     @abstractmethod
     def draw(self, rng: np.random.Generator, n: int, validation: bool) -> Batch:
-        """n random rows of `self.seq_len` positions, int64 [n, T] each. A task with strings of several lengths draws
-        them as long as possible where `self.other_length`, so that `_T512` tells of strings that fill 512 positions."""
+        """Draw n random rows of `self.seq_len` positions, int64 [n, T] each.
+
+        A task with strings of several lengths draws them as long as possible where `self.other_length`, so that
+        `_T512` tells of strings that fill 512 positions.
+        """
 
     def fits(self, seq_len: int) -> str | None:
         """What forbids rows of `seq_len` positions, as `setting: what would be right`; None if nothing does."""
@@ -93,8 +96,11 @@ class Generated(base.Task):
         return problems
 
     def batch(self, step: int, rank: int = 0, world: int = 1) -> Batch:
-        """Training rows [B / world, T]. Each rank draws the global batch and keeps its part: the draw costs less than
-        a step, and makes the batch the same for every world size."""
+        """Training rows [B / world, T].
+
+        Each rank draws the global batch and keeps its part: the draw costs less than a step, and makes the batch the
+        same for every world size.
+        """
         part = self._slice(rank, world)
         if self.n_train is None:
             rows = self._side(np.random.default_rng([FRESH, self.seed, step]), self.batch_size, validation=False)
@@ -123,8 +129,10 @@ class Generated(base.Task):
 
     @cached_property
     def held_out(self) -> bool:
-        """Whether validation rows of this length are kept from training: not where so few rows exist that the hash
-        cannot part them, which 1024 of them show."""
+        """Whether validation rows of this length are kept from training.
+
+        They are not where so few rows exist that the hash cannot part them, which 1024 of them show.
+        """
         share = self._is_held(self.draw(np.random.default_rng([PROBE]), 1024, False)).mean()
         return bool(1 / 4 < share * HELD_OUT < 4)
 
@@ -149,7 +157,7 @@ class Generated(base.Task):
         return EpochOrder(self.n_train, self.seed)
 
     def _side(self, rng: np.random.Generator, n: int, validation: bool) -> Batch:
-        """n rows of the training or the validation side."""
+        """Draw n rows of the training or the validation side."""
         rows = self.draw(rng, n, validation)
         if not self.held_out:
             return rows
@@ -168,8 +176,12 @@ class Generated(base.Task):
         return _hash(rows.inputs) % np.uint64(HELD_OUT) == 0
 
     def leakage(self) -> dict[str, Any]:
-        """`held_out`; `windows`: validation rows at all lengths; `in_training`: the share of them that occur among
-        `looked_at` rows of training, all of them where there is a training set of at most so many, else the first."""
+        """How much of validation occurs among rows of training.
+
+        Returns:
+            `held_out`; `windows`: validation rows at all lengths; `in_training`: the share of them that occur among
+            `looked_at` rows of training, all of them where there is a training set of at most so many, else the first.
+        """
         asked = np.concatenate([_hash(at.eval_examples().inputs) for at in self.lengths().values()])
         fresh = min(CHUNK, max(256, LOOKED_AT // self.seq_len))
         rows, steps = max(fresh, min(self.n_train or 0, 64 * CHUNK)), itertools.count()
@@ -190,8 +202,10 @@ class Generated(base.Task):
 
 
 def _hash(inputs: NDArray[np.int64]) -> NDArray[np.uint64]:
-    """[n, T] tokens -> [n]: a random linear map modulo 2^64 (zeros at a row's end add nothing), its bits then mixed by
-    splitmix64's finaliser (Steele, Lea and Flood 2014, OOPSLA)."""
+    """Hash rows of tokens, [n, T] -> [n]: a random linear map modulo 2^64 (zeros at a row's end add nothing).
+
+    Its bits are then mixed by splitmix64's finaliser (Steele, Lea and Flood 2014, OOPSLA).
+    """
     weights = np.random.default_rng([HASH]).integers(2**64, size=inputs.shape[1], dtype=np.uint64)
     h = inputs.astype(np.uint64) @ weights
     h = (h ^ (h >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)

@@ -96,8 +96,10 @@ class Task(ABC):
         raise NotImplementedError
 
     def lengths(self) -> dict[str, Task]:
-        """What is evaluated: the ending of the metrics' names -> the task at that length. "" is the training length,
-        "_T512" the same task with rows of 512 positions."""
+        """What is evaluated: the ending of the metrics' names -> the task at that length.
+
+        "" is the training length, "_T512" the same task with rows of 512 positions.
+        """
         return {"": self}
 
     def baselines(self) -> dict[str, float]:
@@ -109,8 +111,10 @@ class Task(ABC):
         return None
 
     def leakage(self) -> dict[str, Any]:
-        """How much of validation occurs in training, as measured and JSON-able, for `attnlab.plan.guards.leakage`;
-        empty where a task does not know. Of text see `tasks.text`, of drawn rows `tasks._generated`."""
+        """How much of validation occurs in training, as measured and JSON-able; empty where a task does not know.
+
+        `attnlab.plan.guards.leakage` reads it. Of text see `tasks.text`, of drawn rows `tasks._generated`.
+        """
         return {}
 
     def describe(self) -> dict[str, Any]:

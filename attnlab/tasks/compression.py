@@ -52,7 +52,7 @@ class Task(Generated):
         return self._vocab_size
 
     def draw(self, rng: np.random.Generator, n: int, validation: bool) -> Batch:
-        """n rows."""
+        """Draw n rows."""
         inputs = rng.integers(self._vocab_size - 1, size=(n, self.seq_len))
         targets = inputs.copy()
         inputs[:, -1], targets[:, -1] = self._vocab_size - 1, IGNORE

@@ -54,7 +54,7 @@ class Task(Generated):
         return self._vocab_size
 
     def draw(self, rng: np.random.Generator, n: int, validation: bool) -> Batch:
-        """n rows."""
+        """Draw n rows."""
         most = self.seq_len // 2
         length = rng.integers(most if self.other_length else self.min_length, most + 1, size=(n, 1))
         letters = rng.integers(FIRST, self._vocab_size, size=(n, most))

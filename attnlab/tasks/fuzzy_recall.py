@@ -71,7 +71,7 @@ class Task(Generated):
         return self._vocab_size
 
     def draw(self, rng: np.random.Generator, n: int, validation: bool) -> Batch:
-        """n rows."""
+        """Draw n rows."""
         k, v, rows = self.key_size, self.value_size, np.arange(n)
         longest, width = k + v, self.seq_len + 1  # the last token is told, not read
         pairs = (width - longest) // 2

@@ -61,7 +61,7 @@ class Task(Generated):
         return self._vocab_size
 
     def draw(self, rng: np.random.Generator, n: int, validation: bool) -> Batch:
-        """n rows."""
+        """Draw n rows."""
         pairs, rows = (self.seq_len + 1) // 2, np.arange(n)[:, None]  # an odd length leaves out the last value
         keys = rng.integers(self.n_keys, size=(n, pairs))
         noise = rng.random((n, pairs)) < self.noise_ratio

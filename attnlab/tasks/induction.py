@@ -46,7 +46,7 @@ class Task(Generated):
         return self._vocab_size
 
     def draw(self, rng: np.random.Generator, n: int, validation: bool) -> Batch:
-        """n rows."""
+        """Draw n rows."""
         inputs = rng.integers(1, self._vocab_size, size=(n, self.seq_len))
         targets = np.full_like(inputs, IGNORE)
         rows, at = np.arange(n), rng.integers(self.seq_len - 2, size=n)

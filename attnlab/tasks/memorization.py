@@ -69,7 +69,7 @@ class Task(Generated):
         return values[:keys]
 
     def draw(self, rng: np.random.Generator, n: int, validation: bool) -> Batch:
-        """n rows."""
+        """Draw n rows."""
         inputs = np.full((n, self.seq_len), self._vocab_size - 1)
         targets = np.full((n, self.seq_len), IGNORE)
         inputs[:, ::2] = rng.integers(len(self.facts), size=(n, self.seq_len // 2))

@@ -76,7 +76,7 @@ class Task(Generated):
         return ZERO + self.modulus + SYMBOLS.index(symbol)
 
     def draw(self, rng: np.random.Generator, n: int, validation: bool) -> Batch:
-        """n rows."""
+        """Draw n rows."""
         most = self.seq_len - 1
         low = most if self.other_length else self.min_length
         if self.brackets:
@@ -114,8 +114,11 @@ class Task(Generated):
         return tokens, np.stack(values, axis=1)[np.arange(n), length // 2]
 
     def _nested(self, rng: np.random.Generator, length: Ints) -> tuple[Ints, Ints]:
-        """Expressions with brackets, as `_flat`. Deletang et al.'s grammar: a span of 1 to 4 tokens is d, -d, (d) or
-        (-d); a longer one is (left o right), split anywhere. All rows' spans of one depth are made at once."""
+        """Draw expressions with brackets, as `_flat`.
+
+        Deletang et al.'s grammar: a span of 1 to 4 tokens is d, -d, (d) or (-d); a longer one is (left o right), split
+        anywhere. All rows' spans of one depth are made at once.
+        """
         n, most = len(length), self.seq_len - 1
         tokens = np.full(n * most, PAD)
         levels: list[Level] = []

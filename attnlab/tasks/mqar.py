@@ -73,7 +73,7 @@ class Task(Generated):
         return self._vocab_size
 
     def draw(self, rng: np.random.Generator, n: int, validation: bool) -> Batch:
-        """n fresh examples, int64 [n, T] each."""
+        """Draw n fresh examples, int64 [n, T] each."""
         half, context = self._vocab_size // 2, 2 * self.n_pairs
         keys = 1 + distinct(rng, n, self.n_pairs, half - 1)
         values = half + distinct(rng, n, self.n_pairs, self._vocab_size - half)
@@ -88,8 +88,10 @@ class Task(Generated):
         return Batch(inputs, targets)
 
     def _slots(self, rng: np.random.Generator, n: int) -> NDArray[np.int64]:
-        """For each row, the 0-based slots of its queries [n, n_pairs], by the Gumbel-top-k trick: the k largest of
-        log p + Gumbel noise are k draws without replacement (Kool et al. 2019, arXiv 1903.06059)."""
+        """For each row, the 0-based slots of its queries [n, n_pairs], by the Gumbel-top-k trick.
+
+        The k largest of log p + Gumbel noise are k draws without replacement (Kool et al. 2019, arXiv 1903.06059).
+        """
         slots = (self.seq_len - 2 * self.n_pairs) // 2
         logits = (self.power_a - 1) * np.log(np.arange(1, slots + 1))
         return np.argsort(-(logits + rng.gumbel(size=(n, slots))), axis=1)[:, : self.n_pairs]

@@ -51,7 +51,7 @@ class Task(Generated):
         return 3
 
     def draw(self, rng: np.random.Generator, n: int, validation: bool) -> Batch:
-        """n rows."""
+        """Draw n rows."""
         most, t = self.seq_len, np.arange(self.seq_len)
         length = rng.integers(most if self.other_length else self.min_length, most + 1, size=(n, 1))
         bits = rng.integers(2, size=(n, most))

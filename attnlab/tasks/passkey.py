@@ -66,7 +66,7 @@ class Task(Generated):
         return np.rint(np.array(self.depths) * (self.seq_len - 2 * self.n_digits - 1)).astype(np.int64)
 
     def draw(self, rng: np.random.Generator, n: int, validation: bool) -> Batch:
-        """n rows."""
+        """Draw n rows."""
         k, T = self.n_digits, self.seq_len
         inputs, targets = rng.integers(FILLER, self._vocab_size, size=(n, T)), np.full((n, T), IGNORE)
         digits = rng.integers(DIGITS, size=(n, k))

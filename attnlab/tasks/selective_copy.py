@@ -52,7 +52,7 @@ class Task(Generated):
         return self._vocab_size
 
     def draw(self, rng: np.random.Generator, n: int, validation: bool) -> Batch:
-        """n rows."""
+        """Draw n rows."""
         blank, k = self._vocab_size - 2, self.n_copy
         inputs = np.full((n, self.seq_len), blank)
         targets = np.full((n, self.seq_len), IGNORE)

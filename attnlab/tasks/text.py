@@ -126,8 +126,10 @@ class Task(base.Task):
 
     @property
     def bytes_per_token(self) -> float:  # type: ignore[override]
-        """UTF-8 bytes per token over the whole validation split, end-of-document tokens counted as tokens of 0 bytes:
-        bits per byte = loss / ln 2 / bytes_per_token."""
+        """UTF-8 bytes per token over the whole validation split: bits per byte = loss / ln 2 / bytes_per_token.
+
+        End-of-document tokens count as tokens of 0 bytes.
+        """
         return self.packed.meta["validation"]["bytes"] / self.packed.meta["validation"]["tokens"]
 
     def batch(self, step: int, rank: int = 0, world: int = 1) -> Batch:

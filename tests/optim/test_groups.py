@@ -38,8 +38,10 @@ def test_the_optimizers_hold_every_parameter_once_with_its_decay(name):
     model = Model(tied=True)
     split = param_groups(model)
     optimizer = make_optimizer(model, OptimConfig(name=name, weight_decay=0.3), 10, "cpu")
-    assert [type(part).__name__ for part in optimizer.parts] == (["AdamW"] if name == "adamw" else ["Muon", "AdamW"])
-    held = [(id(p), g["weight_decay"]) for part in optimizer.parts for g in part.param_groups for p in g["params"]]
+    assert [type(part).__name__ for part in optimizer.optimizers] == (
+        ["AdamW"] if name == "adamw" else ["Muon", "AdamW"]
+    )
+    held = [(id(p), g["weight_decay"]) for part in optimizer.optimizers for g in part.param_groups for p in g["params"]]
     decayed = {id(p) for part in (split.hidden, split.decay) for p in part.values()}
     assert len(held) == len(dict(held)) == sum(p.requires_grad for p in model.parameters())
     assert all(weight_decay == (0.3 if key in decayed else 0.0) for key, weight_decay in held)

@@ -79,12 +79,12 @@ def test_loading_is_in_place_and_refuses_another_optimizers_state():
 def test_capturable_keeps_the_rate_in_one_tensor_and_trains_alike(name):
     model, optimizer = new_run(name)
     captured, other = new_run(name, capturable=True)
-    rates = {id(group["lr"]) for part in other.parts for group in part.param_groups}
+    rates = {id(group["lr"]) for part in other.optimizers for group in part.param_groups}
     torch.testing.assert_close(
         train(captured, other, range(1, 13)), train(model, optimizer, range(1, 13)), rtol=1e-4, atol=0
     )
-    assert rates == {id(group["lr"]) for part in other.parts for group in part.param_groups} and len(rates) == 1
-    assert other.parts[0].param_groups[0]["lr"].item() == pytest.approx(other.lr(12)) == pytest.approx(0.001)
+    assert rates == {id(group["lr"]) for part in other.optimizers for group in part.param_groups} and len(rates) == 1
+    assert other.optimizers[0].param_groups[0]["lr"].item() == pytest.approx(other.lr(12)) == pytest.approx(0.001)
 
 
 @pytest.mark.parametrize("name", ["adamw", "muon"])

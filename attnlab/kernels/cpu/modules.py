@@ -13,36 +13,43 @@ ACTIVATIONS = "fla.modules.activations.ops"
 
 @substitute(f"{ACTIVATIONS}:swish")
 def swish(x: Tensor) -> Tensor:
+    """Compute x sigmoid(x)."""
     return F.silu(x)
 
 
 @substitute(f"{ACTIVATIONS}:sigmoid")
 def sigmoid(x: Tensor) -> Tensor:
+    """Compute 1 / (1 + e^-x)."""
     return torch.sigmoid(x)
 
 
 @substitute(f"{ACTIVATIONS}:logsigmoid")
 def logsigmoid(x: Tensor, temperature: float = 1.0) -> Tensor:
+    """Compute log sigmoid(x) / temperature."""
     return (F.logsigmoid(x.float()) / temperature).to(x.dtype)
 
 
 @substitute(f"{ACTIVATIONS}:swiglu")
 def swiglu(x: Tensor, y: Tensor) -> Tensor:
+    """Gate y with swish(x)."""
     return F.silu(x) * y
 
 
 @substitute(f"{ACTIVATIONS}:swiglu_linear")
 def swiglu_linear(x: Tensor, y: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """Map swish(x) y by a matrix."""
     return F.linear(F.silu(x) * y, weight, bias)
 
 
 @substitute(f"{ACTIVATIONS}:sigmoidglu")
 def sigmoidglu(x: Tensor, y: Tensor) -> Tensor:
+    """Gate y with sigmoid(x)."""
     return torch.sigmoid(x) * y
 
 
 @substitute(f"{ACTIVATIONS}:sqrelu")
 def sqrelu(x: Tensor) -> Tensor:
+    """Compute relu(x)^2."""
     return F.relu(x).square()
 
 
@@ -201,7 +208,7 @@ def fused_addcmul_rwkv7(hidden_states, delta, xr, xw, xk, xv, xa, xg=None):
 
 @substitute("fla.ops.rwkv7.fused_k_update:fused_k_rwkv7")
 def fused_k_rwkv7(k: Tensor, a: Tensor, ka: Tensor, cu_seqlens: Tensor | None = None) -> Tensor:
-    """k (1 + (a - 1) ka), RWKV7's replacement key; elementwise, so sequences do not matter. k, a: [B, T, D]."""
+    """RWKV7's replacement key, k (1 + (a - 1) ka): elementwise, so sequences do not matter. k, a: [B, T, D]."""
     return k.addcmul(k * (a - 1), ka)
 
 

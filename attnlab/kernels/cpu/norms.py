@@ -61,16 +61,19 @@ def then(result: Tensor | tuple[Tensor, Tensor], function) -> Tensor | tuple[Ten
 
 @substitute(f"{LAYERNORM}:layer_norm")
 def layer_norm(x, weight, bias, residual, eps, prenorm, residual_in_fp32, is_rms_norm):
+    """Normalise by mean and variance, or by the mean square alone."""
     return normalize(x, weight, bias, residual, eps, prenorm, residual_in_fp32, is_rms_norm)
 
 
 @substitute(f"{LAYERNORM}:rms_norm")
 def rms_norm(x, weight, bias, residual, eps, prenorm, residual_in_fp32):
+    """Normalise by the mean square."""
     return normalize(x, weight, bias, residual, eps, prenorm, residual_in_fp32, rms=True)
 
 
 @substitute(f"{LAYERNORM}:group_norm")
 def group_norm(x, weight, bias, residual, eps, prenorm, residual_in_fp32, is_rms_norm, num_groups):
+    """Normalise each of `num_groups` groups of channels by itself."""
     return normalize(x, weight, bias, residual, eps, prenorm, residual_in_fp32, is_rms_norm, num_groups)
 
 
@@ -79,6 +82,7 @@ def layer_norm_linear(
     x, norm_weight, norm_bias, linear_weight, linear_bias, residual, eps, prenorm, residual_in_fp32, is_rms_norm,
     num_groups,
 ):  # fmt: skip
+    """Normalise, then map by a matrix."""
     normed = normalize(x, norm_weight, norm_bias, residual, eps, prenorm, residual_in_fp32, is_rms_norm, num_groups)
     return then(normed, lambda y: F.linear(y, linear_weight, linear_bias))
 
@@ -87,6 +91,7 @@ def layer_norm_linear(
 def rms_norm_linear(
     x, norm_weight, norm_bias, linear_weight, linear_bias, residual, eps, prenorm, residual_in_fp32
 ):  # fmt: skip
+    """Normalise by the mean square, then map by a matrix."""
     normed = normalize(x, norm_weight, norm_bias, residual, eps, prenorm, residual_in_fp32, rms=True)
     return then(normed, lambda y: F.linear(y, linear_weight, linear_bias))
 
@@ -107,11 +112,13 @@ def _gated(x, g, weight, bias, activation, residual, prenorm, residual_in_fp32, 
 
 @substitute(f"{GATED}:rms_norm_gated")
 def rms_norm_gated(x, g, weight, bias, activation, residual, prenorm, residual_in_fp32, eps):
+    """Normalise x by the mean square and multiply it with act(g)."""
     return _gated(x, g, weight, bias, activation, residual, prenorm, residual_in_fp32, eps, rms=True)
 
 
 @substitute(f"{GATED}:layer_norm_gated")
 def layer_norm_gated(x, g, weight, bias, activation, residual, prenorm, residual_in_fp32, eps):
+    """Normalise x by mean and variance and multiply it with act(g)."""
     return _gated(x, g, weight, bias, activation, residual, prenorm, residual_in_fp32, eps, rms=False)
 
 
@@ -119,6 +126,7 @@ def layer_norm_gated(x, g, weight, bias, activation, residual, prenorm, residual
 def rms_norm_swish_gate_linear(
     x, g, norm_weight, norm_bias, linear_weight, linear_bias, residual, prenorm, residual_in_fp32, eps
 ):  # fmt: skip
+    """`rms_norm_gated` with swish, then map by a matrix."""
     normed = _gated(x, g, norm_weight, norm_bias, "swish", residual, prenorm, residual_in_fp32, eps, rms=True)
     return then(normed, lambda y: F.linear(y, linear_weight, linear_bias))
 
@@ -127,6 +135,7 @@ def rms_norm_swish_gate_linear(
 def layer_norm_swish_gate_linear(
     x, g, norm_weight, norm_bias, linear_weight, linear_bias, residual, prenorm, residual_in_fp32, eps
 ):  # fmt: skip
+    """`layer_norm_gated` with swish, then map by a matrix."""
     normed = _gated(x, g, norm_weight, norm_bias, "swish", residual, prenorm, residual_in_fp32, eps, rms=False)
     return then(normed, lambda y: F.linear(y, linear_weight, linear_bias))
 
@@ -144,11 +153,13 @@ def _mamba_norm(x, weight, bias, z, eps, group_size, norm_before_gate, rms):
 
 @substitute(f"{GATED_MAMBA}:rmsnorm_fn")
 def rmsnorm_fn(x, weight, bias, z, eps, group_size, norm_before_gate):
+    """Mamba2's gated norm by the mean square."""
     return _mamba_norm(x, weight, bias, z, eps, group_size, norm_before_gate, rms=True)
 
 
 @substitute(f"{GATED_MAMBA}:layernorm_fn")
 def layernorm_fn(x, weight, bias, z, eps, group_size, norm_before_gate, is_rms_norm):
+    """Mamba2's gated norm by mean and variance."""
     return _mamba_norm(x, weight, bias, z, eps, group_size, norm_before_gate, is_rms_norm)
 
 
@@ -176,6 +187,6 @@ def layer_norm_linear_quant(
 
 @substitute("fla.modules.norm.l2norm:l2norm")
 def l2norm(x: Tensor, eps: float = 1e-6, output_dtype: torch.dtype | None = None) -> Tensor:
-    """x / sqrt(|x|^2 + eps) over the last dimension."""
+    """Compute x / sqrt(|x|^2 + eps) over the last dimension."""
     exact = x.float()
     return (exact * torch.rsqrt(exact.square().sum(-1, keepdim=True) + eps)).to(output_dtype or x.dtype)

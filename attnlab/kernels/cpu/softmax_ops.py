@@ -45,8 +45,11 @@ def _forgetting(q, k, v, g, scale, gate_scale, window_size, sink_bias):
 @substitute("fla.ops.attn.parallel:parallel_attn")
 @packed("q", "k", "v", "g")
 def parallel_attn(q, k, v, scale, window_size, sink_bias, g=None):
-    """Softmax attention with a forget gate (Forgetting Transformer, arXiv 2503.02130): key j's score at query i gains
-    g_{j+1} + ... + g_i. q: [B, T, H, K]; k, v: [B, T, G, K or V]; g: [B, T, H], log gates; sink_bias: [H]."""
+    """Softmax attention with a forget gate (Forgetting Transformer, arXiv 2503.02130).
+
+    Key j's score at query i gains g_{j+1} + ... + g_i. q: [B, T, H, K]; k, v: [B, T, G, K or V]; g: [B, T, H], log
+    gates; sink_bias: [H].
+    """
     return _forgetting(q, k, v, g, scale_of(scale, k), 1.0, window_size, sink_bias)
 
 
@@ -67,8 +70,11 @@ def attn_decoding_one_step(q, k, v, scale, cu_seqlens, do_gate_scale, window_siz
 @substitute("fla.ops.stickbreaking_attn.parallel:parallel_stickbreaking_attn")
 @packed("q", "k", "v")
 def parallel_stickbreaking_attn(q, k, v, scale, attend_current):
-    """Stick-breaking attention (arXiv 2410.17980): going back from query i, key j takes the share sigmoid(z_ij) of what
-    the keys between left over. Returns o [B, T, H, V] and the share left at the end [B, T, H]."""
+    """Stick-breaking attention (arXiv 2410.17980).
+
+    Going back from query i, key j takes the share sigmoid(z_ij) of what the keys between left over. Returns o
+    [B, T, H, V] and the share left at the end [B, T, H].
+    """
     heads = q.shape[2]
     k, v = expand_heads(k, heads), expand_heads(v, heads)
     z = (q.float() * scale_of(scale, k)).transpose(1, 2) @ k.float().permute(0, 2, 3, 1)

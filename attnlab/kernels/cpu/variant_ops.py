@@ -48,8 +48,10 @@ def decayed_scores(q: Tensor, k: Tensor, g: Tensor, chunk: int = 64) -> Tensor:
 @substitute("fla.ops.wall_attn.parallel:parallel_wall_attn")
 @packed("q", "k", "v", "g", "g_scalar")
 def parallel_wall_attn(q, k, v, g, sink_bias, scale, window_size, g_scalar=None):
-    """Wall attention: softmax over `decayed_scores`. q, g: [B, T, H, K]; k, v: [B, T, G, K or V]; g_scalar [B, T, H], a
-    forget gate added to the scores."""
+    """Wall attention: softmax over `decayed_scores`.
+
+    q, g: [B, T, H, K]; k, v: [B, T, G, K or V]; g_scalar [B, T, H], a forget gate added to the scores.
+    """
     heads = q.shape[2]
     scores = decayed_scores(q.float() * scale_of(scale, k), expand_heads(k, heads), g)
     if g_scalar is not None:
@@ -96,8 +98,11 @@ def parallax_decode(q, r, k, v, scale, window_size, cache_start):
 @substitute("fla.ops.deltaformer.parallel:deltaformer_attn")
 @packed("q", "k", "v", "beta")
 def deltaformer_attn(q, k, v, beta=None):
-    """DeltaFormer (arXiv 2505.19488): attention over u with u_t = v_t - beta_t sum_{j < t} p_tj u_j, where p is the
-    softmax of q_t k_j over the past alone; all u are one triangular system. q, k, v: [B, T, H, D]; beta: [B, T, H]."""
+    """DeltaFormer (arXiv 2505.19488): attention over u with u_t = v_t - beta_t sum_{j < t} p_tj u_j.
+
+    p is the softmax of q_t k_j over the past alone; all u are one triangular system. q, k, v: [B, T, H, D]; beta:
+    [B, T, H].
+    """
     q, k, values = (x.float().transpose(1, 2) for x in (q, k, v))
     scores = q * q.shape[-1] ** -0.5 @ k.mT
     _, below = causal_masks(scores)
@@ -114,8 +119,10 @@ def deltaformer_attn(q, k, v, beta=None):
 @substitute("fla.ops.moba.parallel:parallel_moba", every_device=importlib.util.find_spec("flash_attn") is None)
 @packed("q", "k", "v")
 def parallel_moba(q, k, v, chunk_size, topk, max_seqlen=None):
-    """Mixture of block attention (arXiv 2502.13189): a query sees its own block causally, and of the earlier blocks the
-    topk - 1 whose mean key it scores highest. q, k, v: [B, T, H, D]."""
+    """Mixture of block attention (arXiv 2502.13189). q, k, v: [B, T, H, D].
+
+    A query sees its own block causally, and of the earlier blocks the topk - 1 whose mean key it scores highest.
+    """
     batch, steps, heads, width = k.shape
     scores = (q.float() * width**-0.5).transpose(1, 2) @ k.float().permute(0, 2, 3, 1)
     block = torch.arange(steps, device=q.device) // chunk_size

@@ -75,18 +75,21 @@ def _with_cu_seqlens(function: Callable[..., Any]) -> inspect.Signature:
 
 
 def map_state(function: Callable[[Tensor], Tensor], state: Any) -> Any:
+    """Apply a function to every tensor of a state: None, a tensor, or a sequence of states."""
     if state is None or isinstance(state, Tensor):
         return None if state is None else function(state)
     return type(state)(map_state(function, part) for part in state)
 
 
 def join_states(finals: list[Any]) -> Any:
+    """Concatenate the states of several sequences along their first dimension."""
     if finals[0] is None or isinstance(finals[0], Tensor):
         return None if finals[0] is None else torch.cat(finals)
     return type(finals[0])(join_states(list(parts)) for parts in zip(*finals, strict=True))
 
 
 def scale_of(scale: float | None, q: Tensor) -> float:
+    """The scale given, else K^-0.5."""
     return q.shape[-1] ** -0.5 if scale is None else scale
 
 
@@ -101,4 +104,5 @@ def swap_state(state: Tensor | None, v_first: bool) -> Tensor | None:
 
 
 def if_wanted(final: Any, wanted: bool) -> Any:
+    """The final state, or None where none was asked for."""
     return final if wanted else None

@@ -49,8 +49,10 @@ def install(threads: int | None = None) -> None:
 
 
 def _tuned(bench: Callable[..., Any], threads: int) -> Callable[..., Any]:
-    """`Autotuner._bench`, which times one candidate: the first of a round has the whole search done, and the others are
-    told what came out of it."""
+    """Replace `Autotuner._bench`, which times one candidate.
+
+    The first candidate of a round has the whole search done, and the others get what came out of it.
+    """
 
     def run(self: Any, *args: Any, config: Any, **meta: Any) -> Any:
         if self.__dict__.get("_round") is not self.nargs:  # `nargs` is made anew by each call that tunes
@@ -72,8 +74,9 @@ def _tuned(bench: Callable[..., Any], threads: int) -> Callable[..., Any]:
 
 
 def _trusted(tuner: Any, meta: dict[str, Any]) -> list[Any]:
-    """The candidates, without those that may break the process: of `FAULTY` kernels with keys of at most `NARROW`
-    channels, those of more than 2 warps.
+    """The candidates, without those that may break the process.
+
+    Left out are, of `FAULTY` kernels with keys of at most `NARROW` channels, those of more than 2 warps.
 
     From 4 warps on Triton multiplies matrices by the instructions of a warp group, and at that width these then read
     shared memory that is not their own, some at every launch, some now and then. Seen by compute-sanitizer at 24

@@ -19,7 +19,7 @@ WIDE_HEAD = 64
 
 
 def patch() -> None:
-    """Put the mends where FLA's layers call the kernels; called once, with FLA imported and routed."""
+    """Put the padding where FLA's layers call the kernels; called once, with FLA imported and routed."""
     from fla.layers import log_linear_mamba2, path_attn, wall_attn
 
     _wrap(log_linear_mamba2, "chunk_log_linear_attn", _log_linear)
@@ -27,12 +27,12 @@ def patch() -> None:
     _wrap(wall_attn, "parallel_wall_attn", _wall)
 
 
-def _wrap(module: Any, name: str, mend: Callable[..., Any]) -> None:
+def _wrap(module: Any, name: str, pad: Callable[..., Any]) -> None:
     original = getattr(module, name)
 
     @functools.wraps(original)
     def run(q: Tensor, *args: Any, **kwargs: Any) -> Any:
-        return mend(original, q, *args, **kwargs) if q.is_cuda else original(q, *args, **kwargs)
+        return pad(original, q, *args, **kwargs) if q.is_cuda else original(q, *args, **kwargs)
 
     setattr(module, name, run)
 
@@ -67,8 +67,10 @@ def _path(original: Any, q: Tensor, k: Tensor, v: Tensor, w: Tensor, scale: floa
 
 
 def _log_linear(original: Any, q: Tensor, k: Tensor, v: Tensor, g: Tensor, level_scales: Tensor, **kwargs: Any):
-    """The kernel takes states of a multiple of 64 channels and heads of a power of two, and one dtype for all but the
-    decay: the level scales stay fp32 under autocast, and FLA's own bf16 models have them in bf16."""
+    """Fit the kernel: states of a multiple of 64 channels, heads of a power of two, one dtype for all but the decay.
+
+    The level scales stay fp32 under autocast, and FLA's own bf16 models have them in bf16.
+    """
     width, states = v.shape[-1], -(-k.shape[-1] // 64) * 64
     q, k, v = widened(q, states), widened(k, states), widened(v, power_of_two(width))
     q, k, level_scales = (x.to(v.dtype) for x in (q, k, level_scales))

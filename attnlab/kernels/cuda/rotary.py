@@ -77,8 +77,9 @@ class _Rotary(torch.autograd.Function):
 
 
 def rotary_triton(q: Tensor, k: Tensor, cos: Tensor, sin: Tensor, first: int = 0) -> tuple[Tensor, Tensor]:
-    """Rotary position embedding (Su et al. 2021, arXiv 2104.09864, equation 34) on the first 2R channels, in pairs
-    (i, R + i); computed in fp32.
+    """Rotary position embedding (Su et al. 2021, arXiv 2104.09864, equation 34) on the first 2R channels.
+
+    The pairs are (i, R + i). Computed in fp32.
 
     Args:
         q: [B, T, H, D]. k: [B, T, H', D], of q's dtype.

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 
-class Shape(NamedTuple):
+class ModelShape(NamedTuple):
     """What a mixer is told of the model around it."""
 
     d_model: int
@@ -20,72 +20,74 @@ class Shape(NamedTuple):
     n_layers: int
 
 
-Value = int | float | str | bool | None | Callable[[Shape, Mapping[str, Any]], Any]
-Rule = Callable[[Shape, Mapping[str, Any]], str | None]
+Value = int | float | str | bool | None | Callable[[ModelShape, Mapping[str, Any]], Any]
+Rule = Callable[[ModelShape, Mapping[str, Any]], str | None]
 
 
-def d_model(shape: Shape, given: Mapping[str, Any]) -> int:
+def d_model(shape: ModelShape, given: Mapping[str, Any]) -> int:
     """The model's width."""
     return shape.d_model
 
 
-def n_heads(shape: Shape, given: Mapping[str, Any]) -> int:
+def n_heads(shape: ModelShape, given: Mapping[str, Any]) -> int:
     """The model's heads."""
     return shape.n_heads
 
 
-def layer(shape: Shape, given: Mapping[str, Any]) -> int:
+def layer(shape: ModelShape, given: Mapping[str, Any]) -> int:
     """The layer's index, under which it finds its state in the cache."""
     return shape.layer
 
 
-def head_width(shape: Shape, given: Mapping[str, Any]) -> int:
+def head_width(shape: ModelShape, given: Mapping[str, Any]) -> int:
     """d_model / n_heads."""
     return shape.d_model // shape.n_heads
 
 
-def head_power_of_two(shape: Shape, given: Mapping[str, Any]) -> int:
+def head_power_of_two(shape: ModelShape, given: Mapping[str, Any]) -> int:
     """The power of two nearest to d_model / n_heads, at least 16."""
     return max(16, 1 << round(math.log2(shape.d_model / shape.n_heads)))
 
 
-def depth(shape: Shape, given: Mapping[str, Any]) -> int:
+def depth(shape: ModelShape, given: Mapping[str, Any]) -> int:
     """The model's layers; at least 2, as RWKV7's initialisation divides by the layers after the first."""
     return max(2, shape.n_layers)
 
 
-def twice_d_model(shape: Shape, given: Mapping[str, Any]) -> int:
+def twice_d_model(shape: ModelShape, given: Mapping[str, Any]) -> int:
     """Mamba's expansion of 2 (arXiv 2312.00752)."""
     return 2 * shape.d_model
 
 
-def three_quarter_head(shape: Shape, given: Mapping[str, Any]) -> int:
-    """Head width with n_heads * head_dim = 3/4 d_model, where FLA's gated layers have 6 d_model^2 parameters; in
-    multiples of 8, at least 16, which suits the kernels' tiles."""
+def three_quarter_head(shape: ModelShape, given: Mapping[str, Any]) -> int:
+    """Head width with n_heads * head_dim = 3/4 d_model, where FLA's gated layers have 6 d_model^2 parameters.
+
+    In multiples of 8, at least 16, which suits the kernels' tiles.
+    """
     return max(16, round(0.75 * shape.d_model / shape.n_heads / 8) * 8)
 
 
-def eighth_width(shape: Shape, given: Mapping[str, Any]) -> int:
+def eighth_width(shape: ModelShape, given: Mapping[str, Any]) -> int:
     """A low rank that grows with the model: an eighth of d_model, at least 16 (FLA's 128 at its default width 1024)."""
     return max(16, shape.d_model // 8)
 
 
-def quarter_width(shape: Shape, given: Mapping[str, Any]) -> int:
+def quarter_width(shape: ModelShape, given: Mapping[str, Any]) -> int:
     """Latent attention's rank: d_model / 4, at least 16 (FLA's 512 at its default width 2048)."""
     return max(16, shape.d_model // 4)
 
 
-def rotary_width(shape: Shape, given: Mapping[str, Any]) -> int:
+def rotary_width(shape: ModelShape, given: Mapping[str, Any]) -> int:
     """Latent attention's rotary channels: half a head, an even number (DeepSeek-V2's 64 of 128)."""
     return max(2, shape.d_model // shape.n_heads // 4 * 2)
 
 
-def mamba2_head(shape: Shape, given: Mapping[str, Any]) -> int:
-    """expand * d_model / n_heads: n_heads heads over Mamba2's widened channels."""
+def mamba2_head(shape: ModelShape, given: Mapping[str, Any]) -> int:
+    """Compute expand * d_model / n_heads: n_heads heads over Mamba2's widened channels."""
     return int(given.get("expand", 2) * shape.d_model) // shape.n_heads
 
 
-def mamba2_state(shape: Shape, given: Mapping[str, Any]) -> int:
+def mamba2_state(shape: ModelShape, given: Mapping[str, Any]) -> int:
     """As many states per head as channels, at most the paper's 128."""
     return min(128, mamba2_head(shape, given))
 
@@ -99,7 +101,7 @@ def divides(what: str, total: int, parts_name: str, parts: int) -> str | None:
     return f"{what} {total} is not divisible by {parts_name} {parts}; {right} divide it"
 
 
-def split_evenly(shape: Shape, args: Mapping[str, Any]) -> str | None:
+def split_evenly(shape: ModelShape, args: Mapping[str, Any]) -> str | None:
     """d_model into n_heads."""
     return divides("d_model", shape.d_model, "n_heads", shape.n_heads)
 
@@ -107,7 +109,7 @@ def split_evenly(shape: Shape, args: Mapping[str, Any]) -> str | None:
 def expanded_evenly(*ratios: str) -> Rule:
     """d_model times each ratio is a whole number that n_heads divides."""
 
-    def rule(shape: Shape, args: Mapping[str, Any]) -> str | None:
+    def rule(shape: ModelShape, args: Mapping[str, Any]) -> str | None:
         for name in ratios:
             width = shape.d_model * args[name]
             if abs(width - round(width)) > 1e-9 * width:
@@ -122,7 +124,7 @@ def expanded_evenly(*ratios: str) -> Rule:
 def even_head(ratio: str | None = None) -> Rule:
     """Rotary embedding turns pairs of channels."""
 
-    def rule(shape: Shape, args: Mapping[str, Any]) -> str | None:
+    def rule(shape: ModelShape, args: Mapping[str, Any]) -> str | None:
         width = round(shape.d_model * (args[ratio] if ratio else 1))
         head, rest = divmod(width, shape.n_heads)
         if rest or head % 2 == 0:
@@ -132,10 +134,10 @@ def even_head(ratio: str | None = None) -> Rule:
     return rule
 
 
-def at_most(largest: int, what: str, value: Callable[[Shape, Mapping[str, Any]], float]) -> Rule:
+def at_most(largest: int, what: str, value: Callable[[ModelShape, Mapping[str, Any]], float]) -> Rule:
     """A limit of FLA's kernels."""
 
-    def rule(shape: Shape, args: Mapping[str, Any]) -> str | None:
+    def rule(shape: ModelShape, args: Mapping[str, Any]) -> str | None:
         found = value(shape, args)
         return f"{what} is {found:g}, at most {largest} works; use more heads" if found > largest else None
 
@@ -145,7 +147,7 @@ def at_most(largest: int, what: str, value: Callable[[Shape, Mapping[str, Any]],
 def fixed(name: str, value: Any, why: str) -> Rule:
     """An argument of FLA's that works at one value only."""
 
-    def rule(shape: Shape, args: Mapping[str, Any]) -> str | None:
+    def rule(shape: ModelShape, args: Mapping[str, Any]) -> str | None:
         return None if args.get(name, value) == value else f"{name} is {args[name]!r}, but {value!r} alone works: {why}"
 
     return rule
@@ -154,7 +156,7 @@ def fixed(name: str, value: Any, why: str) -> Rule:
 def power_of_two(name: str) -> Rule:
     """FLA's kernels read whole blocks of it."""
 
-    def rule(shape: Shape, args: Mapping[str, Any]) -> str | None:
+    def rule(shape: ModelShape, args: Mapping[str, Any]) -> str | None:
         value = args[name]
         if value & (value - 1) == 0:
             return None
@@ -168,7 +170,7 @@ def power_of_two(name: str) -> Rule:
 def head_width_in(*widths: int) -> Rule:
     """FLA's kernels are written for some head widths only."""
 
-    def rule(shape: Shape, args: Mapping[str, Any]) -> str | None:
+    def rule(shape: ModelShape, args: Mapping[str, Any]) -> str | None:
         if problem := split_evenly(shape, args):
             return problem
         width = shape.d_model // shape.n_heads
@@ -184,7 +186,7 @@ def head_width_in(*widths: int) -> Rule:
 def grouped(name: str) -> Rule:
     """n_heads is a multiple of the key/value heads, if they are given."""
 
-    def rule(shape: Shape, args: Mapping[str, Any]) -> str | None:
+    def rule(shape: ModelShape, args: Mapping[str, Any]) -> str | None:
         return None if args[name] is None else divides("n_heads", shape.n_heads, name, args[name])
 
     return rule
@@ -193,7 +195,7 @@ def grouped(name: str) -> Rule:
 def groups_of(size: int) -> Rule:
     """Each key/value head serves a multiple of `size` heads."""
 
-    def rule(shape: Shape, args: Mapping[str, Any]) -> str | None:
+    def rule(shape: ModelShape, args: Mapping[str, Any]) -> str | None:
         heads = args["num_kv_heads"] or shape.n_heads
         if shape.n_heads % (heads * size) == 0:
             return None
@@ -202,19 +204,19 @@ def groups_of(size: int) -> Rule:
     return rule
 
 
-def whole_values(shape: Shape, args: Mapping[str, Any]) -> str | None:
+def whole_values(shape: ModelShape, args: Mapping[str, Any]) -> str | None:
     """head_dim * expand_v is a whole number."""
     width, ratio = args["head_dim"], args["expand_v"]
     return None if width * ratio == int(width * ratio) else f"head_dim {width} x expand_v {ratio} is no whole number"
 
 
-def value_groups(shape: Shape, args: Mapping[str, Any]) -> str | None:
+def value_groups(shape: ModelShape, args: Mapping[str, Any]) -> str | None:
     """More value heads than key heads come in whole groups."""
     heads = args["num_v_heads"]
     return None if heads is None else divides("num_v_heads", heads, "n_heads", shape.n_heads)
 
 
-def mamba2_heads(shape: Shape, args: Mapping[str, Any]) -> str | None:
+def mamba2_heads(shape: ModelShape, args: Mapping[str, Any]) -> str | None:
     """Mamba2's channels into heads, and those into groups."""
     channels = int(args["expand"] * shape.d_model)
     if "head_dim" in args and channels % args["head_dim"] == 0:

@@ -29,8 +29,10 @@ def without_decay(layer: nn.Module) -> None:
 
 @torch.no_grad()
 def initialise_rodimus(layer: nn.Module) -> None:
-    """Gates as FLA's own model starts them: softplus of g's bias log-uniform in [0.001, 0.1], sigmoid of tau's bias
-    uniform in [1/16, 0.9], small matrices."""
+    """Start the gates as FLA's own model does.
+
+    Softplus of g's bias is log-uniform in [0.001, 0.1], sigmoid of tau's bias uniform in [1/16, 0.9]; small matrices.
+    """
     for linear in (layer.g_gate_proj, layer.tau_gate_proj, layer.i_gate_proj[0], layer.i_gate_proj[1]):
         nn.init.xavier_uniform_(linear.weight, gain=2**-2.5)
     nn.init.zeros_(layer.i_gate_proj[1].bias)

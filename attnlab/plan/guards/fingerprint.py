@@ -86,7 +86,7 @@ def _build(trial: Trial, vocab_size: int, readout: Any) -> Fingerprint | None:
     tree += [f"{name} {tuple(tensor.shape)} {tensor.dtype}" for name, tensor in tensors]
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     groups = []
-    for part in make_optimizer(model, trial.optim, trial.train.max_steps, device).parts:
+    for part in make_optimizer(model, trial.optim, trial.train.max_steps, device).optimizers:
         for group in part.param_groups:
             settings = {key: value for key, value in sorted(group.items()) if key not in ("params", "lr")}
             groups.append(repr([type(part).__name__, settings, [names[id(p)] for p in group["params"]]]))

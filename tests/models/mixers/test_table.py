@@ -10,7 +10,7 @@ from attnlab.config.trial import ModelConfig
 from attnlab.kernels.install import install
 from attnlab.models.build import build_mixer
 from attnlab.models.checks import arguments
-from attnlab.models.mixers.rules import Shape
+from attnlab.models.mixers.rules import ModelShape
 from attnlab.models.mixers.table import MIXERS
 
 torch.set_num_threads(1)
@@ -59,7 +59,7 @@ def test_shape_causality_and_gradients(name):
 def test_state_dict_is_flas_own_and_the_constructor_gets_the_layers_index(name):
     spec = MIXERS[name]
     module, _, cls = spec.path.partition(":")
-    theirs = getattr(importlib.import_module(module), cls)(**arguments(spec, {}, Shape(D, HEADS, 1, 2)))
+    theirs = getattr(importlib.import_module(module), cls)(**arguments(spec, {}, ModelShape(D, HEADS, 1, 2)))
     mine = build(name, layer=1)
     assert {k: v.shape for k, v in mine.state_dict().items()} == {k: v.shape for k, v in theirs.state_dict().items()}
     if "layer_idx" in spec.sets:

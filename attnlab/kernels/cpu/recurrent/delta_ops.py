@@ -56,8 +56,10 @@ def delta_rule(q, k, v, scale, initial_state, output_final_state, use_qk_l2norm_
 
 @substitute("fla.ops.kda.gate:fused_kda_gate")
 def kda_gate(g: Tensor, A_log=None, dt_bias=None, lower_bound=None, output_dtype=torch.float32) -> Tensor:
-    """Log decay from a raw gate g [B, T, H] or [B, T, H, K]: -exp(A_log) softplus(g + dt_bias), A_log [H]; with
-    `lower_bound` lower_bound * sigmoid(exp(A_log) (g + dt_bias))."""
+    """Log decay from a raw gate g [B, T, H] or [B, T, H, K]: -exp(A_log) softplus(g + dt_bias), A_log [H].
+
+    With `lower_bound` it is lower_bound * sigmoid(exp(A_log) (g + dt_bias)).
+    """
     g = g.float()
     if dt_bias is not None:
         g = g + dt_bias.float().view(g.shape[2:])
@@ -110,7 +112,7 @@ def gated_delta_product(
     n, (batch, steps) = num_householder, q.shape[:2]
 
     def at(place: int, x: Tensor) -> Tensor:
-        """x at one of each token's n steps, zeros at the others."""
+        """Put x at one of each token's n steps, zeros at the others."""
         spread = x.new_zeros(batch, steps, n, *x.shape[2:])
         spread[:, :, place] = x
         return spread.flatten(1, 2)
@@ -135,8 +137,10 @@ def comba(q, k, v, p, g, scale, initial_state, output_final_state, use_qk_l2norm
 def gdn2(
     q, k, v, g, b, w, scale, initial_state, output_final_state, use_qk_l2norm_in_kernel, state_v_first
 ):  # fmt: skip
-    """Gated DeltaNet-2 (arXiv 2605.22791): S_t = e^g S + k (w v - (b k)^T e^g S)^T; gates b [B, T, H, K] on what is
-    erased, w [B, T, H, V] on what is written."""
+    """Gated DeltaNet-2 (arXiv 2605.22791): S_t = e^g S + k (w v - (b k)^T e^g S)^T.
+
+    Gates b [B, T, H, K] on what is erased, w [B, T, H, V] on what is written.
+    """
     q, k = _unit(use_qk_l2norm_in_kernel, q, k)
     start, scale = swap_state(initial_state, state_v_first), scale_of(scale, q)
     o, final = _delta(q, k, (w.float() * v.float()).to(v.dtype), None, g, scale, start, erase_key=b * k)
@@ -144,7 +148,7 @@ def gdn2(
 
 
 def _preconditioned(k: Tensor, g: Tensor, beta: Tensor, center: Any, start: Tensor | None, x: float, eps: float):
-    """k scaled per channel by the running second moment of keys (arXiv 2604.21100), and that moment at the end.
+    """Scale k per channel by the running second moment of keys (arXiv 2604.21100); also returns its last.
 
     A_t = e^g A_{t-1} + beta k^2 is squashed to s in (-1, 1) about `center` in logarithm, and k times x^{-s} returned.
     k: [B, T, H, K]; g, beta: [B, T, H]; center: [H] or a number; start: [B, H, K].
@@ -178,8 +182,9 @@ def preconditioned_delta_rule(
     q, k, v, g, g_atk, beta, beta_atk, scale, initial_state, initial_A_state, output_final_state, x, eps,
     log_atk_scale, use_qk_l2norm_in_kernel=True, cu_seqlens=None, lower_bound=None,
 ):  # fmt: skip
-    """Preconditioned gated DeltaNet (g [B, T, H]) and KDA (g [B, T, H, K]), arXiv 2604.21100: erases along k and writes
-    along the preconditioned k. `lower_bound` only tells FLA's kernel how strong g can be.
+    """Preconditioned gated DeltaNet (g [B, T, H]) and KDA (g [B, T, H, K]), arXiv 2604.21100.
+
+    It erases along k and writes along the preconditioned k. `lower_bound` only tells FLA's kernel how strong g can be.
 
     Returns:
         o, the state [B, H, K, V] and the keys' second moment [B, H, K].
@@ -208,8 +213,10 @@ def dplr_delta_rule(q, k, v, a, b, gk, scale, initial_state, output_final_state)
 
 @substitute("fla.ops.rwkv7.chunk:chunk_rwkv7", "fla.ops.rwkv7.fused_recurrent:fused_recurrent_rwkv7")
 def rwkv7(r, w, k, v, a, b, scale, initial_state, output_final_state, cu_seqlens=None, lower_bound=None):
-    """RWKV7 (Peng et al. 2025, arXiv 2503.14456, equation 17): DPLR with decay w. `lower_bound` only tells FLA's kernel
-    how strong w can be."""
+    """RWKV7 (Peng et al. 2025, arXiv 2503.14456, equation 17): DPLR with decay w.
+
+    `lower_bound` only tells FLA's kernel how strong w can be.
+    """
     return dplr_delta_rule(
         q=r, k=k, v=v, a=a, b=b, gk=w, scale=scale, initial_state=initial_state,
         output_final_state=output_final_state, cu_seqlens=cu_seqlens,

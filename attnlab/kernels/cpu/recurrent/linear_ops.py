@@ -129,8 +129,9 @@ def hgrn(x, g, initial_state, output_final_state):
 # ---- slots and normalised keys --------------------------------------------------------------------------------------
 @substitute("fla.ops.gsa.gate:fused_additive_gate")
 def additive_gate(x, initial_state=None, cu_seqlens=None, output_dtype=None, gate_dtype=None):
-    """Running softmax weights of logits x [B, T, H, K]: with z_t = log sum_{j <= t} e^{x_j}, what step t adds, and the
-    log decay of what came before (LightNet, arXiv 2405.21022; also ABC's slots).
+    """Running softmax weights of logits x [B, T, H, K] (LightNet, arXiv 2405.21022; also ABC's slots).
+
+    With z_t = log sum_{j <= t} e^{x_j}: what step t adds, and the log decay of what came before.
 
     Returns:
         e^{x_t - z_t}, z_{t-1} - z_t (0 at a first step) and the last z [N, 1, H, K] in fp32.
@@ -178,8 +179,9 @@ def gsa(q, k, v, s, scale, initial_state, output_final_state, g=None):
 
 @substitute("fla.ops.abc.chunk:chunk_abc")
 def abc(q, k, v, s, initial_state=None, output_final_state=False):
-    """Attention with bounded-memory control (arXiv 2110.02488): slot m holds the mean of keys and values, weighted by
-    e^{s_m}. On any device, through FLA's gated slot attention.
+    """Attention with bounded-memory control (arXiv 2110.02488), on any device, through FLA's gated slot attention.
+
+    Slot m holds the mean of keys and values, weighted by e^{s_m}.
 
     The state is (keys [B, H, K, M], values [B, H, M, V], log of the weights' sum [B, 1, H, M]). FLA's own kernel keeps
     the first two only, so that its next step weighs the whole past as one step of the new one's weight.

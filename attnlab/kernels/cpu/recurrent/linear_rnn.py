@@ -142,10 +142,10 @@ class _NoDecay(_Decay):
 
 
 def pairwise_decay(until: Tensor, after: Tensor, keep: Tensor, before: bool) -> Tensor:
-    """e^{until_i - after_j} where `keep`, else 0: [..., C, C], of [..., C, 1]; `until` is `after` or, with `before`, it
-    shifted by a step, and `keep` goes up to j where the two are equal.
+    """Compute e^{until_i - after_j} where `keep`, else 0: [..., C, C], of [..., C, 1].
 
-    There it is 1, written as a constant: its gradients in `until` and `after` cancel, but what their rounding leaves is
+    `until` is `after` or, with `before`, it shifted by a step, and `keep` goes up to j where the two are equal. There
+    it is 1, written as a constant: its gradients in `until` and `after` cancel, but what their rounding leaves is
     more than strong decay lets through from all other steps.
     """
     nearest = until.new_zeros(keep.shape).masked_fill(~keep, -torch.inf)
@@ -153,6 +153,7 @@ def pairwise_decay(until: Tensor, after: Tensor, keep: Tensor, before: bool) -> 
 
 
 def decay_of(log_decay: Tensor | None, size: int) -> _Decay:
+    """The decays of chunks of `size` steps; None: nothing decays."""
     if log_decay is None:
         return _NoDecay()
     return _Decay(fold(log_decay if log_decay.dim() == 4 else log_decay.unsqueeze(-1), size))

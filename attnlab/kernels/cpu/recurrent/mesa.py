@@ -28,7 +28,7 @@ Apply = Callable[[Tensor], Tensor]
 
 
 def conjugate_gradients(apply: Apply, q: Tensor, iterations: int) -> Tensor:
-    """x with apply(x) = q for a symmetric positive definite `apply` over the last dimension, from x = 0."""
+    """Solve apply(x) = q for a symmetric positive definite `apply` over the last dimension, from x = 0."""
     x, residual = torch.zeros_like(q), q
     direction, size = residual, residual.square().sum(-1, keepdim=True)
     for _ in range(iterations):

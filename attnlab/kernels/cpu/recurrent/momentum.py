@@ -84,8 +84,10 @@ def momentum(
     q, k, v, log_alpha, log_mu, scale, initial_state, output_final_state, use_qk_l2norm_in_kernel, use_p_times_alpha,
     p=None, beta=None, eta=None,
 ):  # fmt: skip
-    """FLA's call: p is k unless given, beta and eta 1; `use_p_times_alpha` has x read alpha_t S_{t-1}. The state is
-    (S, M), each [B, H, K, V]; FLA stacks them, which beam search then takes for two sequences."""
+    """FLA's call: p is k unless given, beta and eta 1; `use_p_times_alpha` has x read alpha_t S_{t-1}.
+
+    The state is (S, M), each [B, H, K, V]; FLA stacks them, which beam search then takes for two sequences.
+    """
     p = k if p is None else p
     if use_qk_l2norm_in_kernel:
         q, k, p = l2norm(q), l2norm(k), l2norm(p)
