@@ -105,7 +105,7 @@ def test_types_are_strict(value):
 
 def test_checking_imports_nothing_heavy():
     code = (
-        "import sys; from attnlab.config.sweep import TaskConfig; from attnlab import tasks\n"
+        "import sys; from attnlab.config.trial import TaskConfig; from attnlab import tasks\n"
         "for name in tasks.TASKS: tasks.check_task(TaskConfig(name=name)); tasks.metrics_of(TaskConfig(name=name))\n"
         "print(sorted({'torch', 'ray', 'datasets', 'transformers', 'tokenizers'} & set(sys.modules)))"
     )
