@@ -169,11 +169,9 @@ def default(value: Any, required: bool = False) -> str:
 def command_line() -> str:
     """docs/command_line.md: the options of `launch.py` and of `python -m analysis`."""
     pages = [f"# The command line\n\n{WRITTEN}"]
-    for title, module, parser in (
-        ("launch.py", launch, launch.arguments()),
-        ("python -m analysis", analysis, analysis.arguments()),
-    ):
-        rows = [[option(action), " ".join((action.help or "").split())] for action in parser._actions]
+    for title, main in (("launch.py", launch.main), ("python -m analysis", analysis.main)):
+        module = sys.modules[main.__module__]
+        rows = [[option(each), " ".join((each.help or "").split())] for each in module.arguments()._actions]
         pages += [f"## `{title}`", inspect.cleandoc(module.__doc__ or ""), table(["option", "meaning"], rows).rstrip()]
     return "\n\n".join(pages) + "\n"
 
