@@ -22,6 +22,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import launch  # noqa: E402
 from analysis import __main__ as analysis  # noqa: E402
+from analysis import benchmarks  # noqa: E402
 from attnlab.config.sweep import Sweep  # noqa: E402
 from attnlab.config.trial import Trial  # noqa: E402
 from attnlab.tasks import TASKS, settings_of, summaries  # noqa: E402
@@ -64,14 +65,10 @@ def tasks() -> str:
     for name, load in TASKS.items():
         module = sys.modules[load().__module__]
         title, _, rest = inspect.cleandoc(module.__doc__ or "").partition("\n\n")
+        said = meanings(load())
         rows = [
-            [
-                f"`{key}`",
-                code(inspect.formatannotation(p.annotation)),
-                default(p.default),
-                meanings(load()).get(key, ""),
-            ]
-            for key, p in settings_of(name).items()
+            [f"`{key}`", kind_of(each.annotation), default(each.default), said.get(key, "")]
+            for key, each in settings_of(name).items()
         ]
         pages += [f"## `{name}`", title, rest, table(["setting", "type", "default", "meaning"], rows).rstrip()]
     return "\n\n".join(page.rstrip() for page in pages) + "\n"
@@ -148,8 +145,8 @@ def kind_of(annotation: Any) -> str:
         return " or ".join(code(str(value)) for value in inner)
     if origin in (Union, types.UnionType):
         return " or ".join(map(kind_of, inner))
-    if origin is tuple:
-        return f"list of {kind_of(inner[0])}"
+    if origin in (tuple, list):
+        return f"list of {kind_of(inner[0])}s"
     if origin is dict:
         return f"mapping to {kind_of(inner[1])}"
     return f"{kind_of(inner[0])} above 0" if hasattr(annotation, "__metadata__") else code(str(annotation))
@@ -173,7 +170,10 @@ def command_line() -> str:
         module = sys.modules[main.__module__]
         rows = [[option(each), " ".join((each.help or "").split())] for each in module.arguments()._actions]
         pages += [f"## `{title}`", inspect.cleandoc(module.__doc__ or ""), table(["option", "meaning"], rows).rstrip()]
-    return "\n\n".join(pages) + "\n"
+    listed = table(
+        ["benchmark", "what is asked"], [[f"`{name}`", text] for name, text in benchmarks.summaries().items()]
+    )
+    return "\n\n".join([*pages, "## Benchmarks\n\nWhat `--benchmarks` takes.", listed])
 
 
 def option(action: argparse.Action) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -48,8 +49,9 @@ HEAD = f"""# Mixers
   gradient against FLA's own kernels, both in fp32 on the CPU (`tests/tools/compare_with_fla.py`: 2 x 100 steps).
 * **variable length**, **strong decay**: the worst of output and gradients for sequences of 9, 1 and 70 steps laid end
   to end, and with half of the heads or channels forgetting their state within a step or two. Where an error is above
-  2e-5, `tests/kernels/cpu/test_against_fla.py` says what it may be, and which side is off from the same in fp64. Except
-  for rounding to half precision it is FLA's kernels, in the gradients of decays that leave nothing; `wall`'s are wrong.
+  2e-5, it is FLA's kernels that are off from the same in fp64: by rounding to half precision, or in the gradients of
+  decays that leave nothing, and no further than by their own rounding (`tests/kernels/cpu/test_against_fla.py`);
+  `wall`'s are wrong there.
 * **gradient error, CUDA**: of the worst parameter gradient of a language model (d_model 128, 2 layers, 256 steps),
   under bf16 autocast through FLA's kernels on one H100 against fp32 on the CPU: bf16's rounding is in it.
 """
@@ -62,11 +64,13 @@ def page() -> str:
     if unknown := errors.keys() - MIXERS.keys():
         raise ValueError(f"{ERRORS.name} names {', '.join(sorted(unknown))}: no such mixer")
     titles = ["mixer", "source", "runs on", "decode", "in hybrids", "parameters", "state", "MFLOP", *COLUMNS.values()]
-    rows = []
-    for name, spec in MIXERS.items():
-        measured = [f"{errors[name][key]:.1e}" if key in errors.get(name, {}) else "-" for key in COLUMNS]
-        rows.append([f"`{name}`", spec.source, runs_on(spec), *use(spec), *size(name), *measured])
-    return HEAD + "\n" + table(titles, rows, right=len(titles) - 5)
+    return HEAD + "\n" + table(titles, [row(name, errors.get(name, {})) for name in MIXERS], right=len(titles) - 5)
+
+
+def row(name: str, errors: Mapping[str, float]) -> list[str]:
+    """One mixer's cells, with its errors against FLA's kernels."""
+    spec, compared = MIXERS[name], [f"{errors[key]:.1e}" if key in errors else "-" for key in COLUMNS]
+    return [f"`{name}`", spec.source, runs_on(spec), *use(spec), *size(name), *compared]
 
 
 def runs_on(spec: MixerSpec) -> str:

@@ -24,11 +24,18 @@ def _load(name: str) -> Benchmark:
     return importlib.import_module(f"{__name__}.{name}").BENCHMARK
 
 
-BENCHMARKS: dict[str, Callable[[], Benchmark]] = {
-    module.name: partial(_load, module.name)
-    for module in pkgutil.iter_modules(__path__)
-    if not module.name.startswith("_")
-}
+def discover() -> dict[str, Callable[[], Benchmark]]:
+    """Each file of this folder that is a benchmark: its name -> what imports its `BENCHMARK`."""
+    names = [module.name for module in pkgutil.iter_modules(__path__)]
+    return {name: partial(_load, name) for name in names if not name.startswith("_")}
+
+
+def summaries() -> dict[str, str]:
+    """Each benchmark's name and the first line of its file."""
+    return {name: (importlib.import_module(f"{__name__}.{name}").__doc__ or "").splitlines()[0] for name in BENCHMARKS}
+
+
+BENCHMARKS = discover()
 
 
 def chosen(names: Sequence[str] | None, context: Context) -> list[tuple[str, Benchmark]]:

@@ -40,11 +40,13 @@ def _load(name: str) -> type[Task]:
     return importlib.import_module(f"{__name__}.{name}").Task
 
 
-TASKS: dict[str, Callable[[], type[Task]]] = {
-    module.name: partial(_load, module.name)
-    for module in pkgutil.iter_modules(__path__)
-    if module.name != "base" and not module.name.startswith("_")
-}
+def discover() -> dict[str, Callable[[], type[Task]]]:
+    """Each file of this folder that is a task: its name -> what imports its class."""
+    names = [module.name for module in pkgutil.iter_modules(__path__)]
+    return {name: partial(_load, name) for name in names if name != "base" and not name.startswith("_")}
+
+
+TASKS = discover()
 
 
 def settings_of(name: str) -> dict[str, inspect.Parameter]:

@@ -35,7 +35,6 @@ class Generated(base.Task):
     """A task whose rows are drawn at random; a subclass says how, in `draw`.
 
     Args:
-        seq_len, batch_size, seed: as every task's.
         n_train: the training set's size, the same set for every seed; None draws fresh rows at every step.
         n_eval: validation rows, at each length; at most, where the task has few.
         eval_seq_lens: lengths to evaluate at beside `seq_len`.

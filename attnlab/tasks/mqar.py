@@ -32,7 +32,6 @@ class Task(Generated):
         n_pairs: key-value pairs, and queries, per example; at most `seq_len` / 4.
         power_a: exponent of the gaps' power law: small for queries soon after the pairs, 1.0 for uniform.
         random_fill: positions that are neither pair nor query hold random tokens (which may be keys) instead of 0.
-        n_train, n_eval, eval_seq_lens: see `Generated`.
     """
 
     def __init__(

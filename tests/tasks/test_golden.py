@@ -2,8 +2,10 @@
 
 import ast
 import importlib
+import json
 import re
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,6 +14,9 @@ from hypothesis import strategies as st
 
 from attnlab.config.trial import TaskConfig
 from attnlab.tasks import IGNORE, TASKS, build_task
+
+GOLDEN = Path(__file__).parents[1] / "fixtures" / "golden_rows.json"  # written by tests/tools/record_golden.py
+SYNTHETIC = sorted(set(TASKS) - {"text"})
 
 
 def build(name, batch_size=16, seed=0, **args):
@@ -127,8 +132,9 @@ def answers_of(targets):
     return {t: x for t, x in enumerate(targets) if x != IGNORE}
 
 
-def test_every_synthetic_task_has_a_solver():
-    assert set(SOLVERS) == set(HARD) == set(TASKS) - {"text"}
+def test_every_solver_is_of_a_task():
+    """A task without one is held by the contract alone."""
+    assert set(SOLVERS) == set(HARD) <= set(SYNTHETIC)
 
 
 @pytest.mark.parametrize("name", SOLVERS)
@@ -157,24 +163,16 @@ def test_the_row_in_the_docstring_is_one_of_the_task(name):
     assert drawn.inputs.shape == (16, len(inputs))
 
 
-GOLDEN = {
-    "compression": 1682453850,
-    "copy": 1157475811,
-    "fuzzy_recall": 1562869571,
-    "in_context_recall": 3285910041,
-    "induction": 2437770365,
-    "memorization": 1472188996,
-    "modular_arithmetic": 3468873896,
-    "mqar": 2275386929,
-    "noisy_recall": 3587126666,
-    "parity": 622002740,
-    "passkey": 53116108,
-    "selective_copy": 4263066013,
-}
+def rows_of(name):
+    """A checksum of some of a task's rows, at its defaults."""
+    rows = build(name, batch_size=2, seq_len=48).batch(3)
+    return zlib.crc32(rows.inputs.tobytes() + rows.targets.tobytes())
 
 
-@pytest.mark.parametrize("name", GOLDEN)
+@pytest.mark.parametrize("name", SYNTHETIC)
 def test_golden_rows(name):
     """What a seed gives never changes: results of other days stay comparable."""
-    rows = build(name, batch_size=2, seq_len=48).batch(3)
-    assert zlib.crc32(rows.inputs.tobytes() + rows.targets.tobytes()) == GOLDEN[name]
+    golden = json.loads(GOLDEN.read_text())
+    if name not in golden:
+        pytest.skip("not recorded yet: python tests/tools/record_golden.py")
+    assert rows_of(name) == golden[name]
