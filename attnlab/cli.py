@@ -164,11 +164,11 @@ def show_plans(plans: Sequence[Plan]) -> int:
 
 def warm(plans: Sequence[Plan], args: argparse.Namespace) -> int:
     """Tune the kernels of all arms and print a table of arm, type of GPU and seconds."""
-    from attnlab.sweep.cluster.warmup import alone  # torch, ray
+    from attnlab.sweep.cluster.warmup import warm_only  # torch, ray
 
     failed = False
     for plan in plans:
-        outcomes = alone(plan, args.results, address=args.address, kernel_cache=args.kernel_cache)
+        outcomes = warm_only(plan, args.results, address=args.address, kernel_cache=args.kernel_cache)
         print("\n".join(map(str, outcomes)))
         failed = failed or any(outcome.error for outcome in outcomes)
     return int(failed)

@@ -4,7 +4,7 @@
 
 Every trial of the grids was trained to its end (`bench.curves`), so any way of searching can be replayed over them. The
 brackets are the engine's (`attnlab.sweep.search.asha.Bracket`), so are the samplers
-(`attnlab.sweep.search.searcher.sampler`). A sampled learning rate is played by the nearest one of the grid. With
+(`attnlab.sweep.search.samplers`). A sampled learning rate is played by the nearest one of the grid. With
 several workers trials interleave, one report each in turn. Per way of searching, over arms, seeds and replays:
 
     found     replays whose best value came within 1 % of the best in the arm's grid; 95 % interval
@@ -142,7 +142,7 @@ def sampled(kind: str) -> Callable[[Grid, int], Next]:
     def make(grid: Grid, seed: int) -> Next:
         import optuna
 
-        from attnlab.sweep.search.arm import sampler
+        from attnlab.sweep.search.samplers import make_sampler
 
         rates = np.array(sorted(grid.curves))
         space = {"loguniform": [rates[0].item(), rates[-1].item()]}
@@ -160,7 +160,7 @@ def sampled(kind: str) -> Callable[[Grid, int], Next]:
             number = len(study.get_trials(deepcopy=False))
             if number == search.trials:
                 return None
-            study.sampler = sampler(search, number)
+            study.sampler = make_sampler(search, number)
             trial = study.ask(dimensions)
             rate = rates[np.abs(np.log(rates) - math.log(trial.params["lr"])).argmin()].item()
             open_trials[number] = (rate, trial)

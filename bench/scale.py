@@ -52,9 +52,9 @@ SEARCH = {
     "asha": {"grace_steps": 1, "reduction_factor": 2},
 }
 OURS = {  # what Tune calls of ours: class -> methods
-    "search.ArmSearch": ("suggest", "on_trial_complete", "on_trial_result"),
-    "scheduler.ArmAsha": ("on_trial_result",),
-    "watch.Watch": ("on_trial_start", "on_trial_result", "on_trial_complete", "on_step_end"),
+    "search.searcher.ArmSearch": ("suggest", "on_trial_complete", "on_trial_result"),
+    "search.asha.ArmAsha": ("on_trial_result",),
+    "ui.callback.ProgressCallback": ("on_trial_start", "on_trial_result", "on_trial_complete", "on_step_end"),
 }
 
 
@@ -92,22 +92,6 @@ def relay(config: dict[str, Any], pool: Any = None) -> None:
     pretend(config, tune.report, mark.exists)
 
 
-class Pool:
-    """In the pool's place: only the stop marks."""
-
-    folder = ""
-
-    @classmethod
-    def options(cls, **options: Any) -> Any:
-        return cls
-
-    @classmethod
-    def remote(cls, *args: Any) -> Any:
-        marks = Path(cls.folder) / "marks"
-        marks.mkdir(parents=True, exist_ok=True)
-        return _Marking({"folder": cls.folder, "mark": SimpleNamespace(remote=_Touch(str(marks)))})
-
-
 class _Marking(dict[str, Any]):
     """A dict (it travels to the workers) whose keys are also attributes."""
 
@@ -123,17 +107,22 @@ class _Touch:
 
 
 class Slots:
-    """In the slots' place: there are none."""
+    """In the slots' place: there are none, and of the pool only the stop marks."""
 
-    def __init__(self, *args: Any, **kwargs: Any):
+    folder = ""
+
+    def __init__(self, *args: Any):
         self.errors: list[str] = []
+        marks = Path(self.folder) / "marks"
+        marks.mkdir(parents=True, exist_ok=True)
+        self.pool = _Marking({"folder": self.folder, "mark": SimpleNamespace(remote=_Touch(str(marks)))})
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, *error: Any) -> None: ...
 
     def waiting(self) -> str:
         return ""
-
-    def close(self) -> None: ...
-
-    def abandon(self) -> None: ...
 
     def release(self) -> None: ...
 
@@ -158,7 +147,7 @@ class Meter:
             start = time.perf_counter()
             out = plain(obj, *args, **kwargs)
             self.spent[key] += time.perf_counter() - start
-            if key == "Watch.on_trial_complete":
+            if key == "ProgressCallback.on_trial_complete":
                 self.marks.append(self._mark())
                 if time.monotonic() > self._end:
                     raise KeyboardInterrupt
@@ -170,7 +159,7 @@ class Meter:
         import importlib
 
         for where, names in OURS.items():
-            module, cls = where.split(".")
+            module, _, cls = where.rpartition(".")
             kind = getattr(importlib.import_module(f"attnlab.sweep.{module}"), cls)
             yield from (patch.object(kind, name, self.timed(kind, name)) for name in names)
 
@@ -194,23 +183,23 @@ def stand_ins(folder: SweepDir) -> Iterator[None]:
     """The engine with pretended trials: a Ray of its own, no slots."""
     import ray
 
-    from attnlab.sweep.slots.slots import Shape
+    from attnlab.sweep import trials
+    from attnlab.sweep.cluster.room import SlotShape
 
     @contextmanager
     def cluster(*args: Any) -> Iterator[tuple[Any, int]]:
         ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
         try:
-            yield Shape(1, 1, 0.0), SLOTS
+            yield SlotShape(1, 1, 0.0), SLOTS
         finally:
             ray.shutdown()
 
-    Pool.folder = str(folder.path)
+    Slots.folder = str(folder.path)
     with (
-        patch.object(engine, "early", lambda address: nullcontext()),
+        patch.object(engine, "start_ray", lambda address: nullcontext()),
         patch.object(engine, "cluster", cluster),
-        patch("attnlab.sweep.slots.relay.relay", relay),
-        patch("attnlab.sweep.slots.slots.Slots", Slots),
-        patch("attnlab.sweep.slots.mailbox.Pool", Pool),
+        patch.object(trials, "relay", relay),
+        patch.object(trials, "Slots", Slots),
     ):
         yield
 
@@ -219,20 +208,22 @@ def bare_loop(plan: Plan, folder: SweepDir) -> None:
     """Searcher, scheduler and callback called as Tune calls them, by a loop instead of Tune."""
     from attnlab.sweep.search.asha import ArmAsha
     from attnlab.sweep.search.searcher import ArmSearch
-    from attnlab.sweep.ui.callback import Watch
-    from attnlab.sweep.ui.progress import Board
+    from attnlab.sweep.ui.callback import ProgressCallback
+    from attnlab.sweep.ui.interrupt import Interrupts
+    from attnlab.sweep.ui.progress import Progress
 
     folder.path.mkdir(parents=True)
     marked: set[str] = set()
     os.environ["ATTNLAB_SCALE"] = str(folder.path)
-    search, asha = ArmSearch(plan, folder), ArmAsha(plan, mark=marked.add)
-    watch = Watch(plan, Mirror(folder), search, Board(plan, plan.total_trials, plan.total_steps, {}), {})
+    search = ArmSearch(plan, Mirror(folder))
+    asha = ArmAsha(plan, search.job_of, marked.add)
+    callback = ProgressCallback(plan, Mirror(folder), search, Progress(plan), {}, None, Interrupts(), ())
     live: dict[str, Any] = {}
     for number in itertools.count():
         config = search.suggest(str(number)) if len(live) < SLOTS else None
         if isinstance(config, dict):
             live[str(number)] = trial = SimpleNamespace(config=config)
-            watch.on_trial_start(0, [], trial)
+            callback.on_trial_start(0, [], trial)
         elif not live:
             return
         if len(live) == SLOTS or not isinstance(config, dict):
@@ -241,12 +232,12 @@ def bare_loop(plan: Plan, folder: SweepDir) -> None:
             def report(row: dict[str, Any], tune_id: str = tune_id, trial: Any = trial) -> None:
                 search.on_trial_result(tune_id, row)
                 asha.on_trial_result(None, trial, row)
-                watch.on_trial_result(0, [], trial, row)
+                callback.on_trial_result(0, [], trial, row)
 
             pretend(trial.config, report, lambda trial=trial: trial.config["job"]["trial_id"] in marked)
             search.on_trial_complete(tune_id, {})
-            watch.on_trial_complete(0, [], trial)
-            watch.on_step_end(0, [])
+            callback.on_trial_complete(0, [], trial)
+            callback.on_step_end(0, [])
             del live[tune_id]
 
 
@@ -254,13 +245,14 @@ def resume_s(plan: Plan, folder: SweepDir) -> float:
     """Seconds to rebuild studies, brackets and the leaderboard from the records."""
     from attnlab.sweep.search.asha import ArmAsha
     from attnlab.sweep.search.searcher import ArmSearch
-    from attnlab.sweep.ui.callback import Watch
-    from attnlab.sweep.ui.progress import Board
+    from attnlab.sweep.ui.callback import ProgressCallback
+    from attnlab.sweep.ui.interrupt import Interrupts
+    from attnlab.sweep.ui.progress import Progress
 
     start = time.perf_counter()
-    search = ArmSearch(plan, folder)
-    search.replay(ArmAsha(plan, mark=print))
-    Watch(plan, Mirror(folder), search, Board(plan, plan.total_trials, plan.total_steps, {}), {}).write()
+    search = ArmSearch(plan, Mirror(folder))
+    ArmAsha(plan, search.job_of, print, search.reports())
+    ProgressCallback(plan, Mirror(folder), search, Progress(plan), {}, None, Interrupts(), ()).write()
     return time.perf_counter() - start
 
 

@@ -17,6 +17,7 @@ from typing import Any, Literal
 
 from pydantic import Field, PositiveInt, field_validator, model_validator
 
+from attnlab.config.samplers import SAMPLERS
 from attnlab.config.space import Dimension, parse
 from attnlab.config.trial import Config, Trial
 
@@ -61,7 +62,7 @@ class SearchConfig(Config):
     trials: PositiveInt = 8
     metric: str = "val_loss"
     mode: Literal["min", "max"] = "min"
-    sampler: Literal["tpe", "random", "grid", "cmaes"] = "tpe"
+    sampler: Literal[tuple(SAMPLERS)] = "tpe"  # type: ignore[valid-type]
     extend: int = Field(
         0, ge=0, description="trials more for every arm, if any arm's best lies at the end of its range"
     )
@@ -89,7 +90,7 @@ class SearchConfig(Config):
     def trials_of(self, dimensions: Mapping[str, Dimension]) -> int:
         """Trials in a space: `trials`, or as many as it has points if these are fewer; a grid's are its points."""
         points = prod(d.points for d in dimensions.values())
-        return int(points if self.sampler == "grid" else min(self.trials, points))
+        return int(points if SAMPLERS[self.sampler].exhaustive else min(self.trials, points))
 
 
 class ConfirmConfig(Config):

@@ -32,6 +32,7 @@ from typing import Any
 
 from attnlab import tasks
 from attnlab.config.resolved import Arm, Plan
+from attnlab.config.samplers import SAMPLERS
 from attnlab.config.sweep import BudgetConfig, Sweep
 from attnlab.config.sweep_file import change
 from attnlab.config.trial import Trial
@@ -70,7 +71,7 @@ def tiny(plan: Plan) -> dict[str, Any]:
     if sweep.budget:
         tree["budget"] = {sweep.budget.kind: _budget(sweep.budget, sweep, tree)}
     if sweep.search:
-        grid = sweep.search.sampler == "grid"
+        grid = SAMPLERS[sweep.search.sampler].exhaustive
         tree["search"] = _search(plan, tree["search"], maps)
         for given in tree["arms"].values():
             if space := (given.get("search") or {}).get("space"):
@@ -217,7 +218,7 @@ def _task_sized(tree: Mapping[str, Any], maps: Mapping[str, Mapping[Any, int]]) 
 
 def _search(plan: Plan, search: Mapping[str, Any], maps: Mapping[str, Mapping[Any, int]]) -> dict[str, Any]:
     out = dict(search) | {
-        "space": _space(search["space"], maps, search["sampler"] == "grid"),
+        "space": _space(search["space"], maps, SAMPLERS[search["sampler"]].exhaustive),
         "trials": min(TRIALS, search["trials"]),
         "extend": min(1, search["extend"]),
     }

@@ -15,6 +15,7 @@ from attnlab import models, tasks
 from attnlab.config import space, sweep_file
 from attnlab.config.merge import merge
 from attnlab.config.resolved import Arm, Plan
+from attnlab.config.samplers import SAMPLERS
 from attnlab.config.sweep import AshaConfig, ResourcesConfig, SearchConfig, Sweep, trial_part
 from attnlab.config.trial import ModelConfig, TaskConfig, Trial
 from attnlab.plan.guards import factors
@@ -144,10 +145,11 @@ def _budget_problems(plan: Plan, search: SearchConfig) -> Iterator[str]:
     counts = {name: plan.quota(name) for name in plan.names}
     few, many = min(counts, key=counts.__getitem__), max(counts, key=counts.__getitem__)
     if counts[few] < counts[many]:
-        grid = "give all arms as many points" if search.sampler == "grid" else f"set search.trials to {counts[few]}"
+        exhaustive = SAMPLERS[search.sampler].exhaustive
+        remedy = "give all arms as many points" if exhaustive else f"set search.trials to {counts[few]}"
         yield (
             f"search.space: arm {few} has {counts[few]} settings to try, where arm {many} gets {counts[many]} trials; "
-            f"arms get equal numbers: {grid}"
+            f"arms get equal numbers: {remedy}"
         )
 
 
@@ -226,12 +228,14 @@ def _search_problems(search: SearchConfig, arm: Arm, resources: ResourcesConfig)
         yield f"{grace} is not below arm {name}'s max_steps {last}: nothing to prune"
     if asha and asha.decay_rungs:
         yield from _branch_problems(asha, arm.trial, name)
-    if search.sampler == "grid" and (loose := [k for k, d in arm.space.items() if d.kind != "choice"]):
-        yield f"search.space.{loose[0]}: sampler grid takes `choice` only; list the values"
-        return
-    if search.sampler == "cmaes" and (unordered := [k for k, d in arm.space.items() if d.kind == "choice"]):
-        yield f"search.space.{unordered[0]}: sampler cmaes takes ranges only; use tpe where there are choices"
-        return
+    sampler = SAMPLERS[search.sampler]
+    for key, dimension in arm.space.items():
+        if dimension.kind != "choice" and not sampler.ranges:
+            yield f"search.space.{key}: sampler {search.sampler} takes `choice` only; list the values"
+            return
+        if dimension.kind == "choice" and not sampler.choices:
+            yield f"search.space.{key}: sampler {search.sampler} takes ranges only; use tpe where there are choices"
+            return
     for key in arm.space:
         if key.startswith("train.seed"):
             yield f"search.space.{key}: a seed is not a setting to be tuned; use confirm.seeds"

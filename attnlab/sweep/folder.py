@@ -1,4 +1,4 @@
-"""A sweep's folder before the sweep begins: what lies there already, and whether this sweep may go on with it."""
+"""A sweep's folder before the sweep begins: whether this sweep may go on with it."""
 
 from __future__ import annotations
 
@@ -14,22 +14,18 @@ from attnlab.util.errors import StorageError, UserError
 
 
 def opened(plan: Plan, results: str | Path, resume: bool) -> Mirror:
-    """The sweep's folder, with the records that are in it at hand; see `check_folder`. Raises UserError."""
+    """The sweep's folder, its records at hand; see `check_folder`. Raises UserError."""
     try:
-        place = mirror(results, plan.name)
-        place.pull()
+        folder = mirror(results, plan.name)
+        folder.pull()
     except StorageError as error:
         raise UserError(f"--results {error}") from None
-    check_folder(plan, place.folder, resume, str(place))
-    return place
+    check_folder(plan, folder.folder, resume, str(folder))
+    return folder
 
 
 def check_folder(plan: Plan, folder: SweepDir, resume: bool, where: str) -> None:
-    """A folder of another sweep, or one to be resumed, is never written over. `where`: what it is to the user.
-
-    Raises:
-        UserError
-    """
+    """Raise UserError for another sweep's folder, or one that can only be resumed. `where`: its name to the user."""
     if not folder.sweep_file.exists():
         return
     try:
@@ -51,8 +47,10 @@ def check_folder(plan: Plan, folder: SweepDir, resume: bool, where: str) -> None
 
 
 def changes(old: Plan, new: Plan) -> list[str]:
-    """What differs so that trials of `old` would not be trials of `new`. More trials, more or fewer arms,
-    other resources, seeds or words do not."""
+    """What differs so that trials of `old` would not be trials of `new`.
+
+    More trials, more or fewer arms, other resources, seeds or words are no such difference.
+    """
     out, common = [], [name for name in old.names if name in new.names]
     for name in common:
         a, b = (plan.arm(name).trial.model_dump(mode="json") for plan in (old, new))

@@ -14,7 +14,7 @@ from attnlab.plan.dry_run import show
 from attnlab.plan.gpu_packing import MOST, Need
 from attnlab.plan.load import resolve
 from attnlab.plan.prepare import prepare_tasks
-from attnlab.sweep.slots import slots
+from attnlab.sweep.cluster.room import SlotShape
 
 needs = st.builds(Need, gib=st.floats(0.01, 500), tflop=st.floats(1e-6, 1e3))
 memories = st.floats(1, 400)
@@ -136,8 +136,8 @@ def test_the_memory_of_the_smallest_kind_counts_and_an_unknown_one_is_taken_for_
 def test_as_many_slots_fit_on_a_gpu_as_share_it(n):
     part = gpu_packing.fraction(n)
     assert n * part <= 1 and part * 10_000 == pytest.approx(round(part * 10_000))
-    assert slots.Shape(1, 1, part).fits(64, 1) == n
-    assert slots.Shape(1, 1, part).fits(64, 2) == 2 * n
+    assert SlotShape(1, 1, part).fits(64, 1) == n
+    assert SlotShape(1, 1, part).fits(64, 2) == 2 * n
 
 
 @given(st.integers(2, 8), st.floats(8, 300))

@@ -93,7 +93,9 @@ def shared_ray(cache, tmp_path_factory):
     mark = str(tmp_path_factory.mktemp("ray"))
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("ATTNLAB_TEST", mark)
-        ray = session._imported()
+        session.set_environment()
+        import ray
+
         ray.init("local", num_cpus=2, num_gpus=0, include_dashboard=False, **session.QUIET)
     yield mark
     ray.shutdown()

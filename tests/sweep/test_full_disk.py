@@ -6,8 +6,8 @@ import subprocess
 import pytest
 
 from attnlab.records.paths import SweepDir
-from attnlab.sweep.engine import resumable
-from attnlab.sweep.search.searcher import mend
+from attnlab.sweep.search.searcher import repair_journal
+from attnlab.sweep.trials import resumable
 from attnlab.util.errors import DiskFull, SweepStopped
 from attnlab.util.files import naming_full_disk, read_jsonl, write_json
 from tests.sweep.conftest import finish, nothing_left, wait_until
@@ -112,11 +112,11 @@ def test_what_ends_a_sweep_is_one_line_with_the_file():
 
 def test_a_journal_cut_short_in_a_line_is_mended(tmp_path):
     journal = tmp_path / "optuna.journal"
-    mend(journal)
+    repair_journal(journal)
     assert not journal.exists()
     for text, left in (('{"a":1}\n{"b":2}\n', '{"a":1}\n{"b":2}\n'), ('{"a":1}\n{"b', '{"a":1}\n'), ('{"a', "")):
         journal.write_text(text)
-        mend(journal)
+        repair_journal(journal)
         assert journal.read_text() == left
 
 

@@ -179,7 +179,7 @@ def test_a_searched_schedule_without_a_trunk_is_told(trial):
 
 def test_asha_judges_by_branches_alone(trial):
     plan, marked = resolve(sweep_tree(trial)), []
-    asha = ArmAsha(plan, mark=marked.append)
+    asha = ArmAsha(plan, lambda trial: Job.model_validate(trial.config["job"]), marked.append)
     jobs = [Job.make("a", n, plan.arm("a").trial, branches={4: 1, 8: 2}) for n in range(2)]
     good, bad = (type("T", (), {"config": {"job": job.model_dump(mode="json") | {"trial_id": f"t{n}"}}})
                  for n, job in enumerate(jobs))  # fmt: skip

@@ -1,4 +1,4 @@
-"""What a cluster could come to hold: its autoscaler's node types, asked on the head, where its configuration lies.
+"""What a cluster's autoscaler may start, asked on the head, where its configuration lies.
 
 Ray 2.60 keeps that nowhere else: the state of the cluster lists node types only when an operator put them there
 (`ray._private.state`), and `ray up` hands the autoscaler a file that says what each type has.
@@ -11,6 +11,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from attnlab.sweep.cluster.ask_nodes import ask_nodes
+
 ANSWER_S = 60.0
 HEAD = "node:__internal_head__"
 
@@ -20,32 +22,28 @@ class NodeType:
     """Machines that the autoscaler may start."""
 
     resources: Mapping[str, float]
-    most: int
+    max_nodes: int
 
 
 @dataclass(frozen=True)
-class Coming:
-    """What may come: `types` are known; without them, and `autoscaled`, something may and it is not known what."""
+class Autoscaler:
+    """What a cluster's autoscaler may start."""
 
-    autoscaled: bool = False
-    types: tuple[NodeType, ...] = ()
-    most: int = 0  # machines of all types
+    active: bool = False  # without `node_types`: it may start something, and it is not known what
+    node_types: tuple[NodeType, ...] = ()
+    max_nodes: int = 0  # of all types
 
-    def most_at_once(self, up: Iterable[Mapping[str, Any]]) -> dict[str, float]:
-        """All resources of the cluster at its largest, as Ray names them.
-
-        Args:
-            up: `ray.nodes()`.
-        """
+    def largest(self, nodes: Iterable[Mapping[str, Any]]) -> dict[str, float]:
+        """All resources of the cluster at its largest, as Ray names them. `nodes`: `ray.nodes()`."""
         # a head and machines that are there anyway are of no type that scales, so what is up counts if it is no such
         total: Counter[str] = Counter()
-        for node in up:
-            have = node["Resources"]
-            if node["Alive"] and (HEAD in have or not self.types):
-                total.update({key: value for key, value in have.items()})
-        left = self.most
-        for kind in sorted(self.types, key=_size, reverse=True):
-            n = min(kind.most, left)
+        for node in nodes:
+            resources = node["Resources"]
+            if node["Alive"] and (HEAD in resources or not self.node_types):
+                total.update(resources)
+        left = self.max_nodes
+        for kind in sorted(self.node_types, key=_size, reverse=True):
+            n = min(kind.max_nodes, left)
             left -= n
             total.update({key: n * value for key, value in kind.resources.items() if n})
         return dict(total)
@@ -55,46 +53,36 @@ def _size(kind: NodeType) -> tuple[float, float]:
     return kind.resources.get("GPU", 0), kind.resources.get("CPU", 0)
 
 
-def coming() -> Coming:
-    """Of the cluster that this process is connected to; nothing comes where it cannot be found out."""
+def find_autoscaler() -> Autoscaler:
+    """The connected cluster's autoscaler; none where that cannot be found out."""
     import ray
     from ray._private import state
-    from ray.exceptions import RayError
-    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-    if told := state.state.get_cluster_config():
-        kinds = [NodeType(dict(g.resources), g.max_count) for g in told.node_group_configs if g.max_count]
-        return Coming(True, tuple(kinds), sum(kind.most for kind in kinds))
-    head = next((n["NodeID"] for n in ray.nodes() if n["Alive"] and HEAD in n["Resources"]), None)
-    if head is None:
-        return Coming()
-    there = NodeAffinitySchedulingStrategy(head, soft=False)
-    asked = ray.remote(num_cpus=0, max_retries=0)(_asker()).options(scheduling_strategy=there)
-    try:
-        found = ray.get(asked.remote(ray.get_runtime_context().gcs_address), timeout=ANSWER_S)
-    except RayError:
-        return Coming()
-    if found is None:
-        return Coming()
-    return of_config(found) if found else Coming(autoscaled=True)
+    if config := state.state.get_cluster_config():
+        types = tuple(NodeType(dict(g.resources), g.max_count) for g in config.node_group_configs if g.max_count)
+        return Autoscaler(True, types, sum(kind.max_nodes for kind in types))
+    head = [node for node in ray.nodes() if node["Alive"] and HEAD in node["Resources"]][:1]
+    address = ray.get_runtime_context().gcs_address
+    for _, answer in ask_nodes(head, _config_reader(), lambda node: (address,), ANSWER_S):
+        if isinstance(answer, dict):
+            return from_config(answer) if answer else Autoscaler(active=True)
+    return Autoscaler()
 
 
-def of_config(config: Mapping[str, Any]) -> Coming:
-    """Of a cluster file as `ray up` filled it in."""
-    head, kinds = config.get("head_node_type"), []
-    most = config.get("max_workers", 2)
+def from_config(config: Mapping[str, Any]) -> Autoscaler:
+    """The autoscaler of a cluster file as `ray up` filled it in."""
+    head, types = config.get("head_node_type"), []
+    max_nodes = config.get("max_workers", 2)
     for name, kind in config.get("available_node_types", {}).items():
         resources = {key: float(value) for key, value in (kind.get("resources") or {}).items()}
-        if name != head and (n := kind.get("max_workers", most)):
-            kinds.append(NodeType(resources, n))
-    return Coming(True, tuple(kinds), most)
+        if name != head and (n := kind.get("max_workers", max_nodes)):
+            types.append(NodeType(resources, n))
+    return Autoscaler(True, tuple(types), max_nodes)
 
 
-def _asker() -> Any:
-    """The function that runs on the head, made here so that it is sent whole: the head need not have attnlab."""
-
-    def ask(gcs_address: str) -> dict[str, Any] | None:
-        """The autoscaler's configuration, {} if it cannot be read, None if there is no autoscaler."""
+def _config_reader() -> Any:
+    def read_config(gcs_address: str) -> dict[str, Any] | None:
+        """On the head: the autoscaler's configuration, {} if unreadable, None without one."""
         import os
 
         import psutil
@@ -103,14 +91,14 @@ def _asker() -> Any:
         port = gcs_address.rpartition(":")[2]
         for process in psutil.process_iter(["cmdline"]):
             words = process.info["cmdline"] or []
-            named = dict(word.split("=", 1) for word in words if word.startswith("--") and "=" in word)
-            ours = named.get("--gcs-address", "").rpartition(":")[2] == port
-            if ours and "--autoscaling-config" in named:
+            options = dict(word.split("=", 1) for word in words if word.startswith("--") and "=" in word)
+            same_cluster = options.get("--gcs-address", "").rpartition(":")[2] == port
+            if same_cluster and "--autoscaling-config" in options:
                 try:
-                    with open(os.path.expanduser(named["--autoscaling-config"])) as file:
+                    with open(os.path.expanduser(options["--autoscaling-config"])) as file:
                         return yaml.safe_load(file)
                 except (OSError, ValueError, yaml.YAMLError):
                     return {}
         return {} if os.environ.get("RAY_USAGE_STATS_KUBERAY_IN_USE") else None
 
-    return ask
+    return read_config

@@ -1,6 +1,6 @@
-"""The code that trials run, sent to nodes that lack it or have another one: by Ray's runtime environment, once per job.
+"""Send the code that trials run to nodes that lack it, by Ray's runtime environment.
 
-Every node says which files of attnlab and of the user's own mixers it would import; if that differs anywhere from what
+Every node says which files of attnlab and of the user's own mixers it would import. If that differs anywhere from what
 the launcher imports, or machines are still to come that cannot be asked, the launcher's go to all.
 """
 
@@ -14,37 +14,37 @@ from typing import Any
 
 from attnlab.config import space
 from attnlab.config.resolved import Plan
+from attnlab.sweep.cluster.ask_nodes import Node, ask_nodes
 
 ANSWER_S = 60.0
 EXCLUDED = ["**/__pycache__/", "**/*.pyc"]
 
 
-def needed(plan: Plan, nodes: Iterable[Mapping[str, Any]], more_come: bool) -> dict[str, Any] | None:
-    """The runtime environment that sends the code; None if every node has it and no other will come."""
-    wanted = packages(plan)
-    hosts = lacking(nodes, wanted)
+def runtime_env(plan: Plan, nodes: Iterable[Node], more_come: bool) -> dict[str, Any] | None:
+    """The runtime environment that sends the code; None if every node has it."""
+    paths = packages(plan)
+    hosts = hosts_without(nodes, paths)
     if not (hosts or more_come):
         return None
     if hosts:
-        what = " and ".join(wanted)
-        print(f"sending {what} to the cluster: {', '.join(sorted(set(hosts)))} have another or none", flush=True)
-    return {"py_modules": [str(path) for path in wanted.values()], "excludes": EXCLUDED}
+        print(f"sending {' and '.join(paths)} to the cluster: {', '.join(hosts)} have another or none", flush=True)
+    return {"py_modules": [str(path) for path in paths.values()], "excludes": EXCLUDED}
 
 
 def packages(plan: Plan) -> dict[str, Path]:
-    """What workers import of ours: name -> package folder or module file, as this process imports it."""
-    named = {"attnlab"}
-    for arm in plan.names:
-        reaching = {key: d for key, d in plan.arm(arm).space.items() if key.startswith("model")}
+    """The packages and modules that workers import of attnlab and the user, as found by this process."""
+    names = {"attnlab"}
+    for arm in plan.arms:
+        reaching = {key: d for key, d in arm.space.items() if key.startswith("model")}
         for settings in space.corners(reaching):
-            model = plan.arm(arm).with_settings(settings).model
+            model = arm.with_settings(settings).model
             mixers = [model.mixer_at(layer).name for layer in range(model.n_layers)]
-            named |= {name.partition(":")[0].partition(".")[0] for name in mixers if ":" in name}
-    return {name: path for name in sorted(named) if (path := located(name)) is not None}
+            names |= {name.partition(":")[0].partition(".")[0] for name in mixers if ":" in name}
+    return {name: path for name in sorted(names) if (path := find_package(name)) is not None}
 
 
-def located(name: str) -> Path | None:
-    """The folder of a package, or a module's file; a user's may lie in the working directory, see `models.build`."""
+def find_package(name: str) -> Path | None:
+    """A package's folder or a module's file; a user's may lie in the working directory."""
     spec = importlib.util.find_spec(name)
     if spec is None and os.path.exists(f"{name}.py"):
         return Path(f"{name}.py").resolve()
@@ -54,68 +54,43 @@ def located(name: str) -> Path | None:
     return origin.parent if origin.name == "__init__.py" else origin
 
 
-def lacking(nodes: Iterable[Mapping[str, Any]], wanted: Mapping[str, Path]) -> list[str]:
-    """Hosts of the nodes, of `ray.nodes()`, that would import something else, or nothing."""
-    import ray
-    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
-
-    digest = _digester()
-    ours = {name: digest(str(path)) for name, path in wanted.items()}
-    task = ray.remote(num_cpus=0, max_retries=0)(_asker(digest))
-    calls = {}
-    for node in nodes:
-        if node["Alive"]:
-            there = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
-            calls[task.options(scheduling_strategy=there).remote(list(wanted), os.getcwd())] = node
-    done, late = ray.wait(list(calls), num_returns=len(calls), timeout=ANSWER_S)
-    found = [calls[call]["NodeManagerHostname"] for call in late]
-    for call in done:
-        try:
-            same = ray.get(call) == ours
-        except ray.exceptions.RayError:
-            same = False
-        if not same:
-            found.append(calls[call]["NodeManagerHostname"])
-    return found
+def hosts_without(nodes: Iterable[Node], paths: Mapping[str, Path]) -> list[str]:
+    """Hosts that would import something else than `paths`, or nothing."""
+    digest_packages, names = _package_digester(), list(paths)
+    expected = digest_packages(names, {name: str(path) for name, path in paths.items()})
+    alive = [node for node in nodes if node["Alive"]]
+    answers = ask_nodes(alive, digest_packages, lambda node: (names, {}, os.getcwd()), ANSWER_S)
+    return sorted({node["NodeManagerHostname"] for node, answer in answers if answer != expected})
 
 
-# Both functions below are made inside of others so that they are sent whole: a node that lacks attnlab runs them.
-
-
-def _digester() -> Any:
-    def digest(path: str) -> str:
-        """SHA-256 over a file, or over the names and contents of a folder's files."""
+def _package_digester() -> Any:
+    def digest_packages(names: list[str], paths: dict[str, str], cwd: str = "") -> dict[str, str | None]:
+        """SHA-256 of each package, at its path or as this process would import it; None if it cannot."""
         import hashlib
-        import pathlib
-
-        root, total = pathlib.Path(path), hashlib.sha256()
-        files = [root] if root.is_file() else sorted(f for f in root.rglob("*") if f.is_file())
-        for file in files:
-            if "__pycache__" not in file.parts:
-                name = file.name if file == root else file.relative_to(root).as_posix()
-                total.update(f"{name} {hashlib.sha256(file.read_bytes()).hexdigest()}\n".encode())
-        return total.hexdigest()
-
-    return digest
-
-
-def _asker(digest: Any) -> Any:
-    def ask(names: list[str], cwd: str) -> dict[str, str | None]:
         import importlib.util
         import os
         import pathlib
         import sys
 
+        def digest(root: pathlib.Path) -> str:
+            total = hashlib.sha256()
+            files = [root] if root.is_file() else sorted(f for f in root.rglob("*") if f.is_file())
+            for file in files:
+                if "__pycache__" not in file.parts:
+                    name = file.name if file == root else file.relative_to(root).as_posix()
+                    total.update(f"{name} {hashlib.sha256(file.read_bytes()).hexdigest()}\n".encode())
+            return total.hexdigest()
+
         if os.path.isdir(cwd) and cwd not in sys.path:  # where a worker would stand
             sys.path.append(cwd)
-        found: dict[str, str | None] = {}
+        digests: dict[str, str | None] = dict.fromkeys(names)
         for name in names:
-            spec = importlib.util.find_spec(name)
-            origin = pathlib.Path(spec.origin) if spec and spec.origin else None
-            if origin is None:
-                found[name] = None
-            else:
-                found[name] = digest(str(origin.parent if origin.name == "__init__.py" else origin))
-        return found
+            spec = None if name in paths else importlib.util.find_spec(name)
+            if name in paths:
+                digests[name] = digest(pathlib.Path(paths[name]))
+            elif spec and spec.origin:
+                origin = pathlib.Path(spec.origin)
+                digests[name] = digest(origin.parent if origin.name == "__init__.py" else origin)
+        return digests
 
-    return ask
+    return digest_packages

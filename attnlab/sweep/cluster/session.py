@@ -1,4 +1,8 @@
-"""The Ray that a sweep runs on: connected to or started, what fits on it, and whether its nodes see what trials use."""
+"""The Ray that a sweep runs on, started here or connected to.
+
+This module imports ray only inside functions: a mistake that needs no cluster is answered without it (0.5 CPU-seconds),
+and a Ray on this machine starts in a thread, with its environment set first.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +11,7 @@ import os
 import socket
 import sys
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -15,7 +19,9 @@ from typing import Any
 from attnlab.config.resolved import Plan
 from attnlab.plan import gpu_packing
 from attnlab.records.mirror import Mirror
-from attnlab.sweep.cluster.autoscaler import Coming, coming
+from attnlab.sweep.cluster import code_sync, node_probe
+from attnlab.sweep.cluster.autoscaler import Autoscaler, find_autoscaler
+from attnlab.sweep.cluster.room import SlotShape, room
 from attnlab.util.errors import UserError
 from attnlab.util.files import cache_root
 from attnlab.util.text import first_line, one_line
@@ -42,10 +48,12 @@ QUIET: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
 PROBE_S = 5.0
 
 
-class Local:
-    """Ray of our own on this machine, ended with the context. It starts in a thread, on the second core, while the
-    launcher imports and checks. The thread stays as long as Ray does, whose processes die with the one that started
-    them (PR_SET_PDEATHSIG means the thread)."""
+class LocalRay:
+    """A Ray of the sweep's own on this machine, ended with the context.
+
+    It starts in a thread, on the second core, while the launcher imports and checks. The thread stays as long as Ray
+    does, whose processes die with the one that started them (PR_SET_PDEATHSIG means the thread).
+    """
 
     def __init__(self) -> None:
         self._error: BaseException | None = None
@@ -54,22 +62,23 @@ class Local:
 
     def _run(self) -> None:
         try:
-            _imported().init("local", include_dashboard=False, **QUIET)  # not whatever cluster happens to be up here
+            import ray
+
+            ray.init("local", include_dashboard=False, **QUIET)  # not whatever cluster happens to be up here
         except BaseException as error:  # raised where it is waited for
             self._error = error
         self._up.set()
         self._over.wait()
 
-    def __enter__(self) -> Local:
+    def __enter__(self) -> LocalRay:
         self._thread.start()
         return self
 
-    def up(self) -> None:
-        """Wait for it. Raises UserError if it did not start."""
+    def wait(self) -> None:
+        """Wait until it is up. Raises UserError if it did not start."""
         self._up.wait()
         if self._error:
-            why = one_line(self._error)
-            raise UserError(f"Ray does not start on this machine: {why}") from self._error
+            raise UserError(f"Ray does not start on this machine: {one_line(self._error)}") from self._error
 
     def __exit__(self, *error: Any) -> None:
         self._up.wait()
@@ -79,41 +88,47 @@ class Local:
         self._thread.join()
 
 
-def early(address: str | None) -> AbstractContextManager[Local | None]:
-    """Ray of our own, coming up, for `cluster`; None where the sweep is to run on another: the address's, or this
-    process's, whose user goes on with it."""
-    return nullcontext() if address or _connected() else Local()
+def set_environment() -> None:
+    """Set what ray reads as it is imported."""
+    for key, value in ENVIRONMENT.items():
+        os.environ.setdefault(key, value)
+    logging.getLogger("ray.widgets.util").setLevel(logging.ERROR)  # it asks notebooks for widgets
+
+
+def start_ray(address: str | None) -> AbstractContextManager[LocalRay | None]:
+    """A LocalRay, coming up; None where the sweep runs on the address's or the user's own Ray."""
+    set_environment()
+    return nullcontext() if address or _connected() else LocalRay()
 
 
 @contextmanager
 def cluster(
-    address: str | None, plan: Plan, need: gpu_packing.Need, local: Local | None = None
-) -> Iterator[tuple[Any, int]]:
-    """Ray, up: the process's, one of our own, or a cluster's. Yields a slot's shape and how many to start.
+    address: str | None, plan: Plan, need: gpu_packing.Need, local: LocalRay | None = None
+) -> Iterator[tuple[SlotShape, int]]:
+    """Have Ray up; yields a slot's shape and how many to start.
 
-    `need`: the largest trial's, which says how many of them share a GPU. `local`: what `early` gave, if it was asked.
+    need: the largest trial's, which says how many of them share a GPU.
+    local: what `start_ray` gave, if it was called.
 
     Raises:
         UserError: Ray does not start, nobody answers, or not one slot fits.
     """
-    with nullcontext(local) if local else early(address) as ours:
-        if ours:
-            ours.up()
+    with nullcontext(local) if local else start_ray(address) as own:
+        if own:
+            own.wait()
         else:
             _connect(address)
         import ray
 
-        from attnlab.sweep.cluster import code_sync
-
         log, level = logging.getLogger("ray"), logging.getLogger("ray").level
         try:
             log.setLevel(logging.ERROR)
-            to_come = Coming() if ours else coming()
-            if address and (env := code_sync.needed(plan, ray.nodes(), to_come.autoscaled)):
+            autoscaler = Autoscaler() if own else find_autoscaler()
+            if address and (env := code_sync.runtime_env(plan, ray.nodes(), autoscaler.active)):
                 ray.shutdown()
                 ray.init(address=address, runtime_env=env, **QUIET)
-            have = to_come.most_at_once(ray.nodes()) if to_come.types else ray.cluster_resources()
-            yield room(plan, need, have, to_come)
+            have = autoscaler.largest(ray.nodes()) if autoscaler.node_types else ray.cluster_resources()
+            yield room(plan, need, have, autoscaler)
         finally:
             log.setLevel(level)
             if address:
@@ -121,28 +136,19 @@ def cluster(
 
 
 def _connected() -> bool:
-    """Whether this process has a Ray already, of its user's; another thread may be importing it at this moment."""
+    """Whether this process has a Ray of its user's; another thread may be importing ray now."""
     is_initialized = getattr(sys.modules.get("ray"), "is_initialized", None)
     return is_initialized is not None and is_initialized()
 
 
-def _imported() -> Any:
-    """The module ray, which reads its environment as it is imported."""
-    for key, value in ENVIRONMENT.items():
-        os.environ.setdefault(key, value)
-    logging.getLogger("ray.widgets.util").setLevel(logging.ERROR)  # it asks notebooks for widgets
-    import ray
-
-    return ray
-
-
 def _connect(address: str | None) -> None:
-    """To the cluster at the address; without one, this process is connected already."""
+    """Connect to the cluster at the address; without one, this process is connected already."""
     if address and _connected():
         raise UserError(f"--address {address}: this process is connected to Ray already; leave the address out")
     if address and address != "auto":
-        _knock(address)
-    ray = _imported()
+        _check_listening(address)
+    import ray
+
     try:
         if address:
             ray.init(address=address, **QUIET)
@@ -151,39 +157,8 @@ def _connect(address: str | None) -> None:
         raise UserError(f"--address {address}: {first_line(error)}{hint}") from None
 
 
-def room(plan: Plan, need: gpu_packing.Need, have: Mapping[str, float], to_come: Coming) -> tuple[Any, int]:
-    """A slot's shape and how many there are to be. `have`: the cluster's resources when all of it is up.
-
-    Raises:
-        UserError: not one fits.
-    """
-    from attnlab.sweep.slots.slots import Shape
-
-    r = plan.sweep.resources
-    gpus = gpu_packing.gpus_per_worker(r, need, have, plan.total_trials)
-    shape = Shape(r.workers, r.cpus_per_worker, gpus)
-    fit = shape.fits(have.get("CPU", 0), have.get("GPU", 0))
-    if to_come.autoscaled and not to_come.types:  # what may come is not known, so what is asked for may
-        if "auto" not in (r.max_concurrent, r.gpus_per_worker):
-            fit = int(r.max_concurrent)
-        elif not fit:
-            raise UserError(
-                "resources: nothing fits on the nodes that are up, and what the autoscaler may start is not known "
-                "here; give resources.max_concurrent and resources.gpus_per_worker as numbers"
-            )
-    if not fit:
-        raise UserError(
-            f"resources: a trial takes {r.workers} x {r.cpus_per_worker} CPUs and {r.workers} x {gpus:g} GPUs, but "
-            f"here are {'at most ' if to_come.types else ''}{have.get('CPU', 0):g} CPUs and {have.get('GPU', 0):g} "
-            f"GPUs; lower resources.workers, cpus_per_worker or gpus_per_worker"
-            f"{' (0 trains on CPUs)' if gpus else ''}"
-        )
-    slots = fit if r.max_concurrent == "auto" else min(fit, r.max_concurrent)
-    return shape, min(slots, plan.total_trials)
-
-
-def _knock(address: str) -> None:
-    """Whether anybody listens at host:port (or ray://host:port), without ray's minute of patience."""
+def _check_listening(address: str) -> None:
+    """Check that somebody listens at the address, without ray's minute of patience."""
     host, _, port = address.removeprefix("ray://").rpartition(":")
     try:
         with socket.create_connection((host, int(port)), PROBE_S):
@@ -194,19 +169,14 @@ def _knock(address: str) -> None:
         ) from None
 
 
-def probe(plan: Plan, place: Mirror, shape: Any, kernel_cache: Path | None, local: bool) -> None:
-    """Every node that can hold a worker sees what its trials need; not asked where Ray is this machine.
-
-    Raises:
-        UserError: a line per node and place.
-    """
+def check_nodes(plan: Plan, mirror: Mirror, shape: SlotShape, kernel_cache: Path | None, local: bool) -> None:
+    """Raise UserError if a node that can hold a worker does not see what trials need."""
     import ray
 
-    from attnlab.sweep.cluster import node_probe
-
-    if local and sum(node["Alive"] for node in ray.nodes()) < 2:
+    nodes = ray.nodes()
+    if local and sum(node["Alive"] for node in nodes) < 2:
         return
-    shared = node_probe.spots(place, kernel_cache, cache_root())
-    asked = node_probe.holding(ray.nodes(), shape.cpus, shape.gpus)
-    if problems := node_probe.probe(asked, shared, node_probe.datasets(plan)):
+    shared = node_probe.shared_folders(mirror, kernel_cache, cache_root())
+    nodes = node_probe.nodes_that_fit(nodes, shape.cpus, shape.gpus)
+    if problems := node_probe.probe(nodes, shared, node_probe.datasets(plan)):
         raise UserError(problems)

@@ -1,4 +1,4 @@
-"""Before the slots take the GPUs, the kernels of all arms are tuned side by side: a Ray task per key and GPU type."""
+"""Tune the kernels of all arms before the slots take the GPUs."""
 
 from __future__ import annotations
 
@@ -11,17 +11,21 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from attnlab.config import space
 from attnlab.config.resolved import Plan
 from attnlab.config.trial import Trial
+from attnlab.kernels.cuda import autotune
 from attnlab.plan import gpu_packing
 from attnlab.plan.prepare import prepare_tasks
 from attnlab.sweep.cluster.session import cluster
 from attnlab.tasks import build_task
 from attnlab.training import kernel_cache
 from attnlab.training.kernel_cache import directory
+from attnlab.training.step import choose
 from attnlab.util.errors import UserError
-from attnlab.util.files import read_json, write_json
+from attnlab.util.files import json_digest, read_json, write_json
 
 PER_GPU = 8  # tasks on one GPU at a time, at most: all but the timing of kernels is the CPU's work
 LIMIT_S = 3600.0  # for all of it; what is missing then is left to the trials
@@ -30,194 +34,182 @@ REACH = ("model", "task", "train", "optim.name")  # searched settings that may c
 
 
 @dataclass(frozen=True)
-class Wanted:
-    """Kernels that trials of `arms` need: `trial` is one rank's share of one of them, `gib` what it takes of a GPU."""
+class KernelSet:
+    """The kernels of one key, which trials of `arms` need."""
 
     arms: tuple[str, ...]
-    trial: Trial
+    trial: Trial  # one rank's share of one of them
     key: Mapping[str, Any]
-    gib: float
+    gib: float  # that it takes of a GPU
 
 
 @dataclass(frozen=True)
-class Tuning:
-    """What is asked of Ray for one key on one type of GPU ("" where nodes name none)."""
+class TuningTask:
+    """A Ray task for one key on one type of GPU."""
 
-    wanted: Wanted
-    type: str
+    kernels: KernelSet
+    gpu_type: str  # "" where nodes name none
     share: float  # of a GPU
     threads: int  # that compile
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """How it went: the seconds it took, 0 if the kernels were there; or why it failed, on one line."""
+class TuningResult:
+    """How the tuning of one key on one type of GPU went."""
 
-    wanted: Wanted
-    type: str
-    seconds: float = 0.0
-    error: str | None = None
+    kernels: KernelSet
+    gpu_type: str
+    seconds: float = 0.0  # 0: the kernels were there
+    error: str | None = None  # one line
 
     def __str__(self) -> str:
-        said = f"failed: {self.error}" if self.error else f"{self.seconds:.1f} s" if self.seconds else "were there"
-        arms, kernels = ", ".join(self.wanted.arms), kernel_cache.words(self.wanted.key)
-        return f"{arms:<24}  {kernels:<48}  {self.type or 'GPU':<8}  {said}"
+        result = f"failed: {self.error}" if self.error else f"{self.seconds:.1f} s" if self.seconds else "were there"
+        arms, kernels = ", ".join(self.kernels.arms), kernel_cache.words(self.kernels.key)
+        return f"{arms:<24}  {kernels:<48}  {self.gpu_type or 'GPU':<8}  {result}"
 
 
 @dataclass
-class Gpus:
+class GpuPool:
     """The CPU cores and GPUs of all nodes with one type of GPU."""
 
     cpus: float = 0.0
     gpus: float = 0.0
 
 
-def alone(plan: Plan, results: Path, *, address: str | None, kernel_cache: str | Path | None) -> list[Outcome]:
+def warm_only(plan: Plan, results: Path, *, address: str | None, kernel_cache: str | Path | None) -> list[TuningResult]:
     """`launch.py --warm`: warm the kernels of a sweep and start none of its trials.
 
     Raises:
         UserError: as `engine.run`; or there is no GPU for its trials.
     """
-    import torch
-
     nowhere = "--warm: kernels are tuned on GPUs, and there is none"
     if not address and not torch.cuda.is_available():
         raise UserError(f"{nowhere} with CUDA on this machine (--address names a cluster)")
     with cluster(address, plan, gpu_packing.largest(plan, prepare_tasks(plan))) as (shape, _):
         if not shape.gpus:
             raise UserError(f"{nowhere} for this sweep's trials (resources.gpus_per_worker, --address)")
-        return before_slots(plan, directory(kernel_cache, results))
+        return warm_cluster(plan, directory(kernel_cache, results))
 
 
-def before_slots(plan: Plan, root: Path) -> list[Outcome]:
+def warm_cluster(plan: Plan, root: Path) -> list[TuningResult]:
     """`warm_up` on the GPUs of the cluster that is up."""
     import ray
 
-    return warm_up(plan, root, gpus_of(ray.nodes()))
+    return warm_up(plan, root, gpu_pools(ray.nodes()))
 
 
-def warm_up(plan: Plan, root: Path, found: Mapping[str, Gpus], run: Callable[..., Any] | None = None) -> list[Outcome]:
-    """Have the kernels of all arms in the cache `root`, for every type of GPU in `found`. What fails is told and left
-    to the trials, which then fail or tune by themselves.
+def warm_up(
+    plan: Plan, root: Path, pools: Mapping[str, GpuPool], run: Callable[..., Any] | None = None
+) -> list[TuningResult]:
+    """Have the kernels of all arms in the cache `root`, for every GPU type in `pools`.
 
-    Args:
-        run: in place of `on_ray`.
+    What fails is reported and left to the trials. `run`: in place of `run_on_ray`.
     """
     try:
         kernel_cache.prepare(root)
     except OSError as error:
-        raise UserError(
-            f"--kernel-cache {root}: {error.strerror}; it must be a folder that can be written to"
-        ) from None
-    names, everything = _names(root), wanted(plan)
-    at_hand = [Outcome(each, kind) for kind in found for each in everything if _is_warm(root, names.get(kind), each)]
-    warmed = {(outcome.type, id(outcome.wanted)) for outcome in at_hand}
-    plans = []
-    for kind, gpus in found.items():
-        plans += planned([each for each in everything if (kind, id(each)) not in warmed], kind, gpus)
-    if plans:
-        _say(f"tuning the kernels of {len(plans)} models, once per cluster; {len(at_hand)} are in {root}")
-    outcomes = at_hand
-    while plans:
+        why = f"{error.strerror}; it must be a folder that can be written to"
+        raise UserError(f"--kernel-cache {root}: {why}") from None
+    gpu_names, kernel_sets = _gpu_names(root), find_kernel_sets(plan)
+    results, tasks = [], []
+    for gpu_type, pool in pools.items():
+        warm = [kernels for kernels in kernel_sets if _is_warm(root, gpu_names.get(gpu_type), kernels)]
+        results += [TuningResult(kernels, gpu_type) for kernels in warm]
+        tasks += tuning_tasks([kernels for kernels in kernel_sets if kernels not in warm], gpu_type, pool)
+    if tasks:
+        _say(f"tuning the kernels of {len(tasks)} models, once per cluster; {len(results)} are in {root}")
+    while tasks:
         again = []
-        for plan, came in (run or on_ray)(plans, root):
-            if isinstance(came, dict):
-                names[plan.type] = came["gpu"]
-                outcomes.append(Outcome(plan.wanted, plan.type, came["seconds"]))
-            elif plan.share < 1:  # among others it may have lacked memory
-                again.append(replace(plan, share=1.0))
+        for task, answer in (run or run_on_ray)(tasks, root):
+            if isinstance(answer, dict):
+                gpu_names[task.gpu_type] = answer["gpu"]
+                results.append(TuningResult(task.kernels, task.gpu_type, answer["seconds"]))
+            elif task.share < 1:  # among others it may have lacked memory
+                again.append(replace(task, share=1.0))
                 continue
             else:
-                outcomes.append(Outcome(plan.wanted, plan.type, error=_one_line(came)))
-            _say(f"  {outcomes[-1]}")
-        plans = again
-    if names != _names(root):
-        write_json(root / "gpus.json", names)
-    return sorted(outcomes, key=lambda outcome: (outcome.type, everything.index(outcome.wanted)))
+                results.append(TuningResult(task.kernels, task.gpu_type, error=_one_line(answer)))
+            _say(f"  {results[-1]}")
+        tasks = again
+    if gpu_names != _gpu_names(root):
+        write_json(root / "gpus.json", gpu_names)
+    return sorted(results, key=lambda result: (result.gpu_type, kernel_sets.index(result.kernels)))
 
 
-def wanted(plan: Plan) -> list[Wanted]:
-    """The kernels of all arms on CUDA, each key once; of a searched range that reaches them, those at its ends."""
-    import torch
-
-    from attnlab.training.step import choose
-
-    found: dict[str, Wanted] = {}
-    for arm in plan.names:
-        reaching = {key: dimension for key, dimension in plan.arm(arm).space.items() if key.startswith(REACH)}
+def find_kernel_sets(plan: Plan) -> list[KernelSet]:
+    """The kernels of all arms on CUDA, each key once; of searched ranges those at the ends."""
+    kernel_sets: dict[str, KernelSet] = {}
+    for arm in plan.arms:
+        reaching = {key: dimension for key, dimension in arm.space.items() if key.startswith(REACH)}
         for settings in space.corners(reaching):
-            trial = kernel_cache.share_of(plan.arm(arm).with_settings(settings), plan.sweep.resources.workers)
+            trial = kernel_cache.share_of(arm.with_settings(settings), plan.sweep.resources.workers)
             task = build_task(trial.task, batch_size=trial.train.batch_size, seed=trial.train.seed)
             kind, _ = choose(trial.train.step, torch.device("cuda"), 1)
             key = kernel_cache.key_of(trial, task, kind, "cuda")
             rows, steps = key["micro_batch"]
-            gib = (
-                gpu_packing.need(trial, task.vocab_size, key["targets"] / (rows * steps)).gib + gpu_packing.CONTEXT_GIB
-            )
-            same = found.setdefault(kernel_cache.digest(key), Wanted((), trial, key, gib))
-            if arm not in same.arms:
-                found[kernel_cache.digest(key)] = replace(same, arms=(*same.arms, arm))
-    return list(found.values())
+            need = gpu_packing.need(trial, task.vocab_size, key["targets"] / (rows * steps))
+            digest, gib = json_digest(key), need.gib + gpu_packing.CONTEXT_GIB
+            kernels = kernel_sets.setdefault(digest, KernelSet((), trial, key, gib))
+            if arm.name not in kernels.arms:
+                kernel_sets[digest] = replace(kernels, arms=(*kernels.arms, arm.name))
+    return list(kernel_sets.values())
 
 
-def gpus_of(nodes: Iterable[Mapping[str, Any]]) -> dict[str, Gpus]:
+def gpu_pools(nodes: Iterable[Mapping[str, Any]]) -> dict[str, GpuPool]:
     """`ray.nodes()` -> the nodes that are up and have GPUs, summed by type."""
-    found: dict[str, Gpus] = {}
+    pools: dict[str, GpuPool] = {}
     for node in nodes:
         have = node["Resources"]
         if node["Alive"] and have.get("GPU"):
-            kind = next((name.removeprefix(TYPE) for name in have if name.startswith(TYPE)), "")
-            at = found.setdefault(kind, Gpus())
-            at.cpus, at.gpus = at.cpus + have.get("CPU", 0), at.gpus + have["GPU"]
-    return found
+            gpu_type = next((name.removeprefix(TYPE) for name in have if name.startswith(TYPE)), "")
+            pool = pools.setdefault(gpu_type, GpuPool())
+            pool.cpus, pool.gpus = pool.cpus + have.get("CPU", 0), pool.gpus + have["GPU"]
+    return pools
 
 
-def planned(cold: Sequence[Wanted], kind: str, have: Gpus) -> list[Tuning]:
-    """Each task's part of a GPU and its threads, so that as many run at once as cores and memory hold."""
+def tuning_tasks(cold: Sequence[KernelSet], gpu_type: str, pool: GpuPool) -> list[TuningTask]:
+    """Tasks with their shares and threads, so that as many run at once as fit."""
     if not cold:
         return []
-    gpus = max(1, int(have.gpus))
-    per_gpu = max(1, min(PER_GPU, math.ceil(len(cold) / gpus), int(have.cpus // gpus)))
-    threads = max(1, int(have.cpus // min(len(cold), per_gpu * gpus)))
-    memory = gpu_packing.gpu_gib({TYPE + kind: 1.0})
-    return [
-        Tuning(each, kind, gpu_packing.fraction(max(1, min(per_gpu, int(memory / each.gib)))), threads) for each in cold
-    ]
+    gpus = max(1, int(pool.gpus))
+    per_gpu = max(1, min(PER_GPU, math.ceil(len(cold) / gpus), int(pool.cpus // gpus)))
+    threads = max(1, int(pool.cpus // min(len(cold), per_gpu * gpus)))
+    memory = gpu_packing.gpu_gib({TYPE + gpu_type: 1.0})
+    shares = (gpu_packing.fraction(max(1, min(per_gpu, int(memory / kernels.gib)))) for kernels in cold)
+    return [TuningTask(kernels, gpu_type, share, threads) for kernels, share in zip(cold, shares, strict=True)]
 
 
-def on_ray(plans: Sequence[Tuning], root: Path) -> Iterator[tuple[Tuning, Any]]:
-    """Run all plans; yields each as it ends, with what `_rehearse` gave or the exception that ended it."""
+def run_on_ray(tasks: Sequence[TuningTask], root: Path) -> Iterator[tuple[TuningTask, Any]]:
+    """Yield each task as it ends, with what `_rehearse` returned or its exception."""
     import ray
 
     # a process ends with its task, and its GPU memory with it
-    task = ray.remote(max_calls=1, max_retries=0, num_cpus=1)(_rehearse)
+    rehearse = ray.remote(max_calls=1, max_retries=0, num_cpus=1)(_rehearse)
     pending = {}
-    for plan in plans:
-        where = {TYPE + plan.type: 0.001} if plan.type else {}
-        options = task.options(num_gpus=plan.share, resources=where)
-        tree = plan.wanted.trial.model_dump(mode="json")
-        pending[options.remote(tree, str(root), plan.threads, os.getcwd())] = plan
+    for task in tasks:
+        resources = {TYPE + task.gpu_type: 0.001} if task.gpu_type else {}
+        call = rehearse.options(num_gpus=task.share, resources=resources)
+        tree = task.kernels.trial.model_dump(mode="json")
+        pending[call.remote(tree, str(root), task.threads, os.getcwd())] = task
     end = time.monotonic() + LIMIT_S
     while pending:
         ready, _ = ray.wait(list(pending), timeout=max(0.0, end - time.monotonic()))
         for ref in ready:
             try:
-                came = ray.get(ref)
+                answer = ray.get(ref)
             except Exception as error:  # its process died, or what it raised
-                came = error
-            yield pending.pop(ref), came
+                answer = error
+            yield pending.pop(ref), answer
         if not ready:
             break
-    for ref, plan in pending.items():
+    for ref, task in pending.items():
         ray.cancel(ref, force=True)
-        yield replace(plan, share=1.0), TimeoutError(f"not done after {LIMIT_S / 60:.0f} minutes")
+        yield replace(task, share=1.0), TimeoutError(f"not done after {LIMIT_S / 60:.0f} minutes")
 
 
 def _rehearse(trial: dict[str, Any], root: str, threads: int, cwd: str) -> dict[str, Any]:
-    """In a process of Ray's that has (part of) a GPU."""
-    import torch
-
-    from attnlab.kernels.cuda import autotune
+    """In a Ray process that has (part of) a GPU: tune the kernels of a trial."""
+    # here, because it takes 0.6 CPU-seconds that the launcher does without
     from attnlab.training import loop
 
     if os.path.isdir(cwd):  # the launcher's: a sweep file's relative paths mean the same here
@@ -231,15 +223,19 @@ def _rehearse(trial: dict[str, Any], root: str, threads: int, cwd: str) -> dict[
     return {"seconds": seconds, "gpu": torch.cuda.get_device_name(device)}
 
 
-def _names(root: Path) -> dict[str, str]:
-    """DIR/gpus.json: what the driver calls GPUs of a type of Ray's, so that their folder is found without asking one.
-    Of two sweeps that write it at once, one's entries may be lost; they are found out again."""
+def _gpu_names(root: Path) -> dict[str, str]:
+    """The driver's name of each of Ray's GPU types, from DIR/gpus.json: it names their folder.
+
+    Of two sweeps that write it at once, one's entries may be lost, and are found out again.
+    """
     file = root / "gpus.json"
     return read_json(file) if file.exists() else {}
 
 
-def _is_warm(root: Path, gpu: str | None, each: Wanted) -> bool:
-    return gpu is not None and kernel_cache.KernelCache(root / kernel_cache.folder_name(gpu)).marker(each.key).exists()
+def _is_warm(root: Path, gpu: str | None, kernels: KernelSet) -> bool:
+    return (
+        gpu is not None and kernel_cache.KernelCache(root / kernel_cache.folder_name(gpu)).marker(kernels.key).exists()
+    )
 
 
 def _say(line: str) -> None:
@@ -247,8 +243,10 @@ def _say(line: str) -> None:
 
 
 def _one_line(error: BaseException) -> str:
-    """The last line that names an exception, which of a remote traceback is the one raised (CUDA's go on with advice,
-    the same for every error); else the last line."""
+    """The last line that names an exception, else the last line.
+
+    Of a remote traceback it is the exception raised. CUDA's go on with advice, the same for every error.
+    """
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    named = [line for line in lines if re.match(r"[\w.]+(Error|Exception|Exit|Interrupt): ", line)]
-    return (named or lines or [type(error).__name__])[-1]
+    raised = [line for line in lines if re.match(r"[\w.]+(Error|Exception|Exit|Interrupt): ", line)]
+    return (raised or lines or [type(error).__name__])[-1]

@@ -1,10 +1,9 @@
-"""One arm's search: its Optuna study, its quota, the jobs that are still to run, and what the study is told."""
+"""One arm's search: its Optuna study, quota and jobs."""
 
 from __future__ import annotations
 
 import json
 import math
-import warnings
 from collections import deque
 from collections.abc import Mapping
 from itertools import count
@@ -13,7 +12,8 @@ from typing import Any
 import optuna
 from optuna.trial import TrialState
 
-from attnlab.config.resolved import Plan
+from attnlab.config.resolved import Arm, Plan
+from attnlab.config.samplers import SAMPLERS
 from attnlab.config.space import Dimension, grid
 from attnlab.config.sweep import SearchConfig
 from attnlab.ranking.leaderboard import best_settings
@@ -21,33 +21,33 @@ from attnlab.ranking.search_coverage import number_of
 from attnlab.records.metrics import best_row, pruning_reports
 from attnlab.records.paths import SweepDir
 from attnlab.records.results import Job, Results
-from attnlab.sweep.search.backfill import mend
-from attnlab.sweep.search.tpe import WindowedTPE
+from attnlab.sweep.search.backfill import backfill_study
+from attnlab.sweep.search.samplers import make_sampler
 from attnlab.util.files import write_json
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 REPEATS = 20  # how often a sampler is asked again for settings that were not tried yet
 
 
-class Arm:
+class ArmStudy:
     """One arm's study, its quota and the jobs that are still to run."""
 
-    def __init__(self, name: str, plan: Plan, folder: SweepDir, storage: optuna.storages.BaseStorage):
-        self.name, self._plan, self._folder = name, plan, folder
+    def __init__(self, arm: Arm, plan: Plan, folder: SweepDir, storage: optuna.storages.BaseStorage):
+        self.name, self._arm, self._plan, self._folder = arm.name, arm, plan, folder
         self.search = plan.sweep.search
         self.study = optuna.create_study(
             storage=storage,
-            study_name=name,
+            study_name=arm.name,
             direction="minimize" if plan.mode == "min" else "maximize",
             load_if_exists=True,
         )
-        self.quota = self.search.trials_of(plan.arm(name).space) if self.search else 0
-        self._space: Mapping[str, Dimension] = plan.arm(name).space
+        self.quota = plan.quota(arm.name)
+        self._space = arm.space
         self._more = 0  # trials of the search's extension
-        self.jobs = {t.trial_id: t.job() for t in folder.trials(name)}
-        self.ended: dict[str, Results] = {i: r for i in self.jobs if (r := folder.trial(name, i).results())}
-        mend(self.study, self.jobs.values(), self._space)
-        self._adopt()
+        self.jobs = {t.trial_id: t.job() for t in folder.trials(arm.name)}
+        self.ended: dict[str, Results] = {i: r for i in self.jobs if (r := folder.trial(arm.name, i).results())}
+        backfill_study(self.study, self.jobs.values(), self._space)
+        self._adopt_open_trials()
         self.unfinished = deque(job for job in self.jobs.values() if job.trial_id not in self.ended)
         self.issued = sum(job.phase != "noise" and i in self.ended for i, job in self.jobs.items())
 
@@ -59,7 +59,7 @@ class Arm:
         if self.unfinished:
             job = self.unfinished.popleft()
         elif seeds := self.noise_seeds:
-            job = self._make(seeds[0], self._plan.arm(self.name).with_settings({}, seed=seeds[0]), phase="noise")
+            job = self._make(seeds[0], self._arm.with_settings({}, seed=seeds[0]), phase="noise")
         elif self.search and self.count("search") < self._quota:
             job = self._ask(self.search)
         else:
@@ -90,7 +90,7 @@ class Arm:
         return sum(job.phase == phase for job in self.jobs.values())
 
     def end(self, job: Job, results: Results) -> None:
-        """Take note of a trial's end and tell the study."""
+        """Note a trial's end, also in the study."""
         self.ended[job.trial_id] = results
         if job.phase == "search":
             self._tell(job, results)
@@ -105,26 +105,26 @@ class Arm:
         return sorted((r for r in self.ended.values() if r["phase"] == "search"), key=number_of)
 
     def extend(self, trials: int, space: Mapping[str, Dimension]) -> None:
-        """Search on: so many trials more, in another space."""
+        """Extend the search by so many trials, in another space."""
         self._more, self._space = trials, space
 
     def _ask(self, search: SearchConfig) -> Job:
-        """A trial with settings that no other has; the study is told what became of those that come again."""
+        """A trial with new settings; in the study, repeated ones get the value they have."""
         distributions = {key: d.distribution() for key, d in self._space.items()}
         finite = math.isfinite(math.prod(d.points for d in self._space.values()))
         tried = self._tried
         for attempt in count():
             number = len(self.study.get_trials(deepcopy=False))
-            self.study.sampler = sampler(search, number)
+            self.study.sampler = make_sampler(search, number)
             if attempt >= REPEATS and not finite:
                 self.study.sampler = optuna.samplers.RandomSampler(seed=number)
-            elif attempt >= REPEATS or search.sampler == "grid":
+            elif attempt >= REPEATS or SAMPLERS[search.sampler].exhaustive:
                 fresh = (point for point in grid(self._space) if canonical(point) not in tried)
                 self.study.enqueue_trial(next(fresh))
             trial = self.study.ask(distributions)
-            if (known := tried.get(canonical(trial.params))) is None:
+            if (same := tried.get(canonical(trial.params))) is None:
                 return self._job(trial)
-            self._tell_again(trial.number, known)
+            self._tell_again(trial.number, same)
         raise AssertionError("unreachable")
 
     @property
@@ -132,30 +132,29 @@ class Arm:
         """The search's jobs by their settings."""
         return {canonical(job.settings): job for job in self.jobs.values() if job.phase == "search"}
 
-    def _tell_again(self, number: int, known: Job) -> None:
-        """Settings that were trained already are not trained again: the study gets the value they have, FAIL if they
-        have none (yet)."""
-        results = self.ended.get(known.trial_id)
-        value = best_row(self._folder.trial(self.name, known.trial_id).metrics(), known.metric, known.mode)
-        if results and results["state"] == "completed" and value:
-            self.study.tell(number, value[known.metric])
+    def _tell_again(self, number: int, same: Job) -> None:
+        """Give the study the value of a job with the same settings, FAIL without one."""
+        results = self.ended.get(same.trial_id)
+        best = best_row(self._folder.trial(self.name, same.trial_id).metrics(), same.metric, same.mode)
+        if results and results["state"] == "completed" and best:
+            self.study.tell(number, best[same.metric])
         else:
             self.study.tell(number, state=TrialState.FAIL)
 
     def _job(self, trial: optuna.trial.Trial | optuna.trial.FrozenTrial) -> Job:
         settings = dict(trial.params)
-        made = self._plan.arm(self.name).with_settings(settings)
-        branches = self.search.asha.branches(made) if self.search and self.search.asha else {}
-        return self._make(trial.number, made, settings=settings, branches=branches)
+        config = self._arm.with_settings(settings)
+        branches = self.search.asha.branches(config) if self.search and self.search.asha else {}
+        return self._make(trial.number, config, settings=settings, branches=branches)
 
     def _make(self, number: int, trial: Any, **rest: Any) -> Job:
         return Job.make(self.name, number, trial, metric=self._plan.metric, mode=self._plan.mode, **rest)
 
     def _seed_run(self) -> Job | None:
-        """One of the arm's best settings (or, without a search, the arm as it is) under the next seed; None while the
-        search goes on, when every seed has had its run, or if no trial gave a value.
+        """One of the arm's best settings, or the arm as declared, under the next seed.
 
-        A search that went on may have another best setting: it is confirmed anew.
+        None while the search goes on, when every seed has had its run, or if no trial gave a value. A search that went
+        on may have another best setting: it is confirmed anew.
         """
         seeds, chosen = self._plan.seeds, [{}]
         if self.search:
@@ -164,28 +163,29 @@ class Arm:
             top = self._plan.sweep.confirm.top if self._plan.sweep.confirm else 1
             chosen = best_settings(self.searched, self._plan.metric, self._plan.mode, top)
         else:
-            seeds = seeds or (self._plan.arm(self.name).trial.train.seed,)
+            seeds = seeds or (self._arm.trial.train.seed,)
         runs = [(job.settings, job.trial.train.seed) for job in self.jobs.values() if job.phase == "confirm"]
         left = [(settings, seed) for seed in seeds for settings in chosen if (settings, seed) not in runs]
         if not left:
             return None
         settings, seed = left[0]
-        own = (job.number for job in self.jobs.values() if job.phase != "noise")
-        number = max([self._quota - 1, *own]) + 1
-        return self._make(
-            number, self._plan.arm(self.name).with_settings(settings, seed), settings=settings, phase="confirm"
-        )
+        taken = (job.number for job in self.jobs.values() if job.phase != "noise")
+        number = max([self._quota - 1, *taken]) + 1
+        return self._make(number, self._arm.with_settings(settings, seed), settings=settings, phase="confirm")
 
-    def _adopt(self) -> None:
-        """Bring journal and folders together after a crash: a study's open trial that has ended is told; one that was
-        asked for but never written becomes a job again, under the same number, unless its settings were tried."""
-        known = {job.number: job for job in self.jobs.values() if job.phase == "search"}
+    def _adopt_open_trials(self) -> None:
+        """Bring journal and folders together after a crash.
+
+        An open trial of the study that has ended gets its value. One that was asked for but never written becomes a job
+        again, under the same number, unless its settings were tried.
+        """
+        jobs = {job.number: job for job in self.jobs.values() if job.phase == "search"}
         tried = self._tried
         for trial in self.study.get_trials(deepcopy=False):
             if trial.state is not TrialState.RUNNING:
                 continue
-            job = known.get(trial.number)
-            if job is None and (same := tried.get(canonical(trial.params))):  # asked for again, but not told yet
+            job = jobs.get(trial.number)
+            if job is None and (same := tried.get(canonical(trial.params))):  # asked for again, without a value yet
                 self._tell_again(trial.number, same)
             elif job is None:
                 job = self._job(trial)
@@ -194,7 +194,7 @@ class Arm:
                 self._tell(job, self.ended[job.trial_id])
 
     def _tell(self, job: Job, results: Results) -> None:
-        """COMPLETE with its value, PRUNED with what it reported on the way, FAIL for diverged and failed ones."""
+        """Tell the study the trial's value, reports and state: COMPLETE, PRUNED or FAIL."""
         frozen = self.study.get_trials(deepcopy=False)[job.number]
         if frozen.state is not TrialState.RUNNING:
             return
@@ -209,21 +209,6 @@ class Arm:
             self.study.tell(trial, best[job.metric])
         else:
             self.study.tell(trial, state=TrialState.PRUNED if results["state"] == "pruned" else TrialState.FAIL)
-
-
-def sampler(search: SearchConfig, number: int) -> optuna.samplers.BaseSampler:
-    """The sampler of an arm's trial `number`. It is made anew for each, seeded by (seed, number): a resumed study goes
-    on as it would have, and until the model-based phase begins, arms with the same space get the same settings."""
-    seed = (search.seed * 100_003 + number) % 2**32
-    if search.sampler == "tpe":
-        return WindowedTPE(seed=seed, constant_liar=True, n_startup_trials=min(10, max(3, search.trials // 3)))
-    if search.sampler == "cmaes":  # its state is kept in the study
-        with warnings.catch_warnings():  # counting pruned trials is an experimental option of Optuna's
-            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            return optuna.samplers.CmaEsSampler(
-                seed=seed, warn_independent_sampling=False, consider_pruned_trials=search.asha is not None
-            )
-    return optuna.samplers.RandomSampler(seed=seed)
 
 
 def canonical(settings: Mapping[str, Any]) -> str:

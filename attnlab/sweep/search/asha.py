@@ -1,7 +1,7 @@
 """ASHA per arm: which trials stop at which rung.
 
-`Bracket` is the rule alone, free of ray, so that a resumed sweep rebuilds it from metrics.jsonl and a study of the rule
-can replay saved curves. `ArmAsha` is Tune's view of one bracket per arm: rungs are never shared between arms.
+`Bracket` is the rule alone, so that a resumed sweep rebuilds it from metrics.jsonl and a study of the rule can replay
+saved curves. `ArmAsha` is Tune's view of one bracket per arm: rungs are never shared between arms.
 """
 
 from __future__ import annotations
@@ -17,16 +17,19 @@ from attnlab.config.resolved import Plan
 from attnlab.config.sweep import AshaConfig
 from attnlab.records.metrics import pruning_reports
 from attnlab.records.results import Job
-from attnlab.sweep.search.transient import Transient
+from attnlab.sweep.search.snapshot import EmptySnapshot
+
+Reports = tuple[Job, list[dict[str, Any]]]  # a trial's job and its rows
 
 
 class Bracket:
-    """Asynchronous successive halving, stopping variant (Li et al. 2020, arXiv 1810.05934, section 3; the variant that
-    stops instead of promoting is the one of Ray Tune and Syne Tune: no trial is ever paused).
+    """Asynchronous successive halving, stopping variant.
 
-    Rungs stand at grace_steps * reduction_factor^k below max_steps. A trial that reaches a rung goes on if its value
-    there is among the best max(1, floor(n / reduction_factor)) of the n values seen at that rung so far, its own
-    included. The first to arrive always goes on.
+    Li et al. 2020, arXiv 1810.05934, section 3. The variant that stops instead of promoting is the one of Ray Tune and
+    Syne Tune: no trial is ever paused.
+
+    Rungs are at grace_steps * reduction_factor^k below max_steps. At a rung with n values so far, its own included, a
+    trial goes on if it is among the best max(1, floor(n / reduction_factor)). The first to arrive always goes on.
     """
 
     def __init__(self, asha: AshaConfig, max_steps: int, mode: str):
@@ -36,7 +39,7 @@ class Bracket:
         self._sorted: dict[int, list[float]] = {rung: [] for rung in self.rungs}
 
     def judge(self, trial_id: str, step: int, value: float | None) -> bool:
-        """Record a report; True if the trial is to stop. A value that is missing or not finite stops at any rung.
+        """Record a report; True if the trial is to stop, as without a finite value.
 
         Each trial is judged once per rung, at its first report at or beyond it; at the highest such rung if a report
         passes several.
@@ -54,28 +57,38 @@ class Bracket:
         return not finite or ahead >= max(1, math.floor(len(seen) / self._factor))
 
 
-class ArmAsha(Transient, FIFOScheduler):
-    """Routes every report to its arm's bracket; a stop is a mark the trial reads with its next report, so it saves and
-    ends by itself and its worker goes on to the next trial."""
+class ArmAsha(EmptySnapshot, FIFOScheduler):
+    """Routes every report to its arm's bracket.
 
-    def __init__(self, plan: Plan, mark: Callable[[str], Any]):
-        """`mark(trial_id)` leaves the stop mark where the trial will read it."""
+    A stop is a mark that the trial reads with its next report. So it saves and ends by itself, and its worker goes on
+    to the next trial.
+
+    Args:
+        job_of: the job of one of Tune's trials.
+        mark: leaves the stop mark for a trial's id where the trial will read it.
+        earlier: jobs of earlier sessions with their reports, from which the brackets are rebuilt.
+    """
+
+    def __init__(
+        self, plan: Plan, job_of: Callable[[Any], Job], mark: Callable[[str], Any], earlier: Iterable[Reports] = ()
+    ):
         super().__init__()
-        self._metric, self._mark = plan.metric, mark
+        self._metric, self._job_of, self._mark = plan.metric, job_of, mark
         asha = plan.sweep.search.asha if plan.sweep.search else None
         self.brackets = {
-            arm: Bracket(asha, plan.arm(arm).trial.train.max_steps, plan.mode) if asha else None for arm in plan.names
+            arm.name: Bracket(asha, arm.trial.train.max_steps, plan.mode) if asha else None for arm in plan.arms
         }
+        for job, rows in earlier:
+            for row in rows:
+                self._judge(job, row)
 
     def set_search_properties(self, metric: str | None, mode: str | None, **spec: Any) -> bool:
-        return True  # the sweep has said both
-
-    def replay(self, job: Job, rows: Iterable[Mapping[str, Any]]) -> bool:
-        """Record an earlier session's reports; True if the last of them calls for a stop."""
-        return [self._judge(job, row) for row in rows][-1:] == [True]
+        """Change nothing: the plan says both."""
+        return True
 
     def on_trial_result(self, controller: Any, trial: Any, result: dict[str, Any]) -> str:
-        if "state" not in result and self._judge(job := Job.model_validate(trial.config["job"]), result):
+        """Judge a report, and let the trial continue to where it reads the mark."""
+        if "state" not in result and self._judge(job := self._job_of(trial), result):
             self._mark(job.trial_id)
         return TrialScheduler.CONTINUE
 

@@ -1,11 +1,12 @@
-"""What runs next: one Optuna study per arm, arms admitted in turn with equal quotas, and the truth told to each study.
+"""What runs next: arms in turn with equal quotas, each with an Optuna study.
 
-The state is the disk's: a study is reopened from the journal and every trial's end is read from its results.json, so a
+The state is the disk's: a study is reopened from the journal and every trial's end is read from its results.json. So a
 sweep that was killed goes on where it was, under another version of ray if need be.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,40 +17,57 @@ from attnlab.config.resolved import Plan
 from attnlab.plan.extension import Extension, extension
 from attnlab.records.metrics import best_row, learning_curve, steps_run
 from attnlab.records.mirror import Mirror
-from attnlab.records.paths import SweepDir
+from attnlab.records.paths import TrialDir
 from attnlab.records.results import Job, Results
-from attnlab.sweep.search.arm import Arm
-from attnlab.sweep.search.asha import ArmAsha
-from attnlab.sweep.search.transient import Transient
+from attnlab.sweep.search.arm import ArmStudy
+from attnlab.sweep.search.asha import Reports
+from attnlab.sweep.search.snapshot import EmptySnapshot
 from attnlab.util.files import write_json
 
 
-class ArmSearch(Transient, Searcher):
-    """Tune's searcher: asks the arm that has been given fewest trials so far; equal quotas by construction."""
+class ArmSearch(EmptySnapshot, Searcher):
+    """Tune's searcher: asks the arm that has been given fewest trials so far.
 
-    def __init__(self, plan: Plan, folder: SweepDir, mirror: Mirror | None = None):
+    at_first: the most trials at once until slots train, which drawing ahead would slow down.
+    """
+
+    def __init__(self, plan: Plan, mirror: Mirror, at_first: int | None = None):
         super().__init__(metric=plan.metric, mode=plan.mode)
-        mend(folder.journal_file)
+        folder = mirror.folder
+        repair_journal(folder.journal_file)
         backend = optuna.storages.journal.JournalFileBackend(str(folder.journal_file))
         storage = optuna.storages.JournalStorage(backend)
-        self.arms = {name: Arm(name, plan, folder, storage) for name in plan.names}
-        self._plan, self._folder, self._mirror = plan, folder, mirror or Mirror(folder)
+        self.arms = {arm.name: ArmStudy(arm, plan, folder, storage) for arm in plan.arms}
+        self._plan, self._folder, self._mirror, self._at_most = plan, folder, mirror, at_first
         self._live: dict[str, Job] = {}
         self._extension: Extension | None = None  # not known yet
-        self.most: int | None = None  # trials at once; None: as many as Tune asks for
 
-    def replay(self, asha: ArmAsha) -> None:
-        """Rebuild the brackets from what earlier sessions reported."""
+    def reports(self) -> Iterator[Reports]:
+        """Every job of an earlier session with what it reported."""
         for arm in self.arms.values():
             for job in arm.jobs.values():
-                asha.replay(job, self._folder.trial(arm.name, job.trial_id).metrics())
+                yield job, self._folder.trial(arm.name, job.trial_id).metrics()
+
+    def results(self) -> list[Results]:
+        """Every trial that has ended, in this session and before, by arm and number."""
+        return [results for arm in self.arms.values() for _, results in sorted(arm.ended.items())]
+
+    @property
+    def ended(self) -> int:
+        """How many trials have ended."""
+        return sum(len(arm.ended) for arm in self.arms.values())
+
+    def job_of(self, trial: Any) -> Job:
+        """The job of one of Tune's trials."""
+        return self.arms[trial.config["job"]["arm"]].jobs[trial.config["job"]["trial_id"]]
 
     def set_search_properties(self, metric: str | None, mode: str | None, config: dict[str, Any], **spec: Any) -> bool:
-        return True  # the sweep has said everything
+        """Change nothing: the plan says everything."""
+        return True
 
     def suggest(self, trial_id: str) -> Any:
-        """The next job as Tune's config; None: ask again later; FINISHED: there is none to come."""
-        if self.most is not None and len(self._live) >= self.most:
+        """The next job as Tune's config; None: ask later; FINISHED: none will come."""
+        if self._at_most is not None and len(self._live) >= self._at_most:
             return None
         settled = self._settle()
         order = {name: i for i, name in enumerate(self.arms)}
@@ -57,14 +75,12 @@ class ArmSearch(Transient, Searcher):
             if (job := arm.next(settled)) is not None:
                 self._live[trial_id] = job
                 return {"job": job.model_dump(mode="json")}
-        return (
-            None if self._live else Searcher.FINISHED
-        )  # what runs may yet call for more; if nothing does, nothing will
+        return None if self._live else Searcher.FINISHED  # what runs may yet call for more
 
     def _settle(self) -> bool:
-        """Whether it is known if the search is extended (see `extension`); if it is, every arm is told."""
+        """Whether it is known if the search is extended, which every arm then is."""
         if self._extension is None:
-            self._extension = extension(self._plan, [r for arm in self.arms.values() for r in arm.ended.values()])
+            self._extension = extension(self._plan, self.results())
             for name, arm in self.arms.items() if self._extension else ():
                 arm.extend(self._extension.trials, self._extension.spaces[name])
         return self._extension is not None
@@ -75,27 +91,30 @@ class ArmSearch(Transient, Searcher):
         return self._extension.trials * len(self.arms) if self._extension else 0
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        """Told by Tune; what is told to the study is read from the trial's own records."""
+        """End one of Tune's trials: its study gets what the trial's own records say."""
+        self._at_most = None
         job = self._live.pop(trial_id)
-        home = self._folder.trial(job.arm, job.trial_id)
-        self._mirror.fetch(home)
-        if (ended := home.results()) is None:
-            ended = close_records(self._folder, job, result or {}, error)
-            self._mirror.push(home.metrics_file, home.results_file)
-        self.arms[job.arm].end(job, ended)
+        folder = self._folder.trial(job.arm, job.trial_id)
+        self._mirror.fetch(folder)
+        if (results := folder.results()) is None:
+            results = close_records(folder, job, result or {}, error)
+            self._mirror.push(folder.metrics_file, folder.results_file)
+        self.arms[job.arm].end(job, results)
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
-        """Nothing to do: intermediate values are told with the end."""
+        """Draw ahead from the first report on; the study gets intermediate values with the end."""
+        self._at_most = None
 
     def save(self, checkpoint_path: str) -> None:
-        """Tune's snapshot: empty, because nothing of ours reads it back."""
+        """Save nothing: Tune's snapshot is never read back."""
 
     def restore(self, checkpoint_path: str) -> None:
+        """Refuse."""
         raise RuntimeError("a sweep resumes from its own records: launch.py SWEEP --resume")
 
 
-def mend(journal: Path) -> None:
-    """Cut off the half line that a killed launcher or a full disk left: the next one would be written behind it."""
+def repair_journal(journal: Path) -> None:
+    """Cut off the half line that a killed launcher or a full disk left."""
     if not journal.exists():
         return
     with journal.open("r+b") as file:
@@ -103,15 +122,11 @@ def mend(journal: Path) -> None:
         file.truncate(data.rfind(b"\n") + 1)
 
 
-def close_records(folder: SweepDir, job: Job, last: dict[str, Any], error: bool) -> Results:
-    """A trial's results.json; where training could not write it (it failed, or its worker kept dying), it is written
-    here from what the trial left."""
-    home = folder.trial(job.arm, job.trial_id)
-    if (results := home.results()) is not None:
-        return results
-    home.clear()
-    rows = home.metrics()
-    home.metrics_file.touch()
+def close_records(folder: TrialDir, job: Job, last: dict[str, Any], error: bool) -> Results:
+    """Write the results.json that a trial's worker could not, from what the trial left."""
+    folder.clear()
+    rows = folder.metrics()
+    folder.metrics_file.touch()
     steps, seconds = steps_run(rows), rows[-1]["seconds"] if rows else 0.0
     results = Results(
         trial_id=job.trial_id,
@@ -135,5 +150,5 @@ def close_records(folder: SweepDir, job: Job, last: dict[str, Any], error: bool)
         error=last.get("error") or ("the relay of this trial died" if error else "the trial ended without results"),
         environment={},
     )
-    write_json(home.results_file, results)
+    write_json(folder.results_file, results)
     return results

@@ -13,36 +13,38 @@ NEWEST, BEST = 1000, 25  # TPE's own limit of trials it calls good is 25 (`optun
 
 
 class WindowedTPE(optuna.samplers.TPESampler):
-    """TPE that looks at an arm's newest `NEWEST` trials and its `BEST` best ones, and so takes as long for the ten
-    thousandth trial as for the thousandth; it is TPE itself until then. (Measured: over 3,300 trials TPE takes 57 ms.)
+    """TPE that looks at an arm's newest `NEWEST` trials and its `BEST` best ones.
+
+    It is TPE itself until there are more, and takes as long for the ten thousandth trial as for the thousandth.
+    (Measured: over 3,300 trials TPE takes 57 ms.)
     """
 
-    def infer_relative_search_space(self, study: Any, trial: FrozenTrial) -> dict[str, Any]:
-        return super().infer_relative_search_space(_Window(study), trial)  # type: ignore[arg-type]
+    def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, Any]:
+        """As TPE, over the window."""
+        return super().infer_relative_search_space(_Window(study), trial)
 
-    def sample_relative(self, study: Any, trial: FrozenTrial, search_space: dict[str, Any]) -> dict[str, Any]:
-        return super().sample_relative(_Window(study), trial, search_space)  # type: ignore[arg-type]
+    def sample_relative(self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, Any]) -> dict[str, Any]:
+        """As TPE, over the window."""
+        return super().sample_relative(_Window(study), trial, search_space)
 
-    def sample_independent(self, study: Any, trial: FrozenTrial, param_name: str, param_distribution: Any) -> Any:
-        return super().sample_independent(_Window(study), trial, param_name, param_distribution)  # type: ignore[arg-type]
+    def sample_independent(self, study: optuna.Study, trial: FrozenTrial, param_name: str, distribution: Any) -> Any:
+        """As TPE, over the window."""
+        return super().sample_independent(_Window(study), trial, param_name, distribution)
 
 
-class _Window:
-    """A study of which a sampler sees a part."""
+class _Window(optuna.Study):
+    """A study that shows samplers a part of its trials."""
 
     def __init__(self, study: optuna.Study):
-        self._study = study
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._study, name)
+        self.__dict__.update(study.__dict__)  # the same study, not opened again
 
     def _get_trials(self, *args: Any, **kwargs: Any) -> list[FrozenTrial]:
         """What samplers of Optuna call; if another version calls something else, nothing is left out."""
-        return window(self._study._get_trials(*args, **kwargs), self._study.direction)
+        return window(super()._get_trials(*args, **kwargs), self.direction)
 
 
 def window(trials: list[FrozenTrial], direction: optuna.study.StudyDirection) -> list[FrozenTrial]:
-    """The newest of `trials` (by number, ascending) and the best completed ones before them, in their order."""
+    """The newest of `trials` and the best completed ones before them, by number."""
     if len(trials) <= NEWEST + BEST:
         return trials
     sign = 1 if direction == optuna.study.StudyDirection.MINIMIZE else -1

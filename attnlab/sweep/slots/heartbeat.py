@@ -1,4 +1,4 @@
-"""Watch over a slot's workers: their sign of life, when they count as hung, and what they died of.
+"""Watch over a slot's workers: their sign of life, hangs and crashes.
 
 A worker that trains: its `Heartbeat` counts steps and tells the mailbox every few seconds, whose `HangClock` it sets.
 One that hangs: its `Heartbeat` says where it stands. The mailbox kills the group, which its TorchTrainer restarts.
@@ -33,8 +33,8 @@ CRASH_LINES = 12  # of a crash's traceback that are kept
 class HangClock:
     """The mailbox's clock for the trial that is being trained.
 
-    Steps are expected every `hang_s` only once there was one: before it data are prepared and kernels tuned, or waited
-    for while another process does it. A word from the process is expected all along.
+    Steps are expected every `hang_s` only after the first one: before it data are prepared and kernels tuned, or
+    waited for while another process does it. A word from the process is expected all along.
     """
 
     hang_s: float | None  # None: never hung
@@ -46,13 +46,13 @@ class HangClock:
         self.moved = self.heard
 
     def heartbeat(self, count: int, now: float) -> None:
-        """A sign of life, with the number of things done so far (steps, batches of a validation)."""
+        """Note a sign of life, with the number of things done so far."""
         self.heard = now
         if count != self.count:
             self.count, self.moved = count, now
 
     def hung(self, now: float) -> str | None:
-        """Why the worker counts as hung; None while it does not. Leaves the worker time to tell by itself."""
+        """Why the worker counts as hung, or None; it has time to report by itself first."""
         if self.hang_s is None:
             return None
         if now - self.heard > self.hang_s + HEARTBEAT_S:
@@ -65,21 +65,25 @@ class HangClock:
 
 
 class Heartbeat:
-    """A worker's sign of life while it trains (a context manager). Called at every step, it counts; a thread tells."""
+    """A worker's sign of life while it trains (a context manager).
 
-    def __init__(self, box: Any, group: int, hang_s: float | None):
-        self._box, self._group, self._hang_s = box, group, hang_s
-        self._every = min(HEARTBEAT_S, hang_s / 4) if hang_s else HEARTBEAT_S
+    Called at every step, it only counts. A thread tells the mailbox.
+    """
+
+    def __init__(self, mailbox: Any, group: int, hang_s: float | None):
+        self._mailbox, self._group, self._hang_s = mailbox, group, hang_s
+        self._every_s = min(HEARTBEAT_S, hang_s / 4) if hang_s else HEARTBEAT_S
         self.count = 0
         self._over = threading.Event()
-        self._trains = threading.get_ident()
-        self._thread = threading.Thread(target=self._tell, daemon=True)
+        self._training_thread = threading.get_ident()
+        self._thread = threading.Thread(target=self._send_counts, daemon=True)
 
     def __call__(self) -> None:
+        """Count a step, or a batch of a validation."""
         self.count += 1
 
     def __enter__(self) -> Heartbeat:
-        ray.get(self._box.begun.remote(self._group))
+        ray.get(self._mailbox.begun.remote(self._group))
         self._thread.start()
         return self
 
@@ -87,52 +91,52 @@ class Heartbeat:
         self._over.set()
         self._thread.join()  # no word of this trial's is to come in the next one's time
 
-    def _tell(self) -> None:
-        """Tell the count; end the process if nobody answers, or if its group is not the slot's any more."""
-        told, since, said = 0, time.monotonic(), False
-        while not self._over.wait(self._every):
-            if self.count != told:
-                told, since, said = self.count, time.monotonic(), False
-            elif told and not said and self._hang_s and time.monotonic() - since > self._hang_s:
-                self._send(self._box.hangs, where(self._trains))
-                said = True
-            if not self._send(self._box.heartbeat, told) and not self._over.is_set():
+    def _send_counts(self) -> None:
+        """Send the count; end the process if nobody answers or its group was replaced."""
+        sent, since, reported = 0, time.monotonic(), False
+        while not self._over.wait(self._every_s):
+            if self.count != sent:
+                sent, since, reported = self.count, time.monotonic(), False
+            elif sent and not reported and self._hang_s and time.monotonic() - since > self._hang_s:
+                self._send(self._mailbox.hangs, current_line(self._training_thread))
+                reported = True
+            if not self._send(self._mailbox.heartbeat, sent) and not self._over.is_set():
                 os._exit(1)
 
-    def _send(self, call: Any, value: Any) -> bool:
+    def _send(self, method: Any, value: Any) -> bool:
         try:
-            return ray.get(call.remote(self._group, value), timeout=FENCE_S)
+            return ray.get(method.remote(self._group, value), timeout=FENCE_S)
         except ray.exceptions.RayError:
             return False
 
 
-def where(thread: int) -> str:
-    """The line at which a thread of this process stands."""
+def current_line(thread: int) -> str:
+    """The line that a thread of this process is at."""
     frame = sys._current_frames().get(thread)
-    at = traceback.extract_stack(frame)[-1] if frame else None
-    return f"{at.filename}:{at.lineno} in {at.name}: {at.line}" if at else "its thread is gone"
+    top = traceback.extract_stack(frame)[-1] if frame else None
+    return f"{top.filename}:{top.lineno} in {top.name}: {top.line}" if top else "its thread is gone"
 
 
-class Crash:
-    """A file among this host's Ray logs into which a fatal signal's traceback goes, for the next process."""
+class CrashLog:
+    """A file among this host's Ray logs that takes a fatal signal's traceback."""
 
     def __init__(self, slot: str, rank: int):
         """`slot` is unlike any other slot's, of this sweep or another."""
         self._path = Path(ray._private.worker._global_node.get_logs_dir_path()) / f"attnlab-{slot}-{rank}.crash"
 
-    def last_words(self) -> str | None:
-        """Of the process before this one; None if it said nothing, or did not run on this host."""
+    def read_previous(self) -> str | None:
+        """The traceback that the process before left on this host, if any."""
         text = self._path.read_text(errors="replace") if self._path.exists() else ""
         lines = [line for line in text.splitlines() if line and not line.startswith("Extension modules")]
         return "\n".join(lines[:CRASH_LINES]) or None
 
-    def keep(self) -> None:
-        """From now on, SIGSEGV, SIGFPE, SIGABRT, SIGBUS and SIGILL of this process leave a traceback there."""
+    def open(self) -> None:
+        """From now on, let SIGSEGV, SIGFPE, SIGABRT, SIGBUS and SIGILL leave a traceback."""
         self._file = self._path.open("w")
         faulthandler.enable(self._file, all_threads=False)
 
     def close(self) -> None:
-        """The process ends well."""
+        """Remove the file: the process ends well."""
         faulthandler.disable()
         self._file.close()
         self._path.unlink(missing_ok=True)

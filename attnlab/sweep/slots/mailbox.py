@@ -1,12 +1,12 @@
 """The two actors between Tune and the slots.
 
-    a trial's road:   Tune -> relay -> pool.lease -> mailbox.post -> worker (mailbox.take)
-    a report's road:  worker -> mailbox.report -> relay (mailbox.read) -> tune.report -> searcher and scheduler
-    a stop's road:    scheduler -> pool.mark -> mailbox -> the answer to the worker's next report
+    a trial:   Tune -> relay -> pool.lease -> mailbox.post -> worker (mailbox.take)
+    a report:  worker -> mailbox.report -> relay (mailbox.read) -> tune.report -> searcher and scheduler
+    a stop:    scheduler -> pool.mark -> mailbox -> the answer to the worker's next report
     a slot without workers:  mailbox -> `moved` to the relay, which leases another slot for the trial
 
-They live on the launcher's node and hold only what is on its way; everything that must survive them is in the trial's
-folder. A mailbox also watches over its workers (`health.py` says how).
+They live on the launcher's node and hold only what is on its way. Everything that must survive them is in the trial's
+folder. A mailbox also watches over its workers (`heartbeat.py` says how).
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ POLL_S = 0.5  # how often a mailbox looks after its workers
 
 
 class Superseded(RuntimeError):
-    """A call of workers that the slot has replaced: they were cut off and took themselves for alive."""
+    """A call of workers that were cut off, and that the slot has replaced."""
 
 
 @ray.remote(num_cpus=0)
 class Mailbox:
-    """One slot's: the trial it is at, the reports on their way out, the stop mark, and its workers' health.
+    """One slot's trial, its reports, its stop mark, and its workers' health.
 
-    A group is one start of the slot's workers. Every call of theirs names it, so that one that was replaced is told.
+    A group is one start of the slot's workers. Every call of theirs names it, so that a replaced one is refused.
     """
 
     def __init__(self, slot: int, pool: Any, max_failures: int, hang_s: float | None):
@@ -43,34 +43,34 @@ class Mailbox:
         self._closed = False
         # the trial
         self._key, self._job = "", dict[str, Any]()
-        self._here = self._begun = self._marked = False  # posted and not ended, being trained, to be stopped
-        self._rows: list[dict[str, Any]] = []  # of the trial that is here, or was last
+        self._open = self._begun = self._marked = False  # posted and not ended, being trained, to be stopped
+        self._rows: list[dict[str, Any]] = []  # of the open trial, or the last one
         self._failures, self._failed_at = 0, -1  # deaths of its workers, and the step it had reported by the last
         # the workers
         self._group, self._starts = 0, 0
         self._workers: list[Any] = []
         self._hang_clock: HangClock | None = None  # while a trial is trained
-        self._gone: float | None = time.monotonic()  # since when there are none
-        self._causes: dict[str, str] = {}  # of their last death, by who told
+        self._down_since: float | None = time.monotonic()  # None: there are some
+        self._causes: dict[str, str] = {}  # of their last death, by the witness
 
     # --- the workers ---
 
     async def starting(self) -> int | None:
-        """Workers start; returns their group, or None if they should not, as they have failed at it too often."""
+        """Begin a group of workers; None if they have failed to start too often."""
         self._starts += 1
         self._group += 1
         self._workers, self._hang_clock = [], None
         return self._group if self._starts <= STARTS else None
 
-    async def join(self, group: int, worker: Any, words: str | None) -> None:
-        """A rank's actor, and what the process before it left when it crashed."""
+    async def join(self, group: int, worker: Any, traceback: str | None) -> None:
+        """Note a rank's actor, and the traceback of a crash of the process before."""
         self._check(group)
         self._workers.append(worker)
-        if words:
-            self._causes["crash"] = words
+        if traceback:
+            self._causes["crash"] = traceback
 
     async def start_failed(self, why: str) -> None:
-        """What a worker raised before it could take a trial."""
+        """Note what a worker raised before it could take a trial."""
         self._causes["start"] = why
 
     async def broken(self) -> str | None:
@@ -78,57 +78,57 @@ class Mailbox:
         return f"failed to start {STARTS} times in a row: {self._cause}" if self._starts > STARTS else None
 
     async def take(self, group: int) -> dict[str, Any] | None:
-        """The worker's next trial; the same one again if the worker died in it; None when the slot is to end."""
+        """The next trial, or the one that a worker died in; None when the slot is to end."""
         self._check(group)
-        self._starts, self._gone = 0, None
+        self._starts, self._down_since = 0, None
         if self._begun:
-            await self._died_in_it()
+            await self._count_death()
         self._causes = {}
         async with self._news:
-            await self._news.wait_for(lambda: self._closed or group != self._group or (self._here and not self._halted))
+            await self._news.wait_for(lambda: self._closed or group != self._group or (self._open and not self._halted))
         self._check(group)
         return None if self._closed else self._job
 
     async def begun(self, group: int) -> None:
-        """The worker trains: from now on its death is the trial's."""
+        """Note that the worker trains: from now on its death counts against the trial."""
         self._check(group)
         self._begun, self._hang_clock = True, HangClock(self._hang_s)
 
     async def heartbeat(self, group: int, count: int) -> bool:
-        """A sign of life; False if the worker is to end."""
+        """Note a sign of life; False if the worker is to end."""
         if group == self._group and self._hang_clock:
             self._hang_clock.heartbeat(count, time.monotonic())
         return group == self._group
 
-    async def hangs(self, group: int, where: str) -> bool:
-        """No step was done in `hang_s`: the worker says where it stands, and is killed."""
+    async def hangs(self, group: int, line: str) -> bool:
+        """Kill the worker, which has done no step in `hang_s`, and says where it hangs."""
         if group == self._group and self._hang_clock:
-            self._kill(f"it hung: no step was done in {self._hang_s:g} s (resources.hang_s); it stood at {where}")
+            self._kill(f"it hung: no step was done in {self._hang_s:g} s (resources.hang_s); it stood at {line}")
         return group == self._group
 
     async def report(self, group: int, row: dict[str, Any]) -> bool:
-        """One row of the running trial; True if it is to stop."""
+        """Pass on one row of the running trial; True if it is to stop."""
         self._check(group)
         if self._begun:  # else another rank has ended it
             await self._add(row)
         return self._marked or not self._begun
 
     async def end(self, group: int, last: dict[str, Any]) -> None:
-        """The running trial's last word, with `state` and, if it failed, `error`; the first rank's that has one."""
+        """End the running trial with `state` and perhaps `error`; the first rank's call counts."""
         self._check(group)
         if self._begun:
             await self._end(last)
 
     async def halt(self, group: int, why: str) -> None:
-        """The sweep cannot go on; the trial stays unfinished."""
+        """Note why the sweep cannot go on; the trial stays unfinished."""
         self._check(group)
         self._halted, self._begun, self._hang_clock = why, False, None
 
     async def died(self, why: str) -> None:
-        """The workers are gone, as their TorchTrainer has seen; it starts others."""
+        """Note that the workers are gone, as their TorchTrainer has seen; it starts others."""
         self._causes["ray"] = why
-        self._gone = self._gone or time.monotonic()
-        self._group += 1  # calls of theirs that still wait are no one's
+        self._down_since = self._down_since or time.monotonic()
+        self._group += 1  # so that calls of theirs that still wait are refused
         self._workers, self._hang_clock = [], None
         await self._pool.withdraw.remote(self._slot)
         async with self._news:
@@ -139,13 +139,13 @@ class Mailbox:
             raise Superseded(f"slot {self._slot} has other workers now")
 
     def _kill(self, why: str) -> None:
-        """End every rank's process; the TorchTrainer sees it and starts others."""
+        """Kill every rank's process; the TorchTrainer sees it and starts others."""
         self._causes["hang"], self._hang_clock = why, None
         for worker in self._workers:
             ray.kill(worker)
 
-    async def _died_in_it(self) -> None:
-        """Count a death of the workers against their trial, from the first again if it had got further meanwhile."""
+    async def _count_death(self) -> None:
+        """Count a death against the trial, from 1 again if it has got further since."""
         step = max((row["step"] for row in self._rows), default=0)
         self._failures = self._failures + 1 if step <= self._failed_at else 1
         self._failed_at, self._begun = step, False
@@ -155,26 +155,25 @@ class Mailbox:
 
     @property
     def _cause(self) -> str:
-        """What the workers died of: of those who told, the one who knows best."""
-        told = [self._causes[who] for who in ("hang", "start", "crash", "ray") if who in self._causes]
-        return told[0] if told else "nobody knows of what; ray's logs may say"
+        """What the workers died of, by the witness who knows best."""
+        causes = (self._causes[who] for who in ("hang", "start", "crash", "ray") if who in self._causes)
+        return next(causes, "nobody knows of what; ray's logs may say")
 
     # --- the trial ---
 
     async def post(self, key: str, job: dict[str, Any], state: dict[str, Any]) -> None:
-        """Hand a trial to the slot; said again by a relay that was started anew, it changes nothing. `state`: of the
-        `moved` with which it left another slot, if it did."""
+        """Hand a trial to the slot, with its `state` at another one; a relay may repeat it."""
         if key == self._key:
             return
         async with self._news:
             self._key, self._job, self._rows = key, job, []
-            self._here, self._begun = True, False
+            self._open, self._begun = True, False
             self._marked = state.get("marked", False)
             self._failures, self._failed_at = state.get("failures", (0, -1))
             self._news.notify_all()
 
     async def read(self, key: str, number: int) -> dict[str, Any]:
-        """The trial's report `number`, from 0, waiting for it. None is used up, so that a relay may begin again."""
+        """Wait for the trial's report `number`, from 0; all stay, so that a relay may begin again."""
         assert key == self._key
         async with self._news:
             await self._news.wait_for(lambda: len(self._rows) > number)
@@ -182,14 +181,14 @@ class Mailbox:
 
     async def mark(self, trial_id: str) -> None:
         """Ask a trial to stop; a trial that has ended is left alone."""
-        if self._here and self._job["trial_id"] == trial_id:
+        if self._open and self._job["trial_id"] == trial_id:
             self._marked = True
 
     async def _send_away(self) -> None:
-        """The trial is to go on at another slot: this one's workers, once there, could not be had again in time."""
+        """Let the trial go on at another slot: this one's workers did not come back in time."""
         if self._begun:
-            await self._died_in_it()
-        if self._here:
+            await self._count_death()
+        if self._open:
             await self._end({"moved": True, "marked": self._marked, "failures": (self._failures, self._failed_at)})
 
     async def _add(self, row: dict[str, Any]) -> None:
@@ -198,26 +197,26 @@ class Mailbox:
             self._news.notify_all()
 
     async def _end(self, last: dict[str, Any]) -> None:
-        self._here = self._begun = False
+        self._open = self._begun = False
         self._hang_clock = None
         await self._add(last)
 
     # --- the launcher ---
 
     async def watch(self) -> str | None:
-        """Looks after the workers until the slot is closed; answers earlier if the sweep cannot go on, with the reason.
-        The launcher calls it once, and learns by it if this process dies."""
+        """Look after the workers until the slot closes; returns why the sweep cannot go on, if so."""
+        # the launcher calls it once, and learns by it if this process dies
         while not self._closed and not self._halted:
             now = time.monotonic()
             if self._hang_clock and (why := self._hang_clock.hung(now)):
                 self._kill(why)
-            if self._here and self._gone and now - self._gone > LOST_S:
+            if self._open and self._down_since and now - self._down_since > LOST_S:
                 await self._send_away()
             await asyncio.sleep(POLL_S)
         return self._halted
 
     async def close(self) -> None:
-        """No more trials: `take` answers None."""
+        """Give out no more trials: `take` answers None."""
         async with self._news:
             self._closed = True
             self._news.notify_all()
@@ -225,30 +224,32 @@ class Mailbox:
 
 @ray.remote(num_cpus=0)
 class Pool:
-    """Which slots are free. A slot comes in when its workers are up, goes out while they are gone, and is given to the
-    trial that waits longest; a free slot that last ran the trial's arm goes first, because its kernels and data are
-    warm."""
+    """Which slots are free.
+
+    A slot comes in when its workers are up, goes out while they are gone, and is given to the trial that waits longest.
+    A free slot that last ran the trial's arm goes first, because its kernels and data are warm.
+    """
 
     def __init__(self, node_wait_s: float) -> None:
         self._node_wait_s = node_wait_s
-        self._boxes: dict[int, Any] = {}
+        self._mailboxes: dict[int, Any] = {}
         self._up: dict[int, None] = {}  # in the order of becoming free
         self._last_arm: dict[int, str] = {}
-        self._at: dict[str, int] = {}
+        self._slot_of: dict[str, int] = {}
         self._leases: Counter[str] = Counter()
         self._none_since: float | None = None  # since when every slot that was up is down
         self._change = asyncio.Condition()
 
-    async def offer(self, slot: int, box: Any) -> None:
-        """A slot whose workers are up; said again after each restart of the group, and counted once."""
+    async def offer(self, slot: int, mailbox: Any) -> None:
+        """Add a slot whose workers are up, unless it is in."""
         async with self._change:
-            self._boxes[slot] = box
+            self._mailboxes[slot] = mailbox
             self._up.setdefault(slot)
             self._none_since = None
             self._change.notify_all()
 
     async def withdraw(self, slot: int) -> None:
-        """A slot whose workers are gone. A trial that is there stays, until the mailbox sends it away."""
+        """Remove a slot whose workers are gone; its trial stays until the mailbox sends it away."""
         if slot in self._up:
             del self._up[slot]
             self._none_since = None if self._up else time.monotonic()
@@ -258,26 +259,26 @@ class Pool:
         return list(self._up)
 
     async def lease(self, trial_id: str, arm: str) -> tuple[Any, str]:
-        """Wait for a slot; returns its mailbox and the lease's name, for a trial that has one the same again."""
-        if trial_id not in self._at:
+        """Wait for a slot, unless the trial has one; its mailbox and the lease's name."""
+        if trial_id not in self._slot_of:
             async with self._change:
-                await self._change.wait_for(lambda: self._free or trial_id in self._at)
-                if trial_id not in self._at:  # else a relay that was killed while it waited has got it one
+                await self._change.wait_for(lambda: self._free or trial_id in self._slot_of)
+                if trial_id not in self._slot_of:  # else a relay that was killed while it waited got one
                     slot = next((s for s in self._free if self._last_arm.get(s) == arm), self._free[0])
-                    self._at[trial_id], self._last_arm[slot] = slot, arm
+                    self._slot_of[trial_id], self._last_arm[slot] = slot, arm
                     self._leases[trial_id] += 1
-        return self._boxes[self._at[trial_id]], f"{trial_id}/{self._leases[trial_id]}"
+        return self._mailboxes[self._slot_of[trial_id]], f"{trial_id}/{self._leases[trial_id]}"
 
     async def release(self, trial_id: str) -> None:
-        """The trial has left its slot, which is free if its workers are up."""
+        """Take the trial from its slot, which is then free if its workers are up."""
         async with self._change:
-            slot = self._at.pop(trial_id, None)
+            slot = self._slot_of.pop(trial_id, None)
             if slot in self._up:
                 self._up[slot] = self._up.pop(slot)
                 self._change.notify_all()
 
     async def watch(self) -> str:
-        """Answers only if no slot has workers any more, and none has had any for a while."""
+        """Wait until no slot has had workers for `node_wait_s`, after one had; returns the reason."""
         while self._none_since is None or time.monotonic() - self._none_since < self._node_wait_s:
             await asyncio.sleep(POLL_S)
         return (
@@ -287,10 +288,10 @@ class Pool:
 
     async def mark(self, trial_id: str) -> None:
         """Ask a trial to stop, wherever it runs."""
-        if trial_id in self._at:
-            await self._boxes[self._at[trial_id]].mark.remote(trial_id)
+        if trial_id in self._slot_of:
+            await self._mailboxes[self._slot_of[trial_id]].mark.remote(trial_id)
 
     @property
     def _free(self) -> list[int]:
-        taken = self._at.values()
+        taken = self._slot_of.values()
         return [slot for slot in self._up if slot not in taken]

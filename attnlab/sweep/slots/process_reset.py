@@ -1,28 +1,31 @@
-"""Between two trials of a process: everything that the first may have changed is put back."""
+"""Put back, between two trials of a process, everything that the first may have changed."""
 
 from __future__ import annotations
 
 import gc
 import os
 import random
+import resource
 import sys
 from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+import numpy as np
+import torch
+from torch.nn.modules import module
 
-class Clean:
-    """Puts the process back as it was before its first trial, so that a trial cannot tell what ran before it."""
+
+class ProcessReset:
+    """Puts the process back to before its first trial: no trial can tell what ran before it."""
 
     def __init__(self) -> None:
-        self._settings = [(put, get()) for get, put in settings()]
+        self._settings = [(put, get()) for get, put in process_settings()]
         self()
         gc.freeze()  # what the process is made of: looking through it again after each trial would take 0.3 s
 
     def __call__(self) -> None:
-        import numpy as np
-        import torch
-
+        """Reset."""
         for put, value in self._settings:
             put(value)
         random.seed(0)
@@ -35,51 +38,43 @@ class Clean:
             torch.cuda.reset_peak_memory_stats()
 
 
-def settings() -> list[tuple[Callable[[], Any], Callable[[Any], Any]]]:
-    """What a trial may change of its process beside the generators, each as how to read it and how to put it back."""
-    import torch
-    from torch.nn.modules import module
-
+def process_settings() -> list[tuple[Callable[[], Any], Callable[[Any], Any]]]:
+    """Getters and setters of what a trial may change of its process besides the generators."""
     hooks = [value for name, value in vars(module).items() if name.startswith("_global_") and isinstance(value, dict)]
     return [
-        (lambda: dict(os.environ), lambda kept: _refill(os.environ, kept)),
+        (lambda: dict(os.environ), lambda old: _refill(os.environ, old)),
         (os.getcwd, os.chdir),
-        (lambda: list(sys.path), lambda kept: sys.path.__setitem__(slice(None), kept)),
+        (lambda: list(sys.path), lambda old: sys.path.__setitem__(slice(None), old)),
         (torch.get_default_dtype, torch.set_default_dtype),
-        (torch.get_default_device, lambda kept: torch.set_default_device(None if kept.type == "cpu" else kept)),
+        (torch.get_default_device, lambda old: torch.set_default_device(None if old.type == "cpu" else old)),
         (torch.get_num_threads, torch.set_num_threads),
         (torch.get_float32_matmul_precision, torch.set_float32_matmul_precision),
         (torch.is_grad_enabled, torch.set_grad_enabled),
         (torch.is_anomaly_enabled, torch.autograd.set_detect_anomaly),
         (torch.are_deterministic_algorithms_enabled, torch.use_deterministic_algorithms),
-        (lambda: torch.backends.cudnn.benchmark, lambda kept: setattr(torch.backends.cudnn, "benchmark", kept)),
+        (lambda: torch.backends.cudnn.benchmark, partial(setattr, torch.backends.cudnn, "benchmark")),
         (
             lambda: [dict(each) for each in hooks],
-            lambda kept: [_refill(*pair) for pair in zip(hooks, kept, strict=True)],
+            lambda old: [_refill(*pair) for pair in zip(hooks, old, strict=True)],
         ),
         (lambda: module._global_is_full_backward_hook, partial(setattr, module, "_global_is_full_backward_hook")),
-        *([(_limits, _limit)] if sys.platform != "win32" else []),
+        (_get_limits, _set_limits),
     ]
 
 
-def _refill(mapping: Any, kept: dict[Any, Any]) -> None:
-    if mapping != kept:
+def _refill(mapping: Any, old: dict[Any, Any]) -> None:
+    if mapping != old:
         mapping.clear()
-        mapping.update(kept)
+        mapping.update(old)
 
 
-def _limits() -> dict[int, tuple[int, int]]:
+def _get_limits() -> dict[int, tuple[int, int]]:
     """The process's limits on memory and file size, as getrlimit has them."""
-    import resource
-
-    return {
-        kind: resource.getrlimit(kind) for kind in (resource.RLIMIT_AS, resource.RLIMIT_DATA, resource.RLIMIT_FSIZE)
-    }
+    kinds = (resource.RLIMIT_AS, resource.RLIMIT_DATA, resource.RLIMIT_FSIZE)
+    return {kind: resource.getrlimit(kind) for kind in kinds}
 
 
-def _limit(kept: dict[int, tuple[int, int]]) -> None:
-    import resource
-
-    for kind, limits in kept.items():
+def _set_limits(old: dict[int, tuple[int, int]]) -> None:
+    for kind, limits in old.items():
         if resource.getrlimit(kind) != limits:
             resource.setrlimit(kind, limits)

@@ -1,4 +1,4 @@
-"""What Tune runs per trial: a thin function that posts the trial to a slot and passes its reports on."""
+"""What Tune runs per trial: post it to a slot and pass its reports on."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ PATIENCE_S = 60.0
 
 
 def relay(config: dict[str, Any], pool: Any = None) -> None:
-    """Lease a slot, post the trial, pass on each report until the one that carries the end state.
+    """Lease a slot, post the trial, and pass on its reports until it ends.
 
     A report whose step was passed on before is dropped: a resumed trial repeats its last one. A slot whose workers are
-    gone sends the trial away: another is leased, where the trial goes on from its last checkpoint. Tune starts a relay
-    that was killed again; it finds the trial where it is and begins with its first report. If pool or mailbox die, the
-    launcher ends the sweep: the trial has not failed, so nothing is said until then.
+    gone sends the trial away: another is leased, where the trial goes on from its last checkpoint.
+    Tune restarts a relay that was killed, which begins with the trial's first report again. If pool or mailbox die, the
+    launcher ends the sweep. The trial has not failed then, so the relay waits for that.
     """
     try:
         _relay(config["job"], pool)
@@ -34,10 +34,10 @@ def relay(config: dict[str, Any], pool: Any = None) -> None:
 def _relay(job: dict[str, Any], pool: Any) -> None:
     seen, state = (0, False), dict[str, Any]()
     while True:
-        box, key = ray.get(pool.lease.remote(job["trial_id"], job["arm"]))
-        ray.get(box.post.remote(key, job, state))
+        mailbox, key = ray.get(pool.lease.remote(job["trial_id"], job["arm"]))
+        ray.get(mailbox.post.remote(key, job, state))
         for number in itertools.count():
-            row = ray.get(box.read.remote(key, number))
+            row = ray.get(mailbox.read.remote(key, number))
             if "moved" in row:
                 break
             if "state" not in row:

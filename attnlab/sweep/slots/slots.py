@@ -1,7 +1,7 @@
-"""Slots: TorchTrainers that stay up, owned by the launcher, whose workers train one trial after another.
+"""Slots: TorchTrainers that stay up, whose workers train one trial after another.
 
-A TorchTrainer per trial would pay its start-up each time, and killing one leaks its placement group; here a trial's end
-is only the next turn of a loop, and a stop is an answer the trial gets to its report.
+A TorchTrainer per trial would pay its start-up each time, and killing one leaks its placement group. Here a trial's end
+is only the next turn of a loop, and a stop is the answer that the trial gets to its report.
 """
 
 from __future__ import annotations
@@ -9,14 +9,14 @@ from __future__ import annotations
 import os
 import threading
 import time
-from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 import ray
 import ray.exceptions
+from ray._private import state, worker
+from ray._raylet import ActorID, PlacementGroupID
 from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
 from ray.util import placement_group_table, remove_placement_group
@@ -25,36 +25,21 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from attnlab.config.sweep import ResourcesConfig
 from attnlab.records.mirror import Mirror
-from attnlab.sweep.cluster import node_probe
-from attnlab.sweep.slots.mailbox import Mailbox
+from attnlab.sweep.cluster.room import SlotShape
+from attnlab.sweep.slots.mailbox import Mailbox, Pool
 from attnlab.sweep.slots.worker import work
-from attnlab.sweep.slots.worker_death import Obituary
+from attnlab.sweep.slots.worker_death import WorkerDeathCallback
 from attnlab.util.text import one_line
 
-GUARD_S = 0.5  # how long the guard looks at a time
-
-
-@dataclass(frozen=True)
-class Shape:
-    """What one slot takes of the cluster."""
-
-    workers: int
-    cpus: int  # per worker
-    gpus: float  # per worker
-
-    def fits(self, cpus: float, gpus: float) -> int:
-        """How many slots fit into so many CPUs and GPUs. A worker never spans devices: fractions are packed per GPU."""
-        by_cpu = int(cpus // (self.workers * self.cpus))
-        if not self.gpus:
-            return by_cpu
-        workers = int(gpus) * int(1 / self.gpus + 1e-9) if self.gpus <= 1 else int(gpus // self.gpus)
-        return min(by_cpu, workers // self.workers)
+GUARD_S = 0.5  # between two looks at the actors
 
 
 class SlotTrainer(TorchTrainer):
-    """A TorchTrainer without two helpers that a slot has no use for, each a process that takes 2 CPU-seconds to start:
-    one serves Ray Data's datasets, one removes the placement group of a controller that was killed (a slot's goes with
-    the launcher's job)."""
+    """A TorchTrainer without two helper processes that a slot has no use for.
+
+    Each takes 2 CPU-seconds to start. One serves Ray Data's datasets, the other removes the placement group of a
+    controller that was killed (a slot's goes with the launcher's job).
+    """
 
     UNUSED = ("DatasetsCallback", "PlacementGroupCleanerCallback")
 
@@ -62,123 +47,134 @@ class SlotTrainer(TorchTrainer):
         return [c for c in super()._create_default_callbacks() if type(c).__name__ not in self.UNUSED]
 
 
-def here() -> NodeAffinitySchedulingStrategy:
-    """On the launcher's node: what it cannot go on without is lost with it alone, and never with another node."""
-    return NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-
-
 class Slots:
-    """The launcher's slots: one thread each sits in `TorchTrainer.fit()` until its mailbox is closed."""
+    """The launcher's slots, up while the context is open.
+
+    One thread for each sits in `TorchTrainer.fit()` until its mailbox is closed. Their end waits for the trials that
+    still train, unless an exception ended the context.
+    """
 
     def __init__(
-        self, count: int, shape: Shape, pool: Any, mirror: Mirror, resources: ResourcesConfig, kernel_cache: Path
-    ):
-        self._pool = pool
-        self._others = {*_controllers(), *_groups()}  # the caller's own Train runs, in a Ray that is the caller's
-        box = Mailbox.options(scheduling_strategy=here())  # type: ignore[attr-defined]
-        self.boxes = [box.remote(i, pool, resources.max_failures, resources.hang_s) for i in range(count)]
+        self, count: int, shape: SlotShape, mirror: Mirror, resources: ResourcesConfig, kernel_cache: Path
+    ) -> None:
+        # Pool and mailboxes are on the launcher's node: what it cannot go on without is lost with it alone.
+        node = ray.get_runtime_context().get_node_id()
+        options = {"scheduling_strategy": NodeAffinitySchedulingStrategy(node, soft=False)}
+        self.pool = Pool.options(**options).remote(resources.node_wait_s)  # type: ignore[attr-defined]
+        limits = (self.pool, resources.max_failures, resources.hang_s)
+        self._mailboxes = [Mailbox.options(**options).remote(i, *limits) for i in range(count)]  # type: ignore[attr-defined]
         self.errors: list[str] = []  # why the sweep cannot go on
+        self._others = {*_controllers(), *_groups()}  # the caller's own Train runs, in a Ray that is the caller's
         launch = uuid4().hex[:12]
-        trainers = [
-            SlotTrainer(
+        config = {
+            "hang_s": resources.hang_s,
+            "pool": self.pool,
+            "mirror": mirror,
+            "sweep_file": mirror.folder.sweep_file.read_text(),  # what workers that come later should see
+            "kernel_cache": str(kernel_cache),
+            "cpus": shape.cpus,
+            "gpus": shape.gpus,
+            "cwd": os.getcwd(),
+        }
+        scaling = ScalingConfig(
+            num_workers=shape.workers,
+            use_gpu=shape.gpus > 0,
+            resources_per_worker={"CPU": shape.cpus, **({"GPU": shape.gpus} if shape.gpus else {})},
+        )
+        self._threads = []
+        for i, mailbox in enumerate(self._mailboxes):
+            trainer = SlotTrainer(
                 work,
-                train_loop_config={
-                    "slot": i,
-                    "name": f"{launch}-{i}",
-                    "hang_s": resources.hang_s,
-                    "box": box,
-                    "pool": pool,
-                    "mirror": mirror,
-                    "seal": node_probe.seal(mirror),
-                    "kernel_cache": str(kernel_cache),
-                    "cpus": shape.cpus,
-                    "gpus": shape.gpus,
-                    "cwd": os.getcwd(),
-                },
-                scaling_config=ScalingConfig(
-                    num_workers=shape.workers,
-                    use_gpu=shape.gpus > 0,
-                    resources_per_worker={"CPU": shape.cpus, **({"GPU": shape.gpus} if shape.gpus else {})},
-                ),
+                train_loop_config={**config, "slot": i, "name": f"{launch}-{i}", "mailbox": mailbox},
+                scaling_config=scaling,
                 run_config=RunConfig(
                     name=f"slot-{i}",
                     storage_path=str(mirror.folder.ray),
                     failure_config=FailureConfig(max_failures=-1),
-                    callbacks=[Obituary(box)],
+                    callbacks=[WorkerDeathCallback(mailbox)],
                 ),
             )
-            for i, box in enumerate(self.boxes)
-        ]
-        self._threads = [
-            threading.Thread(target=partial(self._fit, *pair), daemon=True)
-            for pair in zip(trainers, self.boxes, strict=True)
-        ]
+            self._threads.append(threading.Thread(target=self._fit, args=(trainer, mailbox), daemon=True))
         self._ending = False
-        for thread in self._threads:
+        self._guard = threading.Thread(target=self._watch_actors, daemon=True)
+
+    def __enter__(self) -> Slots:
+        for thread in (*self._threads, self._guard):
             thread.start()
-        self._guarding = threading.Thread(target=self._guard, daemon=True)
-        self._guarding.start()
+        return self
 
-    def _guard(self) -> None:
-        """What is on its way is in the pool and the mailboxes: if one dies, or says that the sweep cannot go on, the
-        sweep is to end, and to be resumed."""
-        calls = {box.watch.remote(): f"the mailbox of slot {i}" for i, box in enumerate(self.boxes)}
-        calls[self._pool.watch.remote()] = "the pool of slots"
-        while calls and not self._ending:
-            done, _ = ray.wait(list(calls), timeout=GUARD_S)
-            for call in done:
-                who = calls.pop(call)
-                try:
-                    why = ray.get(call)
-                except ray.exceptions.RayActorError:
-                    why = f"{who} died"
-                if why:
-                    self.errors.append(why)
+    def __exit__(self, kind: type[BaseException] | None, *error: Any) -> None:
+        if kind is not None:
+            self._abandon()
+            return
+        try:
+            self._close()
+        except BaseException:
+            self._abandon()
+            raise
 
-    def _unguard(self) -> None:
-        """Before anything of ray's ends under the guard's hands, which would end this process."""
-        self._ending = True
-        self._guarding.join()
+    def waiting(self) -> str:
+        """Which slots have no machine yet, in words; "" if all have."""
+        try:
+            up = len(ray.get(self.pool.up.remote(), timeout=1.0))
+        except (ray.exceptions.RayError, TimeoutError):
+            return ""
+        count = len(self._mailboxes)
+        return f"{up} of {count} slots up, the others wait for nodes" if up < count else ""
 
-    def _fit(self, trainer: TorchTrainer, box: Any) -> None:
+    def release(self) -> None:
+        """End the actors behind the slots, which a Ray that goes on would keep."""
+        for actor in (*self._mailboxes, self.pool):
+            ray.kill(actor)
+
+    def _fit(self, trainer: TorchTrainer, mailbox: Any) -> None:
         try:
             trainer.fit()
-            if cause := ray.get(box.broken.remote()):
+            if cause := ray.get(mailbox.broken.remote()):
                 self.errors.append(f"a slot failed: its workers {cause}")
         except BaseException as error:  # a thread's exception is only seen if it is kept
             if not self._ending:  # what fails as slots end is no reason for it
                 self.errors.append(f"a slot failed: {one_line(error)}")
 
-    def waiting(self) -> str:
-        """For the board: which slots have no machine yet."""
-        try:
-            up = len(ray.get(self._pool.up.remote(), timeout=1.0))
-        except (ray.exceptions.RayError, TimeoutError):
-            return ""
-        return f"{up} of {len(self.boxes)} slots up, the others wait for nodes" if up < len(self.boxes) else ""
+    def _watch_actors(self) -> None:
+        """Note as an error when pool or mailbox dies or says that the sweep cannot go on."""
+        calls = {mailbox.watch.remote(): f"the mailbox of slot {i}" for i, mailbox in enumerate(self._mailboxes)}
+        calls[self.pool.watch.remote()] = "the pool of slots"
+        while calls and not self._ending:
+            done, _ = ray.wait(list(calls), timeout=GUARD_S)
+            for call in done:
+                actor = calls.pop(call)
+                try:
+                    why = ray.get(call)
+                except ray.exceptions.RayActorError:
+                    why = f"{actor} died"
+                if why:
+                    self.errors.append(why)
 
-    def close(self, timeout_s: float = 30.0) -> None:
-        """Let every slot end after the trial it is at, and wait for those that have workers."""
-        self._unguard()
-        ray.get([box.close.remote() for box in self.boxes])
+    def _stop_guard(self) -> None:
+        """Before anything of ray's ends while the guard uses it, which would end this process."""
+        self._ending = True
+        self._guard.join()
+
+    def _close(self, timeout_s: float = 30.0) -> None:
+        """Let every slot end after its trial, and wait for those that have workers."""
+        self._stop_guard()
+        ray.get([mailbox.close.remote() for mailbox in self._mailboxes])
         end = time.monotonic() + timeout_s
-        for slot in ray.get(self._pool.up.remote()):
+        for slot in ray.get(self.pool.up.remote()):
             self._threads[slot].join(max(0.0, end - time.monotonic()))
         if any(thread.is_alive() for thread in self._threads):
-            self.abandon()
+            self._abandon()
 
-    def abandon(self, timeout_s: float = 10.0) -> None:
+    def _abandon(self, timeout_s: float = 10.0) -> None:
         """End every slot at once, whatever it is at.
 
         The threads wait inside ray for their trainers' controllers, and ray.shutdown would pull it from under them (the
         process then dies of a segmentation fault), so the controllers go first. Ray hands out no handle of them before
-        their workers are up; the cluster's table of actors knows them all.
+        their workers are up, but the cluster's table of actors has them all.
         """
-        self._unguard()
+        self._stop_guard()
         end = time.monotonic() + timeout_s
-        from ray._private import worker
-        from ray._raylet import ActorID, PlacementGroupID
-
         for actor_id in _controllers():
             if actor_id not in self._others:
                 worker.global_worker.core_worker.kill_actor(ActorID.from_hex(actor_id), True)
@@ -188,16 +184,9 @@ class Slots:
             if group_id not in self._others:
                 remove_placement_group(PlacementGroup(PlacementGroupID.from_hex(group_id)))
 
-    def release(self) -> None:
-        """End the actors behind the slots, which a Ray that goes on would keep."""
-        for actor in (*self.boxes, self._pool):
-            ray.kill(actor)
-
 
 def _controllers() -> list[str]:
-    """The Train controllers that this process's job has started and that live, by their actors' ids."""
-    from ray._private import state
-
+    """Ids of the live Train controllers of this process's job."""
     job = ray.get_runtime_context().get_job_id()
     return [
         actor_id
@@ -207,7 +196,7 @@ def _controllers() -> list[str]:
 
 
 def _groups() -> list[str]:
-    """The placement groups that this process's job has, by their ids, which end in the job's."""
+    """Ids of the placement groups of this process's job, whose id they end in."""
     job = ray.get_runtime_context().get_job_id()
     live = (i for i, row in placement_group_table().items() if row["state"] != "REMOVED")
     return [group_id for group_id in live if group_id.endswith(job)]

@@ -1,4 +1,4 @@
-"""Ctrl-C: the first ends a sweep in order, the second at once."""
+"""Ctrl-C: the first one ends a sweep in order, the second at once."""
 
 from __future__ import annotations
 
@@ -15,9 +15,12 @@ TWICE = "interrupted twice; what ended is kept. Go on with --resume"
 
 
 class Interrupts:
-    """While open (a context manager), the first Ctrl-C raises KeyboardInterrupt, or in a `patient` part only sets
-    `came`, for who looks at it where nothing is half done. A second one raises wherever it comes; or, where the process
-    is the sweep's alone, ends it where it stands, as kill -9 does, and with it all that it started."""
+    """Handles Ctrl-C while it is open (a context manager).
+
+    The first one raises KeyboardInterrupt. In a `patient` part it only sets `came`, to be read where nothing is half
+    done. A second one raises wherever it comes. Where the process is the sweep's alone, it ends the process at once, as
+    kill -9 does, and with it all that it started.
+    """
 
     def __init__(self, own_process: bool = False) -> None:
         self.came, self._own_process = False, own_process
@@ -35,6 +38,7 @@ class Interrupts:
 
     @contextmanager
     def patient(self) -> Iterator[None]:
+        """In this part, only note the first Ctrl-C."""
         self._patient = True
         try:
             yield

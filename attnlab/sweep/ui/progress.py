@@ -1,4 +1,4 @@
-"""The sweep as it runs, in the terminal: one row per arm. Plain lines where the output is no terminal."""
+"""Show a sweep as it runs: a table in a terminal, else plain lines."""
 
 from __future__ import annotations
 
@@ -14,8 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from attnlab.config.resolved import Plan
-from attnlab.plan.extension import leaderboard
-from attnlab.ranking.leaderboard import notes
+from attnlab.ranking.leaderboard import Leaderboard, notes
 from attnlab.records.results import Job
 from attnlab.util.text import last_line, settings_text, value_text
 
@@ -24,8 +23,8 @@ LIVE_EVERY_S = 0.5
 SHARE = 0.05  # of the driver's time that drawing may take
 
 
-def span(seconds: float) -> str:
-    """1:02:03 or 2:03."""
+def duration_text(seconds: float) -> str:
+    """Seconds as 1:02:03 or 2:03."""
     minutes, s = divmod(int(seconds), 60)
     hours, m = divmod(minutes, 60)
     return f"{hours}:{m:02d}:{s:02d}" if hours else f"{m}:{s:02d}"
@@ -34,7 +33,7 @@ def span(seconds: float) -> str:
 def table(
     board: Mapping[str, Any], running: Mapping[str, int] | None = None, speeds: Mapping[str, float] | None = None
 ) -> Table:
-    """A leaderboard (see `standings`) as a table; with what runs now where that is known."""
+    """A leaderboard (see `standings`) as a table, with how many trials of an arm run now."""
     low = "lower is better" if board["mode"] == "min" else "higher is better"
     out = Table(title=f"{board['sweep']}: {board['metric']} ({low})", title_justify="left", header_style="bold")
     out.add_column("arm", no_wrap=True)
@@ -63,41 +62,39 @@ def table(
     return out
 
 
-def say(lines: Iterable[str], console: Console | None = None) -> None:
-    """Lines of `standings.notes`, in the terminal."""
+def print_notes(lines: Iterable[str], console: Console | None = None) -> None:
+    """Print the lines of `leaderboard.notes`."""
     console = console or Console(highlight=False)
     for line in lines:
         console.print(Text(f"note: {line}", style="yellow"), soft_wrap=True)
 
 
-class Board:
-    """Shows a sweep's progress; `update` is cheap and may be called often."""
+class Progress:
+    """A sweep's progress in the terminal; `update` is cheap and may be called often."""
 
     def __init__(
-        self,
-        plan: Plan,
-        total: int,
-        total_steps: int,
-        baselines: Mapping[str, float],
-        slots: int | None = None,
-        guards: Mapping[str, Any] | None = None,
+        self, plan: Plan, slots: int | None = None, ended_before: int = 0, waiting: Callable[[], str] = lambda: ""
     ):
-        """slots: how many trials can train at once; of more that have begun, the later ones wait."""
-        self._slots = slots
-        self._plan, self._total, self._steps, self._baselines = plan, total, total_steps, baselines
-        self._planned, self._guards = total, guards
+        """Begin to count time.
+
+        Args:
+            slots: how many trials can train at once; of more that have begun, the later ones wait.
+            ended_before: trials that earlier sessions finished, which the estimate leaves out.
+            waiting: what is not there yet, in words.
+        """
+        self._plan, self._slots, self._waiting = plan, slots, waiting
+        self._total, self._steps = plan.total_trials, plan.total_steps
+        self._steps_per_trial = self._steps / max(1, self._total)
+        self._done_before = ended_before * self._steps_per_trial
         self._noted: set[str] = set()
         # in a notebook too plain lines: rich would make an output of its own of each
         self._console = Console(width=None if sys.stdout.isatty() else 110, highlight=False, force_jupyter=False)
         self._live = Live(console=self._console, refresh_per_second=2, transient=True) if sys.stdout.isatty() else None
         self._start, self._next = time.monotonic(), 0.0
         self._running: dict[str, dict[str, Any]] = {}
-        self._done_before = 0.0
-        self._per_trial = total_steps / max(1, total)
-        self.waiting: Callable[[], str] = str  # what is not there yet, to be said
         self._first_report: float | None = None  # the estimate leaves out the start of ray and of the slots
 
-    def __enter__(self) -> Board:
+    def __enter__(self) -> Progress:
         if self._live:
             self._live.start()
         return self
@@ -106,71 +103,70 @@ class Board:
         if self._live:
             self._live.stop()
 
-    def say(self, text: str) -> None:
-        """One line that stays."""
+    def print(self, text: str) -> None:
+        """Print one line that stays."""
         self._console.print(text, soft_wrap=True)
 
     def note(self, lines: Sequence[str]) -> None:
-        """Lines of `standings.notes` that stay, each said once."""
-        say([line for line in lines if line not in self._noted], self._console)
+        """Print the lines of `leaderboard.notes` that are new."""
+        print_notes([line for line in lines if line not in self._noted], self._console)
         self._noted.update(lines)
 
-    def resumed(self, results: list[Any]) -> None:
-        """What earlier sessions finished, so that the estimate counts only this one's work."""
-        self._done_before = self._share(results)
-
     def extended(self, trials: int) -> None:
-        """The search goes on: so many trials more than planned, in all."""
-        self._total, self._steps = self._planned + trials, int((self._planned + trials) * self._per_trial)
+        """Count so many trials more than planned: the search goes on."""
+        self._total = self._plan.total_trials + trials
+        self._steps = int(self._total * self._steps_per_trial)
 
     def began(self, job: Job) -> None:
-        self._running[job.trial_id] = {"arm": job.arm, "step": 0, "max": job.trial.train.max_steps}
+        """Count a trial among those that run."""
+        self._running[job.trial_id] = {"arm": job.arm}
 
     def reported(self, job: Job, row: Mapping[str, Any]) -> None:
-        self._running.setdefault(job.trial_id, {"arm": job.arm, "max": job.trial.train.max_steps})
+        """Note a trial's step and speed."""
+        self._running.setdefault(job.trial_id, {"arm": job.arm})
         self._first_report = self._first_report or time.monotonic()
         self._running[job.trial_id].update(step=row.get("step", 0), tokens_per_s=row.get("tokens_per_s"))
 
     def ended(self, job: Job, result: Mapping[str, Any]) -> None:
-        """Forget a trial that ended; without a terminal, say how it ended. Why one failed is said on either."""
+        """Forget a trial that ended; print how (without a terminal) and why it failed."""
         self._running.pop(job.trial_id, None)
         if not self._live:
             best = (result["best"] or {}).get(self._plan.metric)
-            self.say(
-                f"{span(time.monotonic() - self._start):>6}  {job.arm:<24} {job.trial_id:<16} {result['state']:<9} "
+            elapsed = duration_text(time.monotonic() - self._start)
+            self.print(
+                f"{elapsed:>6}  {job.arm:<24} {job.trial_id:<16} {result['state']:<9} "
                 f"step {result['steps']:<6} {self._plan.metric} {value_text(best)}  {settings_text(job.settings)}"
             )
         if result["state"] == "failed":
             self.note([f"{job.arm} {job.trial_id} failed: {last_line(result['error'])}"])
 
-    def update(self, results_of: Callable[[], list[Any]]) -> None:
-        """Draw the table anew (a terminal), or say one line now and then; cheap when it is not yet time."""
+    def update(self, ended: int, leaderboard: Callable[[], Leaderboard]) -> None:
+        """Draw the table anew or print a line, if it is time."""
         now = time.monotonic()
         if now < self._next:
             return
-        results = results_of()
-        board = leaderboard(self._plan, results, self._baselines, self._guards)
+        board = leaderboard()
         if not self._live:
-            self.say(self._summary(results).plain)
+            self.print(self._summary(ended).plain)
             self.note(notes(board))
         else:
             running = Counter(r["arm"] for r in [*self._running.values()][: self._slots])
             speeds = {r["arm"]: r["tokens_per_s"] for r in self._running.values() if r.get("tokens_per_s")}
             below = [Text(f"note: {line}", style="yellow") for line in notes(board)]
-            self._live.update(Group(table(board, running, speeds), *below, self._summary(results)))
+            self._live.update(Group(table(board, running, speeds), *below, self._summary(ended)))
         took = time.monotonic() - now  # grows with the trials that ended
         self._next = now + max(LIVE_EVERY_S if self._live else PLAIN_EVERY_S, took / SHARE)
 
-    def _share(self, results: list[Any]) -> float:
+    def _steps_done(self, ended: int) -> float:
         """Steps done, in steps of the plan: a pruned trial's remaining steps are done too."""
-        return len(results) * self._per_trial + sum(r.get("step", 0) for r in self._running.values())
+        return ended * self._steps_per_trial + sum(r.get("step", 0) for r in self._running.values())
 
-    def _summary(self, results: list[Any]) -> Text:
-        now = time.monotonic()
-        elapsed, working = now - self._start, now - (self._first_report or now)
-        done = self._share(results) - self._done_before
-        left = (self._steps - self._share(results)) * working / done if done > 0 and working > 5 else None
-        running = len([*self._running][: self._slots])
-        said = f"{len(results)} of {self._total} trials ended, {running} running, {span(elapsed)} elapsed"
-        said += "".join(f", {text}" for text in [self.waiting()] if text)
-        return Text(said + (f", about {span(max(0.0, left))} left" if left is not None else ""))
+    def _summary(self, ended: int) -> Text:
+        now, done = time.monotonic(), self._steps_done(ended)
+        working, new = now - (self._first_report or now), done - self._done_before
+        running, elapsed = len([*self._running][: self._slots]), duration_text(now - self._start)
+        text = f"{ended} of {self._total} trials ended, {running} running, {elapsed} elapsed"
+        text += f", {waiting}" if (waiting := self._waiting()) else ""
+        if new > 0 and working > 5:
+            text += f", about {duration_text(max(0.0, (self._steps - done) * working / new))} left"
+        return Text(text)

@@ -13,8 +13,8 @@ import pytest
 from ray.autoscaler._private.fake_multi_node.node_provider import FAKE_HEAD_NODE_ID, FAKE_HEAD_NODE_TYPE
 
 from attnlab.plan import Plan, gpu_packing, resolve
-from attnlab.sweep.cluster.autoscaler import HEAD, Coming, NodeType, of_config
-from attnlab.sweep.cluster.session import room
+from attnlab.sweep.cluster.autoscaler import HEAD, Autoscaler, NodeType, from_config
+from attnlab.sweep.cluster.room import room
 from attnlab.util.errors import UserError
 from tests.contract import check_folder
 from tests.sweep.cluster.test_on_a_cluster import NODES
@@ -33,16 +33,16 @@ def test_what_could_come_is_counted_from_the_node_types():
             "never": {"resources": {"CPU": 64}, "max_workers": 0},
         },
     }
-    told = of_config(config)
-    assert told.autoscaled and [kind.most for kind in told.types] == [2, 5]
+    told = from_config(config)
+    assert told.active and [kind.max_nodes for kind in told.node_types] == [2, 5]
     up = [
         {"Alive": True, "Resources": {HEAD: 1.0, "CPU": 1.0}},
         {"Alive": True, "Resources": {"CPU": 4.0}},  # a small one that came before
         {"Alive": False, "Resources": {HEAD: 1.0, "CPU": 100.0}},
     ]
-    most = told.most_at_once(up)
+    most = told.largest(up)
     assert (most["CPU"], most["GPU"], most["accelerator_type:H100"]) == (1 + 2 * 16 + 3 * 4, 16, 2)
-    assert Coming(True, (NodeType({"CPU": 4}, 2),), 1).most_at_once([]) == {"CPU": 4}
+    assert Autoscaler(True, (NodeType({"CPU": 4}, 2),), 1).largest([]) == {"CPU": 4}
 
 
 @pytest.fixture
@@ -128,11 +128,11 @@ def test_what_no_machine_that_could_come_can_hold_is_told_at_once(write_sweep, l
 
 def test_what_an_unknown_autoscaler_may_start_is_taken_at_its_word():
     plan = resolve({"name": "s", "trial": {}, "arms": {"a": {}, "b": {}, "c": {}}})
-    need, kube = gpu_packing.Need(1.0, 1.0), Coming(autoscaled=True)
+    need, kube = gpu_packing.Need(1.0, 1.0), Autoscaler(active=True)
     with pytest.raises(UserError, match="give resources.max_concurrent and resources.gpus_per_worker as numbers"):
         room(plan, need, {}, kube)
     with pytest.raises(UserError, match="here are 0 CPUs"):
-        room(plan, need, {}, Coming())
+        room(plan, need, {}, Autoscaler())
     resources = plan.sweep.resources.model_copy(update={"max_concurrent": 2, "gpus_per_worker": 1.0})
     shape, slots = room(Plan.of(plan.sweep.model_copy(update={"resources": resources})), need, {}, kube)
     assert (shape.gpus, slots) == (1.0, 2)

@@ -3,6 +3,7 @@
 import pytest
 
 from attnlab.config.merge import merge
+from attnlab.records.mirror import Mirror
 from attnlab.records.paths import SweepDir
 from attnlab.sweep.search.asha import ArmAsha
 from attnlab.sweep.search.searcher import ArmSearch
@@ -35,6 +36,6 @@ def test_trials_are_judged_on_decays_and_the_records_say_so(write_sweep, launch,
         elif result["state"] == "completed":
             assert branches == {4: 1, 8: 2} and result["steps"] == 19
     sweep = load(path)
-    asha = ArmAsha(sweep, mark=print)
-    ArmSearch(sweep, home).replay(asha)
+    search = ArmSearch(sweep, Mirror(home))
+    asha = ArmAsha(sweep, search.job_of, print, search.reports())
     assert all(len(asha.brackets[arm].rungs[4]) == 6 for arm in sweep.names)

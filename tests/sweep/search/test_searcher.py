@@ -9,6 +9,7 @@ from ray.tune.search import Searcher
 
 from attnlab.plan.extension import leaderboard
 from attnlab.plan.load import resolve
+from attnlab.records.mirror import Mirror
 from attnlab.records.paths import SweepDir
 from attnlab.records.results import Job
 from attnlab.sweep.search.asha import ArmAsha
@@ -54,9 +55,9 @@ def folder(tmp_path):
     return SweepDir(tmp_path / "study")
 
 
-def start(sweep, folder):
+def start(sweep, folder, **options):
     folder.path.mkdir(parents=True, exist_ok=True)
-    return ArmSearch(sweep, folder)
+    return ArmSearch(sweep, Mirror(folder), **options)
 
 
 def run_out(folder, search, state="completed", limit=50):
@@ -148,14 +149,13 @@ def test_brackets_are_rebuilt_from_what_was_reported(folder):
     search = start(sweep, folder)
     for i in range(4):
         end(folder, search, str(i), search.suggest(str(i)), value=float(i))
-    asha = ArmAsha(sweep, mark=print)
-    start(sweep, folder).replay(asha)
+    resumed = start(sweep, folder)
+    asha = ArmAsha(sweep, resumed.job_of, print, resumed.reports())
     assert [len(rung) for rung in asha.brackets["a"].rungs.values()] == [2, 2]
 
 
 def test_nothing_is_drawn_ahead_until_it_may_be(folder):
-    search = start(sweep_of(), folder)
-    search.most = 2
+    search = start(sweep_of(), folder, at_first=2)
     assert [search.suggest(f"tune{i}") is None for i in range(3)] == [False, False, True]
-    search.most = None
+    search.on_trial_result("tune0", {})
     assert search.suggest("tune3")["job"]["arm"] == "a"

@@ -14,8 +14,8 @@ import ray.exceptions
 
 from attnlab.config.sweep import ResourcesConfig
 from attnlab.sweep.slots import heartbeat
-from attnlab.sweep.slots.heartbeat import FIRST_STEP_S, HEARTBEAT_S, HangClock, where
-from attnlab.sweep.slots.worker_death import cause
+from attnlab.sweep.slots.heartbeat import FIRST_STEP_S, HEARTBEAT_S, HangClock, current_line
+from attnlab.sweep.slots.worker_death import cause_of_death
 
 
 def test_a_worker_may_take_hours_to_its_first_step_and_hang_s_after_it():
@@ -66,11 +66,11 @@ def test_it_is_told_where_a_thread_stands():
     held = threading.Event()
     thread = threading.Thread(target=lambda: held.wait(60))
     thread.start()
-    said = where(thread.ident)
+    said = current_line(thread.ident)
     held.set()
     thread.join()
     assert "threading.py" in said and " in wait: " in said
-    assert where(thread.ident) == "its thread is gone"
+    assert current_line(thread.ident) == "its thread is gone"
 
 
 def test_what_ray_knows_of_a_death_is_one_line():
@@ -79,13 +79,13 @@ def test_what_ray_knows_of_a_death_is_one_line():
         "The actor is dead because its worker process has died. Worker exit type: SYSTEM_ERROR Worker exit detail: "
         "Worker unexpectedly exits with a connection error code 2. End of file."
     )
-    assert cause(gone).startswith("its process ended without a word")
+    assert cause_of_death(gone).startswith("its process ended without a word")
     node = ray.exceptions.RayActorError(
         error_msg="The actor died unexpectedly before finishing this task.\n\tip: 10.0.0.7\n"
         "The actor died because its node has died. Node Id: 08d, the actor's node was preempted."
     )
-    assert cause(node).startswith("The actor died because its node has died. Node Id: 08d")
-    assert cause(ValueError("so it is")) == "ValueError: so it is"
+    assert cause_of_death(node).startswith("The actor died because its node has died. Node Id: 08d")
+    assert cause_of_death(ValueError("so it is")) == "ValueError: so it is"
 
 
 def test_a_crash_leaves_its_traceback_for_the_next_process(tmp_path, monkeypatch):
@@ -93,11 +93,11 @@ def test_a_crash_leaves_its_traceback_for_the_next_process(tmp_path, monkeypatch
         import os, sys
         from pathlib import Path
         from types import SimpleNamespace
-        from attnlab.sweep.slots.heartbeat import Crash, ray
+        from attnlab.sweep.slots.heartbeat import CrashLog, ray
         ray._private.worker._global_node = SimpleNamespace(get_logs_dir_path=lambda: sys.argv[1])
-        crash = Crash("a-0", 0)
-        print(crash.last_words())
-        crash.keep()
+        crash = CrashLog("a-0", 0)
+        print(crash.read_previous())
+        crash.open()
         if sys.argv[2] == "crash":
             os.kill(os.getpid(), 11)
         crash.close()
@@ -151,7 +151,7 @@ AFTER = """
 import os, random, resource, sys
 import numpy as np, torch
 from torch.nn.modules import module
-from attnlab.sweep.slots.process_reset import Clean
+from attnlab.sweep.slots.process_reset import ProcessReset
 from attnlab.util.errors import UserError
 
 def seen():
@@ -163,7 +163,7 @@ def seen():
     return [dict(os.environ), os.getcwd(), list(sys.path), limits, flags, hooks, draws,
             torch.get_float32_matmul_precision(), torch.nn.Linear(2, 2)(torch.ones(1, 2)).tolist()]
 
-clean = Clean()
+clean = ProcessReset()
 clean()
 before = seen()
 os.environ["CUBLAS_WORKSPACE_CONFIG"] = "x"; del os.environ["HOME"]

@@ -7,7 +7,7 @@ from attnlab.config.merge import merge
 from attnlab.config.trial import Trial
 from attnlab.records.paths import TrialDir
 from attnlab.records.results import Job
-from attnlab.sweep.slots.process_reset import Clean
+from attnlab.sweep.slots.process_reset import ProcessReset
 from attnlab.training.loop import train
 from tests.contract import check_folder
 
@@ -17,7 +17,7 @@ pytestmark = [pytest.mark.gpu, pytest.mark.timeout(900)]
 @pytest.mark.parametrize("step", ["eager", "captured"])
 def test_fifty_trials_hold_no_more_memory_than_one(tiny, tmp_path, step):
     held = []
-    clean = Clean()
+    clean = ProcessReset()
     for number in range(50):
         mixer = ("gla", "standard")[number % 2]
         tree = merge(tiny, {"model": {"d_model": 64, "mixer": mixer}, "train": {"step": step, "seed": number}})

@@ -27,7 +27,7 @@ def test_a_trial_without_memory_is_failed_with_the_reason():
     try:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 9.00 GiB")
     except torch.OutOfMemoryError as error:
-        shared, alone = worker.reason(error, 0.125), worker.reason(error, 1.0)
+        shared, alone = worker.failure_text(error, 0.125), worker.failure_text(error, 1.0)
     assert "Traceback" in shared and "Tried to allocate 9.00 GiB" in shared
     assert shared.endswith("it had 0.125 of a GPU; a larger resources.gpus_per_worker lets fewer trials share one\n")
     assert alone.endswith("Tried to allocate 9.00 GiB\n")

@@ -8,7 +8,7 @@ from attnlab.plan.extension import leaderboard
 from attnlab.ranking.leaderboard import notes
 from attnlab.records.paths import SweepDir
 from attnlab.records.results import Job
-from attnlab.sweep.ui.progress import Board
+from attnlab.sweep.ui.progress import Progress
 from tests.sweep.search.test_extension import play
 from tests.sweep.search.test_searcher import sweep_of
 
@@ -26,20 +26,20 @@ def lines_of(board):
 def test_edges_are_said_while_it_runs_and_each_line_once(tmp_path):
     plan = sweep_of(search={"space": {"optim.lr": {"choice": [0.001, 0.01, 0.1]}}, "trials": 3})
     found = results_of(play(SweepDir(tmp_path / "study"), plan, lambda job: job["settings"]["optim.lr"]))
-    board = Board(plan, plan.total_trials, plan.total_steps, {}, guards=FOUND)
+    board = Progress(plan)
     board._console = Console(file=io.StringIO(), width=300)
     board.note(notes(leaderboard(plan, [], {}, FOUND)))
     assert lines_of(board) == ["note: warning: params: arms differ", "note: unsure: c: not compared"]
     for _ in range(3):
         board._next = 0.0
-        board.update(lambda: found)
+        board.update(len(found), lambda: leaderboard(plan, found, {}, FOUND))
     assert len(lines_of(board)) == 4 and "a: its best optim.lr, 0.001, lies at the lower edge" in lines_of(board)[2]
 
 
 def test_in_a_terminal_they_stand_below_the_table(tmp_path):
     plan = sweep_of(search={"space": {"optim.lr": {"choice": [0.001, 0.01, 0.1]}}, "trials": 3})
     found = results_of(play(SweepDir(tmp_path / "study"), plan, lambda job: job["settings"]["optim.lr"]))
-    board = Board(plan, plan.total_trials, plan.total_steps, {}, guards=FOUND)
+    board = Progress(plan)
     console = Console(file=io.StringIO(), width=300, force_terminal=True)
 
     class Live:
@@ -48,6 +48,6 @@ def test_in_a_terminal_they_stand_below_the_table(tmp_path):
 
     board._live = Live()
     board.began(Job.make("a", 0, plan.arm("a").trial))
-    board.update(lambda: found)
+    board.update(len(found), lambda: leaderboard(plan, found, {}, FOUND))
     shown = console.file.getvalue()
     assert "warning: params: arms differ" in shown and "lies at the lower edge" in shown

@@ -1,0 +1,27 @@
+"""What is known of a sweep before it runs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from attnlab.config.resolved import Plan
+from attnlab.plan import gpu_packing
+from attnlab.plan.guards.run import run_guards
+from attnlab.plan.prepare import prepare_tasks
+
+
+@dataclass(frozen=True)
+class Preflight:
+    """What is known of a sweep before it runs."""
+
+    need: gpu_packing.Need  # its largest trial's
+    baselines: dict[str, float]
+    guards: dict[str, Any]  # what its guards found
+
+    @classmethod
+    def of(cls, plan: Plan) -> Preflight:
+        """Prepare a plan's tasks and run its guards. Raises UserError."""
+        tasks = prepare_tasks(plan)
+        baselines = next(iter(tasks.values())).baselines()
+        return cls(gpu_packing.largest(plan, tasks), baselines, run_guards(plan, tasks))

@@ -1,0 +1,96 @@
+"""Run a sweep's trials: Tune on top, slots below, the results folder the truth."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from ray import tune
+
+from attnlab.config.resolved import Plan
+from attnlab.ranking.leaderboard import Leaderboard, notes
+from attnlab.records.mirror import Mirror
+from attnlab.sweep.cluster.room import SlotShape
+from attnlab.sweep.preflight import Preflight
+from attnlab.sweep.search.asha import ArmAsha
+from attnlab.sweep.search.searcher import ArmSearch
+from attnlab.sweep.slots.relay import RETRIES, relay
+from attnlab.sweep.slots.slots import Slots
+from attnlab.sweep.ui.callback import ProgressCallback
+from attnlab.sweep.ui.interrupt import Interrupts
+from attnlab.sweep.ui.progress import Progress, print_notes
+from attnlab.util.errors import SweepStopped
+from attnlab.version import __version__
+
+AHEAD = 1  # trials that are drawn, and wait, while all slots train: the next one begins without asking the searcher
+
+
+def run_trials(
+    plan: Plan,
+    mirror: Mirror,
+    shape: SlotShape,
+    count: int,
+    preflight: Preflight,
+    kernel_cache: Path,
+    interrupts: Interrupts,
+) -> Leaderboard:
+    """Run what is left of a sweep in `count` slots; see `engine.run`."""
+    search = ArmSearch(plan, mirror, at_first=count)
+    slots = Slots(count, shape, mirror, plan.sweep.resources, kernel_cache)
+    asha = ArmAsha(plan, search.job_of, slots.pool.mark.remote, search.reports())
+    progress = Progress(plan, count, search.ended, slots.waiting)
+    callback = ProgressCallback(
+        plan, mirror, search, progress, preflight.baselines, preflight.guards, interrupts, slots.errors
+    )
+    progress.print(
+        f"attnlab {__version__}: {plan.name}, {len(plan.arms)} arms, {plan.total_trials} trials, {count} at a time"
+        + (f", up to {int(1 / shape.gpus)} on a GPU: {preflight.need}" if 0 < shape.gpus < 1 else "")
+    )
+    progress.note(notes(callback.leaderboard()))
+    tuner = tune.Tuner(
+        tune.with_resources(tune.with_parameters(relay, pool=slots.pool), {"memory": 1}),
+        tune_config=tune.TuneConfig(
+            search_alg=search, scheduler=asha, num_samples=-1, max_concurrent_trials=count + AHEAD, reuse_actors=True
+        ),
+        run_config=tune.RunConfig(
+            name="tune",
+            storage_path=str(mirror.folder.ray),
+            verbose=0,
+            progress_reporter=tune.CLIReporter(),  # silent; a notebook's own would clear the cell's output
+            callbacks=[callback],
+            failure_config=tune.FailureConfig(max_failures=RETRIES),
+        ),
+    )
+    with resumable(slots.errors), ExitStack() as ending:  # what is entered last ends first
+        ending.callback(slots.release)
+        ending.callback(callback.write)
+        ending.enter_context(slots)
+        with progress, interrupts.patient():
+            tuner.fit()
+    final = callback.leaderboard()
+    print_notes(notes(final))
+    return final
+
+
+@contextmanager
+def resumable(errors: Sequence[str]) -> Iterator[None]:
+    """Turn what ends a sweep early into one line: the slots' `errors`, or a full disk."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise
+    except Exception as error:
+        why = errors[0] if errors else _unwritable(error)
+        if why is None:
+            raise
+        raise SweepStopped(f"{why}; what ended is kept, and --resume goes on") from error
+
+
+def _unwritable(error: BaseException | None) -> str | None:
+    """The system's refusal behind an exception, with the file; None if there is none."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno and error.filename:  # of a renaming the second is the target
+            return f"{error.strerror}: {error.filename2 or error.filename}"
+        error = error.__cause__ or error.__context__
+    return None
