@@ -113,7 +113,10 @@ def launch_here(shared_ray, tmp_path, monkeypatch, capfd):
             code = command.main(words)
         return subprocess.CompletedProcess(words, code, *capfd.readouterr())
 
-    return run
+    yield run
+    for name, module in list(sys.modules.items()):  # mixers of this test's own
+        if str(getattr(module, "__file__", None)).startswith(str(tmp_path)):
+            del sys.modules[name]
 
 
 class Meanwhile(threading.Thread):

@@ -13,7 +13,7 @@ from attnlab.util.files import naming_full_disk, read_jsonl, write_json
 from tests.sweep.conftest import finish, nothing_left, wait_until
 from tests.sweep.test_faults import SEARCH, begun, undisturbed
 
-pytestmark = pytest.mark.timeout(400)
+pytestmark = pytest.mark.timeout(1200)
 
 
 @pytest.fixture

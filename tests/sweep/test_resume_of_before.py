@@ -7,14 +7,14 @@ import pytest
 
 from tests.test_fixture_of_before import BEFORE, FOLDER, UNFINISHED, assert_holds, read
 
-pytestmark = pytest.mark.timeout(400)
+pytestmark = pytest.mark.timeout(1200)
 
 
-def test_the_unfinished_trial_ends_from_its_checkpoint_and_nothing_is_added(launch, tmp_path, cache):
+def test_the_unfinished_trial_ends_from_its_checkpoint_and_nothing_is_added(launch_here, tmp_path):
     for name in ("before.yaml", "own_mixer.py"):
         shutil.copy(BEFORE / name, tmp_path)
     shutil.copytree(FOLDER, resumed := tmp_path / "results" / "before")
-    done = launch(tmp_path / "before.yaml", "--resume")
+    done = launch_here(tmp_path / "before.yaml", "--resume")
     assert done.returncode == 0, done.stdout + done.stderr
 
     trial = UNFINISHED.relative_to(FOLDER)

@@ -171,7 +171,7 @@ def other_process(tmp_path):
 
 
 def wait_for(folder, pattern, n=1):
-    end = time.monotonic() + 60
+    end = time.monotonic() + 300
     while len(found := list(folder.glob(pattern))) < n:
         assert time.monotonic() < end, f"waited in vain for {n} {pattern}"
         time.sleep(0.02)
@@ -182,7 +182,7 @@ def test_of_racing_processes_one_rehearses_and_all_wait_for_it(tmp_path, other_p
     processes = [other_process(0.5) for _ in range(4)]
     wait_for(tmp_path, "ready-*", 4)
     (tmp_path / "go").touch()
-    said = [process.communicate(timeout=60)[1] for process in processes]
+    said = [process.communicate(timeout=600)[1] for process in processes]
     assert [process.returncode for process in processes] == [0] * 4, said
     assert len(list(tmp_path.glob("began-*"))) == len(list(tmp_path.glob("ended-*"))) == 1
     assert sum("are being tuned, once per cluster" in text for text in said) == 1
@@ -193,19 +193,19 @@ def test_of_racing_processes_one_rehearses_and_all_wait_for_it(tmp_path, other_p
 
 def test_after_a_killed_process_the_next_one_rehearses(tmp_path, other_process):
     (tmp_path / "go").touch()
-    process = other_process(60)
+    process = other_process(3600)
     wait_for(tmp_path, "began-*")
     process.send_signal(signal.SIGKILL)
     process.wait()
     calls = []
-    assert KernelCache(tmp_path).ensure(KEY, lambda: calls.append(1), wait_s=30) > 0
+    assert KernelCache(tmp_path).ensure(KEY, lambda: calls.append(1), wait_s=300) > 0
     assert calls and KernelCache(tmp_path).marker(KEY).exists()
     assert KernelCache(tmp_path).ensure(KEY, lambda: calls.append(1)) == 0 and calls == [1]
 
 
 def test_who_waits_too_long_goes_on_and_says_so_and_other_keys_never_wait(tmp_path, other_process, caplog):
     (tmp_path / "go").touch()
-    other_process(60)
+    other_process(3600)
     wait_for(tmp_path, "began-*")
     calls = []
     KernelCache(tmp_path).ensure({**KEY, "precision": "fp32"}, lambda: calls.append("other"), wait_s=0)

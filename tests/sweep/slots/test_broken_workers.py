@@ -2,7 +2,6 @@
 
 import os
 import signal
-import sys
 
 import pytest
 
@@ -37,8 +36,7 @@ def broken_sweep(write_sweep, launch_here, breaking, tmp_path):
     (tmp_path / "telling.py").write_text(TELLING.format(seen=str(tmp_path / "seen")))
     arms = {**breaking("segfault", "limit", "mistake"), "gla": {}, "telling": {"model.mixer": "telling:Telling"}}
     path = write_sweep(arms=arms, search=SEARCH, resources={"max_failures": 0, "max_concurrent": 2})
-    yield launch_here(path, "--kernel-cache", "kernels", "arms.gla.optim.clip=null")
-    sys.modules.pop("telling", None)
+    return launch_here(path, "--kernel-cache", "kernels", "arms.gla.optim.clip=null")
 
 
 def test_trials_that_break_their_worker_are_failed_with_the_reason_and_harm_no_other(broken_sweep, folder, tmp_path):

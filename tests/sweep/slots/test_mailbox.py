@@ -47,7 +47,7 @@ async def dies(box, group, step=None):
 
 
 async def soon(coroutine):
-    return await asyncio.wait_for(coroutine, 5)
+    return await asyncio.wait_for(coroutine, 300)
 
 
 def test_a_trial_is_failed_when_its_worker_died_too_often_without_getting_further():
