@@ -23,7 +23,7 @@ import torch
 
 from attnlab.config.trial import TaskConfig, Trial
 from attnlab.tasks import Task, build_task
-from attnlab.training.run import _set_up
+from attnlab.training.run import set_up
 
 SIZES: dict[str, tuple[dict[str, Any], int]] = {  # task, batch size
     "text 32 x 512": ({"name": "text", "seq_len": 512}, 32),
@@ -78,7 +78,7 @@ def fed(task: dict[str, Any], size: int, mixer: str) -> str:
     trial = Trial.model_validate(
         {"model": {"d_model": 256, "n_layers": 4, "mixer": mixer}, "task": task, "train": {"batch_size": size}}
     )
-    run = _set_up(trial, torch.device("cuda:0"), 0, 1)
+    run = set_up(trial, torch.device("cuda:0"), 0, 1)
     steps, same = itertools.count(1), run.task.batch(0)
     for _ in range(8):  # until the step is captured
         run.step(step := next(steps), step)

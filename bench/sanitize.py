@@ -16,7 +16,7 @@ import argparse
 import torch
 
 from attnlab.config.trial import Trial
-from attnlab.training.run import _set_up
+from attnlab.training.run import set_up
 from bench.profiling import require_gpu
 
 STEPS = 3
@@ -33,7 +33,7 @@ def main() -> None:
         "task": {"name": "mqar", "seq_len": 128, "vocab_size": 512, "n_pairs": 8},
         "train": {"max_steps": 10, "eval_every": 5, "batch_size": 8, "step": "eager"},
     }
-    run = _set_up(Trial.model_validate(tree), torch.device("cuda", 0), rank=0, world=1)
+    run = set_up(Trial.model_validate(tree), torch.device("cuda", 0), rank=0, world=1)
     for step in range(1, STEPS + 1):
         run.step(step, step)
     torch.cuda.synchronize()

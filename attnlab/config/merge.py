@@ -8,9 +8,11 @@ from typing import Any
 
 def nest(key: str, value: Any) -> dict[str, Any]:
     """Nest a dotted key: `a.b`, v -> {a: {b: v}}."""
-    for part in reversed(key.split(".")):
-        value = {part: value}
-    return value
+    *outer, last = key.split(".")
+    tree = {last: value}
+    for part in reversed(outer):
+        tree = {part: tree}
+    return tree
 
 
 def expand(tree: Mapping[str, Any]) -> dict[str, Any]:

@@ -167,7 +167,7 @@ class BudgetConfig(Config):
     @property
     def amount(self) -> float:
         """How much of it."""
-        return getattr(self, self.kind)
+        return float(getattr(self, self.kind))
 
 
 class RankConfig(Config):

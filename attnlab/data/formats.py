@@ -1,5 +1,7 @@
-"""Documents of local files: .txt (one document each), .jsonl, .json and .parquet (one per row), `save_to_disk` folders,
-and folders of any of these. Text is taken as it stands: no newline is changed, nothing is stripped but a leading BOM.
+"""Documents of local files, of `save_to_disk` folders, and of folders of either.
+
+A .txt file is one document; .jsonl, .json and .parquet hold one per row. Text is taken as it stands: no newline is
+changed, nothing is stripped but a leading BOM.
 """
 
 from __future__ import annotations
@@ -38,8 +40,10 @@ def files_of(path: Path) -> list[Path]:
 
 
 def split_of(path: Path, root: Path) -> str:
-    """The split a file of a folder belongs to, by its name: `validation` of validation.jsonl, of validation/a.txt and
-    of validation-00000-of-00002.parquet."""
+    """The split a file of a folder belongs to, by its name.
+
+    It is `validation` for validation.jsonl, validation/a.txt and validation-00000-of-00002.parquet.
+    """
     return path.relative_to(root).parts[0].split(".")[0].split("-")[0]
 
 

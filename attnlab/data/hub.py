@@ -65,11 +65,11 @@ def text_of(row: Any, field: str, where: str) -> str:
     if not isinstance(row, dict) or field not in row:
         columns = ", ".join(map(str, row)) if isinstance(row, dict) else "none"
         raise ValueError(f"{where}: no column {field!r}; set `field` to one of: {columns}")
-    if not isinstance(row[field], str):
+    if not isinstance(text := row[field], str):
         raise ValueError(
-            f"{where}: column {field!r} holds {type(row[field]).__name__}, not text; set `field` to the text column"
+            f"{where}: column {field!r} holds {type(text).__name__}, not text; set `field` to the text column"
         )
-    return row[field]
+    return text
 
 
 def unreachable(name: str, error: BaseException) -> ValueError:

@@ -39,7 +39,8 @@ def contained(runs: NDArray[np.integer[Any]], tokens: NDArray[np.integer[Any]], 
         at = np.searchsorted(order, hashes)
         at[at == len(order)] = 0
         found[at[order[at] == hashes]] = True  # the first of equal ones
-    return found[np.searchsorted(order, wanted)]
+    result: NDArray[np.bool_] = found[np.searchsorted(order, wanted)]
+    return result
 
 
 def _powers(base: int, n: int) -> NDArray[np.uint64]:

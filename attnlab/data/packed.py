@@ -40,10 +40,13 @@ class Packed:
 
     @cached_property
     def meta(self) -> dict[str, Any]:
-        """`dtype`, `vocab_size`, `eos_id`, `tokenizer`, `tokenizer_sha256`, `corpus_sha256`, `unigram_loss` (nats per
-        token), `copies` (see `Split.copies`; absent in older folders), and under `train` and `validation`: `tokens`,
-        `bytes` (UTF-8, of the text alone), `documents`."""
-        return read_json(self.path / "meta.json")
+        """What is known of the tokens.
+
+        The keys are `dtype`, `vocab_size`, `eos_id`, `tokenizer`, `tokenizer_sha256`, `corpus_sha256`, `unigram_loss`
+        (nats per token) and `copies` (see `Split.copies`; absent in older folders). Under `train` and `validation`
+        are `tokens`, `bytes` (UTF-8, of the text alone) and `documents`.
+        """
+        return dict(read_json(self.path / "meta.json"))
 
     @cached_property
     def train(self) -> NDArray[np.unsignedinteger]:
@@ -189,8 +192,10 @@ def _batches(documents: Iterable[str]) -> Generator[list[tuple[str, bool]], None
 
 
 def pieces(document: str) -> Iterator[str]:
-    """A document in parts of about PIECE_CHARS, cut after a newline where there is one: parts are encoded in parallel,
-    and one novel or one crawl in a single file does not hold up the rest. They join to the document."""
+    """A document in parts of about PIECE_CHARS, cut after a newline where there is one. They join to the document.
+
+    Parts are encoded in parallel, so that one novel or one crawl in a single file does not hold up the rest.
+    """
     start = 0
     while len(document) - start > PIECE_CHARS:
         cut = document.rfind("\n", start, start + PIECE_CHARS) + 1
@@ -201,8 +206,11 @@ def pieces(document: str) -> Iterator[str]:
 
 
 def unigram_loss(train: NDArray[Any], validation: NDArray[Any], vocab_size: int) -> float:
-    """Nats per validation token under the training split's token frequencies with add-one smoothing: what a model that
-    ignores all context could reach. H = -sum_v n_val(v) / N_val * ln((n_train(v) + 1) / (N_train + V))."""
+    """Nats per validation token that a model could reach which ignores all context.
+
+    It knows the training split's token frequencies, with add-one smoothing:
+    H = -sum_v n_val(v) / N_val * ln((n_train(v) + 1) / (N_train + V)).
+    """
     seen, asked = (_counts(split, vocab_size) for split in (train, validation))
     return float(-(asked * np.log((seen + 1) / (seen.sum() + vocab_size))).sum() / asked.sum())
 

@@ -52,7 +52,8 @@ class Blocks:
     def __getitem__(self, index: NDArray[np.int64]) -> NDArray[np.int64]:
         """Blocks `index` [B] -> int64 [B, T + 1]."""
         positions = np.asarray(index)[:, None] * self.seq_len + np.arange(self.seq_len + 1)
-        return self.tokens[positions].astype(np.int64)
+        blocks: NDArray[np.int64] = self.tokens[positions].astype(np.int64)
+        return blocks
 
 
 class Sampler:

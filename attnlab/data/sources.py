@@ -28,9 +28,11 @@ BIG_FILE = 64 << 20  # bytes from which on a file's hash is kept in the cache, f
 
 @dataclass(frozen=True)
 class Dataset:
-    """The settings as the user gave them. `config` and `revision` belong to hub ids; `validation` names the validation
-    split (of a local folder: the files whose name begins with it; of a local file: a second file); None: a part of the
-    training documents is held out."""
+    """The settings as the user gave them.
+
+    `config` and `revision` belong to hub ids. `validation` names the validation split: of a local folder the files
+    whose name begins with it, of a local file a second file. None: a part of the training documents is held out.
+    """
 
     name: str = "austen"
     config: str | None = None
@@ -52,8 +54,11 @@ class Dataset:
 
 @dataclass(frozen=True)
 class Source:
-    """Where documents come from. `identity` is JSON-able and decides the cache: equal identities, equal documents.
-    `train` and `validation` start a fresh pass over the documents; `validation` None: hold out a part of `train`."""
+    """Where documents come from.
+
+    `identity` is JSON-able and decides the cache: equal identities, equal documents. `train` and `validation` start a
+    fresh pass over the documents. `validation` None: a part of `train` is held out.
+    """
 
     name: str
     identity: dict[str, Any]

@@ -29,8 +29,7 @@ TRAIN_BYTES = 64 << 20  # text a BPE is trained on, at most: 64 MiB settle a voc
 
 @dataclass(frozen=True)
 class Spec:
-    """Which tokenizer. `name`: `bpe`, `bytes`, a local path or a hub id. `vocab_size` belongs to `bpe`, `revision` to
-    hub ids."""
+    """Which tokenizer: `bpe` (with `vocab_size`), `bytes`, a local path, or a hub id (with `revision`)."""
 
     name: str = "bpe"
     vocab_size: int | None = None
@@ -38,7 +37,7 @@ class Spec:
 
     @classmethod
     def parse(cls, form: str | Mapping[str, Any], vocab_size: int | None = None) -> Spec:
-        """`name` or `{name: ..., vocab_size: ..., revision: ...}`; `vocab_size` may be said beside it instead.
+        """`name` or `{name: ..., vocab_size: ..., revision: ...}`; `vocab_size` may be given separately.
 
         Raises:
             ValueError: one line naming the key that is wrong.
@@ -143,8 +142,10 @@ class ByteTokenizer(Tokenizer):
 
 
 def byte_alphabet() -> list[str]:
-    """The printable character that stands for each byte in a byte-level vocabulary (GPT-2's map): printable Latin-1
-    stands for itself, the other bytes for the characters from U+0100 on."""
+    """The printable character that stands for each byte in a byte-level vocabulary (GPT-2's map).
+
+    Printable Latin-1 stands for itself, the other bytes for the characters from U+0100 on.
+    """
     printable = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
     others = [byte for byte in range(256) if byte not in printable]
     return [chr(byte if byte in printable else 0x100 + others.index(byte)) for byte in range(256)]

@@ -47,7 +47,7 @@ def learning_curve(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
 def steps_run(rows: Iterable[Mapping[str, Any]]) -> int:
     """Optimizer steps behind the reports: the main run's and every branch's."""
     rows = list(rows)
-    return max((int(row["step"]) for row in rows), default=0) + sum(row.get("branch_steps", 0) for row in rows)
+    return max((int(row["step"]) for row in rows), default=0) + sum(int(row.get("branch_steps", 0)) for row in rows)
 
 
 def pruning_reports(job: Job, rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -120,14 +120,17 @@ class RemoteMirror(Mirror):
 
     @property
     def remote(self) -> bool:
+        """True."""
         return True
 
     def check(self) -> None:
+        """Write an object and remove it."""
         name = f".attnlab-{os.getpid()}-{time.time_ns()}"
         self.store.write(name, b"attnlab")
         self.store.delete(name)
 
     def pull(self) -> None:
+        """Fetch what is missing or has another size, except of trials that have ended and are here."""
         root = self.folder.path
         stored = {name: size for name, size in self.store.list().items() if _is_record(name)}
         here = {str(path.relative_to(root)): path.stat().st_size for path in root.rglob("*") if path.is_file()}
@@ -141,6 +144,7 @@ class RemoteMirror(Mirror):
         _fetch(self.store, root, wanted)
 
     def fetch(self, trial: TrialDir) -> None:
+        """Fetch the records of one trial, patiently."""
         _patiently(partial(self._fetch_records, trial))
 
     def _fetch_records(self, trial: TrialDir) -> None:
@@ -149,19 +153,23 @@ class RemoteMirror(Mirror):
         _fetch(store, trial.path, names)
 
     def fetch_final(self, trial: TrialDir) -> None:
+        """Fetch the exported model of one trial."""
         store = self.store.child(trial.arm, trial.trial_id)
         shutil.rmtree(trial.final, ignore_errors=True)
         _fetch_checkpoints(store, store.list(), trial, only="final")
 
     def push(self, *paths: Path) -> None:
+        """Publish files under their paths below the folder, patiently."""
         files = [f for path in paths for f in (path.rglob("*") if path.is_dir() else [path]) if f.is_file()]
         names = {str(file.relative_to(self.folder.path)): file for file in files}
         _patiently(partial(_in_threads, lambda name: self.store.put(names[name], name), names))
 
     def for_worker(self, name: str) -> RemoteMirror:
+        """A mirror with a copy of its own."""
         return RemoteMirror(_copy(self.store.uri, "workers", name), self.store)
 
     def open_trial(self, job: Job, lead: bool) -> OpenTrial:
+        """Fetch what another worker has published of it, its checkpoints too."""
         folder, store = self.folder.trial(job.arm, job.trial_id), self.store.child(job.arm, job.trial_id)
         shutil.rmtree(self.folder.path, ignore_errors=True)  # of this or another trial, left by a process that died
         stored = store.list()
@@ -201,6 +209,7 @@ class RemoteOpenTrial(OpenTrial):
     _round: Future[None] | None = None
 
     def publish(self) -> None:
+        """Publish in a thread, unless a round is on its way."""
         if not self.lead or (self._round and not self._round.done()):
             return
         if self._round and (error := self._round.exception()):
@@ -208,6 +217,7 @@ class RemoteOpenTrial(OpenTrial):
         self._round = self._thread.submit(self._publish)
 
     def close(self) -> None:
+        """Publish all of it, patiently, and remove it here."""
         self._thread.shutdown(wait=True)
         if self.lead:
             _patiently(partial(self._publish, last=True))

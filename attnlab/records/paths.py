@@ -1,4 +1,4 @@
-"""Where everything of a sweep lies."""
+"""Where every file of a sweep and of a trial is."""
 
 from __future__ import annotations
 
@@ -22,26 +22,32 @@ class TrialDir:
 
     @property
     def trial_id(self) -> str:
+        """`t<number>-<digest>`, the folder's name."""
         return self.path.name
 
     @property
     def arm(self) -> str:
+        """The arm it is of."""
         return self.path.parent.name
 
     @property
     def config_file(self) -> Path:
+        """The trial as run, a `Job`."""
         return self.path / "experiment_config.json"
 
     @property
     def metrics_file(self) -> Path:
+        """Its reports, one a line."""
         return self.path / "metrics.jsonl"
 
     @property
     def results_file(self) -> Path:
+        """How it ended; missing until then."""
         return self.path / "results.json"
 
     @property
     def checkpoints(self) -> Path:
+        """`final/` and those to resume from."""
         return self.path / "checkpoints"
 
     @property
@@ -63,13 +69,12 @@ class TrialDir:
         return read_json(self.results_file) if self.results_file.exists() else None
 
     def clear(self) -> None:
-        """Remove what a process that was killed while it wrote has left; for the one process that writes here."""
+        """Remove what a process left that was killed while it wrote. No other may be writing here."""
         for left in (*self.checkpoints.glob(".*"), *self.path.glob(".*")):
             shutil.rmtree(left, ignore_errors=True) if left.is_dir() else left.unlink(missing_ok=True)
 
     def metrics(self) -> list[dict[str, Any]]:
-        """Every report, oldest first; a last line cut short by a crash is left out. Those of decay branches, which
-        have `branch_steps`, follow the report at their rung; see `trunk`."""
+        """Every report, those of decay branches too, oldest first; a last line cut short by a crash is left out."""
         return list(read_jsonl(self.metrics_file))
 
 
@@ -81,29 +86,36 @@ class SweepDir:
 
     @property
     def sweep_file(self) -> Path:
+        """The resolved sweep."""
         return self.path / "sweep.yaml"
 
     @property
     def leaderboard_file(self) -> Path:
+        """The arms ranked."""
         return self.path / "leaderboard.json"
 
     @property
     def suite_file(self) -> Path:
+        """Every trial's results in one file."""
         return self.path / "experiment_suite_results.json"
 
     @property
     def journal_file(self) -> Path:
+        """Optuna's studies, one per arm."""
         return self.path / "optuna.journal"
 
     @property
     def ray(self) -> Path:
+        """What Ray Tune keeps; scratch."""
         return self.path / "ray"
 
     @property
     def analysis(self) -> Path:
+        """The report and its tables."""
         return self.path / "analysis"
 
     def trial(self, arm: str, trial_id: str) -> TrialDir:
+        """One trial's folder."""
         return TrialDir(self.path / arm / trial_id)
 
     def trials(self, arm: str | None = None) -> list[TrialDir]:

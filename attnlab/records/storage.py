@@ -32,37 +32,37 @@ HINTS = {  # what storage says -> what would help
 }
 
 
-def is_uri(place: str | Path) -> bool:
-    """Whether it names a place by a scheme, `file://` included."""
-    return bool(SCHEME.match(str(place)))
+def is_uri(location: str | Path) -> bool:
+    """Whether it begins with a scheme, `file://` included."""
+    return bool(SCHEME.match(str(location)))
 
 
-def local(place: str | Path) -> Path | None:
+def local(location: str | Path) -> Path | None:
     """The path that a plain path or a `file://` URI means on this machine; None for another URI.
 
     Raises:
         StorageError: `file://` with a host.
     """
-    if not is_uri(place):
-        return Path(place)
-    parts = urlsplit(str(place))
+    if not is_uri(location):
+        return Path(location)
+    parts = urlsplit(str(location))
     if parts.scheme != "file":
         return None
     if parts.netloc not in ("", "localhost"):
-        raise StorageError(f"{place}: file:// takes an absolute path, as in file:///{parts.netloc}{parts.path}")
+        raise StorageError(f"{location}: file:// takes an absolute path, as in file:///{parts.netloc}{parts.path}")
     return Path(unquote(parts.path))
 
 
 def join(uri: str, *parts: str) -> str:
     """The URI of something below: the path grows, the query stays."""
-    at = urlsplit(uri)
-    return urlunsplit(at._replace(path="/".join([at.path.rstrip("/"), *parts])))
+    split = urlsplit(uri)
+    return urlunsplit(split._replace(path="/".join([split.path.rstrip("/"), *parts])))
 
 
 def shown(uri: str) -> str:
     """For messages: without user, password and query."""
-    at = urlsplit(uri)
-    return f"{at.scheme}://{at.netloc.rpartition('@')[2]}{at.path}"
+    split = urlsplit(uri)
+    return f"{split.scheme}://{split.netloc.rpartition('@')[2]}{split.path}"
 
 
 @dataclass(frozen=True)
@@ -82,24 +82,26 @@ class Store:
         return shown(self.uri)
 
     def child(self, *parts: str) -> Store:
+        """The folder of that name below."""
         return Store(join(self.uri, *parts), self.fs, "/".join([self.path.rstrip("/"), *parts]))
 
     def list(self) -> dict[str, int]:
         """Bytes of every file below, by name; empty where there is nothing."""
         from pyarrow.fs import FileSelector, FileType
 
-        with self._telling():
-            found = self.fs.get_file_info(FileSelector(self.path, recursive=True, allow_not_found=True))
+        with self._naming_errors():
+            infos = self.fs.get_file_info(FileSelector(self.path, recursive=True, allow_not_found=True))
             start = len(self.path.strip("/")) + 1
-            return {info.path.strip("/")[start:]: info.size for info in found if info.type == FileType.File}
+            return {info.path.strip("/")[start:]: info.size for info in infos if info.type == FileType.File}
 
     def read(self, name: str) -> bytes:
+        """The bytes of one file."""
         with self._reading(name) as stream:
-            return stream.read()
+            return bytes(stream.read())
 
     @contextmanager
     def _reading(self, name: str) -> Iterator[Any]:
-        with self._telling(name), self.fs.open_input_stream(self._at(name)) as stream:
+        with self._naming_errors(name), self.fs.open_input_stream(self._at(name)) as stream:
             yield stream
 
     def get(self, name: str, path: Path) -> None:
@@ -118,8 +120,9 @@ class Store:
         return len(content)
 
     def write(self, name: str, content: Any) -> None:
+        """Write one file, which appears whole or not at all."""
         at = self._at(name)
-        with self._telling(name):
+        with self._naming_errors(name):
             if self.fs.type_name in APPEARS_WHOLE:
                 with self.fs.open_output_stream(at) as stream:
                     stream.write(content)
@@ -134,7 +137,7 @@ class Store:
     def delete(self, name: str) -> None:
         """Remove one file; nothing happens if it is not there."""
         try:
-            with self._telling(name):
+            with self._naming_errors(name):
                 self.fs.delete_file(self._at(name))
         except FileNotFoundError:
             pass
@@ -143,7 +146,7 @@ class Store:
         return f"{self.path.rstrip('/')}/{name}"
 
     @contextmanager
-    def _telling(self, name: str = "") -> Iterator[None]:
+    def _naming_errors(self, name: str = "") -> Iterator[None]:
         try:
             yield
         except FileNotFoundError:
@@ -157,7 +160,8 @@ def _filesystem(uri: str) -> tuple[Any, str]:
     from pyarrow.fs import FileSystem, FSSpecHandler, PyFileSystem
 
     try:
-        return FileSystem.from_uri(uri)
+        fs, path = FileSystem.from_uri(uri)
+        return fs, path
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
         if "nrecognized filesystem" not in str(error) and "without" not in str(error):
             raise StorageError(f"{shown(uri)}: {_reason(error)}") from None

@@ -1,4 +1,4 @@
-"""Where a trial stands in its schedule and when it ends: by steps, or by the seconds it may train."""
+"""When a trial ends and how far its schedule is: by steps, or by the seconds it may train."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from collections.abc import Callable
 from attnlab.config.trial import TrainConfig
 
 
-class Pace:
-    """The clock of one trial. It runs from its construction, and stands still between `pause` and `go_on`.
+class TrainingClock:
+    """The clock of one trial. It runs from its construction, and stands still between `pause` and `resume`.
 
     Without `train.seconds` a trial ends at `max_steps` and the schedule follows the step. With it, the trial ends when
-    so many seconds of training are over, or at `max_steps` if that is sooner, and the schedule follows whichever of the
-    two is further on, so that the rate has come down when training ends.
+    so many seconds of training are over, or at `max_steps` if that is sooner. The schedule then follows whichever of
+    the two is further on, so that the rate has come down when training ends.
     """
 
     def __init__(self, train: TrainConfig, trained: float, now: Callable[[], float] = time.perf_counter):
@@ -31,12 +31,12 @@ class Pace:
         """Training stops for a validation."""
         self._before, self._since = self.trained, None
 
-    def go_on(self) -> None:
+    def resume(self) -> None:
         """Training goes on."""
         self._since = self._now()
 
-    def at(self, step: int) -> int:
-        """The place of step `step` (1-based) in the schedule of 1 .. max_steps."""
+    def schedule_step(self, step: int) -> int:
+        """The step of the schedule, in 1 .. max_steps, at which optimizer step `step` (1-based) stands."""
         if self._train.seconds is None:
             return step
         by_time = math.ceil(self.trained / self._train.seconds * self._train.max_steps)

@@ -70,14 +70,17 @@ def rows_at(batch_size: int, task: Task, at: Task) -> int:
 def _moments(
     model: Any, inputs: torch.Tensor, targets: torch.Tensor, kinds: torch.Tensor, n_kinds: int
 ) -> torch.Tensor:
-    """Moments over the sequences of one batch [B, T], of all targets and of each kind's, float64 [1 + kinds, 13]: the
-    sequences with a target; the sums of a sequence's targets c, loss l and hits h; the sums of their 9 products."""
+    """Moments over the sequences of one batch [B, T], of all targets and of each kind's, float64 [1 + kinds, 13].
+
+    They are the number of sequences with a target, the sums over the sequences of the targets c, the loss l and the
+    hits h, and the sums of their 9 products.
+    """
     mask = targets != IGNORE
     logits = model.head(model.hidden(inputs)[mask]).float()  # the head only where there is a target
-    told = [torch.ones(len(logits), device=inputs.device), F.cross_entropy(logits, targets[mask], reduction="none")]
-    told.append(logits.argmax(-1) == targets[mask])
+    columns = [torch.ones(len(logits), device=inputs.device), F.cross_entropy(logits, targets[mask], reduction="none")]
+    columns.append(logits.argmax(-1) == targets[mask])
     per = torch.zeros(max(1, n_kinds), len(inputs), 3, dtype=torch.float64, device=inputs.device)
-    per.index_put_((kinds[mask], mask.nonzero()[:, 0]), torch.stack([a.double() for a in told], -1), accumulate=True)
+    per.index_put_((kinds[mask], mask.nonzero()[:, 0]), torch.stack([a.double() for a in columns], -1), accumulate=True)
     if n_kinds:
         per = torch.cat([per.sum(0, keepdim=True), per])
     n = (per[..., 0] > 0).sum(1, keepdim=True)

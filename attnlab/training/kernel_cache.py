@@ -47,8 +47,10 @@ _used: KernelCache | None = None  # of this process
 
 
 def directory(given: str | Path | None, results: str | Path) -> Path:
-    """DIR, absolute: as given, or as ATTNLAB_KERNEL_CACHE says, or beside the folder of results; where that is a URI,
-    in each host's own cache folder."""
+    """DIR, absolute: as given, or as ATTNLAB_KERNEL_CACHE says, or next to the folder of results.
+
+    Where the results have a URI, it is in each host's own cache folder.
+    """
     if chosen := given or os.environ.get(VARIABLE):
         return Path(chosen).resolve()
     beside = local(results) or cache_root() / "results"
@@ -63,8 +65,7 @@ def prepare(root: Path) -> None:
 
 
 def folder_name(gpu: str) -> str:
-    """The folder within DIR for a GPU of this name (`torch.cuda.get_device_name`), the installed versions and that of
-    how kernels are chosen (`tuning.CHOICES`)."""
+    """The folder within DIR for a GPU's name, the installed versions, and how kernels are chosen (`CHOICES`)."""
     packages = {"torch": "torch", "triton": "triton", "fla": "flash-linear-attention"}
     parts = [gpu, *(f"{short}{_version(name)}" for short, name in packages.items())]
     parts.append(f"choices{autotune.CHOICES}")
@@ -79,8 +80,10 @@ def _version(name: str) -> str:
 
 
 def use(root: Path, device: str | torch.device) -> KernelCache | None:
-    """Make this process keep its kernels under `root` (DIR), by TRITON_CACHE_DIR and TORCHINDUCTOR_CACHE_DIR, which
-    Triton and Inductor read at each use; to be called before the first kernel runs.
+    """Make this process keep its kernels under `root` (DIR).
+
+    It sets TRITON_CACHE_DIR and TORCHINDUCTOR_CACHE_DIR, which Triton and Inductor read at each use, and is to be
+    called before the first kernel runs.
 
     Returns:
         None, and nothing was done, on CPU. None too where `root` cannot be written to (told in the log), and for

@@ -1,4 +1,4 @@
-"""THE training loop: one trial, from its folder to its results, top to bottom. It knows nothing of ray.
+"""The training loop: one trial, from its folder to its results, top to bottom.
 
 Everything random is a pure function of (seed, step, rank), so a run that was stopped and resumed computes what an
 undisturbed one computes; on CPU bit for bit. The step itself never waits for the device: losses stay there as tensors
@@ -30,10 +30,10 @@ from attnlab.records.results import Job, Results, State
 from attnlab.tasks import build_task
 from attnlab.training import checkpoint, kernel_cache
 from attnlab.training.branch import branch
-from attnlab.training.clock import Pace
+from attnlab.training.clock import TrainingClock
 from attnlab.training.environment import describe
 from attnlab.training.evaluate import rows_at
-from attnlab.training.run import Run, _set_up
+from attnlab.training.run import Run, set_up
 from attnlab.training.step import choose
 
 Report = Callable[[dict[str, Any]], None]
@@ -41,7 +41,7 @@ Report = Callable[[dict[str, Any]], None]
 
 def train(
     job: Job,
-    home: TrialDir,
+    folder: TrialDir,
     report: Report = lambda row: None,
     should_stop: Callable[[], bool] = lambda: False,
     *,
@@ -55,7 +55,7 @@ def train(
 
     Args:
         job: the trial and what its records carry.
-        home: its folder. Rank 0 alone writes there.
+        folder: the trial's. Rank 0 alone writes there.
         report: called on rank 0 with every row of metrics.jsonl, in order of steps; after a resume the last row
             comes again, since a crash may have come between writing it and reporting it.
         should_stop: called on every rank after each report; all ranks must get the same answer.
@@ -64,39 +64,39 @@ def train(
         heartbeat: called at every step and every batch of a validation, for who watches whether it goes on.
 
     Returns:
-        `results.json`, on every rank. Metrics, checkpoints and TensorBoard events are in `home`.
+        `results.json`, on every rank. Metrics, checkpoints and TensorBoard events are in `folder`.
 
     Raises:
         DiskFull: the disk is full; the trial is unfinished, and its checkpoints and records are whole.
         What the model raises.
     """
-    if (ended := home.results()) is not None:
+    if (ended := folder.results()) is not None:
         return ended
     device, lead, trial = torch.device(device), rank == 0, job.trial
     last_step, every = trial.train.max_steps, trial.train.eval_every
     dispatch.calls.clear()
     if lead:
-        home.clear()
+        folder.clear()
     warm_s = warm_up(trial, device, world, cache) if cache else 0.0
-    run = _set_up(trial, device, rank, world, heartbeat)
-    resumed = checkpoint.load(home, run.model, run.optimizer, device) or {"step": 0, "seconds": 0.0}
+    run = set_up(trial, device, rank, world, heartbeat)
+    resumed = checkpoint.load(folder, run.model, run.optimizer, device) or {"step": 0, "seconds": 0.0}
     if device.type == "cuda":
         torch.cuda.init()  # its allocator knows no device before
         torch.cuda.reset_peak_memory_stats(device)
 
-    with MetricLogger(home, resumed["step"], lead) as records:
+    with MetricLogger(folder, resumed["step"], lead) as records:
         if records.rows:
             report(records.rows[-1])
         # what a trial costs beside its training; `_at` in Unix time
-        clock = {"pid": os.getpid(), "kernels_warm_s": warm_s, "first_step_at": time.time()}
+        timing = {"pid": os.getpid(), "kernels_warm_s": warm_s, "first_step_at": time.time()}
         state: State = "completed"
-        pace = Pace(trial.train, resumed.get("trained", 0.0))
+        clock = TrainingClock(trial.train, resumed.get("trained", 0.0))
         start = mark = time.perf_counter()
         loss_sum, since, done = torch.zeros((), device=device), 0, resumed["step"]
         branched = sum(steps for rung, steps in job.branches.items() if rung < done)
         for step in range(done + 1, last_step + 1):
             if decay_steps := job.branches.get(done):  # a rung: judged on a short decay, that then never happened
-                pace.pause()
+                clock.pause()
                 row = branch(run, done, decay_steps) | {"seconds": resumed["seconds"] + time.perf_counter() - start}
                 branched += decay_steps
                 records.write(row)
@@ -106,25 +106,25 @@ def train(
                     state = "pruned"
                     break
                 mark = time.perf_counter()
-                pace.go_on()
+                clock.resume()
 
-            at = pace.at(step)
-            loss_sum += run.step(step, at)
+            schedule_step = clock.schedule_step(step)
+            loss_sum += run.step(step, schedule_step)
             since, done = since + 1, step
-            last = step == last_step or pace.over()
+            last = step == last_step or clock.over()
             if step % every and not last:
                 continue
 
             train_loss = run.sum_over_ranks(loss_sum) / since  # the first wait for the device since the last report
             now = time.perf_counter()
-            pace.pause()
+            clock.pause()
             scores = run.scores() if math.isfinite(train_loss) else dict.fromkeys(run.task.metrics, math.nan)
             row = {
                 "step": step,
                 "tokens": step * trial.tokens_per_step,
                 "train_loss": train_loss,
                 **scores,
-                "lr": run.optimizer.lr(at),
+                "lr": run.optimizer.lr(schedule_step),
                 "tokens_per_s": since * trial.tokens_per_step / (now - mark),
                 "seconds": resumed["seconds"] + time.perf_counter() - start,
                 "peak_mem_gib": run.peak_mem_gib(),
@@ -135,8 +135,8 @@ def train(
             if not math.isfinite(scores.get(job.metric, train_loss)):  # of trials ranked by speed, the loss says it
                 state = "diverged"
             elif lead and not last and step % trial.train.save_every_steps == 0:
-                clocks = {"seconds": row["seconds"], "trained": pace.trained}
-                checkpoint.save(home, step, run.model, run.optimizer, clocks)
+                clocks = {"seconds": row["seconds"], "trained": clock.trained}
+                checkpoint.save(folder, step, run.model, run.optimizer, clocks)
             if lead:
                 report(row)
             if state == "diverged" or last:
@@ -144,17 +144,17 @@ def train(
             if should_stop():
                 state = "pruned"
                 break
-            pace.go_on()
+            clock.resume()
 
-        clock["last_report_at"] = time.time()
+        timing["last_report_at"] = time.time()
         seconds = resumed["seconds"] + time.perf_counter() - start
         if lead and state == "pruned":
-            checkpoint.save(home, done, run.model, run.optimizer, {"seconds": seconds, "trained": pace.trained})
+            checkpoint.save(folder, done, run.model, run.optimizer, {"seconds": seconds, "trained": clock.trained})
         if lead and state == "completed":
-            checkpoint.export(home, run.model, run.task.tokenizer_json(), run.task.eos_id)
-            checkpoint.tidy(home)
-        results = _results(job, home, state, done + branched, seconds, run, records.rows)
-        results["environment"] |= clock
+            checkpoint.export(folder, run.model, run.task.tokenizer_json(), run.task.eos_id)
+            checkpoint.tidy(folder)
+        results = _results(job, folder, state, done + branched, seconds, run, records.rows)
+        results["environment"] |= timing
         records.finish(job, results)
     if world > 1:
         dist.barrier()  # nobody leaves, and is handed another trial, before the records are whole
@@ -162,7 +162,7 @@ def train(
 
 
 def warm_up(trial: Trial, device: torch.device, world: int, cache: kernel_cache.KernelCache) -> float:
-    """Have the kernels of a trial of `world` workers in `cache`, rehearsed here if need be; the seconds it took."""
+    """Have the kernels of a trial of `world` workers in `cache`, rehearsed here if need be; returns the seconds."""
     trial = kernel_cache.share_of(trial, world)
     task = build_task(trial.task, batch_size=trial.train.batch_size, seed=trial.train.seed)
     kind, _ = choose(trial.train.step, device, 1)
@@ -174,9 +174,11 @@ def warm_up(trial: Trial, device: torch.device, world: int, cache: kernel_cache.
 
 
 def _rehearse(trial: Trial, device: torch.device) -> None:
-    """A first step, and the forward of a validation at each length, of a twin of the trial's model that is then
-    forgotten: the trial's own, not yet built, cannot be touched by it."""
-    run = _set_up(trial, device, rank=0, world=1)
+    """Run a first step, and the forward of a validation at each length.
+
+    A twin of the trial's model does it and is then forgotten: the trial's own is not yet built.
+    """
+    run = set_up(trial, device, rank=0, world=1)
     run.step(1, 1)
     size = trial.train.batch_size // trial.train.grad_accum
     inputs = torch.from_numpy(run.task.batch(0).inputs[:size])
@@ -190,10 +192,10 @@ def _rehearse(trial: Trial, device: torch.device) -> None:
 
 
 def _results(
-    job: Job, home: TrialDir, state: State, steps_ran: int, seconds: float, run: Run, rows: list[dict[str, Any]]
+    job: Job, folder: TrialDir, state: State, steps_ran: int, seconds: float, run: Run, rows: list[dict[str, Any]]
 ) -> Results:
-    steps = checkpoint.steps(home)
-    where = home.final if state == "completed" else steps[-1] if steps else None
+    steps = checkpoint.steps(folder)
+    saved = folder.final if state == "completed" else steps[-1] if steps else None
     sizes = count_params(run.model)
     return Results(
         trial_id=job.trial_id,
@@ -213,7 +215,7 @@ def _results(
         n_params_non_embedding=sizes["n_params_non_embedding"],
         flops_per_token=flops_per_token(job.trial.model, job.trial.task.seq_len, run.task.vocab_size),
         state_bytes=state_bytes(job.trial.model, job.trial.task.seq_len),
-        checkpoint=str(where.relative_to(home.path)) if where else None,
+        checkpoint=str(saved.relative_to(folder.path)) if saved else None,
         error=None,
         environment=describe(run.device, run.world) | run.run_step.describe(),
     )

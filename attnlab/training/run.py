@@ -37,17 +37,18 @@ class Run:
     world: int
     heartbeat: Callable[[], None]
 
-    def step(self, step: int, at: int) -> torch.Tensor:
-        """Optimizer step `step` (1-based), at place `at` of the schedule; returns this rank's part of the global
-        batch's mean loss (see `Step`)."""
+    def step(self, step: int, schedule_step: int) -> torch.Tensor:
+        """Run optimizer step `step` (1-based) at a step of the schedule.
+
+        Returns this rank's part of the global batch's mean loss (see `Step`).
+        """
         self._seed((self.trial.train.seed * 1_000_003 + step) * 4096 + self.rank)
-        loss = self.run_step(at, self.task.batch(step - 1, self.rank, self.world))
+        loss = self.run_step(schedule_step, self.task.batch(step - 1, self.rank, self.world))
         self.heartbeat()
         return loss
 
     def _seed(self, seed: int) -> None:
-        """Dropout, the step's only randomness, as a function of (seed, step, rank). torch.manual_seed would do the
-        same after asking every backend there is."""
+        """Seed dropout, the step's only randomness; torch.manual_seed would ask every backend there is."""
         torch.default_generator.manual_seed(seed)
         if self.device.type == "cuda":
             torch.cuda.default_generators[self.device.index or 0].manual_seed(seed)
@@ -55,8 +56,8 @@ class Run:
     def scores(self) -> dict[str, float]:
         """Validation, in batches of a training micro-batch's size, so that it needs no more memory than training."""
         size = max(1, self.trial.train.batch_size // self.trial.train.grad_accum)
-        where = {"device": self.device, "rank": self.rank, "world": self.world, "heartbeat": self.heartbeat}
-        return evaluate(self.model, self.task, batch_size=size, autocast=self.autocast, **where)
+        ranks = {"device": self.device, "rank": self.rank, "world": self.world, "heartbeat": self.heartbeat}
+        return evaluate(self.model, self.task, batch_size=size, autocast=self.autocast, **ranks)
 
     def sum_over_ranks(self, value: torch.Tensor) -> float:
         """A 0-dim tensor's sum over the ranks, as a number: waits for the device."""
@@ -69,9 +70,10 @@ class Run:
         return torch.cuda.max_memory_allocated(self.device) / 2**30 if self.device.type == "cuda" else None
 
 
-def _set_up(
+def set_up(
     trial: Trial, device: torch.device, rank: int, world: int, heartbeat: Callable[[], None] = lambda: None
 ) -> Run:
+    """Build everything that trains a trial on one rank. Raises ValueError: it cannot be trained on this device."""
     bf16 = trial.train.precision == "bf16" or (trial.train.precision == "auto" and device.type == "cuda")
     autocast = partial(torch.autocast, device.type, torch.bfloat16) if bf16 else nullcontext
     task = build_task(trial.task, batch_size=trial.train.batch_size, seed=trial.train.seed)

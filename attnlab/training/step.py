@@ -88,7 +88,7 @@ class Step:
             return graph.replay(feed)
         self._warm[feed.key] = self._warm.get(feed.key, 0) + 1
         if self._warm[feed.key] <= WARMUP:
-            return self._beside(feed)
+            return self._compute_on_second_stream(feed)
         return self._capture(feed)
 
     def describe(self) -> dict[str, str]:
@@ -134,19 +134,19 @@ class Step:
         assert total is not None
         return total
 
-    def _beside(self, feed: Feed) -> Tensor:
-        """The step on a stream of its own, as autograd and the allocator want it before a capture."""
-        here, beside = torch.cuda.current_stream(self.device), _second_stream(self.device)
-        beside.wait_stream(here)
-        with torch.cuda.stream(beside):
+    def _compute_on_second_stream(self, feed: Feed) -> Tensor:
+        """Run the step on a stream of its own, as autograd and the allocator want it before a capture."""
+        current, second = torch.cuda.current_stream(self.device), _second_stream(self.device)
+        second.wait_stream(current)
+        with torch.cuda.stream(second):
             total = self._compute(feed)
-        here.wait_stream(beside)
+        current.wait_stream(second)
         return total
 
     def _capture(self, feed: Feed) -> Tensor:
-        """Capture the step and run it; or say why it cannot be, and go on without."""
+        """Capture the step and run it, or say why it cannot be captured and go on without."""
         torch.cuda.synchronize(self.device)
-        torch.cuda.empty_cache()  # what the warm-up left would lie idle beside the graph's own memory
+        torch.cuda.empty_cache()  # what the warm-up left would lie idle next to the graph's own memory
         pool = next((graph.graph.pool() for graph in self._graphs.values()), None)
         try:
             graph = _Graph(feed, self._compute, pool)
@@ -162,8 +162,7 @@ class Step:
 
 @functools.cache
 def _second_stream(device: torch.device) -> torch.cuda.Stream:
-    """One for all warm-up steps of all trials: the allocator keeps memory per stream, and so does cuBLAS, 64 MiB on an
-    H100."""
+    """One stream for all warm-up steps of all trials: cuBLAS keeps 64 MiB per stream on an H100, the allocator too."""
     return torch.cuda.Stream(device)
 
 

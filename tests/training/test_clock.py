@@ -8,7 +8,7 @@ from attnlab.config.merge import merge
 from attnlab.config.trial import TrainConfig, Trial
 from attnlab.records.paths import TrialDir
 from attnlab.records.results import Job
-from attnlab.training.clock import Pace
+from attnlab.training.clock import TrainingClock
 from attnlab.training.loop import train
 
 
@@ -24,25 +24,25 @@ class Clock:
 
 def test_only_training_counts_and_earlier_sessions_do():
     clock = Clock()
-    pace = Pace(TrainConfig(max_steps=100, seconds=10.0), trained=4.0, now=clock)
+    trial_clock = TrainingClock(TrainConfig(max_steps=100, seconds=10.0), trained=4.0, now=clock)
     clock.time += 2.0
-    pace.pause()
+    trial_clock.pause()
     clock.time += 50.0  # a validation
-    assert pace.trained == 6.0 and not pace.over()
-    pace.go_on()
+    assert trial_clock.trained == 6.0 and not trial_clock.over()
+    trial_clock.resume()
     clock.time += 4.0
-    assert pace.trained == 10.0 and pace.over()
+    assert trial_clock.trained == 10.0 and trial_clock.over()
 
 
 def test_the_schedule_follows_the_time_and_never_runs_behind_the_steps():
     clock = Clock()
-    pace = Pace(TrainConfig(max_steps=100, seconds=10.0), trained=0.0, now=clock)
-    assert pace.at(1) == 1
+    trial_clock = TrainingClock(TrainConfig(max_steps=100, seconds=10.0), trained=0.0, now=clock)
+    assert trial_clock.schedule_step(1) == 1
     clock.time += 5.0
-    assert pace.at(2) == 50 and pace.at(70) == 70
+    assert trial_clock.schedule_step(2) == 50 and trial_clock.schedule_step(70) == 70
     clock.time += 50.0
-    assert pace.at(71) == 100
-    assert Pace(TrainConfig(max_steps=100), trained=0.0).at(7) == 7
+    assert trial_clock.schedule_step(71) == 100
+    assert TrainingClock(TrainConfig(max_steps=100), trained=0.0).schedule_step(7) == 7
 
 
 @pytest.fixture
@@ -54,7 +54,7 @@ def slow_steps(monkeypatch):
         clock.time += 0.5
         return clock.time
 
-    monkeypatch.setattr("attnlab.training.loop.Pace", partial(Pace, now=now))
+    monkeypatch.setattr("attnlab.training.loop.TrainingClock", partial(TrainingClock, now=now))
 
 
 def test_a_trial_ends_when_its_seconds_are_over_and_its_rate_has_come_down(tiny, tmp_path, slow_steps):
