@@ -69,7 +69,7 @@ class Choice(Benchmark):
                 version=self.version,
                 ids=[question.id for question in questions],
                 n_all=len(everything),
-                asked=[[q.prompt, q.answer, *q.wrong] for q in questions],
+                content=[[q.prompt, q.answer, *q.wrong] for q in questions],
                 metrics={"acc": Metric("proportion", chance=1 / CANDIDATES), "exact_match": EXACT_MATCH},
                 requests=len(questions) * (CANDIDATES + 1),
                 ask=lambda scorer, advance: answer(questions, scorer, advance),

@@ -62,7 +62,7 @@ class Harness(Benchmark):
                 version=loaded.version,
                 ids=loaded.ids,
                 n_all=loaded.n_all,
-                asked=[[*request.args] for request in loaded.requests],
+                content=[[*request.args] for request in loaded.requests],
                 metrics=self.metrics,
                 requests=len(loaded.requests),
                 ask=loaded.ask,

@@ -72,7 +72,7 @@ def _exam(trained: TaskConfig, factor: int, limit: int | None) -> Exam | None:
         version="1",
         ids=[str(i) for i in range(n)],
         n_all=len(everything.inputs),
-        asked=[config.model_dump(), batch.inputs.tolist(), batch.targets.tolist()],
+        content=[config.model_dump(), batch.inputs.tolist(), batch.targets.tolist()],
         metrics={"accuracy": accuracy, "loss": loss} if recall else {"loss": loss, "accuracy": accuracy},
         requests=n,
         ask=lambda scorer, advance: _ask(batch, scorer, advance),

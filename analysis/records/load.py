@@ -52,7 +52,7 @@ class TrialRecord:
 
 @dataclass(frozen=True)
 class SweepData:
-    """A sweep as declared and everything that was found of it."""
+    """A sweep as declared and everything that can be read of it."""
 
     folder: SweepDir
     plan: Plan

@@ -21,7 +21,7 @@ from attnlab.util.text import listed, value_text
 class Guards:
     """The section's sentences and tables."""
 
-    found: bool = False  # whether the sweep has guards' findings
+    recorded: bool = False  # whether the sweep has guards' findings
     checked: list[str] = field(default_factory=list)  # what came out well or cannot be helped
     warnings: list[str] = field(default_factory=list)
     noise: list[str] = field(default_factory=list)
@@ -40,7 +40,7 @@ def gather(sel: Selection) -> Guards:
     try:
         if guards:
             _read(guards, out)
-            out.found = True
+            out.recorded = True
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         out.problems.append(f"leaderboard.json: its guards cannot be used: {type(error).__name__} {error}")
     return out

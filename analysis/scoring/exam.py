@@ -67,7 +67,7 @@ class Exam:
         source: where the items are from, for the report.
         ids: one per item, stable over runs and limits, so that arms can be compared item by item.
         n_all: items there are without a limit.
-        asked: JSON-able; decides the digest together with the metrics and `version`.
+        content: of the items, as JSON-able values; decides the digest together with the metrics and `version`.
         metrics: the first one is the exam's own.
         ask: has a checkpoint answer; it reports requests done, of `requests`.
         texts: of each item its wordings with an answer, to look for in training text; empty: it is no text.
@@ -81,7 +81,7 @@ class Exam:
     version: str
     ids: Sequence[str]
     n_all: int
-    asked: Any = field(repr=False)
+    content: Any = field(repr=False)
     metrics: Mapping[str, Metric]
     requests: int
     ask: Callable[[Scorer, Advance], Answers] = field(repr=False)
@@ -95,7 +95,7 @@ class Exam:
     def digest(self) -> str:
         """20 hexadecimal digits: equal digests, the same items asked and judged in the same way."""
         metrics = {name: vars(metric) for name, metric in self.metrics.items()}
-        return json_digest([self.name, self.version, list(self.ids), self.asked, metrics])
+        return json_digest([self.name, self.version, list(self.ids), self.content, metrics])
 
     @property
     def limited(self) -> bool:

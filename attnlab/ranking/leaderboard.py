@@ -65,7 +65,7 @@ class Leaderboard(TypedDict):
     ranked_by: str
     ranking: list[str]  # arms, the best first
     edges: list[str]  # sentences on best settings at the end of their range
-    guards: dict[str, Any]  # what was found before the start, see `attnlab.plan.guards.run`; {} where it is not known
+    guards: dict[str, Any]  # findings before the start, see `attnlab.plan.guards.run`; {} where they are not known
     noise: dict[str, Any] | None  # see `attnlab.ranking.noise_floor.noise_floor`; its runs count here alone
     arms: dict[str, Standing]
 
@@ -77,15 +77,17 @@ def standings(
     baselines: Mapping[str, float] | None = None,
     guards: Mapping[str, Any] | None = None,
 ) -> Leaderboard:
-    """`leaderboard.json`. Arms are ranked by the mean of their confirm runs where every arm has them, else by their
-    best value in the search; arms without a value last. `guards` is kept as it is. `extension`: the search's, as
-    `attnlab.plan.extension` finds it for these results."""
-    noise, own = noise_floor(plan, results), [r for r in results if r["phase"] != "noise"]
-    rows = {arm: _row(plan, arm, [r for r in own if r["arm"] == arm], extension) for arm in plan.names}
+    """Make `leaderboard.json`; `guards` is kept as it is.
+
+    Arms are ranked by the mean of their confirm runs where every arm has them, else by their best value in the search;
+    arms without a value last. `extension`: the search's, as `attnlab.plan.extension` gives it for these results.
+    """
+    noise, ranked = noise_floor(plan, results), [r for r in results if r["phase"] != "noise"]
+    rows = {arm: _row(plan, arm, [r for r in ranked if r["arm"] == arm], extension) for arm in plan.names}
     confirmed = all(row["confirm"] for row in rows.values())
     sign = 1 if plan.mode == "min" else -1
 
-    def place(arm: str) -> tuple[bool, float]:
+    def order(arm: str) -> tuple[bool, float]:
         confirm, best = rows[arm]["confirm"], rows[arm]["best"]
         value = confirm["mean"] if confirmed and confirm else best and best["value"]
         return (value is None, 0.0 if value is None else sign * value)
@@ -96,7 +98,7 @@ def standings(
         "mode": plan.mode,
         "baselines": dict(baselines or {}),
         "ranked_by": "confirm mean" if confirmed else "best of search",
-        "ranking": sorted(rows, key=place),
+        "ranking": sorted(rows, key=order),
         "edges": [line for arm, row in rows.items() for line in edges(arm, row["certificate"])],
         "guards": dict(guards or {}),
         "noise": noise,
@@ -162,17 +164,19 @@ def _row(plan: Plan, arm: str, results: Sequence[Results], extension: Extension 
 
 def best_settings(search: Iterable[Results], metric: str, mode: str, count: int) -> list[dict[str, Any]]:
     """The settings of the `count` best search trials, best first, each once."""
-    left, found = list(search), list[dict[str, Any]]()
-    while len(found) < count and (top := best_result(left, metric, mode)):
-        found.append(top["settings"])
+    left, settings = list(search), list[dict[str, Any]]()
+    while len(settings) < count and (top := best_result(left, metric, mode)):
+        settings.append(top["settings"])
         left = [r for r in left if r["settings"] != top["settings"]]
-    return found
+    return settings
 
 
 def _confirmed(plan: Plan, results: Sequence[Results]) -> tuple[dict[str, Any], list[float]]:
-    """A setting and the last values of its completed confirm runs: of the best settings that were confirmed, that with
-    the best mean among those with most runs; else the one confirmed latest (a search that was extended leaves runs of a
-    former best)."""
+    """The setting that stands for the arm, and the last values of its completed confirm runs.
+
+    Of the best settings that were confirmed, it is that with the best mean among those with most runs. Else it is the
+    one confirmed latest: a search that was extended leaves runs of a former best.
+    """
     runs = [r for r in results if r["phase"] == "confirm" and r["state"] == "completed"]
     search = [r for r in results if r["phase"] == "search"] or runs
     candidates = best_settings(search, plan.metric, plan.mode, plan.sweep.confirm.top if plan.sweep.confirm else 1)

@@ -1,5 +1,7 @@
-"""How fairly an arm was tuned, from its records alone: what it was given, what came of it, and whether the search ended
-inside its ranges."""
+"""How fairly an arm was tuned, from its records alone.
+
+What it was given, what came of it, and whether the search ended inside its ranges.
+"""
 
 from __future__ import annotations
 
@@ -41,16 +43,18 @@ def certificate(plan: Plan, arm: str, results: Sequence[Results], extension: Ext
         extension: of the search, once it is known.
 
     Returns:
-        `asked`: trials the sweep gives every arm alike, those of an extension included once it is decided; `extended`:
-        how many these are; `repeated`: suggestions of the sampler that had been trained already, so that they were told
-        and not trained again, beside the trials (None until the search has ended); `ended` and each state's count;
-        `steps`, `tokens`, `device_seconds` over all of them; `searched`: dimensions of its space;
-        `best_by_trials`: the best value after the first, second, ... search trial by number (None before the first
-        value); `settings`: per searched setting of the best trial {value, low, high, place, edge}, low and high
-        being those searched last: `place` is 0 to 1 between low and high on the scale searched, None for what has no
-        order; `edge` is "lower" or "upper" within `EDGE` of that end, or at the first or last of an ordered choice of
-        three values or more of which a second one was tried, else None. Only the best trial is placed: of a setting
-        that has no effect it would lie at an edge in one sweep of ten.
+        `asked`: trials that the sweep gives every arm, those of an extension included once it is decided.
+        `extended`: how many these are.
+        `repeated`: suggestions of the sampler that had been trained already. They got their finished result and are no
+            trials of their own. None until the search has ended.
+        `ended` and each state's count; `steps`, `tokens`, `device_seconds` over all of them.
+        `searched`: dimensions of its space.
+        `best_by_trials`: the best value after the first, second, ... search trial by number; None before the first.
+        `settings`: per searched setting of the best trial {value, low, high, place, edge}, in the range searched last.
+            `place` is 0 to 1 between low and high on the scale searched, None for what has no order. `edge` is "lower"
+            or "upper" within `EDGE` of that end, or at the first or last of an ordered choice of three values or more
+            of which a second one was tried, else None. Only the best trial counts: the best value of a setting that has
+            no effect would lie at an edge in one sweep of ten.
     """
     search = sorted((r for r in results if r["phase"] == "search"), key=number_of)
     best, by_trials = None, []
@@ -73,32 +77,30 @@ def certificate(plan: Plan, arm: str, results: Sequence[Results], extension: Ext
         "searched": len(dimensions),
         "best_by_trials": by_trials,
         "settings": {
-            key: {"value": best["settings"][key], **_place(dimension, best["settings"][key], tried[key])}
+            key: {"value": best["settings"][key], **_position(dimension, best["settings"][key], tried[key])}
             for key, dimension in dimensions.items()
             if best and key in best["settings"]
         },
     }
 
 
-def _place(dimension: Dimension, value: Any, tried: int) -> dict[str, Any]:
+def _position(dimension: Dimension, value: Any, tried: int) -> dict[str, Any]:
     low, high = dimension.ends
-    place = dimension.position(value)
-    at_end = place is not None and (place <= EDGE or place >= 1 - EDGE)
+    position = dimension.position(value)
     edge = None
-    if at_end and (dimension.kind != "choice" or (len(dimension.choices) > 2 and tried > 1)):
-        edge = "lower" if place <= EDGE else "upper"  # type: ignore[operator]
-    return {"low": low, "high": high, "place": place, "edge": edge}
+    if position is not None and (dimension.kind != "choice" or (len(dimension.choices) > 2 and tried > 1)):
+        edge = "lower" if position <= EDGE else "upper" if position >= 1 - EDGE else None
+    return {"low": low, "high": high, "place": position, "edge": edge}
 
 
 def edges(arm: str, certified: Mapping[str, Any]) -> list[str]:
-    """In plain words, which of an arm's best settings lie at the end of their range."""
+    """Which of an arm's best settings lie at the end of their range, in plain words."""
     out = []
-    for key, found in certified["settings"].items():
-        if found["edge"]:
-            natural = found["edge"] == "lower" and found["low"] == 0
-            out.append(
-                f"{arm}: its best {key}, {found['value']:.3g}, lies at the {found['edge']} edge of the range "
-                f"[{found['low']:g}, {found['high']:g}]; "
-                + ("0 itself may be best." if natural else "the optimum may lie beyond it, so widen the range.")
-            )
+    for key, setting in certified["settings"].items():
+        if edge := setting["edge"]:
+            interval = f"[{setting['low']:g}, {setting['high']:g}]"
+            natural = edge == "lower" and setting["low"] == 0
+            hint = "0 itself may be best." if natural else "the optimum may lie beyond it, so widen the range."
+            best = f"its best {key}, {setting['value']:.3g}"
+            out.append(f"{arm}: {best}, lies at the {edge} edge of the range {interval}; {hint}")
     return out

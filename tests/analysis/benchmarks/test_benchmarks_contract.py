@@ -61,7 +61,7 @@ def test_items_are_named_once_and_a_limit_takes_the_first(exams, name, context, 
 def test_the_same_exam_has_the_same_digest(exams, name, context, target):
     again = benchmark(name).exams(context, target)
     assert [exam.digest for exam in again] == [exam.digest for exam in exams]
-    changed = dataclasses.replace(exams[0], asked=["another"])
+    changed = dataclasses.replace(exams[0], content=["another"])
     assert changed.digest != exams[0].digest
 
 

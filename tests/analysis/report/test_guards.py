@@ -37,7 +37,7 @@ def left(fake, found):
 
 def test_the_findings_are_told_in_words_and_tables(full):
     found = left(full, FOUND)
-    assert found.found and found.warnings == FOUND["warnings"] and found.problems == []
+    assert found.recorded and found.warnings == FOUND["warnings"] and found.problems == []
     assert found.checked[0].startswith("Of the 3 arms no two are the same experiment")
     assert "0.50% of the 200 sequences" in found.checked[1] and "2 copies of training documents" in found.checked[1]
     assert "rows are held out" in found.checked[2] and len(found.checked) == 3
