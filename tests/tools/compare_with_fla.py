@@ -4,8 +4,8 @@
 
 A line holds relative errors (norm of the difference over norm) of the output, the input's gradient and each parameter's
 gradient: "error" of ours against FLA's, "ours" and "theirs" of either against our path in fp64. Where one of the last
-two is above ROUNDING, and FLA's computes in fp32, "ours_moves" or "theirs_moves" is what one rounding of the input is
-worth there: how far our path in fp64, or FLA's as it is, moves with it. Or "failed", why not.
+two is above ROUNDING, "ours_moves" and "theirs_moves" are what one rounding of the input is worth: how far either moves
+with it ("theirs_moves" only where FLA's computes in fp32). Or "failed", why not.
 """
 
 import contextlib
@@ -123,23 +123,22 @@ def compare(mixer: str, case: str) -> dict[str, dict[str, float]]:
     if case == "strong_decay":
         x[..., 0] = 1.0
 
-    def exactly(layer: torch.nn.Module, x: torch.Tensor) -> dict[str, torch.Tensor]:
-        with doubled():
-            return run(copy.deepcopy(layer).double(), x.double(), weight.double(), **kwargs)
+    def ours(layer: torch.nn.Module, x: torch.Tensor) -> dict[str, torch.Tensor]:
+        with half:
+            return run(layer, x, weight, **kwargs)
 
-    def by_fla(layer: torch.nn.Module, x: torch.Tensor) -> dict[str, torch.Tensor]:
+    def theirs(layer: torch.nn.Module, x: torch.Tensor) -> dict[str, torch.Tensor]:
         with half, dispatch.bypass(), as_theirs(layer, mixer):
             return run(layer, x, weight, **kwargs)
 
     half = torch.autocast("cpu", torch.bfloat16, enabled=mixer in HALF)
-    exact = exactly(layer, x)
-    with half:
-        ours = run(layer, x, weight, **kwargs)
-    theirs = by_fla(layer, x)
-    found = {"error": errors(ours, theirs), "ours": errors(ours, exact), "theirs": errors(theirs, exact)}
-    for side, function, start in (("ours", exactly, exact), ("theirs", by_fla, theirs)):
-        fp32 = side == "ours" or mixer not in COARSE
-        if fp32 and not all(error <= ROUNDING for error in found[side].values()):
+    with doubled():
+        exact = run(copy.deepcopy(layer).double(), x.double(), weight.double(), **kwargs)
+    first, second = ours(layer, x), theirs(layer, x)
+    found = {"error": errors(first, second), "ours": errors(first, exact), "theirs": errors(second, exact)}
+    sides = {"ours": (ours, first)} | ({} if mixer in COARSE else {"theirs": (theirs, second)})
+    if not all(error <= ROUNDING for side in sides for error in found[side].values()):
+        for side, (function, start) in sides.items():
             found[f"{side}_moves"] = moves(function, start, exact, layer, x)
     return found
 

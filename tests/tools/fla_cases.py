@@ -32,7 +32,7 @@ NOT_COMPARED = {
     "mom": "refused by its row",
 }
 HALF = {"stickbreaking", "parallax"}  # FLA's kernels take nothing but half precision: both sides under autocast
-BFLOAT16 = 2e-2  # five roundings to 8 bits
+BFLOAT16 = 10 * 2.0**-8  # as many roundings to 8 bits, one after the other
 COARSE = {  # what FLA's kernels compute with less than fp32, and what they may be off by
     "stickbreaking": BFLOAT16,  # both sides take bf16, and FLA's kernels round to it inside as well
     "parallax": BFLOAT16,
