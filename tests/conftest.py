@@ -16,11 +16,11 @@ settings.load_profile("attnlab")
 
 @pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items):
-    """Tests that start sweeps come first: they take longest, and what is short fills the processes up at the end. Those
-    that share a Ray run in one process."""
-    items.sort(key=lambda item: not {"launch", "launch_here"} & set(getattr(item, "fixturenames", ())))
+    """Tests that may take long come first, and what is short fills the processes up at the end. Those that share a Ray
+    run in one process."""
+    items.sort(key=lambda item: not (item.get_closest_marker("timeout") or "launch_here" in item.fixturenames))
     for item in items:
-        if "shared_ray" in getattr(item, "fixturenames", ()):
+        if "shared_ray" in item.fixturenames:
             item.add_marker(pytest.mark.xdist_group("ray"))
 
 
