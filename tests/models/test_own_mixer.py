@@ -108,7 +108,13 @@ def test_the_examples_arms_are_a_sound_sweep(beside, tiny, capsys):
     assert "layers 0, 2: gla; layer 1: my_mixer:MyMixer" in capsys.readouterr().out
 
 
+def connected():
+    """Whether this process has a Ray, as it may of other tests."""
+    return "ray" in sys.modules and sys.modules["ray"].is_initialized()
+
+
 def test_a_mistake_in_the_file_stops_the_launch_before_anything_is_written(beside, tiny, capsys):
+    before = connected()
     sweep_file(beside, tiny)
     (beside / "my_mixer.py").write_text(FILE.replace("return out,", "return out[..., :3],"))
     for more in ([], ["--dry-run"]):
@@ -121,7 +127,7 @@ def test_a_mistake_in_the_file_stops_the_launch_before_anything_is_written(besid
     with pytest.raises(UserError, match=r"forward gave \[2, 8, 3\]"):
         run_experiment({**tiny, "model": {**tiny["model"], "mixer": MINE}}, "results", device="cpu")
     assert not (beside / "results").exists()
-    assert "ray" not in sys.modules or not sys.modules["ray"].is_initialized()
+    assert connected() == before, "no Ray was left up"
 
 
 def tried(folder, text, name="Mine"):

@@ -14,6 +14,13 @@ from attnlab.util.errors import UserError
 SWEEP = resolve({"name": "s", "trial": {}, "arms": {"a": {}}})
 
 
+@pytest.fixture(autouse=True)
+def not_connected(monkeypatch):
+    """Whatever Ray other tests have left up."""
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "shutdown", lambda: None)
+
+
 def test_a_ray_that_does_not_start_is_one_line(monkeypatch):
     def refuse(*args, **kwargs):
         raise RuntimeError("no room\nin /dev/shm")
