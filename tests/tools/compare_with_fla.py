@@ -31,7 +31,7 @@ from attnlab.config.trial import ModelConfig  # noqa: E402
 from attnlab.kernels import dispatch  # noqa: E402
 from attnlab.kernels.cpu.recurrent import mamba  # noqa: E402
 from attnlab.models.build import build_mixer  # noqa: E402
-from tests.tools.fla_cases import COARSE, HALF, PUSHED, ROUNDING, SHARPENED, STEPS, VARIANTS, name_of  # noqa: E402
+from tests.tools.fla_cases import ROUNDING, STEPS, WAYS  # noqa: E402
 
 WIDTH, HEADS = 64, 2
 LENGTHS = 9, 1, 70  # three sequences laid end to end: shorter than a chunk, a single step, longer than a chunk
@@ -71,9 +71,9 @@ def doubled():
 
 
 def build(mixer: str, case: str) -> torch.nn.Module:
-    _, args = VARIANTS.get(mixer, (mixer, {}))
+    row, way = WAYS[mixer]
     torch.manual_seed(0)
-    model = ModelConfig(d_model=WIDTH, n_heads=HEADS, n_layers=2, mixer={"name": name_of(mixer), **args})
+    model = ModelConfig(d_model=WIDTH, n_heads=HEADS, n_layers=2, mixer={"name": row, **way.args})
     layer = build_mixer(model.mixer[0], model, 0)
     with torch.no_grad():
         for parameter in layer.parameters():  # off the symmetric points where a wrong gradient would not show
@@ -85,10 +85,10 @@ def build(mixer: str, case: str) -> torch.nn.Module:
 
 def push(layer: torch.nn.Module, mixer: str) -> None:
     """Every second head or channel decays strongly; a matrix is pushed by the input's channel 0, which is 1."""
-    for name, amount in PUSHED.get(mixer, {}).items():
+    for name, amount in WAYS[mixer][1].pushed.items():
         parameter = layer.get_parameter(name)
         (parameter if parameter.dim() == 1 else parameter[:, 0])[::2] += amount
-    for name, factor in SHARPENED.get(mixer, {}).items():
+    for name, factor in WAYS[mixer][1].sharpened.items():
         layer.get_parameter(name).mul_(factor)
 
 
@@ -131,12 +131,12 @@ def compare(mixer: str, case: str) -> dict[str, dict[str, float]]:
         with half, dispatch.bypass(), as_theirs(layer, mixer):
             return run(layer, x, weight, **kwargs)
 
-    half = torch.autocast("cpu", torch.bfloat16, enabled=mixer in HALF)
+    half = torch.autocast("cpu", torch.bfloat16, enabled=WAYS[mixer][1].half)
     with doubled():
         exact = run(copy.deepcopy(layer).double(), x.double(), weight.double(), **kwargs)
     first, second = ours(layer, x), theirs(layer, x)
     found = {"error": errors(first, second), "ours": errors(first, exact), "theirs": errors(second, exact)}
-    sides = {"ours": (ours, first)} | ({} if mixer in COARSE else {"theirs": (theirs, second)})
+    sides = {"ours": (ours, first)} | ({} if WAYS[mixer][1].coarse else {"theirs": (theirs, second)})
     if not all(error <= ROUNDING for side in sides for error in found[side].values()):
         for side, (function, start) in sides.items():
             found[f"{side}_moves"] = moves(function, start, exact, layer, x)

@@ -15,7 +15,7 @@ from attnlab.models.mixers.rules import (
     rotary_width,
     split_evenly,
 )
-from attnlab.models.mixers.spec import BASIC, Compared, MixerSpec, Tested
+from attnlab.models.mixers.spec import BASIC, BFLOAT16, Compared, MixerSpec, Tested
 
 ATTENTION: dict[str, MixerSpec] = {
     "standard": MixerSpec(
@@ -85,7 +85,7 @@ ATTENTION: dict[str, MixerSpec] = {
         cached=False,
         half_only=True,
         operations=operations.SOFTMAX,
-        tests=Tested(all_pairs=True, compared=(Compared(half=True),)),
+        tests=Tested(all_pairs=True, compared=(Compared(half=True, coarse=BFLOAT16),)),
     ),
     "wall": MixerSpec(
         "fla.layers.wall_attn:WallAttention",
@@ -94,7 +94,19 @@ ATTENTION: dict[str, MixerSpec] = {
         rules=(split_evenly, grouped("num_kv_heads")),
         cached=False,  # its cache is bf16
         operations=operations.SOFTMAX,
-        tests=Tested(all_pairs=True, compared=(Compared(pushed={"g_proj.bias": -10.0}),), shortest_chunks_gib=2.2),
+        tests=Tested(
+            all_pairs=True,
+            compared=(
+                Compared(
+                    pushed={"g_proj.bias": -10.0},
+                    wrong={
+                        "strong_decay": "caps what a channel decays by between two steps of a block of 64 at e^-76 "
+                        "(2^-110): the output is off by 5e-2 and gradients are NaN"
+                    },
+                ),
+            ),
+            shortest_chunks_gib=2.2,
+        ),
     ),
     "parallax": MixerSpec(
         "fla.layers.parallax:Parallax",
@@ -104,7 +116,7 @@ ATTENTION: dict[str, MixerSpec] = {
         rules=(split_evenly, even_head(), grouped("num_kv_heads")),
         half_only=True,
         operations=operations.PARALLAX,
-        tests=Tested(all_pairs=True, compared=(Compared(half=True),)),
+        tests=Tested(all_pairs=True, compared=(Compared(half=True, coarse=BFLOAT16),)),
     ),
     "deltaformer": MixerSpec(
         "fla.layers.deltaformer:DeltaFormerAttention",

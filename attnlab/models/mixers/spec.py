@@ -18,6 +18,9 @@ class Option(NamedTuple):
     apply: str
 
 
+BFLOAT16 = 10 * 2.0**-8  # a bound: as many roundings to 8 bits, one after the other
+
+
 class Compared(NamedTuple):
     """One way in which tests hold a layer against FLA's own kernels (`tests/tools/compare_with_fla.py`).
 
@@ -28,6 +31,8 @@ class Compared(NamedTuple):
             input's first channel is 1), so that half of the heads or channels decay by e^-5 to e^-20 a step.
         sharpened: parameter -> a factor, where the decay is a softmax's: what was fades as a larger logit comes.
         half: whether FLA's kernels take nothing but half precision; both sides then run under autocast.
+        coarse: relative error that FLA's kernels may have where they compute with less than fp32.
+        wrong: case (such as "strong_decay") -> why FLA's kernels are wrong in it.
     """
 
     variant: str = ""
@@ -35,6 +40,8 @@ class Compared(NamedTuple):
     pushed: Mapping[str, float] = MappingProxyType({})
     sharpened: Mapping[str, float] = MappingProxyType({})
     half: bool = False
+    coarse: float = 0.0
+    wrong: Mapping[str, str] = MappingProxyType({})
 
 
 @dataclass(frozen=True)

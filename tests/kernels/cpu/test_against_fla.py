@@ -23,15 +23,9 @@ from pathlib import Path
 
 import pytest
 
-from attnlab.models.mixers.table import MIXERS as ROWS
-from tests.models.mixers.test_table import ONE_BY_ONE
-from tests.tools.fla_cases import COARSE, FAST, HALF, MIXERS, NOT_COMPARED, ROUNDING, cases_of, name_of
+from tests.tools.fla_cases import FAST, ROUNDING, WAYS, cases_of
 
 TIMES = 16  # a root mean square of 3 draws: one normally distributed number in 2,000 lies farther out
-WRONG = {  # FLA's, so that ours is held against fp64 alone
-    "wall:strong_decay": "caps what a channel decays by between two steps of a block of 64 at e^-76 (2^-110): the "
-    "output is off by 5e-2 and gradients are NaN",
-}
 
 
 def off(errors: dict[str, float], moves: dict[str, float], least: float = ROUNDING) -> dict[str, float]:
@@ -40,18 +34,19 @@ def off(errors: dict[str, float], moves: dict[str, float], least: float = ROUNDI
 
 
 def check(mixer: str, case: str, found: dict) -> None:
-    where, coarse = f"{mixer}, {case}", COARSE.get(mixer, ROUNDING)
+    where, way = f"{mixer}, {case}", WAYS[mixer][1]
+    coarse = way.coarse or ROUNDING
     assert "failed" not in found, f"{where}:\n{found['failed']}"
     assert {"output", "input"} < set(found["ours"]), where
     ours_moves, theirs_moves = found.get("ours_moves", {}), found.get("theirs_moves", {})
     theirs = off(found["theirs"], theirs_moves, coarse)
-    if f"{mixer}:{case}" in WRONG:
+    if case in way.wrong:  # ours is held against fp64 alone
         assert theirs, f"{where}: FLA's is right now, so compare with it"
         theirs_moves = {}
     else:
         assert not theirs, f"{where}: FLA's is off from fp64 by {theirs}"
     least = {name: min(move, theirs_moves.get(name, move)) for name, move in ours_moves.items()}
-    ours = off(found["ours"], least, coarse if mixer in HALF else ROUNDING)
+    ours = off(found["ours"], least, coarse if way.half else ROUNDING)
     assert not ours, f"{where}: ours is off from fp64 by {ours}"
 
 
@@ -72,7 +67,7 @@ def fast() -> dict[tuple[str, str], dict]:
 
 @functools.cache
 def all_of(mixer: str) -> dict[tuple[str, str], dict]:
-    return compare([(mixer, case) for case in cases_of(mixer, ONE_BY_ONE)])
+    return compare([(mixer, case) for case in cases_of(mixer)])
 
 
 @pytest.mark.timeout(1200)
@@ -84,13 +79,11 @@ def test_one_of_each_family_equals_flas_kernels(mixer, case):
 
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
-@pytest.mark.parametrize(("mixer", "case"), [(m, case) for m in MIXERS for case in cases_of(m, ONE_BY_ONE)])
+@pytest.mark.parametrize(("mixer", "case"), [(name, case) for name in WAYS for case in cases_of(name)])
 def test_output_and_every_gradient_equal_flas_kernels(mixer, case):
     check(mixer, case, all_of(mixer)[mixer, case])
 
 
-def test_every_mixer_is_compared_or_it_is_said_why_not():
-    compared = {name_of(mixer) for mixer in MIXERS}
-    assert compared | NOT_COMPARED.keys() == ROWS.keys()
-    assert not compared & NOT_COMPARED.keys()
-    assert {f"{m}:{case}" for m in MIXERS for case in cases_of(m, ONE_BY_ONE)} >= {*map(":".join, FAST), *WRONG}
+def test_what_is_compared_in_seconds_is_among_all_cases():
+    assert {(name, case) for name in WAYS for case in cases_of(name)} >= set(FAST)
+    assert all(set(way.wrong) <= set(cases_of(name)) for name, (_, way) in WAYS.items())
