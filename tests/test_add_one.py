@@ -4,7 +4,10 @@ Each test adds one, and then a sweep file or an option takes it, `--list` and th
 tests hold it.
 """
 
+import os
+import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -130,6 +133,31 @@ def test_a_benchmark_is_one_file(add_file):
     add_file(benchmarks, benchmarks.BENCHMARKS, "nothing", BENCHMARK)
     assert [name for name, _ in benchmarks.chosen(["nothing"], Context())] == ["nothing"]
     assert "| `nothing` | Nothing is asked. |" in make_references.command_line()
+
+
+def test_a_sampler_is_one_row(tmp_path):
+    """In a process of its own, as the schema of a sweep file reads the table when it is imported."""
+    (tmp_path / "mine.py").write_text(
+        "import optuna\n\n\nclass Mine(optuna.samplers.RandomSampler):\n    pass\n\n\n"
+        "def make(search, seed):\n    return Mine(seed=seed)\n"
+    )
+    search = {"space": {"optim.lr": {"loguniform": [1e-4, 1e-2]}}, "sampler": "mine"}
+    code = f"""
+from attnlab.config import samplers
+samplers.SAMPLERS["mine"] = samplers.SamplerKind("mine:make")
+from attnlab.plan import resolve
+from attnlab.sweep.search.samplers import make_sampler
+from docs.make_references import sweep_file
+plan = resolve({{"name": "added", "arms": {{"one": {{}}}}, "search": {search}}})
+assert "`cmaes` or `mine`" in sweep_file()
+print(type(make_sampler(plan.sweep.search, 0)).__name__)
+"""
+    root = str(Path(__file__).parents[1])
+    path = os.pathsep.join([root, str(tmp_path)])
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env={**os.environ, "PYTHONPATH": path}
+    )
+    assert done.stdout == "Mine\n", done.stderr
 
 
 def test_a_sweep_is_one_file(tmp_path, monkeypatch, capsys):
