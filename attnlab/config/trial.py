@@ -46,7 +46,7 @@ class MixerConfig(BaseModel):
 
     @property
     def args(self) -> dict[str, Any]:
-        """Everything beside the name, as given."""
+        """Everything besides the name, as given."""
         return dict(self.model_extra or {})
 
     def __str__(self) -> str:
@@ -99,12 +99,12 @@ class TaskConfig(BaseModel):
 
     @property
     def args(self) -> dict[str, Any]:
-        """Everything beside the name, `seq_len` included, as keyword arguments of the task."""
+        """Everything besides the name, `seq_len` included, as keyword arguments of the task."""
         return {"seq_len": self.seq_len, **(self.model_extra or {})}
 
 
 class OptimConfig(Config):
-    """The optimizer and its learning-rate schedule; one `lr` serves Muon's and AdamW's groups alike (see optim.py)."""
+    """The optimizer and its learning-rate schedule; one `lr` serves Muon's and AdamW's groups (see `attnlab.optim`)."""
 
     name: Literal["adamw", "muon"] = "adamw"
     lr: float = Field(3e-3, gt=0.0)

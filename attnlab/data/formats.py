@@ -129,14 +129,14 @@ def saved_documents(path: Path, split: str, field: str) -> Iterator[str]:
     import datasets
 
     try:
-        found = datasets.load_from_disk(str(path))
+        dataset = datasets.load_from_disk(str(path))
     except (OSError, ValueError) as error:
         raise ValueError(f"dataset {path}: not readable as a save_to_disk folder ({first_line(error)})") from None
-    if isinstance(found, datasets.DatasetDict):
-        if split not in found:
-            raise ValueError(f"dataset {path}: no split {split!r}{did_you_mean(split, found)}")
-        found = found[split]
-    if field not in found.column_names:
-        text_of(dict.fromkeys(found.column_names), field, f"dataset {path}")
-    for row in found.select_columns([field]):
+    if isinstance(dataset, datasets.DatasetDict):
+        if split not in dataset:
+            raise ValueError(f"dataset {path}: no split {split!r}{did_you_mean(split, dataset)}")
+        dataset = dataset[split]
+    if field not in dataset.column_names:
+        text_of(dict.fromkeys(dataset.column_names), field, f"dataset {path}")
+    for row in dataset.select_columns([field]):
         yield text_of(row, field, f"dataset {path}")

@@ -16,7 +16,7 @@ HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
 def pinned_revision(name: str, revision: str | None, cache: Path) -> str:
     """The commit that `revision` (a branch, a tag; None: main) of the dataset meant when this cache first asked.
 
-    It is kept, so that all trials of a sweep and its resumption read the same data and need no network. Name a commit
+    It is stored, so that all trials of a sweep and its resumption read the same data and need no network. Name a commit
     to have the same on every machine.
 
     Raises:
@@ -24,17 +24,17 @@ def pinned_revision(name: str, revision: str | None, cache: Path) -> str:
     """
     if revision and re.fullmatch(r"[0-9a-f]{40}", revision):
         return revision
-    kept = cache / "revisions" / text_digest(f"{name}@{revision}", 20)
-    if not kept.exists():
+    cached = cache / "revisions" / text_digest(f"{name}@{revision}", 20)
+    if not cached.exists():
         from huggingface_hub import HfApi
 
         try:
             commit = HfApi().dataset_info(name, revision=revision).sha
             assert commit, "the hub told no commit"
-            write_text(kept, commit, overwrite=False)
+            write_text(cached, commit, overwrite=False)
         except Exception as error:  # offline, no such dataset, no such revision, gated, ...
             raise unreachable(name, error) from None
-    return kept.read_text().strip()
+    return cached.read_text().strip()
 
 
 def documents(name: str, config: str | None, split: str, commit: str, field: str) -> Iterator[str]:

@@ -26,7 +26,7 @@ from attnlab.data.splits import Split
 from attnlab.data.tokenizer import ByteTokenizer, Spec, Tokenizer, load, train_bpe
 from attnlab.util.files import cache_root, json_digest, read_json, remove_leftovers, replacing
 
-VERSION = 1  # of the format and of everything that decides tokens beside sources and tokenizers: splits, pieces
+VERSION = 1  # of the format and of everything that decides tokens besides sources and tokenizers: splits, pieces
 SPLITS = ("train", "validation")
 PIECE_CHARS = 1 << 18  # a long document is encoded in pieces of about so much, cut after a newline
 BATCH_CHARS = 1 << 22  # text handed to the tokenizer at once, which spreads it over the cores
@@ -211,8 +211,8 @@ def unigram_loss(train: NDArray[Any], validation: NDArray[Any], vocab_size: int)
     It knows the training split's token frequencies, with add-one smoothing:
     H = -sum_v n_val(v) / N_val * ln((n_train(v) + 1) / (N_train + V)).
     """
-    seen, asked = (_counts(split, vocab_size) for split in (train, validation))
-    return float(-(asked * np.log((seen + 1) / (seen.sum() + vocab_size))).sum() / asked.sum())
+    seen, scored = (_counts(split, vocab_size) for split in (train, validation))
+    return float(-(scored * np.log((seen + 1) / (seen.sum() + vocab_size))).sum() / scored.sum())
 
 
 def _counts(tokens: NDArray[Any], vocab_size: int) -> NDArray[np.int64]:

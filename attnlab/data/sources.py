@@ -1,4 +1,4 @@
-"""A sweep file's `dataset:` and the settings beside it -> the documents of the training and validation splits.
+"""A sweep file's `dataset:` and the settings with it -> the documents of the training and validation splits.
 
 A dataset is, in this order: a built-in name, a local file or folder, a hub id. Opening one reads nothing but what its
 identity (the cache's key) takes: the hashes of local files, the commit of a hub dataset.
@@ -73,8 +73,8 @@ def check_dataset(dataset: Dataset) -> list[str]:
     if name in BUILT_IN:
         defaults = Dataset(name)
         keys = ("config", "split", "revision", "field", "validation")
-        own = [key for key in keys if getattr(dataset, key) != getattr(defaults, key)]
-        return [f"{key}: the built-in dataset {name} takes none; its splits and text are fixed" for key in own]
+        given = [key for key in keys if getattr(dataset, key) != getattr(defaults, key)]
+        return [f"{key}: the built-in dataset {name} takes none; its splits and text are fixed" for key in given]
     if dataset.is_local:
         problems = [f"{key}: {name} is local; only a hub dataset has one" for key in hub_only]
         try:
@@ -211,7 +211,7 @@ def _hash(path: Path, cache: Path) -> str:
     if stat.st_size < BIG_FILE:
         return file_digest(path)
     key = json_digest([str(path.resolve()), stat.st_size, stat.st_mtime_ns])
-    kept = cache / "hashes" / f"{path.resolve().name}-{key}"
-    if not kept.exists():
-        write_text(kept, file_digest(path), overwrite=False)
-    return kept.read_text()
+    cached = cache / "hashes" / f"{path.resolve().name}-{key}"
+    if not cached.exists():
+        write_text(cached, file_digest(path), overwrite=False)
+    return cached.read_text()

@@ -96,11 +96,11 @@ def held_out_rule(documents: Iterable[str]) -> Callable[[bytes], bool] | None:
 
 def cut_tail(document: str) -> tuple[str, str]:
     """A document in two: the last `FRACTION` of it, from a line's (else a word's) beginning on, is the second part."""
-    at = int(len(document) * (1 - FRACTION))
+    start = int(len(document) * (1 - FRACTION))
     for mark in ("\n", " "):
-        if (found := document.find(mark, at)) != -1 and found + 1 < len(document):
-            return document[: found + 1], document[found + 1 :]
-    return document[:at], document[at:]
+        if (cut := document.find(mark, start)) != -1 and cut + 1 < len(document):
+            return document[: cut + 1], document[cut + 1 :]
+    return document[:start], document[start:]
 
 
 def _written(documents: Iterable[str]) -> Iterator[str]:

@@ -98,13 +98,13 @@ class Tokenizer:
         self._backend.no_padding()
         self._backend.encode_special_tokens = True  # text that looks like a special token is text
         self.json, self.name = text, name
-        found = [e for e in ([eos] if eos else EOS_NAMES) if self._backend.token_to_id(e) is not None]
-        if not found:
+        known = [e for e in ([eos] if eos else EOS_NAMES) if self._backend.token_to_id(e) is not None]
+        if not known:
             raise ValueError(
                 f"tokenizer {name}: no end-of-document token; it has none of {', '.join([eos] if eos else EOS_NAMES)}"
             )
-        self.eos, eos_id = found[0], self._backend.token_to_id(found[0])
-        assert eos_id is not None  # found has only tokens it knows
+        self.eos, eos_id = known[0], self._backend.token_to_id(known[0])
+        assert eos_id is not None  # known has only tokens it knows
         self.eos_id = eos_id
 
     @cached_property
@@ -185,7 +185,7 @@ def _up_to(texts: Iterable[str], limit_bytes: int) -> Iterable[str]:
 
 
 def load(spec: Spec, cache: Path) -> Tokenizer:
-    """The tokenizer of a path or a hub id (kept in `cache` once had, so that later runs agree with the first).
+    """The tokenizer of a path or a hub id (stored in `cache` once had, so that later runs agree with the first).
 
     Raises:
         ValueError: one line: it cannot be had, and why.
@@ -197,12 +197,12 @@ def load(spec: Spec, cache: Path) -> Tokenizer:
         return Tokenizer((path / "tokenizer.json").read_text(encoding="utf-8"), _eos_beside(path), spec.name)
     if path.is_dir():
         return Tokenizer(*_from_transformers(spec), spec.name)
-    kept = cache / "tokenizers" / f"{text_digest(f'{spec.name}@{spec.revision}', 20)}.json"
-    if not kept.exists():
+    cached = cache / "tokenizers" / f"{text_digest(f'{spec.name}@{spec.revision}', 20)}.json"
+    if not cached.exists():
         text, eos = _from_transformers(spec)
         tree = {"name": spec.name, "revision": spec.revision, "eos": eos, "tokenizer": text}
-        write_text(kept, json.dumps(tree), overwrite=False)
-    tree = read_json(kept)
+        write_text(cached, json.dumps(tree), overwrite=False)
+    tree = read_json(cached)
     return Tokenizer(tree["tokenizer"], tree["eos"], spec.name)
 
 
@@ -220,8 +220,8 @@ def _from_transformers(spec: Spec) -> tuple[str, str | None]:
     from transformers import AutoTokenizer
 
     try:
-        found = AutoTokenizer.from_pretrained(spec.name, revision=spec.revision or "main")
-        return found.backend_tokenizer.to_str(), found.eos_token
+        tokenizer = AutoTokenizer.from_pretrained(spec.name, revision=spec.revision or "main")
+        return tokenizer.backend_tokenizer.to_str(), tokenizer.eos_token
     except Exception as error:  # whatever the hub, the network or a conversion may raise
         raise ValueError(
             f"tokenizer {spec.name}: no local file or folder, and not to be had from the hub ({first_line(error)}); "

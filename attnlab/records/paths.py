@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ from pydantic import ValidationError
 
 from attnlab.records.results import Job, Results, refuse_mixed_recipes
 from attnlab.util.errors import UserError
-from attnlab.util.files import read_json, read_jsonl
+from attnlab.util.files import read_json, read_jsonl, remove
 
 
 @dataclass(frozen=True)
@@ -61,8 +60,8 @@ class TrialDir:
             return Job.model_validate(read_json(self.config_file))
         except ValidationError as error:
             first = error.errors()[0]
-            where = ".".join(map(str, first["loc"]))
-            raise UserError(f"{self.config_file}: {where}: {first['msg'].removeprefix('Value error, ')}") from None
+            key = ".".join(map(str, first["loc"]))
+            raise UserError(f"{self.config_file}: {key}: {first['msg'].removeprefix('Value error, ')}") from None
 
     def results(self) -> Results | None:
         """`results.json`, or None while the trial has not ended."""
@@ -70,8 +69,8 @@ class TrialDir:
 
     def clear(self) -> None:
         """Remove what a process left that was killed while it wrote. No other may be writing here."""
-        for left in (*self.checkpoints.glob(".*"), *self.path.glob(".*")):
-            shutil.rmtree(left, ignore_errors=True) if left.is_dir() else left.unlink(missing_ok=True)
+        for path in (*self.checkpoints.glob(".*"), *self.path.glob(".*")):
+            remove(path)
 
     def metrics(self) -> list[dict[str, Any]]:
         """Every report, those of decay branches too, oldest first; a last line cut short by a crash is left out."""
@@ -120,13 +119,12 @@ class SweepDir:
 
     def trials(self, arm: str | None = None) -> list[TrialDir]:
         """Every trial that was begun, by arm and id; or one arm's."""
-        found = (
-            (self.path / arm).glob("*/experiment_config.json") if arm else self.path.glob("*/*/experiment_config.json")
-        )
-        return [TrialDir(f.parent) for f in sorted(found)]
+        pattern = "*/experiment_config.json"
+        configs = (self.path / arm).glob(pattern) if arm else self.path.glob(f"*/{pattern}")
+        return [TrialDir(file.parent) for file in sorted(configs)]
 
     def results(self) -> list[Results]:
         """Read `results.json` of every trial that has ended. Raises UserError where they are of two recipes."""
-        found = [r for t in self.trials() if (r := t.results()) is not None]
-        refuse_mixed_recipes(found, self.path)
-        return found
+        results = [r for t in self.trials() if (r := t.results()) is not None]
+        refuse_mixed_recipes(results, self.path)
+        return results

@@ -24,7 +24,7 @@ Phase = Literal["search", "confirm", "noise"]
 
 
 class Job(Config):
-    """`experiment_config.json`: one trial as handed to a slot, with what its records need beside the trial itself."""
+    """`experiment_config.json`: one trial as handed to a slot, with what its records need besides the trial."""
 
     arm: str
     trial_id: str  # t<number>-<digest of the trial>

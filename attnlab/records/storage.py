@@ -22,7 +22,7 @@ from attnlab.util.text import one_line
 
 APPEARS_WHOLE = ("s3", "gcs", "abfs")  # pyarrow's names of filesystems where an upload that is cut short leaves nothing
 SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
-HINTS = {  # what storage says -> what would help
+HINTS = {  # a pattern in what the storage's library says -> what would help
     r"NO_SUCH_BUCKET|bucket does not exist|NoSuchBucket": "there is no such bucket; make it first",
     r"ACCESS_DENIED|AccessDenied|INVALID_ACCESS_KEY|SIGNATURE|InvalidClientTokenId|credentials|Forbidden|Anonymous": (
         "access is refused; are there credentials (AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, a profile, the "
@@ -101,7 +101,7 @@ class Store:
 
     @contextmanager
     def _reading(self, name: str) -> Iterator[Any]:
-        with self._naming_errors(name), self.fs.open_input_stream(self._at(name)) as stream:
+        with self._naming_errors(name), self.fs.open_input_stream(self._path(name)) as stream:
             yield stream
 
     def get(self, name: str, path: Path) -> None:
@@ -121,28 +121,28 @@ class Store:
 
     def write(self, name: str, content: Any) -> None:
         """Write one file, which appears whole or not at all."""
-        at = self._at(name)
+        path = self._path(name)
         with self._naming_errors(name):
             if self.fs.type_name in APPEARS_WHOLE:
-                with self.fs.open_output_stream(at) as stream:
+                with self.fs.open_output_stream(path) as stream:
                     stream.write(content)
                 return
-            folder, _, base = at.rpartition("/")
+            folder, _, base = path.rpartition("/")
             part = f"{folder}/.{base}.{uuid4().hex[:8]}"
             self.fs.create_dir(folder, recursive=True)
             with self.fs.open_output_stream(part) as stream:
                 stream.write(content)
-            self.fs.move(part, at)
+            self.fs.move(part, path)
 
     def delete(self, name: str) -> None:
         """Remove one file; nothing happens if it is not there."""
         try:
             with self._naming_errors(name):
-                self.fs.delete_file(self._at(name))
+                self.fs.delete_file(self._path(name))
         except FileNotFoundError:
             pass
 
-    def _at(self, name: str) -> str:
+    def _path(self, name: str) -> str:
         return f"{self.path.rstrip('/')}/{name}"
 
     @contextmanager
@@ -181,13 +181,13 @@ def _filesystem(uri: str) -> tuple[Any, str]:
 
 
 def _reason(error: BaseException) -> str:
-    said = one_line(error)
+    text = one_line(error)
     for pattern, hint in HINTS.items():
-        if re.search(pattern, said, re.IGNORECASE):
-            return f"{hint} ({_short(said)})"
-    return _short(said)
+        if re.search(pattern, text, re.IGNORECASE):
+            return f"{hint} ({_short(text)})"
+    return _short(text)
 
 
-def _short(said: str) -> str:
-    said = re.sub(r"\s*\(Request ID:[^)]*\)", "", said)
-    return said if len(said) <= 200 else f"{said[:200]}..."
+def _short(text: str) -> str:
+    text = re.sub(r"\s*\(Request ID:[^)]*\)", "", text)
+    return text if len(text) <= 200 else f"{text[:200]}..."

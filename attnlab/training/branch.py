@@ -1,40 +1,38 @@
-"""A decay that branches off a run's stable trunk: what the run would come to if it ended here.
+"""A decay that branches off a run with a stable rate: what the run would come to if it ended here.
 
 Under a schedule that decays over the whole run, two runs are compared at a rung while their rates are still high, and
-the order may turn as the rates fall. With schedule wsd the trunk's rate is constant, so a short decay can be tried from
-any step (Hägele et al. 2024, arXiv 2405.18392) and the trunk goes on as if nothing had been.
+the order may turn as the rates fall. With schedule wsd the main run's rate is constant, so a short decay can be tried
+from any step (Hägele et al. 2024, arXiv 2405.18392). The main run then goes on as if nothing had been.
 """
 
 from __future__ import annotations
 
 import math
 import time
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from attnlab.training.checkpoint import tensors
-
-if TYPE_CHECKING:
-    from attnlab.training.run import Run
+from attnlab.training.run import Run
 
 
 def branch(run: Run, step: int, decay_steps: int) -> dict[str, Any]:
     """Decay from `step` over the next `decay_steps` steps, validate, and put everything back.
 
-    The branch reads the batches that the trunk will read next, under the same draws of dropout. Model and optimizer
-    are kept meanwhile in the host's memory, so that a GPU needs no more of its own, and are restored in place: a
+    The branch reads the batches that the main run will read next, under the same draws of dropout. Model and optimizer
+    are saved in the host's memory, so that a GPU needs no more of its own. They are restored in place, so that a
     captured step goes on reading where it read.
 
     Returns:
-        A report as of the trunk's, but for `seconds`: `step` is the trunk's, `branch_steps` marks it as a branch's,
-        `tokens` are those behind the judged weights, `lr` is the rate the branch ended at. Its `train_loss` is the mean
-        over the branch. Of a loss that is not finite, all scores are nan.
+        A report like the main run's, without `seconds`: `step` is the main run's, `branch_steps` marks it as a
+        branch's. `tokens` are those behind the scored weights, `lr` is the rate at the branch's end, and `train_loss`
+        the mean over the branch. If that is not finite, all scores are nan.
     """
     start, trial = time.perf_counter(), run.trial
     live = [*tensors(run.model).values(), *run.optimizer.state_dict().values()]
-    kept = [tensor.detach().to("cpu", copy=True) for tensor in live]
+    saved = [tensor.detach().to("cpu", copy=True) for tensor in live]
     with run.optimizer.decaying(step, decay_steps):
         loss_sum = torch.zeros((), device=run.device)
         for later in range(step + 1, step + decay_steps + 1):
@@ -43,7 +41,7 @@ def branch(run: Run, step: int, decay_steps: int) -> dict[str, Any]:
     train_loss = run.sum_over_ranks(loss_sum) / decay_steps
     trained = time.perf_counter()
     scores = run.scores() if math.isfinite(train_loss) else dict.fromkeys(run.task.metrics, math.nan)
-    _restore(live, kept)
+    _restore(live, saved)
     return {
         "step": step,
         "branch_steps": decay_steps,
@@ -57,6 +55,6 @@ def branch(run: Run, step: int, decay_steps: int) -> dict[str, Any]:
 
 
 @torch.no_grad()
-def _restore(live: list[Tensor], kept: list[Tensor]) -> None:
-    for tensor, before in zip(live, kept, strict=True):
+def _restore(live: list[Tensor], saved: list[Tensor]) -> None:
+    for tensor, before in zip(live, saved, strict=True):
         tensor.copy_(before)

@@ -30,7 +30,7 @@ KEEP = 2  # the newest may be the one a crash or a full disk left useless
 
 
 def save(trial: TrialDir, step: int, model: torch.nn.Module, optimizer: Any, state: dict[str, Any]) -> Path:
-    """Write `step_<step>/`; older ones beyond KEEP go. `state` is JSON: what the loop needs beside the weights.
+    """Write `step_<step>/`; older ones beyond KEEP go. `state` is JSON: what the loop needs besides the weights.
 
     Raises DiskFull when the disk is full; nothing has changed then.
     """

@@ -38,7 +38,7 @@ from attnlab.util.files import cache_root, json_digest, write_json, write_text
 from attnlab.version import __version__
 
 VARIABLE = "ATTNLAB_KERNEL_CACHE"  # names DIR where no argument does; set for the workers of a sweep
-DEFAULT = ".attnlab-kernels"  # beside the results root
+DEFAULT = ".attnlab-kernels"  # next to the results root
 WAIT_S = 1200.0  # at most for another process's rehearsal; KDA took 251 s with Triton's own tuner, four side by side
 POLL_S = 0.5
 
@@ -53,8 +53,8 @@ def directory(given: str | Path | None, results: str | Path) -> Path:
     """
     if chosen := given or os.environ.get(VARIABLE):
         return Path(chosen).resolve()
-    beside = local(results) or cache_root() / "results"
-    return beside.resolve().parent / DEFAULT
+    root = local(results) or cache_root() / "results"
+    return root.resolve().parent / DEFAULT
 
 
 def prepare(root: Path) -> None:
