@@ -55,5 +55,4 @@ def room(
             f"{have.get('GPU', 0):g} GPUs; lower resources.workers, cpus_per_worker or gpus_per_worker"
             f"{' (0 trains on CPUs)' if gpus else ''}"
         )
-    count = count if r.max_concurrent == "auto" else min(count, r.max_concurrent)
-    return shape, min(count, plan.total_trials)
+    return shape, min(count, plan.total_trials, *([] if r.max_concurrent == "auto" else [r.max_concurrent]))

@@ -43,7 +43,6 @@ class ArmStudy:
         )
         self.quota = plan.quota(arm.name)
         self._space = arm.space
-        self._more = 0  # trials of the search's extension
         self.jobs = {t.trial_id: t.job() for t in folder.trials(arm.name)}
         self.ended: dict[str, Results] = {i: r for i in self.jobs if (r := folder.trial(arm.name, i).results())}
         backfill_study(self.study, self.jobs.values(), self._space)
@@ -60,7 +59,7 @@ class ArmStudy:
             job = self.unfinished.popleft()
         elif seeds := self.noise_seeds:
             job = self._make(seeds[0], self._arm.with_settings({}, seed=seeds[0]), phase="noise")
-        elif self.search and self.count("search") < self._quota:
+        elif self.search and sum(job.phase == "search" for job in self.jobs.values()) < self.quota:
             job = self._ask(self.search)
         else:
             job = self._seed_run() if settled else None
@@ -85,19 +84,11 @@ class ArmStudy:
         begun = {job.trial.train.seed for job in self.jobs.values() if job.phase == "noise"}
         return [seed for seed in noise.values if seed not in begun]
 
-    def count(self, phase: str) -> int:
-        """Jobs of a phase begun so far, in this session or before."""
-        return sum(job.phase == phase for job in self.jobs.values())
-
     def end(self, job: Job, results: Results) -> None:
         """Note a trial's end, also in the study."""
         self.ended[job.trial_id] = results
         if job.phase == "search":
             self._tell(job, results)
-
-    @property
-    def _quota(self) -> int:
-        return self.quota + self._more
 
     @property
     def searched(self) -> list[Results]:
@@ -106,7 +97,7 @@ class ArmStudy:
 
     def extend(self, trials: int, space: Mapping[str, Dimension]) -> None:
         """Extend the search by so many trials, in another space."""
-        self._more, self._space = trials, space
+        self.quota, self._space = self.quota + trials, space
 
     def _ask(self, search: SearchConfig) -> Job:
         """A trial with new settings; in the study, repeated ones get the value they have."""
@@ -158,7 +149,7 @@ class ArmStudy:
         """
         seeds, chosen = self._plan.seeds, [{}]
         if self.search:
-            if len(self.searched) < self._quota or not seeds:
+            if len(self.searched) < self.quota or not seeds:
                 return None
             top = self._plan.sweep.confirm.top if self._plan.sweep.confirm else 1
             chosen = best_settings(self.searched, self._plan.metric, self._plan.mode, top)
@@ -170,7 +161,7 @@ class ArmStudy:
             return None
         settings, seed = left[0]
         taken = (job.number for job in self.jobs.values() if job.phase != "noise")
-        number = max([self._quota - 1, *taken]) + 1
+        number = max([self.quota - 1, *taken]) + 1
         return self._make(number, self._arm.with_settings(settings, seed), settings=settings, phase="confirm")
 
     def _adopt_open_trials(self) -> None:

@@ -70,8 +70,7 @@ class ArmSearch(EmptySnapshot, Searcher):
         if self._at_most is not None and len(self._live) >= self._at_most:
             return None
         settled = self._settle()
-        order = {name: i for i, name in enumerate(self.arms)}
-        for arm in sorted(self.arms.values(), key=lambda a: (not a.begins, a.issued, order[a.name])):
+        for arm in sorted(self.arms.values(), key=lambda arm: (not arm.begins, arm.issued)):  # of equals the first
             if (job := arm.next(settled)) is not None:
                 self._live[trial_id] = job
                 return {"job": job.model_dump(mode="json")}
