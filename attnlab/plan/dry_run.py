@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import torch
 import yaml
 from rich.console import Console
 
 from attnlab.config.resolved import Arm, Plan
 from attnlab.config.sweep import SearchConfig
 from attnlab.config.trial import Trial
-from attnlab.models import build_model, count_params
+from attnlab.models import count_params
 from attnlab.models.flops import flops_per_token
+from attnlab.models.size import build_empty
 from attnlab.models.state import state_bytes
 from attnlab.plan import gpu_packing
 from attnlab.plan.guards.run import run_guards
@@ -61,9 +61,7 @@ def show(plan: Plan) -> None:
 def _show_arm(console: Console, arm: Arm, task: Task, search: Mapping[str, Any]) -> None:
     """`search`: what the arm's tree says of its search."""
     trial = arm.trial
-    custom = any(":" in mixer.name for mixer in trial.model.mixer)  # whose constructors may compute with values
-    with torch.device("cpu" if custom else "meta"):
-        sizes = count_params(build_model(trial.model, task.vocab_size, task.readout))
+    sizes = count_params(build_empty(trial.model, task.vocab_size, task.readout))
     console.print(
         f"\n[bold]{arm.name}[/]: {sizes['n_params']:,} parameters ({sizes['n_params_non_embedding']:,} non-embedding); "
         f"{trial.train.max_steps:,} steps x {trial.tokens_per_step:,} tokens"

@@ -60,19 +60,10 @@ def solve(plan: Plan, folder: Plan | None = None) -> Plan:
 
 
 def measure(kind: str, model: ModelConfig, seq_len: int) -> float | None:
-    """A model by one of `WORDS`; None where it is not known."""
-    import torch  # not at the top, as all that builds a model: mistakes that need no model are told without it
+    """Measure a model by one of `WORDS`; None where that is not known."""
+    from attnlab.models import size  # builds models: mistakes that need none are told without torch
 
-    from attnlab.models.flops import flops_per_token
-    from attnlab.models.state import state_bytes
-
-    if kind == "flops":
-        return flops_per_token(model, seq_len)
-    if kind == "state":
-        return state_bytes(model, seq_len)
-    custom = any(":" in mixer.name for mixer in model.mixer)  # whose constructors may compute with values
-    with torch.random.fork_rng(devices=[]), torch.device("cpu" if custom else "meta"):
-        return models.count_params(models.build_model(model, 1))["n_params_non_embedding"]
+    return size.measure(kind, model, seq_len)
 
 
 def _searched(plan: Plan) -> Iterator[str]:

@@ -17,7 +17,8 @@ import torch
 
 from attnlab import models, optim
 from attnlab.config.trial import OptimConfig, Trial
-from attnlab.models import build_model, count_params
+from attnlab.models import count_params
+from attnlab.models.size import build_empty
 from attnlab.optim import lr_factor, make_optimizer
 from attnlab.tasks import Task
 from attnlab.util.files import cache_root, read_json, text_digest, write_json
@@ -74,11 +75,8 @@ def _digest(parts: list[str]) -> str:
 
 
 def _build(trial: Trial, vocab_size: int, readout: Any) -> Fingerprint | None:
-    custom = any(":" in mixer.name for mixer in trial.model.mixer)  # whose constructors may compute with values
-    device = "cpu" if custom else "meta"
     try:
-        with torch.random.fork_rng(devices=[]), torch.device(device):
-            model = build_model(trial.model, vocab_size, readout)
+        model = build_empty(trial.model, vocab_size, readout)
     except ValueError:
         return None
     tensors = [*model.named_parameters(), *model.named_buffers()]
@@ -86,6 +84,7 @@ def _build(trial: Trial, vocab_size: int, readout: Any) -> Fingerprint | None:
     tree += [f"{name} {tuple(tensor.shape)} {tensor.dtype}" for name, tensor in tensors]
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     groups = []
+    device = next(model.parameters()).device.type
     for part in make_optimizer(model, trial.optim, trial.train.max_steps, device).optimizers:
         for group in part.param_groups:
             settings = {key: value for key, value in sorted(group.items()) if key not in ("params", "lr")}
