@@ -44,7 +44,7 @@ def load(name, **how):
 
 def leaves(trial):
     """Dotted key -> value of everything in a trial but the widths that matching solves."""
-    tree = trial.model_dump(mode="json")
+    tree = trial.model_dump(mode="json", exclude={"recipe"})
     flat = {f"{part}.{key}": repr(value) for part, below in tree.items() for key, value in below.items()}
     return {key: value for key, value in flat.items() if key != "model.d_ff"}
 
