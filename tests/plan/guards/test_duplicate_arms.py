@@ -117,7 +117,7 @@ def test_a_difference_at_one_corner_of_the_space_is_one(sweep_of):
 
 def test_a_mixer_that_cannot_run_here_is_told_and_not_refused(sweep_of, monkeypatch):
     monkeypatch.setattr(
-        duplicate_arms, "build", lambda trial, task: None if trial.optim.lr == 0.1 else fingerprint(trial, task)
+        duplicate_arms, "fingerprint", lambda trial, task: None if trial.optim.lr == 0.1 else fingerprint(trial, task)
     )
     sweep = sweep_of({"a": {"optim.lr": 0.1}, "b": {"optim.lr": 0.1, "optim.momentum": 0.5}})
     found = duplicate_arms.find(sweep, prepare_tasks(sweep))
