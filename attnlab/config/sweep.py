@@ -28,8 +28,8 @@ ARM_ONLY = ("search", "differs")  # what an arm may say besides its trial
 class AshaConfig(Config):
     """Asynchronous successive halving (Li et al. 2020, arXiv 1810.05934), stopping variant, one bracket per arm."""
 
-    grace_steps: PositiveInt
-    reduction_factor: float = Field(3.0, gt=1.0)
+    grace_steps: PositiveInt = Field(description="steps that every trial gets")
+    reduction_factor: float = Field(3.0, gt=1.0, description="one trial of so many goes on at each rung")
     decay_rungs: bool = Field(False, description="schedule wsd: judge what a short decay from the rung comes to")
 
     def rungs(self, max_steps: int) -> list[int]:
@@ -59,7 +59,7 @@ class SearchConfig(Config):
     """How each arm is tuned; every arm gets the same number of trials from its own study."""
 
     space: dict[str, dict[str, Any]]
-    trials: PositiveInt = 8
+    trials: PositiveInt = Field(8, description="of every arm; fewer where its space has fewer points")
     metric: str = "val_loss"
     mode: Literal["min", "max"] = "min"
     sampler: Literal[tuple(SAMPLERS)] = "tpe"  # type: ignore[valid-type]
@@ -119,7 +119,7 @@ class ResourcesConfig(Config):
     it (see plan/gpu_packing.py).
     """
 
-    workers: PositiveInt = 1
+    workers: PositiveInt = Field(1, description="processes of one trial, under DDP")
     cpus_per_worker: PositiveInt = 1
     gpus_per_worker: Literal["auto"] | float = "auto"
     max_concurrent: Literal["auto"] | PositiveInt = "auto"

@@ -58,13 +58,13 @@ class MixerConfig(BaseModel):
 class ModelConfig(Config):
     """A pre-norm decoder; only `mixer` differs between arms that compare mixers."""
 
-    d_model: PositiveInt = 128
-    n_layers: PositiveInt = 2
-    n_heads: PositiveInt = 4
+    d_model: PositiveInt = Field(128, description="width of the residual stream")
+    n_layers: PositiveInt = Field(2, description="mixer and MLP each")
+    n_heads: PositiveInt = Field(4, description="of every mixer that has heads")
     d_ff: PositiveInt | None = Field(None, description="MLP width; absent: 8/3 d_model (swiglu) or 4 d_model (gelu)")
     mlp: Literal["swiglu", "gelu", "none"] = "swiglu"
-    tie_embeddings: bool = False
-    dropout: float = Field(0.0, ge=0.0, lt=1.0)
+    tie_embeddings: bool = Field(False, description="one matrix for the embedding and the head")
+    dropout: float = Field(0.0, ge=0.0, lt=1.0, description="on the embedding and both residual branches")
     mixer: tuple[MixerConfig, ...] = (MixerConfig(name="standard"),)
 
     @field_validator("mixer", mode="before")
@@ -128,8 +128,8 @@ class OptimConfig(Config):
 class TrainConfig(Config):
     """Length and pace. Steps are optimizer steps; `batch_size` is sequences per step over all workers."""
 
-    max_steps: PositiveInt = 1000
-    batch_size: PositiveInt = 16
+    max_steps: PositiveInt = Field(1000, description="optimizer steps")
+    batch_size: PositiveInt = Field(16, description="sequences per step, over all workers")
     grad_accum: PositiveInt = Field(1, description="micro-batches a step's batch is split into, on each worker")
     eval_every: PositiveInt = Field(100, description="steps between validations; every validation is a report")
     save_every: PositiveInt | None = Field(None, description="steps between checkpoints; absent: at every report")
@@ -138,7 +138,7 @@ class TrainConfig(Config):
     seconds: float | None = Field(
         None, gt=0.0, description="of training, validation apart, after which it ends, at max_steps at the latest"
     )
-    seed: int = Field(0, ge=0)
+    seed: int = Field(0, ge=0, description="of the weights, the dropout and the order of the data")
 
     @property
     def save_every_steps(self) -> int:
