@@ -70,7 +70,7 @@ def planned_for(plan: Plan, result: Results) -> bool:
 
 @lru_cache(maxsize=64)
 def _scatter(values: tuple[float, ...], n: int) -> dict[str, Any]:
-    nothing = {"std": None, "std_interval": None, "detects": None, "needed": []}
+    nothing: dict[str, Any] = {"std": None, "std_interval": None, "detects": None, "needed": []}
     if len(values) < FEWEST or (s := stdev(values)) == 0:
         return nothing
     low, high = std_interval(s, len(values))

@@ -57,12 +57,12 @@ def certificate(plan: Plan, arm: str, results: Sequence[Results], extension: Ext
             no effect would lie at an edge in one sweep of ten.
     """
     search = sorted((r for r in results if r["phase"] == "search"), key=number_of)
-    best, by_trials = None, []
+    best, best_value, by_trials = None, None, []
     for r in search:
         value = r["best"].get(plan.metric) if r["best"] and r["state"] in ("completed", "pruned") else None
-        if value is not None and (best is None or better(value, best["best"][plan.metric], plan.mode)):
-            best = r
-        by_trials.append(best["best"][plan.metric] if best else None)
+        if value is not None and (best_value is None or better(value, best_value, plan.mode)):
+            best, best_value = r, value
+        by_trials.append(best_value)
     dimensions = extension.spaces[arm] if extension else plan.arm(arm).space
     more = extension.trials if extension else 0
     tried = {key: len({str(r["settings"].get(key)) for r in search}) for key in dimensions}
