@@ -23,7 +23,7 @@ def swept(s3, tiny, tmp_path, monkeypatch):
     final = f"gla/{result['trial_id']}/checkpoints/final"
     sizes = {name.rpartition("/")[2]: size for name, size in there.list().items() if name.startswith(final)}
     there.write(f"{final}/.whole", json.dumps(sizes).encode())
-    there.write("sweep.yaml", dump(sweep).encode())
+    there.write("sweep.yaml", dump(sweep.sweep).encode())
     return f"{s3}/study", there
 
 
