@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +46,7 @@ def examine(targets: Sequence[Target], settings: Settings, folder: Path, console
         UserError: an unknown device or dtype; nothing was done.
     """
     device = device_of(settings.device)
+    settings = replace(settings, device=str(device))
     dtype = str(dtype_of(device, settings.dtype) or torch.float32).removeprefix("torch.")
     kernels.ready(device, folder.resolve().parents[1])
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
