@@ -55,7 +55,7 @@ def run(args: argparse.Namespace, sel: Selection | None, console: Console) -> No
     if args.benchmarks == ["none"]:
         return
     from analysis import benchmarks  # here, because they bring torch
-    from analysis.scoring import results, run
+    from analysis.scoring import run
 
     if args.limit is not None and args.limit < 1:
         raise UserError(f"--limit {args.limit}: at least 1")
@@ -72,7 +72,7 @@ def run(args: argparse.Namespace, sel: Selection | None, console: Console) -> No
     for problem in report.problems:
         print(f"warning: {problem}", file=sys.stderr)
     if sel:
-        results.collect(sel.data.folder, report)
+        report.collect(sel.data.folder)
 
 
 def show(arms: dict[str, Any], console: Console) -> None:

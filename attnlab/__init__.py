@@ -57,19 +57,22 @@ def __dir__() -> list[str]:
 
 
 def _with_fla(module: ModuleType) -> None:
-    from attnlab import models
-    from attnlab.kernels.install import install
+    from attnlab.kernels.install import install  # torch
 
     install()
-    models.register()
+    _register()
 
 
 def _with_transformers(module: ModuleType) -> None:
     # FLA itself imports these classes: while it does, it cannot be built upon; its own hook registers at its end.
     if "fla" not in sys.modules:
-        from attnlab import models
+        _register()
 
-        models.register()
+
+def _register() -> None:
+    from attnlab import models  # pydantic
+
+    models.register()
 
 
 # FLA says so at import on every machine without a GPU, where attnlab is what makes it run.

@@ -26,6 +26,7 @@ from attnlab.records.mirror import mirror
 from attnlab.records.paths import SweepDir, TrialDir
 from attnlab.records.results import Job, Results
 from attnlab.records.storage import local
+from attnlab.sweep import engine
 from attnlab.sweep.ui.progress import table
 from attnlab.training import kernel_cache as tuned
 from attnlab.training.loop import train
@@ -184,8 +185,6 @@ def run_sweep(
         UserError: as on the command line; nothing was written.
         SweepStopped: it cannot go on here, such as for a full disk; what ended is kept, and `resume` goes on.
     """
-    from attnlab.sweep import engine  # not at the top: one experiment needs no ray
-
     if overrides and not isinstance(sweep, (str, Path)):
         raise UserError(["overrides: they change a sweep file; change the tree, or give a path"])
     resume_in = results_dir if resume else None

@@ -40,6 +40,25 @@ class Report:
     tree: dict[str, Any]
     problems: list[str] = field(default_factory=list)
 
+    def collect(self, folder: SweepDir) -> None:
+        """Write `all_benchmark_results.json`: every result of this sweep's checkpoints as a row without its items.
+
+        `arm` and `trial_id` are known where the checkpoint is one of those just examined.
+        """
+        examined = self.tree["arms"].items()
+        whose = {row["checkpoint"]: (arm, row["trial_id"]) for arm, row in examined}
+        overlaps = {(row["checkpoint"], r["digest"]): r.get("overlap")
+                    for _, row in examined for r in row["benchmarks"].values()}  # fmt: skip
+        rows = []
+        for path in sorted((folder.analysis / "benchmarks").glob("*.json")):
+            if result := read_result(path):
+                arm, trial_id = whose.get(result["checkpoint"], (None, None))
+                rows.append({"arm": arm, "trial_id": trial_id, **_without_items(result)})
+                if overlap := overlaps.get((result["checkpoint"], result["digest"])):
+                    rows[-1]["overlap"] = _without_items(overlap)
+        rows.sort(key=lambda row: (row["benchmark"], row["arm"] or "", row["checkpoint"]))
+        write_json(folder.path / "all_benchmark_results.json", rows)
+
 
 def result_of(exam: Exam, columns: Mapping[str, Sequence[Any]], checkpoint: str, dtype: str) -> dict[str, Any]:
     """An exam's result from a checkpoint's answers."""
@@ -78,26 +97,6 @@ def read_result(path: Path) -> dict[str, Any] | None:
 def write_compact(path: Path, tree: Any) -> None:
     """Write strict JSON on one line: the items of an exam are many."""
     write_text(path, json.dumps(json_value(tree), allow_nan=False, separators=(",", ":")) + "\n")
-
-
-def collect(folder: SweepDir, report: Report) -> None:
-    """Write `all_benchmark_results.json`: every result of this sweep's checkpoints as a row without its items.
-
-    `arm` and `trial_id` are known where the checkpoint is one of those just examined.
-    """
-    examined = report.tree["arms"].items()
-    whose = {row["checkpoint"]: (arm, row["trial_id"]) for arm, row in examined}
-    overlaps = {(row["checkpoint"], r["digest"]): r.get("overlap")
-                for _, row in examined for r in row["benchmarks"].values()}  # fmt: skip
-    rows = []
-    for path in sorted((folder.analysis / "benchmarks").glob("*.json")):
-        if result := read_result(path):
-            arm, trial_id = whose.get(result["checkpoint"], (None, None))
-            rows.append({"arm": arm, "trial_id": trial_id, **_without_items(result)})
-            if overlap := overlaps.get((result["checkpoint"], result["digest"])):
-                rows[-1]["overlap"] = _without_items(overlap)
-    rows.sort(key=lambda row: (row["benchmark"], row["arm"] or "", row["checkpoint"]))
-    write_json(folder.path / "all_benchmark_results.json", rows)
 
 
 def _without_items(tree: Mapping[str, Any]) -> dict[str, Any]:

@@ -32,6 +32,14 @@ def check_recipe(recipe: int) -> int:
     raise ValueError(f"recipe {recipe} is not known to this attnlab, whose newest is {NEWEST_RECIPE}; update attnlab")
 
 
+def refuse_step(step: str, device: str, workers: int) -> None:
+    """Raise ValueError, one line, where a `train.step` cannot be had: `captured` without CUDA or of several workers."""
+    if step == "captured" and device != "cuda":
+        raise ValueError(f"train.step: captured needs CUDA, and this trial runs on {device}; use auto")
+    if step == "captured" and workers > 1:
+        raise ValueError("train.step: captured works with one worker; use auto or compiled")
+
+
 class Config(BaseModel):
     """Base of every node: unknown keys are errors, values never change after construction."""
 

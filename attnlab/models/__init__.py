@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from attnlab.config.trial import NEWEST_RECIPE, MixerConfig, ModelConfig
 from attnlab.models.checks import check_mixer, precision_problems, refuse_precision
 from attnlab.models.mixers.spec import MixerSpec
 from attnlab.models.mixers.table import MIXERS
@@ -15,7 +16,6 @@ from attnlab.models.mixers.table import MIXERS
 if TYPE_CHECKING:
     from torch import nn
 
-    from attnlab.config.trial import MixerConfig, ModelConfig
     from attnlab.models.backbone import BackboneForCausalLM
 
 __all__ = [
@@ -45,11 +45,11 @@ def build_model(
     Raises:
         ValueError: a mixer that cannot be built as told; pydantic's ValidationError (a ValueError) for a wrong dict.
     """
-    from attnlab.config.trial import NEWEST_RECIPE, ModelConfig
-    from attnlab.models.backbone import BackboneConfig, BackboneForCausalLM
+    from attnlab.models import backbone
 
     checked = model if isinstance(model, ModelConfig) else ModelConfig.model_validate(model)
-    return BackboneForCausalLM(BackboneConfig.of(checked, vocab_size, readout, recipe or NEWEST_RECIPE))
+    config = backbone.BackboneConfig.of(checked, vocab_size, readout, recipe or NEWEST_RECIPE)
+    return backbone.BackboneForCausalLM(config)
 
 
 def try_mixer(mixer: MixerConfig, model: ModelConfig, layer: int) -> str | None:

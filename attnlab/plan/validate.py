@@ -17,7 +17,7 @@ from attnlab.config.merge import merge
 from attnlab.config.resolved import Arm, Plan
 from attnlab.config.samplers import SAMPLERS
 from attnlab.config.sweep import AshaConfig, ResourcesConfig, SearchConfig, Sweep, trial_part
-from attnlab.config.trial import ModelConfig, TaskConfig, Trial
+from attnlab.config.trial import ModelConfig, TaskConfig, Trial, refuse_step
 from attnlab.plan.guards import factors
 from attnlab.plan.messages import lines
 from attnlab.util.errors import UserError
@@ -163,15 +163,10 @@ def device_problems(trial: Trial, arm: str, device: str, workers: int = 1) -> li
         workers: that the trial is spread over.
     """
     problems = []
-    if trial.train.step == "captured":  # the others can be had everywhere
-        import torch  # not at the top: mistakes that need no model are told without it
-
-        from attnlab.training.step import choose
-
-        try:
-            choose(trial.train.step, torch.device(device), workers)
-        except ValueError as error:
-            problems.append(f"arms.{arm}.{error}")
+    try:
+        refuse_step(trial.train.step, device, workers)
+    except ValueError as error:
+        problems.append(f"arms.{arm}.{error}")
     if device == "cuda":
         refused = models.precision_problems(trial.model, trial.train.precision)
         problems += [f"arms.{arm}.model.mixer {problem}" for problem in refused]

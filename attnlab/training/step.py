@@ -21,7 +21,7 @@ import torch.distributed as dist
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from attnlab.config.trial import TrainConfig
+from attnlab.config.trial import TrainConfig, refuse_step
 from attnlab.optim import Optimizer
 from attnlab.tasks import IGNORE, Batch
 from attnlab.util.text import one_line
@@ -222,9 +222,6 @@ def choose(wanted: str, device: torch.device, world: int) -> tuple[Kind, str]:
         if world > 1:
             return "compiled", "not captured: gradients travel between the workers by hooks"
         return "captured", ""
-    if wanted == "captured" and device.type != "cuda":
-        raise ValueError(f"train.step: captured needs CUDA, and this trial runs on {device.type}; use auto")
-    if wanted == "captured" and world > 1:
-        raise ValueError("train.step: captured works with one worker; use auto or compiled")
+    refuse_step(wanted, device.type, world)
     kinds: Mapping[str, Kind] = {"captured": "captured", "compiled": "compiled", "eager": "eager"}
     return kinds[wanted], ""
