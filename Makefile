@@ -8,7 +8,7 @@ STAMP  := $(VENV)/.installed
 help:
 	@echo "make quickstart   train, prune and compare 6 mixers on real text (about 10 minutes on 2 cores), then a report"
 	@echo "make test         the tests (9 minutes on 2 cores)            make test-all   with the slow ones"
-	@echo "make lint         ruff and mypy                               make bench      training loop and engine overheads"
+	@echo "make lint         ruff, mypy, import-linter, codespell        make bench      start-up, loop and engine overheads"
 	@echo "make references   mixers.md, tasks.md, sweep_file.md and command_line.md in docs/, from the code"
 
 $(STAMP): setup.py constraints.txt
@@ -36,8 +36,11 @@ lint: $(STAMP)
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
 	$(PY) -m mypy
+	$(VENV)/bin/lint-imports --no-logo
+	$(VENV)/bin/codespell attnlab analysis tests bench docs sweeps *.md *.py Makefile
 
 bench: $(STAMP)
+	$(PY) -m bench.startup
 	$(PY) -m bench.loop
 	$(PY) -m bench.turnaround
 

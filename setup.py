@@ -64,7 +64,7 @@ setup(
         "interactive": INTERACTIVE,
         "cluster": ["ray[default]>=2.60,<2.61", "boto3>=1.34"],  # jobs, dashboard; the autoscaler on AWS
         "test": TEST,
-        "dev": [*TEST, "ruff>=0.14", "mypy>=1.18", "types-PyYAML"],
+        "dev": [*TEST, "ruff>=0.14", "mypy>=1.18", "types-PyYAML", "import-linter>=2.5", "codespell>=2.4"],
     },
     entry_points={"console_scripts": ["attnlab = attnlab.cli:main"]},
 )

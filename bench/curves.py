@@ -73,8 +73,7 @@ def path_of(grid: str) -> Path:
 
 
 def read(grid: str) -> dict[str, Any]:
-    """{max_steps, trials: [{arm, lr, seed, state, rows: [{step, val_loss, ...}, ...]}, ...]}; rows with `branch_steps`
-    are those of branches."""
+    """A grid's `{max_steps, trials: [{arm, lr, seed, state, rows: [{step, val_loss, ...}]}]}`; branches marked."""
     with lzma.open(path_of(grid), "rt") as file:
         return json.load(file)
 

@@ -123,7 +123,7 @@ def replay(grid: Grid, next_rate: Next, asha: AshaConfig | None, workers: int = 
 
 
 def _reports(curve: Curve) -> Iterator[tuple[int, int, float | None]]:
-    """(step, steps since the last report, value)"""
+    """Every report as (step, steps since the last report, value)."""
     before = 0
     for step, value in curve:
         yield step, step - before, value
@@ -237,7 +237,7 @@ def interval(values: np.ndarray, form: str = ".0%") -> str:
 
 
 def ways() -> Iterable[tuple[str, Callable[[Grid, int], Next], float | None, float | None]]:
-    """(name, who proposes, grace as a part of max_steps, reduction factor)"""
+    """Every way as (name, who proposes, grace as a part of max_steps, reduction factor)."""
     yield "grid, unpruned", shuffled, None, None
     for grace in GRACES:
         for factor in FACTORS:

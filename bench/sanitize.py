@@ -1,6 +1,6 @@
-"""A mixer's first steps with its kernels tuned as a trial tunes them, to be watched by NVIDIA's compute-sanitizer.
+r"""A mixer's first steps with its kernels tuned as a trial tunes them, to be watched by NVIDIA's compute-sanitizer.
 
-    FLA_CACHE_RESULTS=0 PYTORCH_NO_CUDA_MEMORY_CACHING=1 TRITON_CACHE_DIR=$(mktemp -d) \\
+    FLA_CACHE_RESULTS=0 PYTORCH_NO_CUDA_MEMORY_CACHING=1 TRITON_CACHE_DIR=$(mktemp -d) \
         compute-sanitizer --tool memcheck --padding 256 python -m bench.sanitize comba
 
 A kernel, or a candidate that was only tried, that reads or writes what is not its own is named with its line; a clean

@@ -1,7 +1,7 @@
-"""Our scoring of benchmarks against lm-eval's HFLM on the same exported checkpoint: agreement and tokens per second.
+r"""Our scoring of benchmarks against lm-eval's HFLM on the same exported checkpoint: agreement and tokens per second.
 
     python -m bench.scoring CHECKPOINT... --data-dir DIR [--tasks hellaswag lambada] [--limit 500] [--device cuda]
-    python -m bench.scoring --train standard gla --data-dir DIR --tasks hellaswag --limit 0 --batch-sizes 64 256 \\
+    python -m bench.scoring --train standard gla --data-dir DIR --tasks hellaswag --limit 0 --batch-sizes 64 256 \
         --repeats 2 --dtype bfloat16 --out docs                        # all of HellaSwag, models of 17M, on a GPU
 
 CHECKPOINT: a trial's `checkpoints/final`; or `--train MIXER...` first trains one of each on the built-in novels, for

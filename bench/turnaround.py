@@ -115,7 +115,7 @@ class Cpu:
 
 
 def slots(folder: Path, trials: int, share: float) -> dict[str, float]:
-    """attnlab's own engine."""
+    """Measure attnlab's own engine."""
     plan = resolve(merge(SWEEP, {"search": {"trials": trials // 2}, "resources": {"gpus_per_worker": share}}))
     start = time.time()
     engine.run(plan, folder, kernel_cache=kernel_cache.directory(None, KEPT))
