@@ -57,7 +57,7 @@ def __dir__() -> list[str]:
 
 
 def _with_fla(module: ModuleType) -> None:
-    from attnlab.kernels.install import install  # torch
+    from attnlab.kernels import install  # torch
 
     install()
     _register()

@@ -22,7 +22,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from attnlab.kernels.install import install
+from attnlab.kernels import install
 
 B, H, K, V, SLOTS = 1, 4, 64, 64, 32  # batch, heads, key and value width, GSA's slots
 SAME = 1e-3  # relative; the two add up in different orders

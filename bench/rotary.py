@@ -16,8 +16,8 @@ import torch
 import triton.testing
 from torch import Tensor
 
+from attnlab.kernels import install
 from attnlab.kernels.cuda.rotary import rotary_triton
-from attnlab.kernels.install import install
 from bench.profiling import require_gpu
 
 SIZES = {"MQAR": (256, 256, 2, 32), "d_model 384": (32, 512, 8, 48), "d_model 768": (8, 2048, 12, 64)}  # B, T, H, D

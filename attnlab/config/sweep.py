@@ -58,16 +58,16 @@ class AshaConfig(Config):
 class SearchConfig(Config):
     """How each arm is tuned; every arm gets the same number of trials from its own study."""
 
-    space: dict[str, dict[str, Any]]
+    space: dict[str, dict[str, Any]] = Field(description="dotted keys of the trial -> values or a range to search")
     trials: PositiveInt = Field(8, description="of every arm; fewer where its space has fewer points")
-    metric: str = "val_loss"
-    mode: Literal["min", "max"] = "min"
-    sampler: Literal[tuple(SAMPLERS)] = "tpe"  # type: ignore[valid-type]
+    metric: str = Field("val_loss", description="of the task: what trials are tuned and arms compared by")
+    mode: Literal["min", "max"] = Field("min", description="whether less or more of the metric is better")
+    sampler: Literal[tuple(SAMPLERS)] = Field("tpe", description="what picks a trial's settings")  # type: ignore[valid-type]
     extend: int = Field(
         0, ge=0, description="trials more for every arm, if any arm's best lies at the end of its range"
     )
     seed: int = Field(0, ge=0, description="of the sampler; arms with one space begin alike")
-    asha: AshaConfig | None = None
+    asha: AshaConfig | None = Field(None, description="early stopping of bad trials; null: every trial runs to its end")
 
     @field_validator("space")
     @classmethod
@@ -96,14 +96,14 @@ class SearchConfig(Config):
 class ConfirmConfig(Config):
     """Each arm's best settings trained again, unstopped, once per seed."""
 
-    seeds: tuple[int, ...] = Field(min_length=1)
+    seeds: tuple[int, ...] = Field(min_length=1, description="training seeds, one run each")
     top: PositiveInt = Field(1, description="how many of its best settings; the best mean over the seeds counts")
 
 
 class NoiseConfig(Config):
     """One arm as declared, trained over seeds of their own before anything else: how far apart equal runs come."""
 
-    arm: str
+    arm: str = Field(description="its name in `arms`")
     seeds: int = Field(5, ge=3, description="how many; two would tell next to nothing of how far runs scatter")
 
     @property
@@ -120,9 +120,9 @@ class ResourcesConfig(Config):
     """
 
     workers: PositiveInt = Field(1, description="processes of one trial, under DDP")
-    cpus_per_worker: PositiveInt = 1
-    gpus_per_worker: Literal["auto"] | float = "auto"
-    max_concurrent: Literal["auto"] | PositiveInt = "auto"
+    cpus_per_worker: PositiveInt = Field(1, description="CPU cores of each process")
+    gpus_per_worker: Literal["auto"] | float = Field("auto", description="GPUs of each process, whole or a part")
+    max_concurrent: Literal["auto"] | PositiveInt = Field("auto", description="trials at a time; auto: as many as fit")
     max_failures: int = Field(
         2, ge=0, description="restarts of a trial whose worker died without getting further, before it counts as failed"
     )
@@ -174,25 +174,25 @@ class RankConfig(Config):
     """What the arms of a sweep without a search are compared by; a search says it itself."""
 
     metric: str = Field("val_loss", description="of the task, or tokens_per_s: between the last two reports")
-    mode: Literal["min", "max"] = "min"
+    mode: Literal["min", "max"] = Field("min", description="whether less or more of the metric is better")
 
 
 class Sweep(Config):
     """One question: arms trained and tuned alike. `arms` keeps what each arm declares besides the shared `trial`."""
 
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
-    description: str = ""
-    hypothesis: str = ""
-    trial: dict[str, Any] = {}
-    arms: dict[str, dict[str, Any]] = Field(min_length=1)
-    match: Literal["none", "params", "flops", "state"] = "none"
-    budget: BudgetConfig | None = None
-    search: SearchConfig | None = None
-    rank: RankConfig | None = None
-    confirm: ConfirmConfig | None = None
-    noise: NoiseConfig | None = None
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="of the results' folder")
+    description: str = Field("", description="for the report")
+    hypothesis: str = Field("", description="what is expected, for the report")
+    trial: dict[str, Any] = Field({}, description="what all arms share, over the defaults below")
+    arms: dict[str, dict[str, Any]] = Field(min_length=1, description="arm -> its own settings of the trial")
+    match: Literal["none", "params", "flops", "state"] = Field("none", description="what the arms' widths make equal")
+    budget: BudgetConfig | None = Field(None, description="what a trial may take; null: train.max_steps")
+    search: SearchConfig | None = Field(None, description="how arms are tuned; null: each is trained as declared")
+    rank: RankConfig | None = Field(None, description="what arms are compared by without a search; null: val_loss")
+    confirm: ConfirmConfig | None = Field(None, description="repeats of the best settings; null: none")
+    noise: NoiseConfig | None = Field(None, description="repeats of one arm; null: none")
     guards: Literal["warn", "strict"] = Field("warn", description="strict: what the guards warn of is an error")
-    resources: ResourcesConfig = ResourcesConfig()
+    resources: ResourcesConfig = Field(ResourcesConfig(), description="processes and devices of a trial")
     tiny: dict[str, Any] | None = Field(
         None,
         description="dotted keys -> their values under --scale tiny, in place of what the scale would make of them",

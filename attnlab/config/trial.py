@@ -50,7 +50,7 @@ class MixerConfig(BaseModel):
     """One layer's sequence mixer: its name in the table (or `package.module:Class`) and arguments of its own."""
 
     model_config = ConfigDict(extra="allow", frozen=True)
-    name: str
+    name: str = Field(description="in docs/mixers.md, or `package.module:Class`; other keys are its arguments")
 
     @property
     def args(self) -> dict[str, Any]:
@@ -70,10 +70,10 @@ class ModelConfig(Config):
     n_layers: PositiveInt = Field(2, description="mixer and MLP each")
     n_heads: PositiveInt = Field(4, description="of every mixer that has heads")
     d_ff: PositiveInt | None = Field(None, description="MLP width; absent: 8/3 d_model (swiglu) or 4 d_model (gelu)")
-    mlp: Literal["swiglu", "gelu", "none"] = "swiglu"
+    mlp: Literal["swiglu", "gelu", "none"] = Field("swiglu", description="of each layer; none: mixers alone")
     tie_embeddings: bool = Field(False, description="one matrix for the embedding and the head")
     dropout: float = Field(0.0, ge=0.0, lt=1.0, description="on the embedding and both residual branches")
-    mixer: tuple[MixerConfig, ...] = (MixerConfig(name="standard"),)
+    mixer: tuple[MixerConfig, ...] = Field((MixerConfig(name="standard"),), description="one, or a pattern to repeat")
 
     @field_validator("mixer", mode="before")
     @classmethod
@@ -102,8 +102,8 @@ class TaskConfig(BaseModel):
     """What is learnt: a task's name, the training length, and settings of the task's own."""
 
     model_config = ConfigDict(extra="allow", frozen=True)
-    name: str = "text"
-    seq_len: PositiveInt = 256
+    name: str = Field("text", description="in docs/tasks.md; other keys are its settings")
+    seq_len: PositiveInt = Field(256, description="tokens of a training sequence")
 
     @property
     def args(self) -> dict[str, Any]:
@@ -114,14 +114,14 @@ class TaskConfig(BaseModel):
 class OptimConfig(Config):
     """The optimizer and its learning-rate schedule; one `lr` serves Muon's and AdamW's groups (see `attnlab.optim`)."""
 
-    name: Literal["adamw", "muon"] = "adamw"
-    lr: float = Field(3e-3, gt=0.0)
-    weight_decay: float = Field(0.1, ge=0.0)
-    beta1: float = Field(0.9, ge=0.0, lt=1.0)
-    beta2: float = Field(0.95, ge=0.0, lt=1.0)
-    momentum: float = Field(0.95, ge=0.0, lt=1.0, description="Muon's")
+    name: Literal["adamw", "muon"] = Field("adamw", description="muon: of hidden matrices, AdamW of the rest")
+    lr: float = Field(3e-3, gt=0.0, description="learning rate at its peak, per step")
+    weight_decay: float = Field(0.1, ge=0.0, description="decoupled; multiplied by the learning rate, per step")
+    beta1: float = Field(0.9, ge=0.0, lt=1.0, description="AdamW's decay of the gradient's mean, per step")
+    beta2: float = Field(0.95, ge=0.0, lt=1.0, description="AdamW's decay of the squared gradient's mean, per step")
+    momentum: float = Field(0.95, ge=0.0, lt=1.0, description="Muon's, per step")
     warmup: float = Field(0.05, ge=0.0, description="below 1: a fraction of max_steps; from 1 on: optimizer steps")
-    schedule: Literal["cosine", "linear", "wsd", "constant"] = "cosine"
+    schedule: Literal["cosine", "linear", "wsd", "constant"] = Field("cosine", description="of lr, after the warm-up")
     decay: float = Field(
         0.2, gt=0.0, le=1.0, description="wsd: the fraction of max_steps the final decay takes, of a rung its branch's"
     )
@@ -141,7 +141,7 @@ class TrainConfig(Config):
     grad_accum: PositiveInt = Field(1, description="micro-batches a step's batch is split into, on each worker")
     eval_every: PositiveInt = Field(100, description="steps between validations; every validation is a report")
     save_every: PositiveInt | None = Field(None, description="steps between checkpoints; absent: at every report")
-    precision: Literal["auto", "bf16", "fp32"] = "auto"
+    precision: Literal["auto", "bf16", "fp32"] = Field("auto", description="auto: bf16 on CUDA, else fp32")
     step: Literal["auto", "captured", "compiled", "eager"] = Field("auto", description="how a step is run; see step.py")
     seconds: float | None = Field(
         None, gt=0.0, description="of training, validation apart, after which it ends, at max_steps at the latest"
@@ -158,10 +158,10 @@ class Trial(Config):
     """Everything that determines one training run's result, and nothing else."""
 
     recipe: int = Field(1, description="how settings become numbers, see `check_recipe`; new trials get the newest")
-    model: ModelConfig = ModelConfig()
-    task: TaskConfig = TaskConfig()
-    optim: OptimConfig = OptimConfig()
-    train: TrainConfig = TrainConfig()
+    model: ModelConfig = Field(ModelConfig(), description="the network")
+    task: TaskConfig = Field(TaskConfig(), description="the data and what is scored")
+    optim: OptimConfig = Field(OptimConfig(), description="the optimizer and its schedule")
+    train: TrainConfig = Field(TrainConfig(), description="length, batch and precision")
 
     @field_validator("recipe")
     @classmethod

@@ -24,7 +24,7 @@ MIN_TABLE = 256  # positions of the smallest rotary table; a short text grows th
 
 
 def patch() -> None:
-    """Apply every patch of this module; called once by `install.install`, with FLA imported."""
+    """Apply every patch of this module; called once by `install`, with FLA imported."""
     from fla.modules.fused_cross_entropy.ops import FusedCrossEntropyLoss
 
     _patch_flash_attention()

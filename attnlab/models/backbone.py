@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from attnlab.config.trial import ModelConfig, check_recipe
-from attnlab.kernels.install import install
+from attnlab.kernels import install
 from attnlab.models.block import NORM_EPS, Block
 from attnlab.models.checks import spec_of
 from attnlab.models.fused import EAGER, IGNORED

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from attnlab.kernels.install import install
+from attnlab.kernels import install
 from attnlab.models.checks import arguments, check_mixer, spec_of
 from attnlab.models.mixers.rules import ModelShape
 

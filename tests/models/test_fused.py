@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from attnlab.config.trial import ModelConfig
-from attnlab.kernels.install import install
+from attnlab.kernels import install
 from attnlab.models import build_model
 from attnlab.models.fused import compile_mixers
 from attnlab.models.mixers.table import MIXERS

@@ -11,7 +11,7 @@ import torch
 from attnlab import run_experiment
 from attnlab.config.merge import merge
 from attnlab.config.trial import ModelConfig, Trial
-from attnlab.kernels.install import install
+from attnlab.kernels import install
 from attnlab.models import MIXERS, precision_problems
 from attnlab.models.build import build_mixer
 from attnlab.plan import resolve

@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from attnlab.kernels.install import install
+from attnlab.kernels import install
 
 torch.set_num_threads(1)
 install()

@@ -33,7 +33,7 @@ def test_positions_outside_the_tables_and_heads_that_are_too_narrow_are_refused(
 @pytest.mark.gpu
 @pytest.mark.parametrize("heads, width, turned, first", [(2, 32, 32, 0), (8, 48, 48, 7), (4, 80, 40, 0)])
 def test_on_cuda_it_computes_what_flas_does(heads, width, turned, first):
-    from attnlab.kernels.install import install
+    from attnlab.kernels import install
 
     install()
     from fla.modules.rotary import RotaryEmbedding

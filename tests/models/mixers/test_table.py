@@ -7,7 +7,7 @@ import torch
 
 from attnlab import models
 from attnlab.config.trial import ModelConfig
-from attnlab.kernels.install import install
+from attnlab.kernels import install
 from attnlab.models.build import build_mixer
 from attnlab.models.checks import arguments
 from attnlab.models.mixers.rules import ModelShape
