@@ -69,11 +69,7 @@ class Muon(torch.optim.Optimizer):
     """
 
     def __init__(
-        self,
-        params: Iterable[Any],
-        lr: float | Tensor = 3e-3,
-        weight_decay: float = 0.1,
-        momentum: float = 0.95,
+        self, params: Iterable[Any], lr: float | Tensor = 3e-3, weight_decay: float = 0.1, momentum: float = 0.95
     ):
         if float(lr) < 0 or weight_decay < 0 or not 0 <= momentum < 1:
             raise ValueError(f"lr {lr}, weight_decay {weight_decay}, momentum {momentum}; >= 0, momentum below 1")

@@ -37,7 +37,8 @@ PLURAL = {int: "whole numbers", float: "numbers"}
 
 
 def _load(name: str) -> type[Task]:
-    return importlib.import_module(f"{__name__}.{name}").Task
+    task: type[Task] = importlib.import_module(f"{__name__}.{name}").Task
+    return task
 
 
 def discover() -> dict[str, Callable[[], type[Task]]]:

@@ -13,7 +13,9 @@ from __future__ import annotations
 
 import copy
 import itertools
+import math
 from abc import abstractmethod
+from collections.abc import Mapping
 from functools import cached_property
 from typing import Any
 
@@ -39,6 +41,10 @@ class Generated(base.Task):
         n_eval: validation rows, at each length; at most, where the task has few.
         eval_seq_lens: lengths to evaluate at beside `seq_len`.
     """
+
+    settings: tuple[str, ...] = ()  # of the task itself, which `describe` lists
+    least: Mapping[str, int] = {}  # setting -> its least value
+    answers: int = 0  # tokens among which a guess would be uniform; 0: not known
 
     def __init__(
         self,
@@ -79,7 +85,8 @@ class Generated(base.Task):
 
     def check(self) -> list[str]:
         """Sizes below 1, and lengths that no row could have."""
-        problems = [f"n_eval: at least 1, not {self.n_eval}"] if self.n_eval < 1 else []
+        least = {**self.least, "n_eval": 1}
+        problems = [f"{k}: at least {n}, not {getattr(self, k)}" for k, n in least.items() if getattr(self, k) < n]
         if self.n_train is not None and self.n_train < 1:
             problems.append(f"n_train: at least 1 (null for fresh examples), not {self.n_train}")
         if problem := self.fits(self.seq_len):
@@ -172,7 +179,12 @@ class Generated(base.Task):
 
     def _is_held(self, rows: Batch) -> NDArray[np.bool_]:
         """Which rows [n, T] are on the validation side, bool [n]."""
-        return _hash(rows.inputs) % np.uint64(HELD_OUT) == 0
+        held: NDArray[np.bool_] = _hash(rows.inputs) % np.uint64(HELD_OUT) == 0
+        return held
+
+    def baselines(self) -> dict[str, float]:
+        """A uniform guess among the `answers`."""
+        return {"chance_accuracy": 1 / self.answers, "chance_loss": math.log(self.answers)} if self.answers else {}
 
     def leakage(self) -> dict[str, Any]:
         """How much of validation occurs among rows of training.
@@ -191,12 +203,13 @@ class Generated(base.Task):
         return found | {"in_training": float(np.isin(asked, seen).mean())}
 
     def describe(self) -> dict[str, Any]:
-        """The settings common to all, and whether validation is held out."""
+        """The settings, and whether validation is held out."""
         return super().describe() | {
             "n_train": self.n_train,
             "n_eval": len(self.eval_examples().inputs),
             "eval_seq_lens": list(self.eval_seq_lens),
             "held_out": all(task.held_out for task in (self, *self._twins.values())),
+            **{name: getattr(self, name) for name in self.settings},
         }
 
 

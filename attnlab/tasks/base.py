@@ -35,6 +35,7 @@ class Task(ABC):
         seed: orders (or draws) the training examples. Validation never depends on it.
     """
 
+    vocab_size: int  # token ids; inputs and targets lie in [0, vocab_size)
     metrics: tuple[str, ...]  # what the evaluation of this task gives
     kind_names: tuple[str, ...] = ()  # of the targets, where they are of several kinds
     readout: Readout = None  # "last": every target is answered out of the last position (`attnlab.models.readout`)
@@ -50,11 +51,6 @@ class Task(ABC):
 
     def prepare(self) -> None:  # noqa: B027 -- a task that computes its examples has nothing to prepare
         """Do the one-time work: download, tokenise, fill the cache. Everything below calls it when it has to."""
-
-    @property
-    @abstractmethod
-    def vocab_size(self) -> int:
-        """Number of token ids; inputs and targets lie in [0, vocab_size)."""
 
     @abstractmethod
     def batch(self, step: int, rank: int = 0, world: int = 1) -> Batch:

@@ -15,7 +15,6 @@ the mixers stay causal. Training and validation have the same length, to which t
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
@@ -32,32 +31,19 @@ class Task(Generated):
     """
 
     readout = "last"
+    least = {"vocab_size": 3}
 
     def __init__(self, *, vocab_size: int = 16, n_train: int | None = 12800, eval_seq_lens: None = None, **common: Any):
         super().__init__(n_train=n_train, **common)
-        self._vocab_size = vocab_size
-
-    def check(self) -> list[str]:
-        """A vocabulary without a choice."""
-        few = [f"vocab_size: at least 3, not {self._vocab_size}"] if self._vocab_size < 3 else []
-        return few + super().check()
+        self.vocab_size, self.answers = vocab_size, vocab_size - 1
 
     def fits(self, seq_len: int) -> str | None:
         """A token and the compression token."""
         return f"seq_len: at least 2, not {seq_len}" if seq_len < 2 else None
 
-    @property
-    def vocab_size(self) -> int:
-        """V, as given."""
-        return self._vocab_size
-
     def draw(self, rng: np.random.Generator, n: int, validation: bool) -> Batch:
         """Draw n rows."""
-        inputs = rng.integers(self._vocab_size - 1, size=(n, self.seq_len))
+        inputs = rng.integers(self.vocab_size - 1, size=(n, self.seq_len))
         targets = inputs.copy()
-        inputs[:, -1], targets[:, -1] = self._vocab_size - 1, IGNORE
+        inputs[:, -1], targets[:, -1] = self.vocab_size - 1, IGNORE
         return Batch(inputs, targets)
-
-    def baselines(self) -> dict[str, float]:
-        """A uniform guess among the tokens."""
-        return {"chance_accuracy": 1 / (self._vocab_size - 1), "chance_loss": math.log(self._vocab_size - 1)}

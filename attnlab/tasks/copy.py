@@ -12,7 +12,6 @@ section 3: strings over 26 letters, uniform in length up to the longest that fit
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
@@ -31,16 +30,12 @@ class Task(Generated):
         min_length: of a string in training; the longest is `seq_len` / 2.
     """
 
+    settings = ("min_length",)
+    least = {"vocab_size": 4, "min_length": 1}
+
     def __init__(self, *, vocab_size: int = 28, min_length: int = 1, **common: Any):
         super().__init__(**common)
-        self._vocab_size, self.min_length = vocab_size, min_length
-
-    def check(self) -> list[str]:
-        """A vocabulary without a choice; no string."""
-        problems = [f"vocab_size: at least 4, not {self._vocab_size}"] if self._vocab_size < 4 else []
-        if self.min_length < 1:
-            problems.append(f"min_length: at least 1, not {self.min_length}")
-        return problems + super().check()
+        self.vocab_size, self.answers, self.min_length = vocab_size, vocab_size - FIRST, min_length
 
     def fits(self, seq_len: int) -> str | None:
         """A string twice."""
@@ -48,16 +43,11 @@ class Task(Generated):
             return None
         return f"min_length: strings of {self.min_length} need seq_len {2 * self.min_length}, not {seq_len}"
 
-    @property
-    def vocab_size(self) -> int:
-        """V, as given."""
-        return self._vocab_size
-
     def draw(self, rng: np.random.Generator, n: int, validation: bool) -> Batch:
         """Draw n rows."""
         most = self.seq_len // 2
         length = rng.integers(most if self.other_length else self.min_length, most + 1, size=(n, 1))
-        letters = rng.integers(FIRST, self._vocab_size, size=(n, most))
+        letters = rng.integers(FIRST, self.vocab_size, size=(n, most))
         t, i = np.arange(self.seq_len), np.arange(self.seq_len) - length  # i = 0 at the separator
         second = np.take_along_axis(letters, np.clip(i - 1, 0, most - 1), axis=1)
         padded = np.pad(letters, ((0, 0), (0, self.seq_len - most)))
@@ -65,12 +55,3 @@ class Task(Generated):
         inputs[t >= 2 * length] = PAD
         answers = np.take_along_axis(letters, np.clip(i, 0, most - 1), axis=1)
         return Batch(inputs, np.where((i >= 0) & (t < 2 * length), answers, IGNORE))
-
-    def baselines(self) -> dict[str, float]:
-        """A uniform guess among the letters."""
-        letters = self._vocab_size - FIRST
-        return {"chance_accuracy": 1 / letters, "chance_loss": math.log(letters)}
-
-    def describe(self) -> dict[str, Any]:
-        """The settings."""
-        return super().describe() | {"min_length": self.min_length}

@@ -14,7 +14,6 @@ has its own values, and its last pair always repeats a key. The accuracy is told
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
@@ -33,6 +32,9 @@ class Task(Generated):
         key_size, value_size: tokens of a key and of a value, at most; every number from 1 on is as likely.
     """
 
+    settings = ("key_size", "value_size")
+    least = {"key_size": 1, "value_size": 1}
+
     def __init__(
         self,
         *,
@@ -43,32 +45,22 @@ class Task(Generated):
         **common: Any,
     ):
         super().__init__(n_train=n_train, **common)
-        self._vocab_size, self.key_size, self.value_size = vocab_size, key_size, value_size
+        self.vocab_size, self.key_size, self.value_size = vocab_size, key_size, value_size
+        self.n_keys = (vocab_size - 1) // 2  # key tokens are those below it, value tokens the others except the last
+        self.answers = vocab_size - 1 - self.n_keys
         self.kind_names = tuple(f"key{n}" for n in range(1, key_size + 1))
 
-    @property
-    def n_keys(self) -> int:
-        """Key tokens are those below it, value tokens the others but the last."""
-        return (self._vocab_size - 1) // 2
-
     def check(self) -> list[str]:
-        """Motifs longer than their vocabulary."""
-        sizes = {"key_size": self.key_size, "value_size": self.value_size}
-        problems = [f"{name}: at least 1, not {size}" for name, size in sizes.items() if size < 1]
-        least = 2 * max(2, *sizes.values()) + 1
-        if self._vocab_size < least:
-            problems.append(f"vocab_size: at least {least} for motifs of distinct tokens, not {self._vocab_size}")
-        return problems + super().check()
+        """Motifs longer than their vocabulary, besides the common problems."""
+        problems, least = super().check(), 2 * max(2, self.key_size, self.value_size) + 1
+        if self.vocab_size < least:
+            problems.append(f"vocab_size: at least {least} for motifs of distinct tokens, not {self.vocab_size}")
+        return problems
 
     def fits(self, seq_len: int) -> str | None:
         """The longest pair twice, but for the last token."""
         least = 2 * (self.key_size + self.value_size) - 1
         return f"seq_len: at least {least} for a pair and its repeat, not {seq_len}" if seq_len < least else None
-
-    @property
-    def vocab_size(self) -> int:
-        """V, as given."""
-        return self._vocab_size
 
     def draw(self, rng: np.random.Generator, n: int, validation: bool) -> Batch:
         """Draw n rows."""
@@ -76,7 +68,7 @@ class Task(Generated):
         longest, width = k + v, self.seq_len + 1  # the last token is told, not read
         pairs = (width - longest) // 2
         keys, key_sizes = self._motifs(rng, n, pairs, k, self.n_keys)
-        values, value_sizes = self._motifs(rng, n, pairs, v, self._vocab_size - 1 - self.n_keys)
+        values, value_sizes = self._motifs(rng, n, pairs, v, self.answers)
         # a key that came before brings the value it had
         names = (np.where(np.arange(k) < key_sizes[..., None], keys + 1, 0) * (self.n_keys + 1) ** np.arange(k)).sum(-1)
         first = (names[:, :, None] == names[:, None, :]).argmax(axis=2)
@@ -94,7 +86,7 @@ class Task(Generated):
         kept = np.concatenate([kept & used[..., None], kept[rows, probe][:, None]], axis=1)
 
         # what is kept of each row, in order, ends at its end
-        row, told = np.full((n, width), self._vocab_size - 1), np.full((n, width), IGNORE)
+        row, told = np.full((n, width), self.vocab_size - 1), np.full((n, width), IGNORE)
         filled = np.arange(width) >= width - kept.sum(axis=(1, 2))[:, None]
         row[filled], told[filled] = tokens[kept], np.where(asked, tokens, IGNORE)[kept]
         return Batch(row[:, :-1].copy(), told[:, 1:].copy())
@@ -111,13 +103,5 @@ class Task(Generated):
         is_key, t = batch.inputs < self.n_keys, np.arange(batch.inputs.shape[1])
         last_key = np.maximum.accumulate(np.where(is_key, t, 0), axis=1)
         last_other = np.maximum.accumulate(np.where(is_key, -1, t), axis=1)
-        return np.maximum(last_key - np.take_along_axis(last_other, last_key, axis=1) - 1, 0)
-
-    def baselines(self) -> dict[str, float]:
-        """A uniform guess among the value tokens."""
-        tokens = self._vocab_size - 1 - self.n_keys
-        return {"chance_accuracy": 1 / tokens, "chance_loss": math.log(tokens)}
-
-    def describe(self) -> dict[str, Any]:
-        """The settings."""
-        return super().describe() | {"key_size": self.key_size, "value_size": self.value_size}
+        length: NDArray[np.int64] = last_key - np.take_along_axis(last_other, last_key, axis=1)
+        return np.maximum(length - 1, 0)

@@ -13,7 +13,6 @@ trains on every next token and scores these targets; here both are on these targ
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
@@ -33,32 +32,14 @@ class Task(Generated):
 
     def __init__(self, *, vocab_size: int = 16, n_train: int | None = 12800, **common: Any):
         super().__init__(n_train=n_train, **common)
-        self._vocab_size = vocab_size
-
-    @property
-    def n_keys(self) -> int:
-        """Keys are the tokens below it."""
-        return (self._vocab_size - self.noise_vocab_size) // 2
-
-    @property
-    def n_values(self) -> int:
-        """Values are the tokens after the keys; noise comes after them."""
-        return self._vocab_size - self.noise_vocab_size - self.n_keys
-
-    def check(self) -> list[str]:
-        """A vocabulary without a choice."""
-        least = 4 + self.noise_vocab_size
-        few = [f"vocab_size: at least {least}, not {self._vocab_size}"] if self._vocab_size < least else []
-        return few + super().check()
+        self.vocab_size = vocab_size
+        self.n_keys = (vocab_size - self.noise_vocab_size) // 2  # keys, then values, then noise
+        self.answers = vocab_size - self.noise_vocab_size - self.n_keys
+        self.least = {"vocab_size": 4 + self.noise_vocab_size}
 
     def fits(self, seq_len: int) -> str | None:
         """A pair and its key again."""
         return f"seq_len: at least 3, not {seq_len}" if seq_len < 3 else None
-
-    @property
-    def vocab_size(self) -> int:
-        """V, as given."""
-        return self._vocab_size
 
     def draw(self, rng: np.random.Generator, n: int, validation: bool) -> Batch:
         """Draw n rows."""
@@ -71,14 +52,10 @@ class Task(Generated):
         earlier = np.where(noise, pairs, np.arange(pairs))[:, :-1]
         np.minimum.at(first, (rows, keys[:, :-1]), earlier)
         keys[:, -1] = np.where(first < pairs, rng.random(first.shape), -1).argmax(axis=1)  # one of the keys seen
-        values = self.n_keys + rng.integers(self.n_values, size=(n, self.n_keys))[rows, keys]
+        values = self.n_keys + rng.integers(self.answers, size=(n, self.n_keys))[rows, keys]
         asked = (np.arange(pairs) > first[rows, keys]) & ~noise
 
         row = np.stack([keys, values], axis=-1)
-        row[noise] = self._vocab_size - 1 - rng.integers(max(1, self.noise_vocab_size), size=(int(noise.sum()), 2))
+        row[noise] = self.vocab_size - 1 - rng.integers(max(1, self.noise_vocab_size), size=(int(noise.sum()), 2))
         answers = np.stack([np.where(asked, values, IGNORE), np.full_like(values, IGNORE)], axis=-1)
         return Batch(*(np.ascontiguousarray(a.reshape(n, -1)[:, : self.seq_len]) for a in (row, answers)))
-
-    def baselines(self) -> dict[str, float]:
-        """A uniform guess among the values."""
-        return {"chance_accuracy": 1 / self.n_values, "chance_loss": math.log(self.n_values)}

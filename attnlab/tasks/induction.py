@@ -11,7 +11,6 @@ are those of Gu and Dao 2023, "Mamba" (arXiv 2312.00752), section 4.1.2, who tra
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
@@ -27,33 +26,21 @@ class Task(Generated):
         vocab_size: V, the trigger included.
     """
 
+    least = {"vocab_size": 3}
+
     def __init__(self, *, vocab_size: int = 16, **common: Any):
         super().__init__(**common)
-        self._vocab_size = vocab_size
-
-    def check(self) -> list[str]:
-        """A vocabulary without a choice."""
-        few = [f"vocab_size: at least 3, not {self._vocab_size}"] if self._vocab_size < 3 else []
-        return few + super().check()
+        self.vocab_size, self.answers = vocab_size, vocab_size - 1
 
     def fits(self, seq_len: int) -> str | None:
         """Trigger, answer, trigger."""
         return f"seq_len: at least 3, not {seq_len}" if seq_len < 3 else None
 
-    @property
-    def vocab_size(self) -> int:
-        """V, as given."""
-        return self._vocab_size
-
     def draw(self, rng: np.random.Generator, n: int, validation: bool) -> Batch:
         """Draw n rows."""
-        inputs = rng.integers(1, self._vocab_size, size=(n, self.seq_len))
+        inputs = rng.integers(1, self.vocab_size, size=(n, self.seq_len))
         targets = np.full_like(inputs, IGNORE)
         rows, at = np.arange(n), rng.integers(self.seq_len - 2, size=n)
         inputs[rows, at] = inputs[:, -1] = 0
         targets[:, -1] = inputs[rows, at + 1]
         return Batch(inputs, targets)
-
-    def baselines(self) -> dict[str, float]:
-        """A uniform guess among the tokens that can follow the trigger."""
-        return {"chance_accuracy": 1 / (self._vocab_size - 1), "chance_loss": math.log(self._vocab_size - 1)}

@@ -14,7 +14,6 @@ anything else in it, so there is no `eval_seq_lens`.
 
 from __future__ import annotations
 
-import math
 from functools import cached_property
 from typing import Any
 
@@ -33,6 +32,9 @@ class Task(Generated):
         fact_seed: of the facts; MAD's.
     """
 
+    settings = ("fact_seed",)
+    least = {"vocab_size": 5, "fact_seed": 0}
+
     def __init__(
         self,
         *,
@@ -43,43 +45,22 @@ class Task(Generated):
         **common: Any,
     ):
         super().__init__(n_train=n_train, **common)
-        self._vocab_size, self.fact_seed = vocab_size, fact_seed
-
-    def check(self) -> list[str]:
-        """A vocabulary without a choice."""
-        problems = [f"vocab_size: at least 5, not {self._vocab_size}"] if self._vocab_size < 5 else []
-        if self.fact_seed < 0:
-            problems.append(f"fact_seed: at least 0, not {self.fact_seed}")
-        return problems + super().check()
+        self.vocab_size, self.fact_seed, self.answers = vocab_size, fact_seed, (vocab_size - 1) // 2
 
     def fits(self, seq_len: int) -> str | None:
         """A key and its question."""
         return f"seq_len: an even number, not {seq_len}" if seq_len % 2 else None
 
-    @property
-    def vocab_size(self) -> int:
-        """V, as given."""
-        return self._vocab_size
-
     @cached_property
     def facts(self) -> NDArray[np.int64]:
         """The value of each key, int64 [keys]."""
-        keys = (self._vocab_size - 1) // 2
-        values = np.random.default_rng(self.fact_seed).permutation(np.arange(keys, self._vocab_size - 1))
-        return values[:keys]
+        values = np.random.default_rng(self.fact_seed).permutation(np.arange(self.answers, self.vocab_size - 1))
+        return values[: self.answers]
 
     def draw(self, rng: np.random.Generator, n: int, validation: bool) -> Batch:
         """Draw n rows."""
-        inputs = np.full((n, self.seq_len), self._vocab_size - 1)
+        inputs = np.full((n, self.seq_len), self.vocab_size - 1)
         targets = np.full((n, self.seq_len), IGNORE)
-        inputs[:, ::2] = rng.integers(len(self.facts), size=(n, self.seq_len // 2))
+        inputs[:, ::2] = rng.integers(self.answers, size=(n, self.seq_len // 2))
         targets[:, 1::2] = self.facts[inputs[:, ::2]]
         return Batch(inputs, targets)
-
-    def baselines(self) -> dict[str, float]:
-        """A uniform guess among the values."""
-        return {"chance_accuracy": 1 / len(self.facts), "chance_loss": math.log(len(self.facts))}
-
-    def describe(self) -> dict[str, Any]:
-        """The settings."""
-        return super().describe() | {"fact_seed": self.fact_seed}

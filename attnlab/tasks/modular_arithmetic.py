@@ -15,7 +15,6 @@ expressions are as long as fit.
 
 from __future__ import annotations
 
-import math
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -40,6 +39,9 @@ class Task(Generated):
         min_length: tokens of a training expression before its =, at least; `seq_len` - 1 is the most.
     """
 
+    settings = ("modulus", "brackets", "operators", "min_length")
+    least = {"modulus": 2, "min_length": 1}
+
     def __init__(
         self,
         *,
@@ -51,25 +53,19 @@ class Task(Generated):
     ):
         super().__init__(**common)
         self.modulus, self.brackets, self.operators, self.min_length = modulus, brackets, operators, min_length
+        self.answers, self.vocab_size = modulus, ZERO + modulus + len(SYMBOLS)
 
     def check(self) -> list[str]:
-        """No numbers, no operators, no expression."""
-        problems = [f"modulus: at least 2, not {self.modulus}"] if self.modulus < 2 else []
+        """Operators that are none, besides the common ones."""
+        problems = super().check()
         if not self.operators or set(self.operators) - set(OPERATORS) or len(set(self.operators)) < len(self.operators):
             problems.append(f"operators: some of {OPERATORS}, each once, not {self.operators!r}")
-        if self.min_length < 1:
-            problems.append(f"min_length: at least 1, not {self.min_length}")
-        return problems + super().check()
+        return problems
 
     def fits(self, seq_len: int) -> str | None:
         """The shortest expression and its =."""
         least = self.min_length + 1 + (not self.brackets and self.min_length % 2 == 0)
         return f"min_length: {self.min_length} needs seq_len {least}, not {seq_len}" if seq_len < least else None
-
-    @property
-    def vocab_size(self) -> int:
-        """Padding, numbers, symbols."""
-        return ZERO + self.modulus + len(SYMBOLS)
 
     def id_of(self, symbol: str) -> int:
         """The token of one of `SYMBOLS`."""
@@ -145,15 +141,6 @@ class Task(Generated):
             value[level.leaf] = level.number % self.modulus
             value[~level.leaf] = np.choose(level.operator, [a + b, a - b, a * b]) % self.modulus
         return tokens.reshape(n, most), value
-
-    def baselines(self) -> dict[str, float]:
-        """A uniform guess among the numbers."""
-        return {"chance_accuracy": 1 / self.modulus, "chance_loss": math.log(self.modulus)}
-
-    def describe(self) -> dict[str, Any]:
-        """The settings."""
-        names = ("modulus", "brackets", "operators", "min_length")
-        return super().describe() | {name: getattr(self, name) for name in names}
 
 
 class Level(NamedTuple):

@@ -34,6 +34,9 @@ class Task(Generated):
         random_fill: positions that are neither pair nor query hold random tokens (which may be keys) instead of 0.
     """
 
+    settings = ("n_pairs", "power_a", "random_fill")
+    least = {"n_pairs": 1}
+
     def __init__(
         self,
         *,
@@ -44,18 +47,18 @@ class Task(Generated):
         **common: Any,
     ):
         super().__init__(**common)
-        self._vocab_size, self.n_pairs, self.power_a, self.random_fill = vocab_size, n_pairs, power_a, random_fill
+        self.vocab_size, self.n_pairs, self.power_a, self.random_fill = vocab_size, n_pairs, power_a, random_fill
 
     def check(self) -> list[str]:
-        """Values that no example could be drawn with."""
-        problems = [f"n_pairs: at least 1, not {self.n_pairs}"] if self.n_pairs < 1 else []
-        if self.n_pairs > self._vocab_size // 2 - 1:
+        """Values that no example could be drawn with, besides the common problems."""
+        problems = super().check()
+        if self.n_pairs > self.vocab_size // 2 - 1:
             problems.append(
-                f"vocab_size: {self.n_pairs} distinct keys need at least {2 * self.n_pairs + 2}, not {self._vocab_size}"
+                f"vocab_size: {self.n_pairs} distinct keys need at least {2 * self.n_pairs + 2}, not {self.vocab_size}"
             )
         if not self.power_a > 0:
             problems.append(f"power_a: above 0, not {self.power_a}")
-        return problems + super().check()
+        return problems
 
     def fits(self, seq_len: int) -> str | None:
         """Two positions per pair and two per query."""
@@ -66,19 +69,14 @@ class Task(Generated):
             f"at most {seq_len // 4} fit"
         )
 
-    @property
-    def vocab_size(self) -> int:
-        """V, as given."""
-        return self._vocab_size
-
     def draw(self, rng: np.random.Generator, n: int, validation: bool) -> Batch:
         """Draw n fresh examples, int64 [n, T] each."""
-        half, context = self._vocab_size // 2, 2 * self.n_pairs
+        half, context = self.vocab_size // 2, 2 * self.n_pairs
         keys = 1 + distinct(rng, n, self.n_pairs, half - 1)
-        values = half + distinct(rng, n, self.n_pairs, self._vocab_size - half)
+        values = half + distinct(rng, n, self.n_pairs, self.vocab_size - half)
         inputs = np.zeros((n, self.seq_len), np.int64)
         if self.random_fill:
-            inputs[:, context:] = rng.integers(self._vocab_size, size=(n, self.seq_len - context))
+            inputs[:, context:] = rng.integers(self.vocab_size, size=(n, self.seq_len - context))
         targets = np.full((n, self.seq_len), IGNORE, np.int64)
         inputs[:, 0:context:2], inputs[:, 1:context:2] = keys, values
         at = context + 2 * self._slots(rng, n)
@@ -97,19 +95,11 @@ class Task(Generated):
 
     def baselines(self) -> dict[str, float]:
         """A uniform guess among all values (accuracy, loss in nats), and among those in the prompt (accuracy)."""
-        values = self._vocab_size - self._vocab_size // 2
+        values = self.vocab_size - self.vocab_size // 2
         return {
             "chance_accuracy": 1 / values,
             "prompt_value_accuracy": 1 / self.n_pairs,
             "chance_loss": math.log(values),
-        }
-
-    def describe(self) -> dict[str, Any]:
-        """The settings."""
-        return super().describe() | {
-            "n_pairs": self.n_pairs,
-            "power_a": self.power_a,
-            "random_fill": self.random_fill,
         }
 
 

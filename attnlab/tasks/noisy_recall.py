@@ -26,17 +26,14 @@ class Task(in_context_recall.Task):
         noise_ratio: the chance that a pair is noise, from 0 to below 1.
     """
 
+    settings = ("noise_vocab_size", "noise_ratio")
+
     def __init__(self, *, vocab_size: int = 32, noise_vocab_size: int = 16, noise_ratio: float = 0.2, **common: Any):
+        self.noise_vocab_size, self.noise_ratio = noise_vocab_size, noise_ratio  # the parent counts with them
         super().__init__(vocab_size=vocab_size, **common)
-        self.noise_vocab_size, self.noise_ratio = noise_vocab_size, noise_ratio
+        self.least = {"noise_vocab_size": 1, **self.least}
 
     def check(self) -> list[str]:
-        """No noise tokens, or nothing else."""
-        problems = [f"noise_vocab_size: at least 1, not {self.noise_vocab_size}"] if self.noise_vocab_size < 1 else []
-        if not 0 <= self.noise_ratio < 1:
-            problems.append(f"noise_ratio: from 0 to below 1, not {self.noise_ratio}")
-        return problems + super().check()
-
-    def describe(self) -> dict[str, Any]:
-        """The settings."""
-        return super().describe() | {"noise_vocab_size": self.noise_vocab_size, "noise_ratio": self.noise_ratio}
+        """Nothing but noise, besides the common problems."""
+        wrong = [] if 0 <= self.noise_ratio < 1 else [f"noise_ratio: from 0 to below 1, not {self.noise_ratio}"]
+        return super().check() + wrong

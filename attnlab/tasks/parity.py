@@ -13,7 +13,6 @@ At another length T every string has T bits.
 
 from __future__ import annotations
 
-import math
 from typing import Any, Literal
 
 import numpy as np
@@ -32,23 +31,17 @@ class Task(Generated):
         ask: `last`, for the whole string's parity, as in the papers, or `every`, for every prefix's as well.
     """
 
+    settings = ("min_length", "ask")
+    least = {"min_length": 1}
+    vocab_size, answers = 3, 2  # padding and two bits
+
     def __init__(self, *, min_length: int = 3, ask: Literal["last", "every"] = "last", **common: Any):
         super().__init__(**common)
         self.min_length, self.ask = min_length, ask
 
-    def check(self) -> list[str]:
-        """No string."""
-        none = [f"min_length: at least 1, not {self.min_length}"] if self.min_length < 1 else []
-        return none + super().check()
-
     def fits(self, seq_len: int) -> str | None:
         """The shortest string."""
         return f"min_length: at most seq_len {seq_len}, not {self.min_length}" if self.min_length > seq_len else None
-
-    @property
-    def vocab_size(self) -> int:
-        """Padding and two bits."""
-        return 3
 
     def draw(self, rng: np.random.Generator, n: int, validation: bool) -> Batch:
         """Draw n rows."""
@@ -59,11 +52,3 @@ class Task(Generated):
         return Batch(
             np.where(t < length, ZERO + bits, PAD), np.where(asked, ZERO + np.cumsum(bits, axis=1) % 2, IGNORE)
         )
-
-    def baselines(self) -> dict[str, float]:
-        """A coin."""
-        return {"chance_accuracy": 0.5, "chance_loss": math.log(2)}
-
-    def describe(self) -> dict[str, Any]:
-        """The settings."""
-        return super().describe() | {"min_length": self.min_length, "ask": self.ask}

@@ -12,7 +12,6 @@ Mohtashami and Jaggi 2023, "Landmark Attention: Random-Access Infinite Context L
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
@@ -34,20 +33,22 @@ class Task(Generated):
             `val_accuracy_depth50` tells of 0.5. None: 0, 0.25, 0.5, 0.75, 1. In training it stands anywhere.
     """
 
+    settings = ("n_digits", "depths")
+    least = {"vocab_size": FILLER + 1, "n_digits": 1}
+    answers = DIGITS
+
     def __init__(self, *, vocab_size: int = 64, n_digits: int = 5, depths: list[float] | None = None, **common: Any):
         super().__init__(**common)
-        self._vocab_size, self.n_digits = vocab_size, n_digits
-        self.depths = (0.0, 0.25, 0.5, 0.75, 1.0) if depths is None else tuple(depths)
+        self.vocab_size, self.n_digits = vocab_size, n_digits
+        self.depths = [0.0, 0.25, 0.5, 0.75, 1.0] if depths is None else depths
         self.kind_names = tuple(f"depth{100 * depth:g}" for depth in self.depths)
 
     def check(self) -> list[str]:
-        """No filler, no number, no depth."""
-        problems = [f"vocab_size: at least 13, not {self._vocab_size}"] if self._vocab_size < 13 else []
-        if self.n_digits < 1:
-            problems.append(f"n_digits: at least 1, not {self.n_digits}")
+        """Depths that are none, besides the common ones."""
+        problems = super().check()
         if not self.depths or not all(0 <= d <= 1 for d in self.depths) or len({*self.depths}) < len(self.depths):
-            problems.append(f"depths: distinct numbers from 0 to 1, not {list(self.depths)}")
-        return problems + super().check()
+            problems.append(f"depths: distinct numbers from 0 to 1, not {self.depths}")
+        return problems
 
     def fits(self, seq_len: int) -> str | None:
         """Mark, number, question, number but for its last digit; and a place for each depth."""
@@ -56,19 +57,15 @@ class Task(Generated):
             return None
         return f"seq_len: at least {least} for {self.n_digits} digits at {len(self.depths)} depths, not {seq_len}"
 
-    @property
-    def vocab_size(self) -> int:
-        """V, as given."""
-        return self._vocab_size
-
     def _places(self) -> NDArray[np.int64]:
         """Where the mark stands at each depth."""
-        return np.rint(np.array(self.depths) * (self.seq_len - 2 * self.n_digits - 1)).astype(np.int64)
+        places: NDArray[np.float64] = np.rint(np.array(self.depths) * (self.seq_len - 2 * self.n_digits - 1))
+        return places.astype(np.int64)
 
     def draw(self, rng: np.random.Generator, n: int, validation: bool) -> Batch:
         """Draw n rows."""
         k, T = self.n_digits, self.seq_len
-        inputs, targets = rng.integers(FILLER, self._vocab_size, size=(n, T)), np.full((n, T), IGNORE)
+        inputs, targets = rng.integers(FILLER, self.vocab_size, size=(n, T)), np.full((n, T), IGNORE)
         digits = rng.integers(DIGITS, size=(n, k))
         at = rng.choice(self._places(), size=n) if validation else rng.integers(T - 2 * k, size=n)
         np.put_along_axis(inputs, at[:, None], MARK, axis=1)
@@ -83,11 +80,3 @@ class Task(Generated):
         at = (batch.inputs == MARK).argmax(axis=1)
         nearest = abs(at[:, None] - self._places()).argmin(axis=1)
         return np.repeat(nearest[:, None], self.seq_len, axis=1)
-
-    def baselines(self) -> dict[str, float]:
-        """A uniform guess among the digits."""
-        return {"chance_accuracy": 1 / DIGITS, "chance_loss": math.log(DIGITS)}
-
-    def describe(self) -> dict[str, Any]:
-        """The settings."""
-        return super().describe() | {"n_digits": self.n_digits, "depths": list(self.depths)}

@@ -12,7 +12,6 @@ V - 2 is the blank, V - 1 the copy token; the answers are told over blanks, so n
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
@@ -29,16 +28,12 @@ class Task(Generated):
         n_copy: tokens to copy per row; 2 `n_copy` + 1 positions at least.
     """
 
+    settings = ("n_copy",)
+    least = {"vocab_size": 4, "n_copy": 1}
+
     def __init__(self, *, vocab_size: int = 16, n_copy: int = 16, n_train: int | None = 12800, **common: Any):
         super().__init__(n_train=n_train, **common)
-        self._vocab_size, self.n_copy = vocab_size, n_copy
-
-    def check(self) -> list[str]:
-        """A vocabulary without a choice; nothing to copy."""
-        problems = [f"vocab_size: at least 4, not {self._vocab_size}"] if self._vocab_size < 4 else []
-        if self.n_copy < 1:
-            problems.append(f"n_copy: at least 1, not {self.n_copy}")
-        return problems + super().check()
+        self.vocab_size, self.answers, self.n_copy = vocab_size, vocab_size - 2, n_copy
 
     def fits(self, seq_len: int) -> str | None:
         """The tokens, the copy token, the answers."""
@@ -46,14 +41,9 @@ class Task(Generated):
             return None
         return f"n_copy: {self.n_copy} tokens and their copies need seq_len {2 * self.n_copy + 1}, not {seq_len}"
 
-    @property
-    def vocab_size(self) -> int:
-        """V, as given."""
-        return self._vocab_size
-
     def draw(self, rng: np.random.Generator, n: int, validation: bool) -> Batch:
         """Draw n rows."""
-        blank, k = self._vocab_size - 2, self.n_copy
+        blank, k = self.answers, self.n_copy
         inputs = np.full((n, self.seq_len), blank)
         targets = np.full((n, self.seq_len), IGNORE)
         tokens = rng.integers(blank, size=(n, k))
@@ -62,11 +52,3 @@ class Task(Generated):
         inputs[:, -k - 1] = blank + 1
         targets[:, -k:] = tokens
         return Batch(inputs, targets)
-
-    def baselines(self) -> dict[str, float]:
-        """A uniform guess among the tokens."""
-        return {"chance_accuracy": 1 / (self._vocab_size - 2), "chance_loss": math.log(self._vocab_size - 2)}
-
-    def describe(self) -> dict[str, Any]:
-        """The settings."""
-        return super().describe() | {"n_copy": self.n_copy}

@@ -115,14 +115,14 @@ class Task(base.Task):
         return Sampler(Blocks(self.packed.train, self.seq_len), self.batch_size, self.seed)
 
     @property
-    def vocab_size(self) -> int:
+    def vocab_size(self) -> int:  # type: ignore[override]
         """V, as the tokenizer came out: a BPE of a small corpus may stay below the size asked for."""
-        return self.packed.meta["vocab_size"]
+        return int(self.packed.meta["vocab_size"])
 
     @property
     def eos_id(self) -> int:  # type: ignore[override]
         """The end-of-document token."""
-        return self.packed.meta["eos_id"]
+        return int(self.packed.meta["eos_id"])
 
     @property
     def bytes_per_token(self) -> float:  # type: ignore[override]
@@ -130,7 +130,7 @@ class Task(base.Task):
 
         End-of-document tokens count as tokens of 0 bytes.
         """
-        return self.packed.meta["validation"]["bytes"] / self.packed.meta["validation"]["tokens"]
+        return float(self.packed.meta["validation"]["bytes"] / self.packed.meta["validation"]["tokens"])
 
     def batch(self, step: int, rank: int = 0, world: int = 1) -> Batch:
         """Training blocks [B / world, T], every block once per epoch."""
