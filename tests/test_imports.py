@@ -20,7 +20,14 @@ def loaded(*names):
     return done.stdout
 
 
-LIGHT = ["attnlab.util", "attnlab.config", "attnlab.ranking", "attnlab.plan.load", "attnlab.plan.gpu_packing"]
+LIGHT = [
+    "attnlab.util",
+    "attnlab.config",
+    "attnlab.records",
+    "attnlab.ranking",
+    "attnlab.plan.load",
+    "attnlab.plan.gpu_packing",
+]
 
 
 def test_configuration_ranking_and_loading_a_plan_load_no_heavy_library():

@@ -1,5 +1,1 @@
-"""From a dataset's name to packed token arrays.
-
-`sources` finds the documents, `tokenizer` encodes them, `packed` keeps the tokens in a cache keyed by content, and
-`sampler` says which of them a step reads.
-"""
+"""From a dataset's name (`sources`) through the `tokenizer` to `packed` tokens, of which the `sampler` draws."""

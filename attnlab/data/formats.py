@@ -1,7 +1,6 @@
 """Documents of local files, of `save_to_disk` folders, and of folders of either.
 
-A .txt file is one document; .jsonl, .json and .parquet hold one per row. Text is taken as it stands: no newline is
-changed, nothing is stripped but a leading BOM.
+A .txt file is one document. .jsonl, .json and .parquet hold one per row. Text is unchanged except for a leading BOM.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ PACKED: dict[str, Callable[..., Any]] = {".xz": lzma.open, ".gz": gzip.open}
 
 
 def kind_of(path: Path) -> str | None:
-    """The format by the name's ending (`.txt` of a.txt and of a.txt.xz), None for anything else."""
+    """The format by the name's ending (`.txt` for a.txt and a.txt.xz), None for an unknown one."""
     suffixes = path.suffixes[:-1] if path.suffix in PACKED else path.suffixes
     return suffixes[-1] if suffixes and suffixes[-1] in SUFFIXES else None
 
@@ -32,7 +31,7 @@ def is_saved(path: Path) -> bool:
 
 
 def files_of(path: Path) -> list[Path]:
-    """The files documents are read from, sorted by relative path; hidden ones and unknown formats are left out."""
+    """The files with documents, by relative path, without hidden ones and unknown formats."""
     if path.is_file():
         return [path]
     inside = (p for p in path.rglob("*") if p.is_file() and kind_of(p))
@@ -40,18 +39,14 @@ def files_of(path: Path) -> list[Path]:
 
 
 def split_of(path: Path, root: Path) -> str:
-    """The split a file of a folder belongs to, by its name.
-
-    It is `validation` for validation.jsonl, validation/a.txt and validation-00000-of-00002.parquet.
-    """
+    """The split of a file by its name: `train` of train.jsonl, train/a.txt and train-00000-of-00002.parquet."""
     return path.relative_to(root).parts[0].split(".")[0].split("-")[0]
 
 
 def documents(files: Iterable[Path], field: str) -> Iterator[str]:
-    """The documents of `files` in order. A .txt or .json file is held in memory whole, the others are streamed.
+    """Read the documents of `files` in order; .txt and .json files are held in memory whole.
 
-    Raises:
-        ValueError: one line naming the file (and line): not UTF-8, not JSON, not Parquet, no column `field`.
+    Raises ValueError naming the file (and line) for text that is not UTF-8, JSON or Parquet or has no column `field`.
     """
     for path in files:
         yield from READERS[kind_of(path) or ".txt"](path, field)
@@ -61,11 +56,11 @@ def _open(path: Path) -> IO[bytes]:
     return PACKED[path.suffix](path, "rb") if path.suffix in PACKED else path.open("rb")
 
 
-def _decode(raw: bytes, where: str) -> str:
+def _decode(raw: bytes, source: str) -> str:
     try:
         return raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise ValueError(f"{where}: not UTF-8 text (byte {error.start}); convert it to UTF-8") from None
+        raise ValueError(f"{source}: not UTF-8 text (byte {error.start}); convert it to UTF-8") from None
 
 
 def _txt(path: Path, field: str) -> Iterator[str]:
@@ -77,12 +72,12 @@ def _jsonl(path: Path, field: str) -> Iterator[str]:
     with _open(path) as file:
         for number, line in enumerate(file, 1):
             if line.strip():
-                where = f"{path} line {number}"
-                yield text_of(_parse(_decode(line, where), where), field, where)
+                source = f"{path} line {number}"
+                yield text_of(_parse(_decode(line, source), source), field, source)
 
 
 def _json(path: Path, field: str) -> Iterator[str]:
-    """A list of rows, one row, or (as many tools name it) JSON lines."""
+    """Read a list of rows, one row, or JSON lines, which many tools name so."""
     with _open(path) as file:
         text = _decode(file.read(), str(path))
     try:
@@ -94,11 +89,11 @@ def _json(path: Path, field: str) -> Iterator[str]:
         yield text_of(row, field, f"{path} row {number}")
 
 
-def _parse(text: str, where: str) -> Any:
+def _parse(text: str, source: str) -> Any:
     try:
         return json.loads(text)
     except ValueError as error:
-        raise ValueError(f'{where}: not JSON ({error}); one object per line, such as {{"text": "..."}}') from None
+        raise ValueError(f'{source}: not JSON ({error}); one object per line, such as {{"text": "..."}}') from None
 
 
 def _parquet(path: Path, field: str) -> Iterator[str]:
@@ -121,11 +116,7 @@ READERS = {".txt": _txt, ".jsonl": _jsonl, ".json": _json, ".parquet": _parquet}
 
 
 def saved_documents(path: Path, split: str, field: str) -> Iterator[str]:
-    """The documents of a `save_to_disk` folder.
-
-    Raises:
-        ValueError: one line: no such split or column, or the folder cannot be read.
-    """
+    """Read the documents of a `save_to_disk` folder. Raises ValueError if it, the split or the column is missing."""
     import datasets
 
     try:

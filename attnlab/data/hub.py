@@ -1,9 +1,10 @@
-"""Documents of a dataset on the Hugging Face hub, read as a stream so that a huge one costs only what is used."""
+"""Documents of a dataset on the Hugging Face hub, streamed so that a huge one costs only what is used."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +15,10 @@ HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
 
 
 def pinned_revision(name: str, revision: str | None, cache: Path) -> str:
-    """The commit that `revision` (a branch, a tag; None: main) of the dataset meant when this cache first asked.
+    """The commit that `revision` (a branch or tag; None: main) named when this cache first asked.
 
-    It is stored, so that all trials of a sweep and its resumption read the same data and need no network. Name a commit
-    to have the same on every machine.
-
-    Raises:
-        ValueError: one line: the dataset cannot be had, and why.
+    It is stored, so that all trials of a sweep and its resumption read the same data without network. Only a commit as
+    `revision` gives the same data on every machine. Raises ValueError in one line if the dataset cannot be reached.
     """
     if revision and re.fullmatch(r"[0-9a-f]{40}", revision):
         return revision
@@ -38,42 +36,32 @@ def pinned_revision(name: str, revision: str | None, cache: Path) -> str:
 
 
 def documents(name: str, config: str | None, split: str, commit: str, field: str) -> Iterator[str]:
-    """The texts in column `field`, in the dataset's order.
-
-    Raises:
-        ValueError: one line: no such dataset, config, split or column.
-    """
+    """Read column `field` in order. Raises ValueError in one line: no such dataset, config, split or column."""
     from datasets import load_dataset
 
     try:
         rows = iter(load_dataset(name, config, split=split, revision=commit, streaming=True))
-        first = next(rows, None)
+        first = list(islice(rows, 1))
     except Exception as error:  # datasets has no common base class for its errors
         raise unreachable(name, error) from None
-    if first is not None:
-        yield text_of(first, field, f"dataset {name}")
-    for row in rows:
+    for row in chain(first, rows):
         yield text_of(row, field, f"dataset {name}")
 
 
-def text_of(row: Any, field: str, where: str) -> str:
-    """The text column of a row.
-
-    Raises:
-        ValueError: one line naming the columns there are.
-    """
+def text_of(row: Any, field: str, source: str) -> str:
+    """The text column of a row. Raises ValueError naming the columns of a row without it."""
     if not isinstance(row, dict) or field not in row:
         columns = ", ".join(map(str, row)) if isinstance(row, dict) else "none"
-        raise ValueError(f"{where}: no column {field!r}; set `field` to one of: {columns}")
+        raise ValueError(f"{source}: no column {field!r}; set `field` to one of: {columns}")
     if not isinstance(text := row[field], str):
         raise ValueError(
-            f"{where}: column {field!r} holds {type(text).__name__}, not text; set `field` to the text column"
+            f"{source}: column {field!r} holds {type(text).__name__}, not text; set `field` to the text column"
         )
     return text
 
 
 def unreachable(name: str, error: BaseException) -> ValueError:
-    """The one line for a dataset that is not there."""
+    """The error for a dataset that cannot be read."""
     return ValueError(
         f"dataset {name}: no built-in name, no local path, and not to be had from the hub ({first_line(error)}); "
         "give a local file or folder, or a hub id that can be reached"

@@ -1,4 +1,4 @@
-"""Which runs of validation tokens occur in the training tokens, anywhere and at any offset: looked up, not assumed.
+"""Find which runs of validation tokens occur in the training tokens, at any offset.
 
 Every run of n tokens has a hash, h(i) = sum over j < n of r[x[i + j]] b^j modulo 2^64, with a random 64-bit number r[v]
 per token and an odd b (Karp and Rabin 1987, IBM J. Res. Dev. 31). From running sums S[i] = sum over k < i of
@@ -18,7 +18,7 @@ SEED = 7
 
 
 def contained(runs: NDArray[np.integer[Any]], tokens: NDArray[np.integer[Any]], vocab_size: int) -> NDArray[np.bool_]:
-    """For each of the runs [R, n] of tokens whether it occurs in the tokens [N], bool [R]."""
+    """Whether each of the runs [R, n] of tokens occurs in the tokens [N], bool [R]."""
     n = runs.shape[1]
     if not len(runs) or len(tokens) < n:
         return np.zeros(len(runs), bool)
@@ -28,18 +28,18 @@ def contained(runs: NDArray[np.integer[Any]], tokens: NDArray[np.integer[Any]], 
     weights = _powers(base, n)
     wanted = numbers[runs] @ weights
     order = np.sort(wanted)
-    found = np.zeros(len(order), bool)
+    occurs = np.zeros(len(order), bool)
     length = min(CHUNK, len(tokens)) + n  # a chunk reaches n - 1 tokens into the next one
     up, down = _powers(base, length), _powers(pow(base, -1, 2**64), length)
     for start in range(0, len(tokens) - n + 1, CHUNK):
-        part = numbers[tokens[start : start + CHUNK + n - 1]]
-        sums = np.zeros(len(part) + 1, np.uint64)
-        np.cumsum(part * up[: len(part)], out=sums[1:])
-        hashes = (sums[n:] - sums[:-n]) * down[: len(part) - n + 1]
-        at = np.searchsorted(order, hashes)
-        at[at == len(order)] = 0
-        found[at[order[at] == hashes]] = True  # the first of equal ones
-    result: NDArray[np.bool_] = found[np.searchsorted(order, wanted)]
+        chunk = numbers[tokens[start : start + CHUNK + n - 1]]
+        sums = np.zeros(len(chunk) + 1, np.uint64)
+        np.cumsum(chunk * up[: len(chunk)], out=sums[1:])
+        hashes = (sums[n:] - sums[:-n]) * down[: len(chunk) - n + 1]
+        index = np.searchsorted(order, hashes)
+        index[index == len(order)] = 0
+        occurs[index[order[index] == hashes]] = True  # the first of equal ones
+    result: NDArray[np.bool_] = occurs[np.searchsorted(order, wanted)]
     return result
 
 

@@ -1,10 +1,10 @@
-"""Tokens on disk: built once per (documents, tokenizer), read by memmap by every trial and every worker.
+"""Tokens on disk: built once per (documents, tokenizer), read by memmap by every worker.
 
     <cache>/packed/<key>/meta.json  tokenizer.json  train.bin  validation.bin
 
-The .bin files are plain little-endian uint16 (vocabularies up to 65,536) or uint32, every document followed by the
-end-of-document token. A folder appears whole or not at all: it is written under another name, fsynced and renamed.
-A lock keeps processes from building the same thing at once; it only saves work, correctness rests on the rename.
+The .bin files are little-endian uint16 (vocabularies up to 65,536) or uint32, every document followed by the
+end-of-document token. A folder is written under another name, fsynced and renamed, so it appears whole or not at all.
+A lock only saves processes from doing the same work at once.
 """
 
 from __future__ import annotations
@@ -34,17 +34,17 @@ BATCH_CHARS = 1 << 22  # text handed to the tokenizer at once, which spreads it 
 
 @dataclass(frozen=True)
 class Packed:
-    """A finished folder."""
+    """A finished folder of tokens."""
 
     path: Path
 
     @cached_property
     def meta(self) -> dict[str, Any]:
-        """What is known of the tokens.
+        """Facts about the tokens.
 
         The keys are `dtype`, `vocab_size`, `eos_id`, `tokenizer`, `tokenizer_sha256`, `corpus_sha256`, `unigram_loss`
-        (nats per token) and `copies` (see `Split.copies`; absent in older folders). Under `train` and `validation`
-        are `tokens`, `bytes` (UTF-8, of the text alone) and `documents`.
+        (nats per token) and `copies` (see `Split.copies`, absent in older folders). `train` and `validation` hold
+        `tokens`, `bytes` (UTF-8, of the text alone) and `documents`.
         """
         return dict(read_json(self.path / "meta.json"))
 
@@ -66,11 +66,8 @@ class Packed:
     @cached_property
     def tokenizer(self) -> Tokenizer:
         """The tokenizer, ready to encode and decode."""
-        return (
-            ByteTokenizer()
-            if self.meta["tokenizer"] == "bytes"
-            else Tokenizer(self.tokenizer_json, self.meta["eos"], self.meta["tokenizer"])
-        )
+        name = self.meta["tokenizer"]
+        return ByteTokenizer() if name == "bytes" else Tokenizer(self.tokenizer_json, self.meta["eos"], name)
 
     def _tokens(self, split: str) -> NDArray[np.unsignedinteger]:
         return np.memmap(self.path / f"{split}.bin", np.dtype(self.meta["dtype"]).newbyteorder("<"), "r")
@@ -84,23 +81,16 @@ def pack(source: Source, spec: Spec, max_tokens: int | None = None, cache: Path 
         cache: its root; None: `cache_root()`.
 
     Raises:
-        ValueError: one line: the source or the tokenizer cannot be had, or a split has no text.
+        ValueError: the source or the tokenizer cannot be read, or a split has no text.
     """
     cache = cache or cache_root()
-    tokenizer = _ready(spec, cache)
+    tokenizer = None if spec.name == "bpe" else load(spec, cache)  # a BPE depends on the training text
     who = tokenizer.sha256 if tokenizer else f"bpe {spec.size}"
     key = json_digest({"source": source.identity, "tokenizer": who, "max_tokens": max_tokens, "version": VERSION})
     folder = cache / "packed" / key
     if not (folder / "meta.json").exists():
         _build_once(folder, source, spec, tokenizer, max_tokens)
     return Packed(folder)
-
-
-def _ready(spec: Spec, cache: Path) -> Tokenizer | None:
-    """The tokenizer, where it does not depend on the training text."""
-    if spec.name == "bpe":
-        return None
-    return ByteTokenizer() if spec.name == "bytes" else load(spec, cache)
 
 
 def _build_once(folder: Path, source: Source, spec: Spec, tokenizer: Tokenizer | None, max_tokens: int | None) -> None:
@@ -110,7 +100,7 @@ def _build_once(folder: Path, source: Source, spec: Spec, tokenizer: Tokenizer |
     with FileLock(f"{folder}.lock"):
         if (folder / "meta.json").exists():
             return  # another process was first
-        remove_leftovers(folder)  # of a builder on this host that was killed: its lock is free
+        remove_leftovers(folder)  # of a builder on this host that was killed, so that its lock is free
         with replacing(folder, overwrite=False) as scratch:  # without locks, another host's folder is as good
             scratch.mkdir()
             _build(scratch, source, spec, tokenizer, max_tokens)
@@ -154,7 +144,7 @@ class _Writer:
         self.tokenizer, self.dtype, self.sha256 = tokenizer, dtype, hashlib.sha256()
 
     def write(self, path: Path, documents: Iterable[str], what: str, max_tokens: int | None = None) -> dict[str, int]:
-        """One split; returns its tokens, UTF-8 bytes and documents. Stops exactly at `max_tokens`."""
+        """Write one split up to exactly `max_tokens`; returns its tokens, UTF-8 bytes and documents."""
         from tqdm import tqdm
 
         tokens = size = count = 0
@@ -177,12 +167,12 @@ class _Writer:
 
 
 def _batches(documents: Iterable[str]) -> Generator[list[tuple[str, bool]], None, None]:
-    """Lists of (piece, whether it ends its document), about BATCH_CHARS of text each."""
+    """Yield lists of (piece, whether it ends its document), about BATCH_CHARS of text each."""
     batch, chars = [], 0
     for document in documents:
-        parts = list(pieces(document))
-        for number, piece in enumerate(parts, 1):
-            batch.append((piece, number == len(parts)))
+        cut = list(pieces(document))
+        for number, piece in enumerate(cut, 1):
+            batch.append((piece, number == len(cut)))
             chars += len(piece)
             if chars >= BATCH_CHARS:
                 yield batch
@@ -192,10 +182,7 @@ def _batches(documents: Iterable[str]) -> Generator[list[tuple[str, bool]], None
 
 
 def pieces(document: str) -> Iterator[str]:
-    """A document in parts of about PIECE_CHARS, cut after a newline where there is one. They join to the document.
-
-    Parts are encoded in parallel, so that one novel or one crawl in a single file does not hold up the rest.
-    """
+    """Cut a document, to be encoded in parallel, into about PIECE_CHARS each, after a newline if there is one."""
     start = 0
     while len(document) - start > PIECE_CHARS:
         cut = document.rfind("\n", start, start + PIECE_CHARS) + 1
@@ -206,10 +193,9 @@ def pieces(document: str) -> Iterator[str]:
 
 
 def unigram_loss(train: NDArray[Any], validation: NDArray[Any], vocab_size: int) -> float:
-    """Nats per validation token that a model could reach which ignores all context.
+    """Nats per validation token under the training split's token frequencies, with add-one smoothing.
 
-    It knows the training split's token frequencies, with add-one smoothing:
-    H = -sum_v n_val(v) / N_val * ln((n_train(v) + 1) / (N_train + V)).
+    H = -sum_v n_val(v) / N_val * ln((n_train(v) + 1) / (N_train + V)), which a model without context could reach.
     """
     seen, scored = (_counts(split, vocab_size) for split in (train, validation))
     return float(-(scored * np.log((seen + 1) / (seen.sum() + vocab_size))).sum() / scored.sum())

@@ -1,4 +1,4 @@
-"""Which examples a step reads: a pure function of (seed, step, rank, world), so that resuming needs the step alone."""
+"""Which examples a step reads, as a pure function of (seed, step, rank, world)."""
 
 from __future__ import annotations
 
@@ -9,34 +9,32 @@ from numpy.typing import NDArray
 
 
 class EpochOrder:
-    """Endless sequence of example numbers: one permutation of [0, n) per epoch, from default_rng([seed, epoch]).
+    """Endless sequence of example numbers: a permutation of [0, n) per epoch, from default_rng([seed, epoch]).
 
-    A whole permutation is held: 8 bytes per example (10^9 tokens at seq_len 512 are 2 million blocks: 16 MB, some
-    50 ms to draw); two are kept, for batches that cross an epoch's end.
+    A permutation takes 8 bytes per example: 16 MB and some 50 ms for 10^9 tokens at seq_len 512.
     """
 
     def __init__(self, n: int, seed: int):
         if n < 1:
             raise ValueError("no examples to draw from")
         self.n, self.seed = n, seed
-        self._permutation = lru_cache(maxsize=2)(self._draw)
+        self._permutation = lru_cache(maxsize=2)(self._draw)  # two, for batches that cross an epoch's end
 
     def _draw(self, epoch: int) -> NDArray[np.int64]:
         return np.random.default_rng([self.seed, epoch]).permutation(self.n)
 
     def take(self, start: int, count: int) -> NDArray[np.int64]:
-        """Elements start, ..., start + count - 1 of the sequence, int64 [count]; `count` may exceed n."""
-        parts, end = [np.empty(0, np.int64)], start + count
+        """Elements start, ..., start + count - 1, int64 [count]; `count` may exceed n."""
+        slices, end = [np.empty(0, np.int64)], start + count
         while start < end:
             epoch, offset = divmod(start, self.n)
-            part = self._permutation(epoch)[offset : offset + end - start]
-            parts.append(part)
-            start += len(part)
-        return np.concatenate(parts)
+            slices.append(self._permutation(epoch)[offset : offset + end - start])
+            start += len(slices[-1])
+        return np.concatenate(slices)
 
 
 class Blocks:
-    """A token array as blocks of seq_len + 1 tokens at stride seq_len: each token is predicted once, save the first.
+    """A token array as blocks of T + 1 tokens at stride T, which predict each token once, save the first.
 
     Args:
         tokens: unsigned integers [N], usually a memmap.
@@ -50,7 +48,7 @@ class Blocks:
         return max(0, (len(self.tokens) - 1) // self.seq_len)
 
     def __getitem__(self, index: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Blocks `index` [B] -> int64 [B, T + 1]."""
+        """Blocks `index` [B], int64 [B, T + 1]."""
         positions = np.asarray(index)[:, None] * self.seq_len + np.arange(self.seq_len + 1)
         blocks: NDArray[np.int64] = self.tokens[positions].astype(np.int64)
         return blocks
@@ -70,12 +68,11 @@ class Sampler:
         self.order = EpochOrder(len(blocks), seed)
 
     def batch(self, step: int, rank: int = 0, world: int = 1) -> NDArray[np.int64]:
-        """int64 [B / world, T + 1]: the rank-th contiguous part of the step's global batch, the same for any world.
+        """The rank-th contiguous share of a step's global batch, int64 [B / world, T + 1].
 
-        Raises:
-            ValueError: B is no multiple of `world`.
+        The global batch is the same for any `world`. Raises ValueError if B is no multiple of it.
         """
         if self.batch_size % world:
             raise ValueError(f"batch_size {self.batch_size} cannot be split evenly over {world} workers")
-        part = self.batch_size // world
-        return self.blocks[self.order.take(step * self.batch_size + rank * part, part)]
+        share = self.batch_size // world
+        return self.blocks[self.order.take(step * self.batch_size + rank * share, share)]

@@ -1,4 +1,4 @@
-"""Which documents are for validation, decided by their content alone, so that no document is ever on both sides."""
+"""Which documents are for validation, decided by their content alone, so that none is on both sides."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def digest_of(document: str) -> bytes:
 
 
 class Split:
-    """A source's two sides. Validation is settled first, so that it does not depend on how much is trained on."""
+    """A source's two sides. Validation is settled first and does not depend on how much is trained on."""
 
     def __init__(self, source: Source):
         self.source = source
@@ -42,7 +42,7 @@ class Split:
         return held
 
     def train(self) -> Iterator[str]:
-        """Training documents, in the source's order; whitespace-only ones are left out."""
+        """Read the training documents in the source's order, without whitespace-only ones."""
         held = self._held
         for document in self._documents():
             if not self.source.validation:
@@ -55,12 +55,12 @@ class Split:
             yield document
 
     def validation(self) -> list[str]:
-        """Validation documents without exact duplicates, and without copies of a document that `train` has given."""
+        """Validation documents without exact duplicates and without copies of what `train` has given."""
         return [document for digest, document in self._held.items() if digest not in self._copies]
 
     @property
     def copies(self) -> int:
-        """Documents that `validation` leaves out because `train` has given them."""
+        """Number of documents that `validation` leaves out because `train` has given them."""
         return len(self._copies)
 
     def _candidates(self) -> Iterator[str]:
@@ -75,7 +75,7 @@ class Split:
 
 
 def held_out_rule(documents: Iterable[str]) -> Callable[[bytes], bool] | None:
-    """Whether a document's digest is held out; None where there are no two distinct documents to part.
+    """The test whether a document's digest is held out; None without two distinct documents.
 
     Beyond `SMALL` documents a digest is held out when it lies in the lowest `FRACTION` of all digests. Among fewer,
     where that could miss the fraction widely, whole documents are taken in the order of their digests until the
@@ -95,7 +95,7 @@ def held_out_rule(documents: Iterable[str]) -> Callable[[bytes], bool] | None:
 
 
 def cut_tail(document: str) -> tuple[str, str]:
-    """A document in two: the last `FRACTION` of it, from a line's (else a word's) beginning on, is the second part."""
+    """Cut off the last `FRACTION` of a document, from a line's (else a word's) beginning on."""
     start = int(len(document) * (1 - FRACTION))
     for mark in ("\n", " "):
         if (cut := document.find(mark, start)) != -1 and cut + 1 < len(document):

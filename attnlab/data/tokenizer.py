@@ -1,6 +1,6 @@
-"""Tokenizers behind one small interface: a byte-level BPE of our own training, plain bytes, a local file or a hub id.
+"""Tokenizers: a byte-level BPE trained here, plain bytes, a local file or a hub id.
 
-All are `tokenizers.Tokenizer` inside, so that every one of them exports as `tokenizer.json`.
+All are `tokenizers.Tokenizer` inside, so that each exports as `tokenizer.json`.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from attnlab.util.files import read_json, text_digest, write_text
 from attnlab.util.text import did_you_mean, first_line
 
 EOS = "<|endoftext|>"
-# Names under which published tokenizers keep their end-of-document token, where no tokenizer_config.json says it.
+# names of published tokenizers' end-of-document tokens, where no tokenizer_config.json gives it
 EOS_NAMES = (EOS, "<|end_of_text|>", "</s>", "<eos>", "<|eos|>", "[EOS]", "[SEP]")
-OWN = ("bpe", "bytes")  # the tokenizers that need no file
+BUILT_IN = ("bpe", "bytes")  # the tokenizers that need no file
 BPE_VOCAB_SIZE = 4096
 SMALLEST_BPE = 257  # 256 bytes and the end-of-document token
 TRAIN_BYTES = 64 << 20  # text a BPE is trained on, at most: 64 MiB settle a vocabulary of 65,536
@@ -37,10 +37,9 @@ class Spec:
 
     @classmethod
     def parse(cls, form: str | Mapping[str, Any], vocab_size: int | None = None) -> Spec:
-        """`name` or `{name: ..., vocab_size: ..., revision: ...}`; `vocab_size` may be given separately.
+        """Read `name` or `{name: ..., vocab_size: ..., revision: ...}`; `vocab_size` may be given separately.
 
-        Raises:
-            ValueError: one line naming the key that is wrong.
+        Raises ValueError in one line that begins with the key that is wrong.
         """
         tree = {"name": form} if isinstance(form, str) else dict(form)
         for key, value in tree.items():
@@ -61,8 +60,8 @@ class Spec:
             raise ValueError(
                 f"tokenizer: no file {spec.name}; a tokenizer.json, a folder with one, bpe, bytes or a hub id"
             )
-        local = spec.name in OWN or path.exists()
-        near = did_you_mean(spec.name, OWN)
+        local = spec.name in BUILT_IN or path.exists()
+        near = did_you_mean(spec.name, BUILT_IN)
         if not local and "/" not in spec.name and near.startswith("; did"):
             raise ValueError(f"tokenizer: no {spec.name!r}{near}")
         if local and spec.revision is not None:
@@ -71,16 +70,16 @@ class Spec:
 
     @property
     def size(self) -> int:
-        """The vocabulary a BPE is trained to."""
+        """The vocabulary size a BPE is trained to."""
         return BPE_VOCAB_SIZE if self.vocab_size is None else self.vocab_size
 
 
 class Tokenizer:
-    """Text -> token ids and back.
+    """Encodes text to token ids and back.
 
     Args:
         text: the content of a `tokenizer.json`.
-        eos: the token that ends a document; None: looked for under the usual names.
+        eos: the token that ends a document; None: looked up among EOS_NAMES.
         name: as the user wrote it, for messages.
 
     Raises:
@@ -98,14 +97,11 @@ class Tokenizer:
         self._backend.no_padding()
         self._backend.encode_special_tokens = True  # text that looks like a special token is text
         self.json, self.name = text, name
-        known = [e for e in ([eos] if eos else EOS_NAMES) if self._backend.token_to_id(e) is not None]
+        names = [eos] if eos else EOS_NAMES
+        known = [(e, i) for e in names if (i := self._backend.token_to_id(e)) is not None]
         if not known:
-            raise ValueError(
-                f"tokenizer {name}: no end-of-document token; it has none of {', '.join([eos] if eos else EOS_NAMES)}"
-            )
-        self.eos, eos_id = known[0], self._backend.token_to_id(known[0])
-        assert eos_id is not None  # known has only tokens it knows
-        self.eos_id = eos_id
+            raise ValueError(f"tokenizer {name}: no end-of-document token; it has none of {', '.join(names)}")
+        self.eos, self.eos_id = known[0]
 
     @cached_property
     def vocab_size(self) -> int:
@@ -114,14 +110,13 @@ class Tokenizer:
 
     @property
     def sha256(self) -> str:
-        """Of the tokenizer.json."""
+        """The digest of the tokenizer.json."""
         return text_digest(self.json)
 
     def encode(self, texts: Sequence[str]) -> list[NDArray[np.uint32]]:
-        """Token ids of each text, without any special token; texts in parallel."""
-        return [
-            np.array(e.ids, np.uint32) for e in self._backend.encode_batch_fast(list(texts), add_special_tokens=False)
-        ]
+        """Token ids of each text, encoded in parallel, without any special token."""
+        encoded = self._backend.encode_batch_fast(list(texts), add_special_tokens=False)
+        return [np.array(encoding.ids, np.uint32) for encoding in encoded]
 
     def decode(self, ids: Iterable[int]) -> str:
         """The text of `ids`, special tokens included."""
@@ -137,15 +132,12 @@ class ByteTokenizer(Tokenizer):
         super().__init__(backend.to_str(), EOS, "bytes")
 
     def encode(self, texts: Sequence[str]) -> list[NDArray[np.uint32]]:
-        """As the tokenizer.json would, without the way through it."""
+        """Token ids of each text, as the tokenizer.json would give them."""
         return [np.frombuffer(text.encode(), np.uint8).astype(np.uint32) for text in texts]
 
 
 def byte_alphabet() -> list[str]:
-    """The printable character that stands for each byte in a byte-level vocabulary (GPT-2's map).
-
-    Printable Latin-1 stands for itself, the other bytes for the characters from U+0100 on.
-    """
+    """The character for each byte in a byte-level vocabulary (GPT-2's map): from U+0100 on if not printable."""
     printable = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
     others = [byte for byte in range(256) if byte not in printable]
     return [chr(byte if byte in printable else 0x100 + others.index(byte)) for byte in range(256)]
@@ -162,9 +154,9 @@ def _byte_level(vocab: dict[str, int] | None = None) -> Any:
 
 
 def train_bpe(texts: Iterable[str], vocab_size: int) -> Tokenizer:
-    """A byte-level BPE (GPT-2's splitting; it encodes any text) trained on `texts`; equal texts give equal tokenizers.
+    """Train a byte-level BPE (GPT-2's splitting), deterministically, on at most `TRAIN_BYTES` of text.
 
-    At most `TRAIN_BYTES` of text are read. A small corpus may yield fewer than `vocab_size` tokens.
+    A small corpus may yield fewer than `vocab_size` tokens.
     """
     from tokenizers import trainers
 
@@ -185,16 +177,17 @@ def _up_to(texts: Iterable[str], limit_bytes: int) -> Iterable[str]:
 
 
 def load(spec: Spec, cache: Path) -> Tokenizer:
-    """The tokenizer of a path or a hub id (stored in `cache` once had, so that later runs agree with the first).
+    """The tokenizer `bytes`, or that of a path or a hub id (kept in `cache`, so that later runs agree).
 
-    Raises:
-        ValueError: one line: it cannot be had, and why.
+    Raises ValueError in one line if it cannot be read.
     """
+    if spec.name == "bytes":
+        return ByteTokenizer()
     path = Path(spec.name).expanduser()
     if path.is_file():
         return Tokenizer(path.read_text(encoding="utf-8"), None, spec.name)
     if (path / "tokenizer.json").is_file():
-        return Tokenizer((path / "tokenizer.json").read_text(encoding="utf-8"), _eos_beside(path), spec.name)
+        return Tokenizer((path / "tokenizer.json").read_text(encoding="utf-8"), _eos_of(path), spec.name)
     if path.is_dir():
         return Tokenizer(*_from_transformers(spec), spec.name)
     cached = cache / "tokenizers" / f"{text_digest(f'{spec.name}@{spec.revision}', 20)}.json"
@@ -206,7 +199,7 @@ def load(spec: Spec, cache: Path) -> Tokenizer:
     return Tokenizer(tree["tokenizer"], tree["eos"], spec.name)
 
 
-def _eos_beside(folder: Path) -> str | None:
+def _eos_of(folder: Path) -> str | None:
     """The eos token that a folder's tokenizer_config.json names."""
     try:
         eos = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8")).get("eos_token")
@@ -216,7 +209,7 @@ def _eos_beside(folder: Path) -> str | None:
 
 
 def _from_transformers(spec: Spec) -> tuple[str, str | None]:
-    """(tokenizer.json, eos token) by way of transformers, which also converts the older formats."""
+    """(tokenizer.json, eos token) through transformers, which also converts older formats."""
     from transformers import AutoTokenizer
 
     try:

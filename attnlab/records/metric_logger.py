@@ -1,11 +1,9 @@
-"""What a trial writes while it trains: metrics.jsonl and TensorBoard events, next to each other in its folder."""
+"""What a trial writes into its folder while it trains: metrics.jsonl and TensorBoard events."""
 
 from __future__ import annotations
 
 from contextlib import suppress
 from typing import Any
-
-from torch.utils.tensorboard import SummaryWriter
 
 from attnlab.records.metrics import MetricsWriter
 from attnlab.records.paths import TrialDir
@@ -16,13 +14,13 @@ NO_SCALARS = ("step", "tokens")
 
 
 class MetricLogger:
-    """One trial's records, open while it trains (a context manager). On ranks other than 0 it writes nothing."""
+    """One trial's records, open while it trains (a context manager). Only the lead, rank 0, writes them."""
 
     def __init__(self, trial: TrialDir, resumed_step: int, lead: bool):
-        """Drop rows and events after `resumed_step` (0: all of them), which are made again.
+        """Drop rows and events after `resumed_step`, which are made again. All methods raise DiskFull."""
+        # imported here because it loads torch: records are read by commands that must answer within a second
+        from torch.utils.tensorboard import SummaryWriter
 
-        Raises DiskFull, as `write` and `finish` do.
-        """
         self._trial = trial
         self._metrics = MetricsWriter(trial, resumed_step) if lead else None
         purge = resumed_step + 1 if resumed_step else None
@@ -39,7 +37,7 @@ class MetricLogger:
                 self._events.close()
 
     def write(self, row: dict[str, Any]) -> None:
-        """Write one report: a line, and every number of it as a scalar over the step, a branch's in a group."""
+        """Write one report: a line, and a scalar over the step for each number (a branch's are in a group)."""
         if self._metrics is None or self._events is None:
             return
         group = "branch/" if "branch_steps" in row else ""
@@ -51,7 +49,7 @@ class MetricLogger:
             self._events.flush()
 
     def finish(self, job: Job, results: Results) -> None:
-        """Write results.json, and for the HPARAMS tab settings, arm, seed and the best values."""
+        """Write results.json, and the settings and best values for the HPARAMS tab."""
         if self._events is None:
             return
         settings = {"arm": job.arm, "seed": results["seed"], "state": results["state"], **job.settings}

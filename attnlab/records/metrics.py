@@ -1,7 +1,4 @@
-"""A trial's reports: `metrics.jsonl`, one line each.
-
-A decay branch's report has `branch_steps` and follows the main run's report at its rung.
-"""
+"""A trial's reports, a line each in `metrics.jsonl`; a decay branch's (`branch_steps`) follows its rung's report."""
 
 from __future__ import annotations
 
@@ -15,17 +12,17 @@ from attnlab.util.files import json_value, naming_full_disk, write_text
 
 
 class MetricsWriter:
-    """Appends reports to `metrics.jsonl`, one flushed line each; steps strictly increase, also over resumes."""
+    """Appends reports to `metrics.jsonl`, one flushed line each. Steps increase strictly, also over resumes."""
 
     def __init__(self, trial: TrialDir, resumed_step: int):
-        """Keep the rows up to `resumed_step` (0: none). Later ones are made again, and so is a branch from there."""
+        """Keep the rows up to `resumed_step` (0: none). Later ones, and a branch from that step, are made again."""
         trial.path.mkdir(parents=True, exist_ok=True)
         self.rows = [row for row in trial.metrics() if report_order(row) <= (resumed_step, False)]
         write_text(trial.metrics_file, "".join(json.dumps(row) + "\n" for row in self.rows))
         self._path = trial.metrics_file
 
     def write(self, row: dict[str, Any]) -> dict[str, Any]:
-        """Append one report; returns it as written. Raises DiskFull: readers leave out half a line."""
+        """Append one report and return it as written. Raises DiskFull (readers leave out half a line)."""
         row = json_value(row)
         assert not self.rows or report_order(row) > report_order(self.rows[-1]), f"step {row['step']} reported twice"
         with naming_full_disk(self._path), self._path.open("a") as file:
@@ -51,18 +48,15 @@ def steps_run(rows: Iterable[Mapping[str, Any]]) -> int:
 
 
 def pruning_reports(job: Job, rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The reports by which a trial may be pruned: of one with decay branches, these alone."""
+    """The reports by which a trial may be pruned: the decay branches' where it has branches, else all."""
     return [row for row in rows if "branch_steps" in row] if job.branches else list(rows)
 
 
 def best_row(rows: list[dict[str, Any]], metric: str, mode: str) -> dict[str, Any] | None:
-    """The report with the best finite `metric`, the earliest of equals; None if there is none.
-
-    A branch's model is not kept, so its value is nobody's best.
-    """
+    """The report with the best finite `metric`, the earliest of equals; None if there is none."""
+    # a branch's model is not kept, so its value is nobody's best
     valued = [row for row in learning_curve(rows) if row.get(metric) is not None]
-    pick = min if mode == "min" else max
-    return pick(valued, key=lambda row: row[metric]) if valued else None
+    return (min if mode == "min" else max)(valued, key=lambda row: row[metric], default=None)
 
 
 def better(a: float, b: float, mode: str) -> bool:

@@ -1,13 +1,11 @@
 """A sweep's folder, and the storage that keeps it where the results have a URI.
 
-Everything reads and writes a local folder; a mirror keeps it in step with the storage, which is the truth and looks
+Everything reads and writes a local folder. A mirror keeps it in step with the storage, which is the truth and looks
 like a results folder. The launcher works in a copy under the cache folder, without checkpoints. A slot's worker trains
-in a folder of its own and publishes what a trial has written with its reports. It begins a trial that another worker
-has begun with what that one published. Of a trial, `results.json` is published last. A checkpoint counts when its
-`.whole` lists its files, which is written after them.
+in a folder of its own, publishes with a trial's reports what it has written, and goes on from what others published.
+`results.json` is published last. A checkpoint counts when its `.whole`, which is written last, lists its files.
 
-A path that every node sees needs no keeping: there, a mirror does nothing. That is why paths and URIs are two classes
-here and not one filesystem: trials on a path are written in place, and nothing is copied.
+On a path that every node sees trials are written in place and a mirror does nothing, hence the two classes.
 """
 
 from __future__ import annotations
@@ -21,7 +19,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from attnlab.records import storage
 from attnlab.records.paths import SweepDir, TrialDir
@@ -31,27 +29,23 @@ from attnlab.util.errors import StorageError
 from attnlab.util.files import cache_root, text_digest, write_json
 
 MAX_THREADS = 16  # files on their way at a time
-PATIENCE_S = 120.0  # with storage that does not answer, where the sweep cannot go on without
+PATIENCE_S = 120.0  # with storage that does not answer, when the sweep cannot go on without it
 WHOLE = ".whole"  # in a published checkpoint: {file: bytes}
 SCRATCH = ("ray",)  # in a sweep's folder: never published
 
 
 @dataclass(frozen=True)
 class Mirror:
-    """A sweep's folder at a path, which needs no keeping."""
+    """A sweep's folder at a path, which needs no copy."""
 
     folder: SweepDir
+    remote: ClassVar[bool] = False  # whether `folder` is a copy of what a URI holds
 
     def __str__(self) -> str:
         return str(self.folder.path)
 
-    @property
-    def remote(self) -> bool:
-        """Whether `folder` is a copy of what a URI holds."""
-        return False
-
     def check(self) -> None:
-        """Raise StorageError if nothing can be written there."""
+        """Raise StorageError if the folder cannot be written to."""
         existing = next(p for p in (self.folder.path, *self.folder.path.parents) if p.exists())
         if not existing.is_dir():
             raise StorageError(f"{self}: {existing} is no folder")
@@ -59,7 +53,7 @@ class Mirror:
             raise StorageError(f"{self}: {existing} cannot be written to by this user")
 
     def pull(self) -> None:
-        """Fetch the records of all trials, and remove here what is not there."""
+        """Fetch the records of all trials, and remove here what the storage does not hold."""
 
     def fetch(self, trial: TrialDir) -> None:
         """Fetch the records of one trial."""
@@ -71,11 +65,11 @@ class Mirror:
         """Publish files, and the files in folders."""
 
     def for_worker(self, name: str) -> Mirror:
-        """The mirror of a worker of that name, which keeps trials' files in a folder of its own."""
+        """The mirror of a worker of that name, with a folder of its own."""
         return self
 
     def open_trial(self, job: Job, lead: bool) -> OpenTrial:
-        """Begin a trial here, or go on with it. `lead`: this process writes its records."""
+        """Begin or continue a trial here. `lead`: this process writes its records."""
         return OpenTrial(self.folder.trial(job.arm, job.trial_id))
 
 
@@ -86,18 +80,14 @@ class OpenTrial:
     folder: TrialDir
 
     def publish(self) -> None:
-        """Publish what was written since, and return at once."""
+        """Start to publish what was written since, and return at once."""
 
     def close(self) -> None:
-        """Publish all of it and keep nothing here. Raises StorageError when the storage does not take it."""
+        """Publish everything and keep nothing here. Raises StorageError when the storage does not take it."""
 
 
 def mirror(results: str | Path, *names: str) -> Mirror:
-    """The folder `<results>/<names>`, such as a sweep's, by path or URI.
-
-    Raises:
-        StorageError: a URI that nothing here knows.
-    """
+    """The folder `<results>/<names>`, by path or URI. Raises StorageError for a URI that no library knows."""
     if (path := storage.local(results)) is not None:
         return Mirror(SweepDir(path.resolve().joinpath(*names)))
     store = Store.open(str(results)).child(*names) if names else Store.open(str(results))
@@ -111,17 +101,13 @@ def _copy(uri: str, *use: str) -> SweepDir:
 
 @dataclass(frozen=True)
 class RemoteMirror(Mirror):
-    """A sweep's folder at a URI, and a copy of it here."""
+    """A sweep's folder at a URI, with a copy here."""
 
     store: Store
+    remote: ClassVar[bool] = True
 
     def __str__(self) -> str:
         return str(self.store)
-
-    @property
-    def remote(self) -> bool:
-        """True."""
-        return True
 
     def check(self) -> None:
         """Write an object and remove it."""
@@ -130,7 +116,7 @@ class RemoteMirror(Mirror):
         self.store.delete(name)
 
     def pull(self) -> None:
-        """Fetch what is missing or has another size, except of trials that have ended and are here."""
+        """Fetch the records of all trials, except files of ended trials that are here with the same size."""
         root = self.folder.path
         stored = {name: size for name, size in self.store.list().items() if _is_record(name)}
         here = {str(path.relative_to(root)): path.stat().st_size for path in root.rglob("*") if path.is_file()}
@@ -138,19 +124,15 @@ class RemoteMirror(Mirror):
             (root / name).unlink()
         for scratch in SCRATCH:
             shutil.rmtree(root / scratch, ignore_errors=True)
-        # a trial that has ended is not written again: what has its size is the same
+        # an ended trial is not written again: a file of the same size is the same
         ended = {name.rpartition("/")[0] for name in here if name.endswith("/results.json")}
         wanted = [n for n in stored if not (n.rpartition("/")[0] in ended and here.get(n) == stored[n])]
         _fetch(self.store, root, wanted)
 
     def fetch(self, trial: TrialDir) -> None:
         """Fetch the records of one trial, patiently."""
-        _patiently(partial(self._fetch_records, trial))
-
-    def _fetch_records(self, trial: TrialDir) -> None:
         store = self.store.child(trial.arm, trial.trial_id)
-        names = [name for name in store.list() if _is_record(f"{trial.arm}/{trial.trial_id}/{name}")]
-        _fetch(store, trial.path, names)
+        _patiently(lambda: _fetch(store, trial.path, [name for name in store.list() if _is_record(name)]))
 
     def fetch_final(self, trial: TrialDir) -> None:
         """Fetch the exported model of one trial."""
@@ -165,15 +147,15 @@ class RemoteMirror(Mirror):
         _patiently(partial(_in_threads, lambda name: self.store.put(names[name], name), names))
 
     def for_worker(self, name: str) -> RemoteMirror:
-        """A mirror with a copy of its own."""
+        """The mirror of a worker of that name, with a copy of its own."""
         return RemoteMirror(_copy(self.store.uri, "workers", name), self.store)
 
     def open_trial(self, job: Job, lead: bool) -> OpenTrial:
-        """Fetch what another worker has published of it, its checkpoints too."""
+        """Fetch what another worker has published of the trial, its checkpoints too."""
         folder, store = self.folder.trial(job.arm, job.trial_id), self.store.child(job.arm, job.trial_id)
         shutil.rmtree(self.folder.path, ignore_errors=True)  # of this or another trial, left by a process that died
         stored = store.list()
-        records = [n for n in stored if not n.startswith("checkpoints/")]
+        records = [name for name in stored if not name.startswith("checkpoints/")]
         _fetch(store, folder.path, records)
         if not folder.results_file.exists():
             _fetch_checkpoints(store, stored, folder)
@@ -202,14 +184,14 @@ class RemoteOpenTrial(OpenTrial):
 
     store: Store
     lead: bool
-    published: set[str]  # checkpoints of which anything is there
+    published: set[str]  # checkpoints of which the storage has any file
     _sent: dict[str, tuple[int, int]] = field(default_factory=dict)
     _whole: dict[str, int] = field(default_factory=dict)
     _thread: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, "publish"))
     _round: Future[None] | None = None
 
     def publish(self) -> None:
-        """Publish in a thread, unless a round is on its way."""
+        """Start a round of publishing in a thread, unless one is on its way."""
         if not self.lead or (self._round and not self._round.done()):
             return
         if self._round and (error := self._round.exception()):
@@ -217,14 +199,14 @@ class RemoteOpenTrial(OpenTrial):
         self._round = self._thread.submit(self._publish)
 
     def close(self) -> None:
-        """Publish all of it, patiently, and remove it here."""
+        """Publish everything, patiently, and remove it here."""
         self._thread.shutdown(wait=True)
         if self.lead:
             _patiently(partial(self._publish, last=True))
         shutil.rmtree(self.folder.path, ignore_errors=True)
 
     def _publish(self, last: bool = False) -> None:
-        """Publish records first, which may be ahead of the checkpoints; results.json with the last round."""
+        """Publish records, which may be ahead of the checkpoints, then those; results.json with the last round."""
         checkpoints = {p.name: p for p in self.folder.checkpoints.glob("*") if not p.name.startswith(".")}
         for path in sorted(p for p in self.folder.path.iterdir() if p.is_file() and not p.name.startswith(".")):
             if path != self.folder.results_file:
@@ -265,13 +247,13 @@ class RemoteOpenTrial(OpenTrial):
 
 
 def _is_record(name: str) -> bool:
-    """Whether a file is neither in a checkpoint nor scratch nor half of anything."""
+    """Whether a file is neither in a checkpoint nor scratch nor half written."""
     parts = name.split("/")
     return "checkpoints" not in parts[:-1] and parts[0] not in SCRATCH and not parts[-1].startswith(".")
 
 
 def _patiently(do: Callable[[], None]) -> None:
-    """Do it again while it raises StorageError, up to PATIENCE_S."""
+    """Call `do` again while it raises StorageError, for up to PATIENCE_S."""
     end, pause_s = time.monotonic() + PATIENCE_S, 0.5
     while True:
         try:
@@ -285,10 +267,5 @@ def _patiently(do: Callable[[], None]) -> None:
 
 
 def _in_threads(do: Callable[[str], Any], names: Iterable[str]) -> None:
-    names = list(names)
-    if len(names) < 2:
-        for name in names:
-            do(name)
-        return
-    with ThreadPoolExecutor(min(MAX_THREADS, len(names))) as threads:
+    with ThreadPoolExecutor(MAX_THREADS) as threads:  # it starts only as many as there are names
         list(threads.map(do, names))

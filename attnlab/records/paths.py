@@ -13,49 +13,39 @@ from attnlab.util.errors import UserError
 from attnlab.util.files import read_json, read_jsonl, remove
 
 
+class Below:
+    """A path below a folder's own, as an attribute of the folder."""
+
+    def __init__(self, *names: str):
+        self._names = names
+
+    def __get__(self, folder: Any, owner: Any) -> Path:
+        return folder.path.joinpath(*self._names)
+
+
 @dataclass(frozen=True)
 class TrialDir:
     """One trial's folder, `<results>/<sweep>/<arm>/<trial_id>/`."""
 
     path: Path
+    config_file = Below("experiment_config.json")  # the trial as run, a `Job`
+    metrics_file = Below("metrics.jsonl")  # its reports, one a line
+    results_file = Below("results.json")  # how it ended; missing until then
+    checkpoints = Below("checkpoints")  # `final` and those to resume from
+    final = Below("checkpoints", "final")  # the exported model, as transformers loads it
 
     @property
     def trial_id(self) -> str:
-        """`t<number>-<digest>`, the folder's name."""
+        """The folder's name, `t<number>-<digest>`."""
         return self.path.name
 
     @property
     def arm(self) -> str:
-        """The arm it is of."""
+        """The name of the trial's arm."""
         return self.path.parent.name
 
-    @property
-    def config_file(self) -> Path:
-        """The trial as run, a `Job`."""
-        return self.path / "experiment_config.json"
-
-    @property
-    def metrics_file(self) -> Path:
-        """Its reports, one a line."""
-        return self.path / "metrics.jsonl"
-
-    @property
-    def results_file(self) -> Path:
-        """How it ended; missing until then."""
-        return self.path / "results.json"
-
-    @property
-    def checkpoints(self) -> Path:
-        """`final/` and those to resume from."""
-        return self.path / "checkpoints"
-
-    @property
-    def final(self) -> Path:
-        """The exported model, as transformers loads it."""
-        return self.checkpoints / "final"
-
     def job(self) -> Job:
-        """The trial as run. Raises ValueError in one line."""
+        """Read the trial as run. Raises UserError in one line."""
         try:
             return Job.model_validate(read_json(self.config_file))
         except ValidationError as error:
@@ -64,16 +54,16 @@ class TrialDir:
             raise UserError(f"{self.config_file}: {key}: {first['msg'].removeprefix('Value error, ')}") from None
 
     def results(self) -> Results | None:
-        """`results.json`, or None while the trial has not ended."""
+        """Read `results.json`; None while the trial has not ended."""
         return read_json(self.results_file) if self.results_file.exists() else None
 
     def clear(self) -> None:
-        """Remove what a process left that was killed while it wrote. No other may be writing here."""
+        """Remove what a process that was killed left half written. No other may be writing here."""
         for path in (*self.checkpoints.glob(".*"), *self.path.glob(".*")):
             remove(path)
 
     def metrics(self) -> list[dict[str, Any]]:
-        """Every report, those of decay branches too, oldest first; a last line cut short by a crash is left out."""
+        """Every report, decay branches' too, oldest first. A last line cut short by a crash is left out."""
         return list(read_jsonl(self.metrics_file))
 
 
@@ -82,49 +72,23 @@ class SweepDir:
     """One sweep's folder, `<results>/<sweep>/`."""
 
     path: Path
-
-    @property
-    def sweep_file(self) -> Path:
-        """The resolved sweep."""
-        return self.path / "sweep.yaml"
-
-    @property
-    def leaderboard_file(self) -> Path:
-        """The arms ranked."""
-        return self.path / "leaderboard.json"
-
-    @property
-    def suite_file(self) -> Path:
-        """Every trial's results in one file."""
-        return self.path / "experiment_suite_results.json"
-
-    @property
-    def journal_file(self) -> Path:
-        """Optuna's studies, one per arm."""
-        return self.path / "optuna.journal"
-
-    @property
-    def ray(self) -> Path:
-        """What Ray Tune keeps; scratch."""
-        return self.path / "ray"
-
-    @property
-    def analysis(self) -> Path:
-        """The report and its tables."""
-        return self.path / "analysis"
+    sweep_file = Below("sweep.yaml")  # the resolved sweep
+    leaderboard_file = Below("leaderboard.json")  # the arms ranked
+    suite_file = Below("experiment_suite_results.json")  # every trial's results in one file
+    journal_file = Below("optuna.journal")  # Optuna's studies, one per arm
+    ray = Below("ray")  # what Ray Tune keeps; scratch
+    analysis = Below("analysis")  # the report and its tables
 
     def trial(self, arm: str, trial_id: str) -> TrialDir:
         """One trial's folder."""
         return TrialDir(self.path / arm / trial_id)
 
     def trials(self, arm: str | None = None) -> list[TrialDir]:
-        """Every trial that was begun, by arm and id; or one arm's."""
-        pattern = "*/experiment_config.json"
-        configs = (self.path / arm).glob(pattern) if arm else self.path.glob(f"*/{pattern}")
-        return [TrialDir(file.parent) for file in sorted(configs)]
+        """Every trial that was begun, or one arm's, by arm and id."""
+        return [TrialDir(file.parent) for file in sorted(self.path.glob(f"{arm or '*'}/*/experiment_config.json"))]
 
     def results(self) -> list[Results]:
-        """Read `results.json` of every trial that has ended. Raises UserError where they are of two recipes."""
+        """Read the results of every trial that has ended. Raises UserError where they are of two recipes."""
         results = [r for t in self.trials() if (r := t.results()) is not None]
         refuse_mixed_recipes(results, self.path)
         return results

@@ -1,11 +1,10 @@
-"""The on-disk contract: where everything of a sweep lies, and its readers and writers.
+"""The on-disk contract between training, which writes it, and analysis and `--resume`, which read it.
 
     results/<sweep>/sweep.yaml leaderboard.json experiment_suite_results.json optuna.journal ray/ analysis/
     results/<sweep>/<arm>/<trial_id>/experiment_config.json metrics.jsonl results.json checkpoints/ events...
 
-Training writes it, analysis reads it, and `--resume` rebuilds a sweep from it; nothing else is shared between them.
-Whole files are written atomically (temporary name, fsync, rename), so a reader sees the old file or the new one.
-JSON here is strict: a value that is not finite is written as null.
+Files are written atomically (temporary name, fsync, rename), so a reader sees the old file or the new one.
+The JSON is strict: a value that is not finite is written as null.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ Phase = Literal["search", "confirm", "noise"]
 
 
 class Job(Config):
-    """`experiment_config.json`: one trial as handed to a slot, with what its records need besides the trial."""
+    """`experiment_config.json`: one trial and what its records need besides it."""
 
     arm: str
     trial_id: str  # t<number>-<digest of the trial>
@@ -38,7 +37,7 @@ class Job(Config):
 
     @classmethod
     def make(cls, arm: str, number: int, trial: Trial, **rest: Any) -> Job:
-        """A job whose id is the arm's running number and the trial's digest."""
+        """Make a job whose id is the arm's running number and the trial's digest."""
         return cls(arm=arm, number=number, trial_id=f"t{number:03d}-{trial.digest}", trial=trial, **rest)
 
 
@@ -68,7 +67,7 @@ class Results(TypedDict):
 
 
 def refuse_mixed_recipes(results: Iterable[Results], folder: Path) -> None:
-    """Raise UserError where trials that would be ranked against each other are of two recipes."""
+    """Raise UserError if trials that would be ranked together are of two recipes."""
     trials = {result.get("recipe", 1): result for result in results}
     if len(trials) > 1:
         named = [f"{r['arm']}/{r['trial_id']} is of recipe {recipe}" for recipe, r in sorted(trials.items())]

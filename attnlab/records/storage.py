@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,18 +32,9 @@ HINTS = {  # a pattern in what the storage's library says -> what would help
 }
 
 
-def is_uri(location: str | Path) -> bool:
-    """Whether it begins with a scheme, `file://` included."""
-    return bool(SCHEME.match(str(location)))
-
-
 def local(location: str | Path) -> Path | None:
-    """The path that a plain path or a `file://` URI means on this machine; None for another URI.
-
-    Raises:
-        StorageError: `file://` with a host.
-    """
-    if not is_uri(location):
+    """The path that a path or a `file://` URI means; None for another URI. Raises StorageError for a host."""
+    if not SCHEME.match(str(location)):
         return Path(location)
     parts = urlsplit(str(location))
     if parts.scheme != "file":
@@ -54,20 +45,20 @@ def local(location: str | Path) -> Path | None:
 
 
 def join(uri: str, *parts: str) -> str:
-    """The URI of something below: the path grows, the query stays."""
+    """Lengthen a URI's path and keep its query."""
     split = urlsplit(uri)
     return urlunsplit(split._replace(path="/".join([split.path.rstrip("/"), *parts])))
 
 
 def shown(uri: str) -> str:
-    """For messages: without user, password and query."""
+    """A URI for messages, without user, password and query."""
     split = urlsplit(uri)
     return f"{split.scheme}://{split.netloc.rpartition('@')[2]}{split.path}"
 
 
 @dataclass(frozen=True)
 class Store:
-    """A folder: names are relative to it, with slashes. Every method raises StorageError."""
+    """A folder of files, named relative to it with slashes. Every method raises StorageError."""
 
     uri: str
     fs: Any  # a pyarrow.fs.FileSystem
@@ -75,18 +66,18 @@ class Store:
 
     @classmethod
     def open(cls, uri: str) -> Store:
-        """Find the filesystem; nothing is read yet."""
+        """Find the URI's filesystem, without reading anything."""
         return cls(uri, *_filesystem(uri))
 
     def __str__(self) -> str:
         return shown(self.uri)
 
     def child(self, *parts: str) -> Store:
-        """The folder of that name below."""
+        """The folder below of that name."""
         return Store(join(self.uri, *parts), self.fs, "/".join([self.path.rstrip("/"), *parts]))
 
     def list(self) -> dict[str, int]:
-        """Bytes of every file below, by name; empty where there is nothing."""
+        """Size in bytes of every file below, by name."""
         from pyarrow.fs import FileSelector, FileType
 
         with self._naming_errors():
@@ -105,12 +96,12 @@ class Store:
             yield stream
 
     def get(self, name: str, path: Path) -> None:
-        """Fetch one file; it appears under `path` when it is whole."""
+        """Fetch one file, which appears under `path` when it is whole."""
         with replacing(path, sync=False) as part, self._reading(name) as stream, part.open("wb") as file:
             shutil.copyfileobj(stream, file, 1 << 23)
 
     def put(self, path: Path, name: str) -> int:
-        """Publish one file as it is now; returns its bytes. Raises FileNotFoundError when it is gone."""
+        """Publish one file as it is now and return its size. Raises FileNotFoundError when it is gone."""
         import pyarrow as pa
 
         size = path.stat().st_size
@@ -135,12 +126,9 @@ class Store:
             self.fs.move(part, path)
 
     def delete(self, name: str) -> None:
-        """Remove one file; nothing happens if it is not there."""
-        try:
-            with self._naming_errors(name):
-                self.fs.delete_file(self._path(name))
-        except FileNotFoundError:
-            pass
+        """Remove one file, if it is there."""
+        with suppress(FileNotFoundError), self._naming_errors(name):
+            self.fs.delete_file(self._path(name))
 
     def _path(self, name: str) -> str:
         return f"{self.path.rstrip('/')}/{name}"
@@ -160,8 +148,7 @@ def _filesystem(uri: str) -> tuple[Any, str]:
     from pyarrow.fs import FileSystem, FSSpecHandler, PyFileSystem
 
     try:
-        fs, path = FileSystem.from_uri(uri)
-        return fs, path
+        return FileSystem.from_uri(uri)
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
         if "nrecognized filesystem" not in str(error) and "without" not in str(error):
             raise StorageError(f"{shown(uri)}: {_reason(error)}") from None
@@ -182,12 +169,7 @@ def _filesystem(uri: str) -> tuple[Any, str]:
 
 def _reason(error: BaseException) -> str:
     text = one_line(error)
-    for pattern, hint in HINTS.items():
-        if re.search(pattern, text, re.IGNORECASE):
-            return f"{hint} ({_short(text)})"
-    return _short(text)
-
-
-def _short(text: str) -> str:
+    hint = next((hint for pattern, hint in HINTS.items() if re.search(pattern, text, re.IGNORECASE)), None)
     text = re.sub(r"\s*\(Request ID:[^)]*\)", "", text)
-    return text if len(text) <= 200 else f"{text[:200]}..."
+    short = text if len(text) <= 200 else f"{text[:200]}..."
+    return f"{hint} ({short})" if hint else short
