@@ -1,1 +1,1 @@
-"""Reads a sweep's results folder and says what it shows. It imports neither torch nor ray, and starts no training."""
+"""Read a sweep's results folder and say what it shows; nothing trains."""

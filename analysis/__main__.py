@@ -72,11 +72,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def fetched(args: argparse.Namespace) -> Mirror | None:
-    """For a URI, its records in a copy here that `args` then names; None for a path.
-
-    Raises:
-        StorageError: it cannot be read.
-    """
+    """Copy a URI's records here, which `args` then names; None for a path. Raises StorageError."""
     if args.sweep is None:
         return None
     if (path := local(args.sweep)) is not None:

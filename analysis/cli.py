@@ -25,10 +25,8 @@ def add(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--arm", nargs="+", default=[], help="examine the best trial of these arms; default: of all")
     group.add_argument("--trial", help="examine this trial, by its id or the beginning of it")
     group.add_argument("--checkpoint", type=Path, help="examine this folder, as a trial's checkpoints/final")
-    group.add_argument(
-        "--benchmarks", nargs="+", metavar="NAME",
-        help="which, or all, or none; default: attnlab's own, and lm-eval's that --data-dir holds",
-    )  # fmt: skip
+    which = "which, or all, or none; default: attnlab's own, and lm-eval's that --data-dir holds"
+    group.add_argument("--benchmarks", nargs="+", metavar="NAME", help=which)
     group.add_argument("--data-dir", type=Path, help="a folder per dataset, in hub schema; default: the hub's cache")
     group.add_argument("--text", type=Path, help="a text file to give perplexity and bits per byte on")
     group.add_argument("--limit", type=int, help="items per benchmark, at most; marks the results as limited")
@@ -44,13 +42,10 @@ def given(parser: argparse.ArgumentParser, args: argparse.Namespace) -> list[str
 
 
 def run(args: argparse.Namespace, sel: Selection | None, console: Console) -> None:
-    """Score what `args` names, print the table, write the results; nothing for `--benchmarks none`.
+    """Score what `args` names, print the table and write the results, unless `--benchmarks none`.
 
-    Args:
-        sel: the sweep; None: `--checkpoint` alone, whose results go to `analysis/` in the folder that holds it.
-
-    Raises:
-        UserError: an option that cannot be used; nothing was scored.
+    Without `sel` there is `--checkpoint` alone, and its results go to `analysis/` in the folder that holds it. Raises
+    UserError for an option that cannot be used; nothing was scored then.
     """
     if args.benchmarks == ["none"]:
         return
@@ -76,10 +71,7 @@ def run(args: argparse.Namespace, sel: Selection | None, console: Console) -> No
 
 
 def show(arms: dict[str, Any], console: Console) -> None:
-    """Print a row per metric of each exam: each arm's value, the level of chance, the number of items.
-
-    On a terminal a table, else aligned text that no width cuts off.
-    """
+    """Print a row per metric of each exam: the arms' values, chance, items."""
     rows = [["benchmark", "metric", *arms, "chance", "n"]]
     for name in dict.fromkeys(name for row in arms.values() for name in row["benchmarks"]):
         results = [row["benchmarks"].get(name) for row in arms.values()]

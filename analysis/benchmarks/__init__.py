@@ -1,4 +1,4 @@
-"""The benchmarks: every file of this folder with a `BENCHMARK` is one, under the file's name.
+"""The benchmarks: every file here with a `BENCHMARK` is one, under the file's name.
 
 A benchmark makes `Exam`s (usually one): items with stable ids, a digest over all that is asked, and a way to have a
 checkpoint answer them. `analysis.scoring.exam` says what they share. `_harness` brings lm-eval's tasks, `_choice`
@@ -25,7 +25,7 @@ def _load(name: str) -> Benchmark:
 
 
 def discover() -> dict[str, Callable[[], Benchmark]]:
-    """Each file of this folder that is a benchmark: its name -> what imports its `BENCHMARK`."""
+    """Each benchmark file of this folder: its name -> what imports its `BENCHMARK`."""
     names = [module.name for module in pkgutil.iter_modules(__path__)]
     return {name: partial(_load, name) for name in names if not name.startswith("_")}
 
@@ -39,11 +39,7 @@ BENCHMARKS = discover()
 
 
 def chosen(names: Sequence[str] | None, context: Context) -> list[tuple[str, Benchmark]]:
-    """The benchmarks that `--benchmarks` names: `all` of them, `none`; None: those by default.
-
-    Raises:
-        UserError: there is no such benchmark.
-    """
+    """The benchmarks that `--benchmarks` names; None: those by default. Raises UserError: no such one."""
     if names is None:
         return [(name, b) for name, load in BENCHMARKS.items() if (b := load()).by_default(context)]
     wanted = {"all": list(BENCHMARKS), "none": []}.get(names[0], names) if len(names) == 1 else names

@@ -1,4 +1,4 @@
-"""Questions of our own: each has a prompt, the right answer and wrong ones, and is judged in two ways.
+"""Questions of our own: a prompt, a right answer and wrong ones, judged twice.
 
 `acc`: whether the right answer, after the prompt, is likelier than each of the others (sums of log-likelihoods).
 `exact_match`: whether greedy decoding writes the right answer, after normalisation (`normal`). Of what it writes, the
@@ -12,6 +12,7 @@ import re
 import string
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from importlib import resources
 
 from analysis.scoring.exam import Answers, Benchmark, Context, Exam, Metric
@@ -27,7 +28,7 @@ ARTICLES = re.compile(r"\b(a|an|the)\b")
 
 @dataclass(frozen=True)
 class Question:
-    """One item. The candidates are shown to no one; each is scored by itself after the prompt and a space."""
+    """One item; each candidate is scored by itself after the prompt and a space."""
 
     id: str
     prompt: str
@@ -37,45 +38,27 @@ class Question:
 
 @dataclass(frozen=True)
 class Choice(Benchmark):
-    """A benchmark of questions.
+    """A benchmark of questions."""
 
-    Args:
-        name: the file's.
-        version: raised with any change of the questions or of how they are drawn.
-        source: for the report.
-        draw: makes the questions, the same ones each time.
-    """
-
-    name: str
-    version: str
-    source: str
-    draw: Callable[[], list[Question]]
+    name: str  # the file's
+    version: str  # raised with any change of the questions or of how they are drawn
+    source: str  # for the report
+    draw: Callable[[], list[Question]]  # makes the questions, the same ones each time
 
     def exams(self, context: Context, target: Target | None) -> list[Exam]:
-        """One exam of all questions, or of the first `limit`.
-
-        Raises:
-            UserError: what `check` finds.
-        """
+        """One exam of all questions, or of the first `limit`. Raises UserError: see `check`."""
         everything = self.draw()
         if problems := check(everything):
             more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
             raise UserError(f"{self.name}: {problems[0]}{more}")
         questions = everything[: context.limit]
-        return [
-            Exam(
-                name=self.name,
-                source=self.source,
-                version=self.version,
-                ids=[question.id for question in questions],
-                n_all=len(everything),
-                content=[[q.prompt, q.answer, *q.wrong] for q in questions],
-                metrics={"acc": Metric("proportion", chance=1 / CANDIDATES), "exact_match": EXACT_MATCH},
-                requests=len(questions) * (CANDIDATES + 1),
-                ask=lambda scorer, advance: answer(questions, scorer, advance),
-                texts=[(f"{q.prompt} {q.answer}",) for q in questions],
-            )
-        ]
+        return [Exam(
+            self.name, self.source, self.version, ids=[q.id for q in questions], n_all=len(everything),
+            content=[[q.prompt, q.answer, *q.wrong] for q in questions],
+            metrics={"acc": Metric("proportion", chance=1 / CANDIDATES), "exact_match": EXACT_MATCH},
+            requests=len(questions) * (CANDIDATES + 1), ask=partial(answer, questions),
+            texts=[(f"{q.prompt} {q.answer}",) for q in questions],
+        )]  # fmt: skip
 
 
 def answer(questions: Sequence[Question], scorer: Scorer, advance: Advance) -> Answers:
@@ -85,14 +68,9 @@ def answer(questions: Sequence[Question], scorer: Scorer, advance: Advance) -> A
     rows = [[one.loglikelihood for one in scored[i : i + CANDIDATES]] for i in range(0, len(scored), CANDIDATES)]
     lengths = [len(rest) for _, rest in scorer.encode_pairs([(q.prompt, f" {q.answer}") for q in questions])]
     written = scorer.greedy([q.prompt for q in questions], [length + MARGIN_TOKENS for length in lengths], advance)
-    return Answers(
-        {
-            "acc": [int(row[0] > max(row[1:])) for row in rows],  # the right one comes first; a tie is no answer
-            "exact_match": [int(matches(text, q.answer)) for text, q in zip(written, questions, strict=True)],
-            "loglikelihoods": rows,
-            "written": written,
-        }
-    )
+    right = [int(row[0] > max(row[1:])) for row in rows]  # the right one comes first; a tie is no answer
+    exact = [int(matches(text, q.answer)) for text, q in zip(written, questions, strict=True)]
+    return Answers({"acc": right, "exact_match": exact, "loglikelihoods": rows, "written": written})
 
 
 def matches(written: str, wanted: str) -> bool:
@@ -109,11 +87,9 @@ def normal(text: str) -> str:
 
 
 def from_file(name: str, prompt: str) -> list[Question]:
-    """The questions of `data/<name>.txt`: a line each, `question | answer | wrong | wrong | wrong`; `#` is a comment.
+    """The questions of `data/<name>.txt`, shuffled; `prompt` has `{}` for the question.
 
-    Args:
-        name: of the file and the seed.
-        prompt: with `{}` for the question.
+    A line each, `question | answer | wrong | wrong | wrong`; `#` begins a comment.
     """
     return mixed(name, [Question(q, prompt.format(q), right, tuple(wrong)) for q, right, *wrong in rows_of(name)])
 
@@ -133,8 +109,7 @@ def mixed(seed: str, questions: list[Question]) -> list[Question]:
 
 def check(questions: Sequence[Question]) -> list[str]:
     """What is wrong with them: repeated items, equal candidates, a wrong number of them."""
-    problems = []
-    seen: set[str] = set()
+    problems, seen = [], set[str]()
     for q in questions:
         candidates = {normal(text) for text in (q.answer, *q.wrong)}
         if len(candidates) != CANDIDATES or len(q.wrong) != CANDIDATES - 1 or "" in candidates:

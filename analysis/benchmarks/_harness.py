@@ -1,4 +1,4 @@
-"""lm-eval's tasks: its definitions, prompts and metrics over our `LM`; data from the hub, its cache or a folder."""
+"""lm-eval's tasks, prompts and metrics over our `LM`; data from the hub or a folder."""
 
 from __future__ import annotations
 
@@ -28,26 +28,17 @@ from attnlab.util.text import first_line
 
 @dataclass(frozen=True)
 class Harness(Benchmark):
-    """A task of lm-eval's, or several that make one benchmark.
+    """A task of lm-eval's, or several that make one benchmark."""
 
-    Args:
-        name: ours, and the first folder looked for under `--data-dir`.
-        files: the tasks' definitions, below lm-eval's `tasks/`.
-        hub: the dataset's id.
-        metrics: which of the tasks' metrics are reported, the main one first.
-        configs: the dataset's configurations, one per file, where it has any: folders below the dataset's own.
-        split: the dataset's split that the tasks ask.
-    """
-
-    name: str
-    files: tuple[str, ...]
-    hub: str
-    metrics: Mapping[str, Metric]
-    configs: tuple[str, ...] = ()
-    split: str = "validation"
+    name: str  # ours, and the first folder looked for under `--data-dir`
+    files: tuple[str, ...]  # the tasks' definitions, below lm-eval's `tasks/`
+    hub: str  # the dataset's id
+    metrics: Mapping[str, Metric]  # which of the tasks' metrics are reported, the main one first
+    configs: tuple[str, ...] = ()  # the dataset's configurations, if any, one per file: folders below the dataset's own
+    split: str = "validation"  # which the tasks ask
 
     def by_default(self, context: Context) -> bool:
-        """With a `--data-dir` that has it; it never goes to the network unless it was named."""
+        """Whether `--data-dir` has it; the network is only used when it is named."""
         if context.data_dir is None or find_spec("lm_eval") is None:
             return False
         return any((context.data_dir / name).is_dir() for name in self._folders())
@@ -55,27 +46,14 @@ class Harness(Benchmark):
     def exams(self, context: Context, target: Target | None) -> list[Exam]:
         """One exam, of all its tasks' items."""
         loaded = self.load(context)
-        return [
-            Exam(
-                name=self.name,
-                source=f"{self.hub} through lm-eval {version('lm-eval')}",
-                version=loaded.version,
-                ids=loaded.ids,
-                n_all=loaded.n_all,
-                content=[[*request.args] for request in loaded.requests],
-                metrics=self.metrics,
-                requests=len(loaded.requests),
-                ask=loaded.ask,
-                texts=loaded.texts,
-            )
-        ]
+        return [Exam(
+            self.name, f"{self.hub} through lm-eval {version('lm-eval')}", loaded.version, loaded.ids, loaded.n_all,
+            content=[[*request.args] for request in loaded.requests], metrics=self.metrics,
+            requests=len(loaded.requests), ask=loaded.ask, texts=loaded.texts,
+        )]  # fmt: skip
 
     def load(self, context: Context) -> Loaded:
-        """The tasks with their requests.
-
-        Raises:
-            UserError: lm-eval is not installed, or the data cannot be had.
-        """
+        """The tasks with their requests. Raises UserError: lm-eval or the data is missing."""
         if find_spec("lm_eval") is None:
             raise UserError(f"{self.name}: needs lm-eval; pip install 'attnlab[eval]'")
         if context.data_dir is not None and not context.data_dir.is_dir():
@@ -83,8 +61,7 @@ class Harness(Benchmark):
         tasks = []
         with quiet():
             for i, file in enumerate(self.files):
-                folder = self._folder(context.data_dir, self.configs[i] if self.configs else None)
-                task = self._task(file, folder)
+                task = self._task(file, self._folder(context.data_dir, self.configs[i] if self.configs else None))
                 task.build_all_requests(limit=context.limit, rank=0, world_size=1)
                 tasks.append(task)
         return Loaded(self.name, tuple(tasks), self.metrics)
@@ -96,7 +73,7 @@ class Harness(Benchmark):
         return f"hf download {self.hub} --repo-type dataset --local-dir {data_dir / self.name}"
 
     def _folder(self, data_dir: Path | None, config: str | None) -> Path | None:
-        """Where the data lies under `--data-dir`: in a folder of our name for it, or of the hub's."""
+        """The data's folder below `--data-dir`, by our name for it or the hub's."""
         if data_dir is None:
             return None
         folder = next((data_dir / name for name in self._folders() if (data_dir / name).is_dir()), None)
@@ -139,10 +116,7 @@ class Harness(Benchmark):
 
 @dataclass(frozen=True)
 class Loaded:
-    """Tasks with their requests built.
-
-    A document that asks what an earlier one asked (LAMBADA has two) counts once: n is that of distinct items.
-    """
+    """Tasks with their requests built; a document that repeats an earlier one counts once."""
 
     name: str
     tasks: tuple[Any, ...]
@@ -155,7 +129,7 @@ class Loaded:
 
     @cached_property
     def _distinct(self) -> list[list[Any]]:
-        """Each task's instances, without those of repeated documents."""
+        """Each task's instances, without those of repeated documents (LAMBADA has two)."""
         out = []
         for task in self.tasks:
             documents: dict[int, list[Any]] = {}
@@ -168,7 +142,7 @@ class Loaded:
 
     @cached_property
     def ids(self) -> list[str]:
-        """One per document: its number in its split, after its task's name where there are several."""
+        """One per document: its number, after its task's name where there are several."""
         prefix = [f"{task.config.task}/" if len(self.tasks) > 1 else "" for task in self.tasks]
         return [
             f"{before}{number}"
@@ -234,8 +208,7 @@ def quiet() -> Any:
     """Without the bars, log lines and warnings of lm-eval and datasets."""
     import datasets
 
-    before = logging.root.manager.disable
-    bars = datasets.are_progress_bars_disabled()
+    before, bars = logging.root.manager.disable, datasets.are_progress_bars_disabled()
     logging.disable(logging.WARNING)
     datasets.disable_progress_bars()
     try:

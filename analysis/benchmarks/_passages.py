@@ -1,4 +1,4 @@
-"""Texts scored whole: bits per byte and perplexity, over passages, so that arms compare passage by passage."""
+"""Bits per byte and perplexity of texts, over passages that arms are compared by."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ METRICS = {
 
 
 def exam(name: str, source: str, documents: Sequence[str], window: int, limit: int | None) -> Exam:
-    """The documents' passages, each in windows of `window` tokens, which is what the model was trained at."""
+    """The documents' passages, in windows of `window` tokens, the model's training length."""
     whole = list(dict.fromkeys(passage for document in documents for passage in passages(document)))  # each once
     most = max(1, min(len(whole), MAX_CHARS // PASSAGE_CHARS))
     taken = [i * len(whole) // most for i in range(most)][:limit] if whole else []
@@ -33,7 +33,7 @@ def exam(name: str, source: str, documents: Sequence[str], window: int, limit: i
 
 
 def passages(document: str) -> list[str]:
-    """A document in parts of at most about PASSAGE_CHARS, cut after a blank line, a line or a word."""
+    """Cut a document after blank lines, lines or words into about PASSAGE_CHARS each."""
     out, start = [], 0
     while start < len(document):
         end = start + PASSAGE_CHARS

@@ -4,5 +4,5 @@ from analysis.benchmarks._harness import Harness
 from analysis.scoring.exam import Metric
 
 # nearly all questions have four choices, a few three or five
-CHANCE = {name: Metric("proportion", chance=1 / 4) for name in ("acc", "acc_norm")}
-BENCHMARK = Harness("arc_easy", ("arc/arc_easy.yaml",), "allenai/ai2_arc", CHANCE, configs=("ARC-Easy",), split="test")
+METRICS = {name: Metric("proportion", chance=1 / 4) for name in ("acc", "acc_norm")}
+BENCHMARK = Harness("arc_easy", ("arc/arc_easy.yaml",), "allenai/ai2_arc", METRICS, configs=("ARC-Easy",), split="test")

@@ -22,11 +22,6 @@ sentential_subject_island superlative_quantifiers_1 superlative_quantifiers_2 to
 transitive wh_island wh_questions_object_gap wh_questions_subject_gap wh_questions_subject_gap_long_distance
 wh_vs_that_no_gap wh_vs_that_no_gap_long_distance wh_vs_that_with_gap wh_vs_that_with_gap_long_distance
 """.split()  # noqa: SIM905
-BENCHMARK = Harness(
-    "blimp",
-    tuple(f"blimp/{name}.yaml" for name in PHENOMENA),
-    "nyu-mll/blimp",
-    {"acc": Metric("proportion", chance=1 / 2)},
-    configs=tuple(PHENOMENA),
-    split="train",
-)
+METRICS = {"acc": Metric("proportion", chance=1 / 2)}
+FILES = tuple(f"blimp/{name}.yaml" for name in PHENOMENA)
+BENCHMARK = Harness("blimp", FILES, "nyu-mll/blimp", METRICS, configs=tuple(PHENOMENA), split="train")

@@ -3,9 +3,5 @@
 from analysis.benchmarks._harness import Harness
 from analysis.scoring.exam import Metric
 
-BENCHMARK = Harness(
-    "hellaswag",
-    ("hellaswag/hellaswag.yaml",),
-    "Rowan/hellaswag",
-    {"acc_norm": Metric("proportion", chance=1 / 4), "acc": Metric("proportion", chance=1 / 4)},
-)
+METRICS = {name: Metric("proportion", chance=1 / 4) for name in ("acc_norm", "acc")}
+BENCHMARK = Harness("hellaswag", ("hellaswag/hellaswag.yaml",), "Rowan/hellaswag", METRICS)

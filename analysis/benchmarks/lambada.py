@@ -3,10 +3,6 @@
 from analysis.benchmarks._harness import Harness
 from analysis.scoring.exam import Metric
 
-BENCHMARK = Harness(
-    "lambada",
-    ("lambada/lambada_openai.yaml",),
-    "EleutherAI/lambada_openai",
-    {"acc": Metric("proportion", chance=0.0), "perplexity": Metric("perplexity", higher_is_better=False)},
-    split="test",
-)
+METRICS = {"acc": Metric("proportion", chance=0.0), "perplexity": Metric("perplexity", higher_is_better=False)}
+FILES = ("lambada/lambada_openai.yaml",)
+BENCHMARK = Harness("lambada", FILES, "EleutherAI/lambada_openai", METRICS, split="test")

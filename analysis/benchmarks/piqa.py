@@ -3,9 +3,5 @@
 from analysis.benchmarks._harness import Harness
 from analysis.scoring.exam import Metric
 
-BENCHMARK = Harness(
-    "piqa",
-    ("piqa/piqa.yaml",),
-    "baber/piqa",
-    {"acc": Metric("proportion", chance=1 / 2), "acc_norm": Metric("proportion", chance=1 / 2)},
-)
+METRICS = {name: Metric("proportion", chance=1 / 2) for name in ("acc", "acc_norm")}
+BENCHMARK = Harness("piqa", ("piqa/piqa.yaml",), "baber/piqa", METRICS)

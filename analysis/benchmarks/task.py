@@ -6,6 +6,7 @@ possible (its settings forbid it, its corpus is shorter) is left out.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import ClassVar
 
 import numpy as np
@@ -31,11 +32,7 @@ class TaskLengths(Benchmark):
     per_checkpoint: ClassVar[bool] = True
 
     def exams(self, context: Context, target: Target | None) -> list[Exam]:
-        """None where the trial is not known.
-
-        Raises:
-            UserError: the task cannot be had even at its own length.
-        """
+        """One exam per length; none for unknown trials. Raises UserError: it cannot be had."""
         if target is None or target.job is None:
             return []
         task = target.job.trial.task
@@ -69,14 +66,11 @@ def _exam(trained: TaskConfig, factor: int, limit: int | None) -> Exam | None:
     return Exam(
         name=f"{trained.name}_x{factor}",
         source=f"attnlab's task {trained.name} at {config.seq_len} tokens, {factor} x the training length",
-        version="1",
-        ids=[str(i) for i in range(n)],
-        n_all=len(everything.inputs),
+        version="1", ids=[str(i) for i in range(n)], n_all=len(everything.inputs),
         content=[config.model_dump(), batch.inputs.tolist(), batch.targets.tolist()],
         metrics={"accuracy": accuracy, "loss": loss} if recall else {"loss": loss, "accuracy": accuracy},
-        requests=n,
-        ask=lambda scorer, advance: _ask(batch, scorer, advance),
-    )
+        requests=n, ask=partial(_ask, batch),
+    )  # fmt: skip
 
 
 def _ask(batch: Batch, scorer: Scorer, advance: Advance) -> Answers:

@@ -16,11 +16,7 @@ class Text(Benchmark):
     per_checkpoint: ClassVar[bool] = True
 
     def exams(self, context: Context, target: Target | None) -> list[Exam]:
-        """None without `--text`.
-
-        Raises:
-            UserError: the file cannot be read.
-        """
+        """The file's passages; none without `--text`. Raises UserError: the file cannot be read."""
         if context.text is None:
             return []
         try:

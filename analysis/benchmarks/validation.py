@@ -21,11 +21,7 @@ class Validation(Benchmark):
     per_checkpoint: ClassVar[bool] = True
 
     def exams(self, context: Context, target: Target | None) -> list[Exam]:
-        """None for a trial of another task than `text`.
-
-        Raises:
-            UserError: the corpus cannot be had any more.
-        """
+        """The split, for a trial of the task `text`. Raises UserError: no corpus."""
         if target is None or target.job is None or target.job.trial.task.name != "text":
             return []
         task = target.job.trial.task
@@ -34,9 +30,8 @@ class Validation(Benchmark):
             documents = Split(source).validation()
         except (ValueError, OSError) as error:
             raise UserError(f"validation: the corpus cannot be had ({first_line(error)})") from None
-        return [
-            _passages.exam("validation", f"{source.name}, validation split", documents, task.seq_len, context.limit)
-        ]
+        described = f"{source.name}, validation split"
+        return [_passages.exam("validation", described, documents, task.seq_len, context.limit)]
 
 
 BENCHMARK = Validation()

@@ -3,10 +3,6 @@
 from analysis.benchmarks._harness import Harness
 from analysis.scoring.exam import Metric
 
-BENCHMARK = Harness(
-    "winogrande",
-    ("winogrande/default.yaml",),
-    "allenai/winogrande",
-    {"acc": Metric("proportion", chance=1 / 2)},
-    configs=("winogrande_xl",),
-)
+METRICS = {"acc": Metric("proportion", chance=1 / 2)}
+FILES = ("winogrande/default.yaml",)
+BENCHMARK = Harness("winogrande", FILES, "allenai/winogrande", METRICS, configs=("winogrande_xl",))

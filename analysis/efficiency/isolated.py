@@ -26,7 +26,7 @@ def start() -> None:
 
 
 def measure(case: measurement.Case, workload: str) -> dict[str, Any]:
-    """As `measurement.run`, in a process of its own; one that the system ends costs its `error`."""
+    """As `measurement.run`, in its own process; `error` if the system ends that."""
     receiver, sender = CONTEXT.Pipe(duplex=False)
     process = CONTEXT.Process(target=_answer, args=(case, workload, sender), daemon=True)
     try:
@@ -46,7 +46,7 @@ def measure(case: measurement.Case, workload: str) -> dict[str, Any]:
 
 
 def _answer(case: measurement.Case, workload: str, sender: Connection) -> None:
-    """Measure in the forked process. Its stdout is stderr's: what a mixer prints is no output of the command's."""
+    """Measure in the forked process, with stdout on stderr: a mixer's prints are no output."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C: the parent reports it
     os.dup2(2, 1)
     sender.send(measurement.run(case, workload))

@@ -1,4 +1,4 @@
-"""Kernels on CUDA as training has them: tuned in stages, and kept where the sweep keeps them."""
+"""Training's kernels on CUDA, tuned in stages and kept where the sweep keeps them."""
 
 from __future__ import annotations
 
@@ -11,12 +11,7 @@ from attnlab.training import kernel_cache
 
 
 def ready(device: torch.device | str, results: Path) -> None:
-    """Prepare CUDA's kernels before the first one runs; nothing on a CPU.
-
-    Args:
-        device: a torch device or its name.
-        results: the folder of all sweeps' results; $ATTNLAB_KERNEL_CACHE goes first.
-    """
+    """Prepare CUDA's kernels, kept in $ATTNLAB_KERNEL_CACHE or the folder of all sweeps' `results`."""
     if torch.device(device).type == "cuda":
         kernel_cache.use(kernel_cache.directory(None, results), device)
         autotune.install()

@@ -1,4 +1,4 @@
-"""Speed, memory and state of each arm's model against sequence length, on the device at hand.
+"""Speed, memory and state of each arm's model against sequence length, measured here.
 
 A training step (attnlab's own: captured on CUDA), a prefill and decoding are each warmed up, then run several times.
 The figure is the runs' median, and all runs are kept so that crossings get an interval. Weights are fresh: what a step
@@ -36,18 +36,11 @@ MEMORY = {
 
 
 def measure(
-    sel: Selection,
-    console: Console,
-    lengths: Sequence[int] = (),
-    device: str = "auto",
-    dtype: str = "auto",
+    sel: Selection, console: Console, lengths: Sequence[int] = (), device: str = "auto", dtype: str = "auto"
 ) -> Path:
     """Measure every arm with its best settings and write `analysis/efficiency.json`.
 
-    Args:
-        lengths: tokens per sequence; empty: LENGTHS of the device.
-        device: auto, cpu or cuda.
-        dtype: of the autocast: auto (bf16 on CUDA), float32, bfloat16 or float16.
+    `lengths`: tokens per sequence (none: LENGTHS of the device). `device` and `dtype` (of the autocast) may be auto.
 
     Raises:
         UserError: no such device or dtype, or the sweep has no exported model that tells the vocabulary.
@@ -66,24 +59,17 @@ def measure(
 
 
 def curves(
-    trials: Mapping[str, Trial],
+    trials: Mapping[str, Trial],  # by arm
     vocab: int,
     console: Console,
     lengths: Sequence[int] = (),
     device: str = "auto",
     dtype: str = "auto",
-    budget_s: float | None = None,
-    results: Path = Path("results"),
-    threads: int = 1,
+    budget_s: float | None = None,  # for all arms; None: BUDGET_S of the device
+    results: Path = Path("results"),  # keeps tuned kernels if nothing else says where (`attnlab.training.kernel_cache`)
+    threads: int = 1,  # of the CPU; for a sweep's arms as many as its trials had
 ) -> dict[str, Any]:
-    """The tree of `efficiency.json`; an arm that cannot be measured costs one line in it.
-
-    Args:
-        trials: what is measured, by arm; see `measure` for the others.
-        budget_s: of the whole; None: BUDGET_S of the device.
-        results: its folder keeps tuned kernels if nothing else says where (`attnlab.training.kernel_cache`).
-        threads: of the CPU; for a sweep's arms as many as its trials had.
-    """
+    """The tree of `efficiency.json`; an arm that cannot be measured costs a line in it."""
     device, dtype = _device_and_dtype(device, dtype)
     kernels.ready(device, results)
     lengths = sorted(set(lengths or LENGTHS[device]))
@@ -103,15 +89,10 @@ def curves(
 
         points = in_turn(list(trials), lengths, run_one, BUDGET_S[device] if budget_s is None else budget_s)
     return {
-        "format": 1,
-        "device": torch.cuda.get_device_name() if device == "cuda" else "cpu",
-        "threads": threads,
-        "dtype": dtype,
-        "tokens": max(lengths),
-        "lengths": lengths,
-        "memory": MEMORY[device],
+        "format": 1, "device": torch.cuda.get_device_name() if device == "cuda" else "cpu", "threads": threads,
+        "dtype": dtype, "tokens": max(lengths), "lengths": lengths, "memory": MEMORY[device],
         "arms": {arm: {"error": None, "points": p, "left_out": lengths[len(p) :]} for arm, p in points.items()},
-    }
+    }  # fmt: skip
 
 
 def _device_and_dtype(device: str, dtype: str) -> tuple[str, str]:
@@ -127,21 +108,14 @@ def _device_and_dtype(device: str, dtype: str) -> tuple[str, str]:
 
 def in_turn(
     arms: Sequence[str],
-    lengths: Sequence[int],
-    run: Callable[[str, int, str], dict[str, Any]],
+    lengths: Sequence[int],  # ascending
+    run: Callable[[str, int, str], dict[str, Any]],  # (arm, length, workload) -> what was measured, with `took_s`
     budget_s: float,
     clock: Callable[[], float] = time.perf_counter,
 ) -> dict[str, list[dict[str, Any]]]:
-    """Measure all arms at one length before any at the next, so that they can be compared when the time is up.
+    """Every arm's points, all arms at one length before any at the next.
 
-    An arm whose next length would take too long is left out from there on, and the others go on.
-
-    Args:
-        lengths: ascending.
-        run: (arm, length, workload) -> what was measured, with `took_s`.
-
-    Returns:
-        every arm's points.
+    So they compare when the time is up. An arm whose next length would take too long is left out from there on.
     """
     end, points = clock() + budget_s, {arm: list[dict[str, Any]]() for arm in arms}
     expected = dict.fromkeys(arms, 0.0)  # seconds for the next length

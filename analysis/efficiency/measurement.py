@@ -1,4 +1,4 @@
-"""One measurement: a training step, a prefill or decoding of one model at one length, timed, with the memory it took.
+"""One measurement: a workload of one model at one length, timed, with its memory.
 
 On CUDA the memory is what PyTorch's allocator reserved at most in the timed runs. On a CPU nothing counts it, so each
 measurement runs in a process of its own (`analysis.efficiency.isolated`). There it is the peak resident set
@@ -99,7 +99,7 @@ class Memory:
 
 
 def resident() -> int:
-    """Bytes of this process in memory now, or where the system does not say, at most so far."""
+    """Bytes of this process in memory now, or at most so far without /proc."""
     try:
         with open("/proc/self/statm") as file:
             return int(file.read().split()[1]) * resource.getpagesize()
@@ -138,7 +138,7 @@ def _prefill(case: Case, memory: Memory) -> dict[str, Any]:
 
 
 def _decode(case: Case, memory: Memory) -> dict[str, Any]:
-    """Decode token by token after a prompt of that length; on a CPU the memory includes reading the prompt."""
+    """Decode after a prompt of that length, which a CPU's memory figure includes."""
     model, rows = _model(case).eval(), DECODE_BATCH[case.device]
     if not model.backbone.cached:
         return {"error": "a mixer of this model keeps no state, so each token reads the whole text"}

@@ -10,6 +10,6 @@ PEAKS = {
 
 
 def peak_of(device_name: str) -> float | None:
-    """FLOP/s in dense bf16 of a GPU; None where the table lacks it: then no MFU is given."""
+    """FLOP/s in dense bf16 of a GPU; None for an unknown one: no MFU."""
     words = device_name.replace("-", " ").split()
     return next((peak for name, peak in PEAKS.items() if set(name.split()) <= set(words)), None)

@@ -12,7 +12,7 @@ WORKLOADS = {"train": "training step", "prefill": "prefill", "decode": "decoding
 
 
 def read(folder: Path) -> tuple[dict[str, Any] | None, list[str]]:
-    """The file of an `analysis/` folder, and one line for what cannot be used; None where there is none."""
+    """An `analysis/` folder's file, or None, and a line for what cannot be used."""
     path = folder / "efficiency.json"
     if not path.exists():
         return None, []

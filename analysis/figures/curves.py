@@ -42,7 +42,7 @@ def dasharray(index: int) -> str:
 
 
 def curves(sel: Selection, view: str) -> list[Plot]:
-    """The metric against `view`, a key of X_LABELS: all arms' best trials, and above MANY arms each arm by itself."""
+    """The metric against `view`: all arms' best trials, above MANY also each arm alone."""
     drawn = [arm for arm in sel.declared if any(series(sel, t, view)[0] for t in arm.trials)]
     if not drawn:
         return []
@@ -53,13 +53,9 @@ def curves(sel: Selection, view: str) -> list[Plot]:
 
 
 def tokens_per_step(sel: Selection) -> float | None:
-    """Tokens of one step if every report agrees on it: then tokens and steps are the same axis."""
-    ratios = {
-        tokens / row["step"]
-        for trial in sel.data.trials
-        for row in trial.rows
-        if row["step"] and (tokens := number(row.get("tokens"))) is not None
-    }
+    """Tokens of a step if all reports agree: then both make the same axis."""
+    rows = [row for trial in sel.data.trials for row in trial.rows if row["step"]]
+    ratios = {tokens / row["step"] for row in rows if (tokens := number(row.get("tokens"))) is not None}
     return ratios.pop() if len(ratios) == 1 else None
 
 
@@ -73,7 +69,7 @@ def series(sel: Selection, trial: TrialRecord, view: str) -> tuple[list[float], 
 
 
 def _limits(sel: Selection, arms: Iterable[ArmSummary], view: str) -> dict[str, tuple[float, float]]:
-    """Limits that show best trials and confirm runs after their first tenth: a steep start would flatten the rest."""
+    """Limits for best trials and confirm runs after their first tenth, which is steep."""
     trials = [t for arm in arms for t in arm.trials]
     lead = [t for arm in arms for t in arm.trials if t is arm.best or (t.phase, t.state) == ("confirm", "completed")]
     y = [v for ys in (series(sel, t, view)[1] for t in lead) for v in ys[len(ys) // 10 :]]
@@ -165,7 +161,7 @@ def baseline_lines(axes: Axes, sel: Selection) -> None:
 def log_ticks(low: float, high: float) -> list[float]:
     """Up to about six round numbers of a logarithmic axis.
 
-    Decades, and 2s and 5s where those are few; of a narrow range whatever is round; else its ends.
+    Decades, with 2s and 5s where those are few. A narrow range gets whatever is round, or else its ends.
     """
     decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
     for factors in ((1, 2, 5), (1, 3), (1,)):

@@ -1,4 +1,4 @@
-"""The page's figures again as ones to zoom and to hover over, by plotly; only with `--interactive`.
+"""The page's figures to zoom and hover over, by plotly, with `--interactive`.
 
 plotly.js (some 5 MB) is put into the page once, so that the page still asks for nothing from outside.
 """
@@ -77,7 +77,7 @@ def _curves(sel: Selection) -> Any:
 
 
 def _settings(sel: Selection) -> Any:
-    """Each search trial as a line over its settings and its value; None where fewer than two settings are searched."""
+    """Each search trial as a line over its settings, if two or more are searched."""
     import plotly.graph_objects as go
 
     keys = list(dict.fromkeys(key for arm in sel.declared for key in arm.space))
@@ -127,7 +127,7 @@ def _speed(sel: Selection, tree: Mapping[str, Any]) -> Any:
 
 
 def _choose(figure: Any, shown: list[str], labels: Mapping[str, str], axis: bool) -> None:
-    """Add a menu of the views that have lines, which shows one view's at a time. `shown`: each line's view."""
+    """Add a menu of views; `shown` has each line's view."""
     buttons = []
     for view, label in ((view, label) for view, label in labels.items() if view in shown):
         args = [{"visible": [v == view for v in shown]}, {"xaxis.title.text": label} if axis else {}]

@@ -1,4 +1,4 @@
-"""The report's figures of what the arms reach and cost: benchmarks, speed against length, trials against value."""
+"""Figures of what the arms reach and cost: benchmarks, speed, trials against value."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ def trials(sel: Selection, expected: Mapping[str, Sequence[float]]) -> list[Plot
 
 
 def sweeps(selections: Sequence[Selection]) -> list[Plot]:
-    """The arms of several sweeps, best first: one figure per metric that sweeps are judged by."""
+    """The arms of several sweeps, best first, in one figure per metric."""
     out = []
     for metric in dict.fromkeys(sel.metric for sel in selections):
         rows = [(sel, arm) for sel in selections if sel.metric == metric for arm in sel.arms if arm.score is not None]

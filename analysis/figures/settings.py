@@ -17,7 +17,7 @@ from attnlab.util.text import setting_text
 
 
 def settings(sel: Selection) -> dict[str, list[Plot]]:
-    """By searched key, one figure per arm that searched it with any ended trial; all share the metric's axis."""
+    """By searched key one figure per arm with ended trials; they share the metric's axis."""
     if not sel.plan.sweep.search:
         return {}
     arms = [arm for arm in sel.declared if any(_searched(t) for t in arm.trials)]
@@ -68,7 +68,7 @@ def _setting(sel: Selection, arm: ArmSummary, key: str, dim: Dimension, limits: 
 
 
 def _position(dim: Dimension, value: Any) -> float | None:
-    """A setting on the axis: its value, or the number of its choice; None if the space has no such value."""
+    """A setting's value or its choice's number; None if the space lacks it."""
     if dim.kind != "choice":
         return value if dim.position(value) is not None else None
     same = [i for i, c in enumerate(dim.choices) if c == value and isinstance(c, bool) == isinstance(value, bool)]

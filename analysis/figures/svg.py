@@ -17,29 +17,13 @@ from matplotlib.figure import Figure
 
 INK, GREY, GRID = "#222222", "#767676", "#e4e4e4"
 STYLE = {
-    "svg.fonttype": "none",
-    "svg.hashsalt": "attnlab",
-    "font.family": ["DejaVu Sans"],
-    "font.size": 9,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.edgecolor": GREY,
-    "axes.labelcolor": INK,
-    "axes.titlesize": 9.5,
-    "axes.titlelocation": "left",
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "axes.formatter.useoffset": False,
-    "grid.color": GRID,
-    "grid.linewidth": 0.7,
-    "xtick.color": GREY,
-    "ytick.color": GREY,
-    "xtick.labelcolor": INK,
-    "ytick.labelcolor": INK,
-    "legend.frameon": False,
-    "legend.handlelength": 2.6,
-    "lines.linewidth": 1.0,
-}
+    "svg.fonttype": "none", "svg.hashsalt": "attnlab", "font.family": ["DejaVu Sans"], "font.size": 9,
+    "axes.spines.top": False, "axes.spines.right": False, "axes.edgecolor": GREY, "axes.labelcolor": INK,
+    "axes.titlesize": 9.5, "axes.titlelocation": "left", "axes.formatter.useoffset": False,
+    "axes.grid": True, "axes.axisbelow": True, "grid.color": GRID, "grid.linewidth": 0.7,
+    "xtick.color": GREY, "ytick.color": GREY, "xtick.labelcolor": INK, "ytick.labelcolor": INK,
+    "legend.frameon": False, "legend.handlelength": 2.6, "lines.linewidth": 1.0,
+}  # fmt: skip
 
 
 @dataclass(frozen=True)

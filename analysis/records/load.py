@@ -67,11 +67,7 @@ class SweepData:
 
 
 def load(path: Path) -> SweepData:
-    """Read a sweep's folder.
-
-    Raises:
-        UserError: no folder, no usable sweep.yaml, or no trial that has ended.
-    """
+    """Read a sweep's folder. Raises UserError: no sweep there, or no ended trial."""
     folder, problems = SweepDir(path), []
     if not path.is_dir():
         raise UserError(f"{path}: no such folder; give a sweep's results folder, such as results/quickstart")
@@ -91,7 +87,7 @@ def load(path: Path) -> SweepData:
 
 
 def _plan(folder: SweepDir) -> Plan:
-    """sweep.yaml was checked whole when the sweep began; here its structure must do (the full check needs models)."""
+    """The plan by its structure alone, since the full check needs models."""
     if not folder.sweep_file.exists():
         hint = "give a sweep's results folder, such as results/quickstart"
         raise UserError(f"{folder.path}: no sweep.yaml in it; {hint}")
@@ -163,7 +159,7 @@ def _sound(trial: TrialDir, raw: Any) -> Results | None:
 
 
 def _baselines(folder: SweepDir, problems: list[str]) -> dict[str, float]:
-    """The task's baselines, which only leaderboard.json keeps; all else in it is derived anew from the trials."""
+    """The task's baselines, which only leaderboard.json keeps."""
     if not folder.leaderboard_file.exists():
         return {}
     try:

@@ -25,7 +25,7 @@ BELOW = {"bits_per_byte": "bytes", "perplexity_per_token": "tokens", "ratio": "t
 
 @dataclass(frozen=True)
 class Overlap:
-    """Which items of a benchmark are in the text that an arm was trained on (`analysis.statistics.overlap`)."""
+    """A benchmark's items in an arm's training text (`analysis.statistics.overlap`)."""
 
     corpus: str
     seen: frozenset[str] = field(repr=False)  # ids
@@ -34,10 +34,10 @@ class Overlap:
 
 @dataclass(frozen=True)
 class Score:
-    """One arm on one benchmark. `values`: per item, by id; their mean is `interval.value`, or its logarithm."""
+    """One arm on one benchmark."""
 
     interval: Interval
-    values: dict[str, float] = field(repr=False)
+    values: dict[str, float] = field(repr=False)  # per item, by id; their mean is `interval.value` or its logarithm
     logarithm: bool = False  # whether the values' mean is the logarithm of the figure
     overlap: Overlap | None = None
 
@@ -114,19 +114,15 @@ def benchmarks(sel: Selection) -> BenchmarkScores:
 
 def _table(name: str, entry: Mapping[str, Any], scores: dict[str, Score]) -> ScoredBenchmark:
     return ScoredBenchmark(
-        name=name,
-        metric=str(entry["metric"]),
-        mode="max" if entry.get("higher_is_better", True) else "min",
-        chance=number(entry.get("chance")),
-        limited=bool(entry.get("limited")),
-        scores=scores,
+        name, str(entry["metric"]), mode="max" if entry.get("higher_is_better", True) else "min",
+        chance=number(entry.get("chance")), limited=bool(entry.get("limited")), scores=scores,
         pairs=all_over_items({arm: score.values for arm, score in scores.items()}),
         source=str(entry.get("source") or "-"),
-    )
+    )  # fmt: skip
 
 
 def _score(entry: Mapping[str, Any]) -> Score:
-    """A result with its interval, from its items alone: the value in the file must agree with them."""
+    """A result's interval from its items, with which the value in the file must agree."""
     items, metric = entry["items"], str(entry["metric"])
     spec = (entry.get("metrics") or {}).get(metric) or {}
     how = spec.get("how", "proportion")
@@ -149,7 +145,7 @@ def _score(entry: Mapping[str, Any]) -> Score:
 
 
 def _values(items: Mapping[str, Any], how: str, column: str | None, metric: str) -> np.ndarray:
-    """Per item what the figure, or its logarithm, is the mean of; of a ratio of sums, too."""
+    """Per item what the figure, or its logarithm, is the mean of."""
     if how in ("proportion", "perplexity"):
         return _column(items, column or metric) * (1 if how == "proportion" else -1)
     if how not in BELOW:

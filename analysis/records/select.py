@@ -1,6 +1,6 @@
-"""What is compared: each arm's best trial, its confirm runs, all its trials counted by state, and the arms' order.
+"""What is compared: each arm's best trial, confirm runs and counts, and the order.
 
-The ranking is `attnlab.ranking.leaderboard`' own, so the report never disagrees with leaderboard.json.
+The ranking is that of `attnlab.ranking.leaderboard`, so the report never disagrees with leaderboard.json.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ from attnlab.ranking.noise_floor import planned_for
 from attnlab.ranking.pairs import all_over_seeds
 from attnlab.ranking.tests import Comparison
 from attnlab.util.text import number
+
+SIZES = ("n_params", "n_params_non_embedding")
 
 
 @dataclass(frozen=True)
@@ -78,7 +80,7 @@ class Selection:
 
     @property
     def ended(self) -> int:
-        """Trials with a readable end, of all arms, as far as the sweep asks for them."""
+        """Trials of all arms with a readable end, as far as planned."""
         return sum(planned_for(self.plan, results) for results in self.data.results)
 
     @property
@@ -92,7 +94,7 @@ class Selection:
         return planned_trials(self.plan, self.data.results)
 
     def confirm_values(self, arm: ArmSummary, metric: str) -> dict[int, float]:
-        """The last values of an arm's completed confirm runs, by seed: those behind the leaderboard's confirm mean.
+        """An arm's last values by seed: those behind the leaderboard's confirm mean.
 
         Only runs of the setting that stands for the arm count. Where the sweep searches nothing, plain runs do too.
         """
@@ -113,14 +115,9 @@ def select(data: SweepData) -> Selection:
     """Rank the arms and pick each one's best trial."""
     plan, metric = data.plan, data.plan.metric
     board = leaderboard(plan, data.results, data.baselines)
-    scores = {arm: _score(board, arm) for arm in plan.names}
     more = extension(plan, data.results)
     spaces = more.spaces if more else {arm: plan.arm(arm).space for arm in plan.names}
-    order = list(plan.names)
-    arms = [
-        _arm(data, arm, order.index(arm), board["arms"][arm], scores, board["ranking"], spaces[arm])
-        for arm in board["ranking"]
-    ]
+    arms = [_arm(data, arm, board, spaces[arm]) for arm in board["ranking"]]
     # a baseline is named after the quantity it is a value of: `unigram_loss` belongs to val_loss and val_loss_T512
     quantity = metric.removeprefix("val_").partition("_")[0]
     baselines = {name: value for name, value in data.baselines.items() if quantity in name}
@@ -134,15 +131,8 @@ def _score(board: Mapping[str, Any], arm: str) -> float | None:
     return row["best"] and row["best"]["value"]
 
 
-def _arm(
-    data: SweepData,
-    arm: str,
-    index: int,
-    row: Mapping[str, Any],
-    scores: Mapping[str, float | None],
-    ranking: list[str],
-    space: Mapping[str, Dimension],
-) -> ArmSummary:
+def _arm(data: SweepData, arm: str, board: Mapping[str, Any], space: Mapping[str, Dimension]) -> ArmSummary:
+    row, score = board["arms"][arm], _score(board, arm)
     trials = [t for t in data.trials if t.arm == arm and t.phase != "noise"]
     best = next((t for t in trials if row["best"] and t.trial_id == row["best"]["trial_id"]), None)
     value = best.value(data.plan.metric) if best else None
@@ -152,9 +142,9 @@ def _arm(
     report = (best.results or {}).get("best") or {} if best else {}
     return ArmSummary(
         arm=arm,
-        index=index,
-        rank=None if scores[arm] is None else 1 + min(i for i, a in enumerate(ranking) if scores[a] == scores[arm]),
-        score=scores[arm],
+        index=list(data.plan.names).index(arm),
+        rank=None if score is None else 1 + [_score(board, other) for other in board["ranking"]].index(score),
+        score=score,
         mixer=mixer_text(data.plan, arm, best.settings if best else {}),
         trials=trials,
         counts={state: sum(t.state == state for t in trials) for state in ALL_STATES},
@@ -166,10 +156,7 @@ def _arm(
         confirm=row["confirm"],
         certificate=row["certificate"],
         space=space,
-        n_params=next((r["n_params"] for r in sizes if r["n_params"] is not None), None),
-        n_params_non_embedding=next(
-            (r["n_params_non_embedding"] for r in sizes if r["n_params_non_embedding"] is not None), None
-        ),
+        **{key: next((r[key] for r in sizes if r[key] is not None), None) for key in SIZES},
         tokens=row["tokens"],
         device_seconds=row["device_seconds"],
         tokens_per_s=median(speeds) if speeds else None,
@@ -177,7 +164,7 @@ def _arm(
 
 
 def mixer_text(plan: Plan, arm: str, settings: Mapping[str, Any]) -> str:
-    """`gla x4`, or `gla, gla, standard (window 256) repeated over 6 layers`; "-" if the arm's trial does not parse."""
+    """`gla x4`, or `gla, standard (window 256) repeated over 6 layers`; "-" if unparsable."""
     try:
         model = plan.arm(arm).with_settings(settings).model
     except ValueError:

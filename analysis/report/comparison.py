@@ -1,4 +1,4 @@
-"""A folder of several sweeps: all their arms and benchmarks on one page, and as CSV."""
+"""All arms and benchmarks of a folder of sweeps, on one page and as CSV."""
 
 from __future__ import annotations
 
@@ -23,13 +23,7 @@ def holds_several(folder: Path) -> bool:
 
 
 def write(folder: Path) -> Path:
-    """Compare every sweep in the folder.
-
-    Writes `comparison.html`, `comparison.csv` and, where there are any, `comparison-benchmarks.csv` there.
-
-    Raises:
-        UserError: none of them can be used.
-    """
+    """Write the folder's `comparison.html` and CSV files. Raises UserError: no sweep can be used."""
     sweeps, problems = [], []
     for path in sorted(folder.glob("*/sweep.yaml")):
         try:
@@ -71,7 +65,7 @@ def benchmark_table(sweeps: Sequence[Selection]) -> Table:
 
 
 def arm_table(sweeps: Sequence[Selection]) -> Table:
-    """Every arm of every sweep. Values of different metrics, tasks or sizes are listed together, unranked."""
+    """Every arm of every sweep, unranked: metrics, tasks or sizes may differ."""
     rows = []
     for sel in sweeps:
         for arm in sel.arms:

@@ -1,4 +1,4 @@
-"""Each arm by itself: what it is, its confirm runs, all its trials, and how to train or load its best again."""
+"""Each arm by itself: facts, confirm runs, trials, and commands for its best."""
 
 from __future__ import annotations
 
@@ -48,15 +48,11 @@ def trials(sel: Selection) -> Table:
 def _row(sel: Selection, arm: ArmSummary, trial: TrialRecord) -> dict[str, Any]:
     results = trial.results or {}
     return {
-        "trial": trial.trial_id,
-        "phase": trial.phase,
-        "state": trial.state,
-        "settings": settings_text(trial.settings),
-        "best": trial.value(sel.metric),
-        "at": (results.get("best") or {}).get("step"),
+        "trial": trial.trial_id, "phase": trial.phase, "state": trial.state, "settings": settings_text(trial.settings),
+        "best": trial.value(sel.metric), "at": (results.get("best") or {}).get("step"),
         **{key: results.get(key) for key in ("seed", "steps", "tokens", "device_seconds")},
         "_strong": ("trial", "best") if trial is arm.best else (),
-    }
+    }  # fmt: skip
 
 
 def _facts(sel: Selection, arm: ArmSummary) -> dict[str, str]:

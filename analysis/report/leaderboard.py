@@ -1,4 +1,4 @@
-"""The leaderboard in the terminal and as a CSV file; the page shows the same columns."""
+"""The leaderboard in the terminal and as CSV, with the page's columns."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def states_shown(sel: Selection) -> tuple[str, ...]:
 
 
 def to_csv(sel: Selection) -> str:
-    """One row per arm, best first, then one per baseline (kind `baseline`); unknown cells are empty."""
+    """A row per arm, best first, then one per baseline; unknown cells are empty."""
     keys = sorted({key for arm in sel.arms if arm.best for key in arm.best.settings})
     head = ["kind", "rank", "name", "mixer", "metric", "best", "best_se", "step", "trial_id", "trial_state",
             "confirm_mean", "confirm_std", "confirm_n", *states_shown(sel), "n_params", "n_params_non_embedding",
@@ -45,7 +45,7 @@ def _record(sel: Selection, arm: ArmSummary) -> dict[str, object]:
 
 
 def show(sel: Selection, console: Console) -> None:
-    """Print the leaderboard: a table on a terminal, else lines of aligned plain text that no width cuts off."""
+    """Print the leaderboard: a table on a terminal, else aligned text that nothing cuts off."""
     title = f"{sel.plan.name}: {sel.metric} ({better_text(sel.plan.mode)}), ranked by {sel.ranked_by}"
     if not console.is_terminal:
         print("\n".join([title, *aligned(_cells(sel, states_shown(sel)))]), file=console.file)
@@ -61,7 +61,7 @@ def show(sel: Selection, console: Console) -> None:
 
 
 def _cells(sel: Selection, states: tuple[str, ...]) -> list[list[str]]:
-    """Heads and rows; one column per state of `states`, or all counts in one where that is empty."""
+    """Heads and rows, with a column per state, or all counts in one."""
     confirmed = any(arm.confirm for arm in sel.arms)
     head = ["#", "arm", "best", *(["confirm (n)"] if confirmed else []), "step", *(states or ("trials",)), "params",
             "device-s", "tok/s", "settings"]  # fmt: skip

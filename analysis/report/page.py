@@ -23,23 +23,12 @@ FIGURES = ("curves-", "setting-", "trials", "benchmark-", "efficiency-")  # begi
 
 
 def write_report(sweep_dir: Path) -> Path:
-    """Analyse a sweep's folder and write `analysis/report.html`, `analysis/leaderboard.csv` and `analysis/figures/`.
-
-    Returns:
-        the page's path.
-
-    Raises:
-        UserError: the folder holds nothing to analyse; nothing was written.
-    """
+    """Write a sweep folder's `analysis/`; return its page. Raises UserError: nothing to analyse."""
     return write(select(load(Path(sweep_dir))))
 
 
 def write(sel: Selection, hover: bool = False) -> Path:
-    """Write everything for a selection; figures of an earlier report that no longer exist are removed.
-
-    Args:
-        hover: also the interactive figures, for which plotly must be installed.
-    """
+    """Write page, tables and figures, for `hover` plotly's too; remove an earlier report's figures."""
     folder = sel.data.folder.analysis
     gathered = sections.gather(sel)
     figures = Figures(sel, gathered)
@@ -93,38 +82,27 @@ def render(sel: Selection, figures: Figures, gathered: sections.Sections, hover:
     folder, trials, sweep = sel.data.folder, sel.data.trials, sel.plan.sweep
     again = ["python", "launch.py", str(folder.sweep_file), "--results", "results-again"]
     return template("report.html").render(
-        sel=sel,
-        sweep=sweep,
-        x_labels=curves.X_LABELS,
-        better=wording.better_text(sel.plan.mode),
-        answer=wording.answer(sel),
-        caveats=wording.caveats(sel),
-        edges=wording.edges(sel),
-        figures=figures,
-        details=details.details(sel),
+        sel=sel, sweep=sweep, x_labels=curves.X_LABELS, better=wording.better_text(sel.plan.mode),
+        answer=wording.answer(sel), caveats=wording.caveats(sel), edges=wording.edges(sel), layers=wording.layers(sel),
+        figures=figures, sections=gathered, details=details.details(sel),
         hovering=interactive.figures(sel, gathered.efficiency) if hover else [],
         library=interactive.library() if hover else None,
-        sections=gathered,
         efficiency_errors=results.errors(gathered.efficiency),
         problems=[*sel.data.problems, *gathered.problems],
         command=shlex.join(["python", "-m", "analysis", str(folder.path)]),
-        states=leaderboard.states_shown(sel),
-        declared=_yaml(sweep.trial),
+        states=leaderboard.states_shown(sel), declared=_yaml(sweep.trial),
         plan=_yaml(sweep.model_dump(mode="json", include={"search", "confirm", "resources"}, exclude_none=True)),
         differences={arm: _flat(tree) for arm, tree in sweep.arms.items()},
-        layers=wording.layers(sel),
-        environment=environment(sel.data),
-        totals=_totals(sel),
-        reproduce=shlex.join(again),
+        environment=environment(sel.data), totals=_totals(sel), reproduce=shlex.join(again),
         tensorboard=shlex.join(["tensorboard", "--logdir", str(folder.path)]),
         failed=[(t, t.results["error"]) for t in trials if t.results and t.state == "failed"],
         diverged=[t for t in trials if t.state == "diverged"],
         last_line=lambda error: text.last_line(error) or text.NONE,
-    )
+    )  # fmt: skip
 
 
 def environment(data: SweepData) -> dict[str, str]:
-    """What the trials ran on, by dotted key; where they differ, each value with its number of trials, or how many."""
+    """What the trials ran on, by dotted key; each value's trials where they differ."""
     seen: dict[str, Counter[str]] = {}
     for result in data.results:
         for key, value in _flat(result["environment"]).items():
@@ -144,7 +122,7 @@ def _totals(sel: Selection) -> dict[str, Any]:
 
 
 def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
-    """Nested mappings as dotted keys; a mixer or any list stays one value, as YAML on one line."""
+    """Nested mappings as dotted keys; a mixer, a task or a list stays YAML."""
     out: dict[str, str] = {}
     for key, value in tree.items():
         if isinstance(value, Mapping) and key not in ("mixer", "task"):

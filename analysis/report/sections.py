@@ -26,7 +26,7 @@ PAIR_COLUMNS = [
 
 @dataclass
 class Sections:
-    """Everything of the page that is a table; a name of `tables` is a CSV file's."""
+    """The page's tables, by their CSV files' names, and what else it says."""
 
     benchmarks: BenchmarkScores
     efficiency: Mapping[str, Any] | None
@@ -38,7 +38,7 @@ class Sections:
 
 
 def gather(sel: Selection) -> Sections:
-    """All sections; what cannot be used is a line in `problems`, and the rest is made."""
+    """All sections; what cannot be used is a line in `problems`."""
     scores = benchmarks(sel)
     efficiency, problems = read(sel.data.folder.analysis)
     guarded = guards.gather(sel)
@@ -72,19 +72,10 @@ def pair_table(name: str, pairs: Sequence[Comparison], mode: str) -> Table:
 
 def fairness(sel: Selection) -> Table:
     """What each arm was given, side by side."""
-    rows = [
-        {
-            "arm": arm.arm,
-            "_index": arm.index,
-            "begun": len(arm.trials),
-            **arm.counts,
-            "steps": sum(t.results["steps"] for t in arm.trials if t.results),
-            "tokens": arm.tokens,
-            "device_seconds": arm.device_seconds,
-            "n_params_non_embedding": arm.n_params_non_embedding,
-        }
-        for arm in sel.declared
-    ]
+    rows = [{"arm": arm.arm, "_index": arm.index, "begun": len(arm.trials), **arm.counts,
+             "steps": sum(t.results["steps"] for t in arm.trials if t.results), "tokens": arm.tokens,
+             "device_seconds": arm.device_seconds, "n_params_non_embedding": arm.n_params_non_embedding}
+            for arm in sel.declared]  # fmt: skip
     columns = [ARM, Column("begun", "trials", "count"),
                *(Column(state, state, "count") for state in ALL_STATES if any(row[state] for row in rows)),
                Column("steps", "steps", "count"), Column("tokens", "tokens", "large"),

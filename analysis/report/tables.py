@@ -1,4 +1,4 @@
-"""Tables that are shown on the page, on the terminal and as CSV from the same rows."""
+"""Tables shown on the page, on the terminal and as CSV from the same rows."""
 
 from __future__ import annotations
 
@@ -25,14 +25,11 @@ FORMATS = {
 
 @dataclass(frozen=True)
 class Column:
-    """A key of the rows, its heading, and how its values are shown.
-
-    `form`: a key of FORMATS, or `interval` or `stacked` [of FORMATS]. Stacked, the ends are below the value, without n.
-    """
+    """A key of the rows, its heading, and how its values are shown."""
 
     key: str
     label: str
-    form: str = "value"
+    form: str = "value"  # of FORMATS, or `interval` or `stacked` (ends below the value, no n) and one of FORMATS
 
     @property
     def text(self) -> bool:
@@ -59,14 +56,14 @@ ARM = Column("arm", "arm", "arm")
 
 @dataclass(frozen=True)
 class Table:
-    """`name` is the CSV file's. Of a row, `_index` is its arm's number (the swatch); `_strong`, `_tied`: marked."""
+    """`name` is the CSV file's; `_index` is a row's arm, `_strong` and `_tied` mark cells."""
 
     name: str
     columns: Sequence[Column]
     rows: Sequence[Mapping[str, Any]]
 
     def csv(self) -> str:
-        """Every row with raw values; an interval as four columns; unknown cells are empty."""
+        """Every row with raw values, an interval as four columns, unknown cells empty."""
         head: list[str] = []
         for c in self.columns:
             spread = any(isinstance(row.get(c.key), Interval) for row in self.rows)

@@ -35,7 +35,7 @@ def names(arms: list[ArmSummary]) -> str:
 
 
 def layers(sel: Selection) -> dict[str, str]:
-    """Which layers have which mixer, by arm, as declared; arms whose layers are all the same are left out."""
+    """Each arm's mixers by layer, as declared; not of arms with one mixer."""
     out = {}
     for arm in sel.plan.names:
         with contextlib.suppress(ValueError):  # another version's sweep, whose trial does not parse
@@ -44,7 +44,7 @@ def layers(sel: Selection) -> dict[str, str]:
 
 
 def answer(sel: Selection) -> list[str]:
-    """The answer so far: who leads and by how much, how sure that is, and whether the arms learnt anything at all."""
+    """The answer so far: who leads, how sure that is, whether the arms learnt anything."""
     valued = [arm for arm in sel.arms if arm.score is not None]
     if not valued:
         return [f"No arm has a value of {sel.metric} yet, so there is no answer."]
@@ -143,5 +143,5 @@ def caveats(sel: Selection) -> list[str]:
 
 
 def edges(sel: Selection) -> list[str]:
-    """Best settings that lie at the end of the range searched last: the optimum may lie beyond it."""
+    """Best settings at the end of the range searched last."""
     return [line for arm in sel.arms for line in search_coverage.edges(arm.arm, arm.certificate)]

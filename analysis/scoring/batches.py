@@ -1,4 +1,4 @@
-"""Token ids through one model in batches: what `Scorer` asks, as fast as the model allows.
+"""Token ids through one model in batches, as fast as the model allows.
 
 Three things make it fast. Requests of like length go through the model together, as many as a token budget allows. The
 head reads the continuations' positions alone. And a context that several continuations share is read once: its state (a
@@ -36,22 +36,15 @@ Request = tuple[tuple[int, ...], tuple[int, ...]]  # context and continuation
 
 
 class BatchedModel:
-    """One model on a device, and how it reads many requests.
-
-    Args:
-        model: a `BackboneForCausalLM`; it is put on `device`, in evaluation mode.
-        dtype: to autocast to; None: fp32 throughout.
-        max_tokens: per batch; None: by device.
-        max_length: tokens the model reads at most.
-    """
+    """One model on a device, and how it reads many requests."""
 
     def __init__(
         self,
-        model: Any,
+        model: Any,  # a `BackboneForCausalLM`; it is put on `device`, in evaluation mode
         device: torch.device,
-        dtype: torch.dtype | None,
-        max_tokens: int | None = None,
-        max_length: int = MAX_LENGTH,
+        dtype: torch.dtype | None,  # to autocast to; None: fp32 throughout
+        max_tokens: int | None = None,  # per batch; None: by device
+        max_length: int = MAX_LENGTH,  # tokens the model reads at most
     ):
         self.device, self.dtype, self.max_length = device, dtype, max_length
         self.model = model.to(device).eval()
@@ -59,10 +52,7 @@ class BatchedModel:
         self.max_tokens = max_tokens or TOKENS.get(device.type, TOKENS["cpu"])
 
     def launch(self, keys: list[Request]) -> Iterator[tuple[list[Request], Tensor]]:
-        """Batch by batch the requests, and what `_rows` makes of them.
-
-        Longest first, so that memory runs out at once or never.
-        """
+        """Yield batches of requests with their `_rows`, longest first: memory runs out early or never."""
         groups: dict[tuple[int, ...], list[Request]] = {}
         for key in keys:
             groups.setdefault(key[0], []).append(key)
@@ -75,15 +65,14 @@ class BatchedModel:
         shared.sort(key=lambda group: -len(group[0][0]))
         while shared:
             longest = len(shared[0][0][0])
-            n = self.fits(longest)
-            some = [group for group in shared[:n] if longest - len(group[0][0]) <= SPREAD]
+            some = [group for group in shared[: self.fits(longest)] if longest - len(group[0][0]) <= SPREAD]
             shared = shared[len(some) :]
             yield from self._after_contexts(some)
         for rows in self._by_length(alone, 0):
             yield rows, self._rows(rows, 0, None)
 
     def _after_contexts(self, groups: list[list[Request]]) -> Iterator[tuple[list[Request], Tensor]]:
-        """Read each group's context once, up to the shortest one's last token but one, and continue from there.
+        """Read each group's context once, up to a common cut, and continue from there.
 
         A context's last token predicts the first token of every continuation, so it belongs to the rest.
         """
@@ -97,7 +86,7 @@ class BatchedModel:
             yield rows, self._rows(rows, cut, select(cache, states))
 
     def _by_length(self, keys: list[Request], cut: int) -> Iterator[list[Request]]:
-        """The requests, longest first, as many at once as the budget allows for the tokens after the first `cut`."""
+        """The requests, longest first, as many at once as the budget allows after `cut`."""
         keys = sorted(keys, key=lambda key: -len(key[0]) - len(key[1]))
         while keys:
             n = self.fits(len(keys[0][0]) + len(keys[0][1]) - 1 - cut)
@@ -106,7 +95,7 @@ class BatchedModel:
 
     @torch.inference_mode()
     def _rows(self, rows: list[Request], cut: int, cache: Any) -> Tensor:
-        """[rows, 2]: the log-likelihood, and how many of its tokens are not the likeliest. On the device, not awaited.
+        """[rows, 2]: log-likelihoods and how many tokens are not the likeliest; not awaited.
 
         `cache` holds the state of every row's first `cut` tokens.
         """
@@ -139,7 +128,7 @@ class BatchedModel:
 
     @cached_property
     def reuses(self) -> bool:
-        """Whether a state of some tokens may stand for them when several more follow at once: tried here.
+        """Whether a state may stand for its tokens when several more follow: tried here.
 
         FLA 0.6's forgetting, path and log-linear layers take one token at a time; some mixers keep no state at all.
         """
@@ -164,11 +153,7 @@ class BatchedModel:
         return True
 
     def read_head(self, hidden: Tensor, row: Tensor, rows: int, targets: Tensor) -> Tensor:
-        """[rows, 2]: the targets' [N] log-likelihoods summed by sequence, and how many are not the likeliest.
-
-        Args:
-            hidden: states [N, D] of the sequences `row` [N].
-        """
+        """[rows, 2]: `targets`' [N] log-likelihoods and misses, summed by `row` [N]; `hidden` [N, D]."""
         out = torch.zeros(rows, 2, dtype=torch.float64, device=self.device)
         step = max(1, HEAD_BYTES // (4 * self.model.head.weight.shape[0]))
         for start in range(0, len(targets), step):
@@ -203,7 +188,7 @@ class BatchedModel:
         return torch.cat([rows, rows.new_zeros(wanted - n, *rows.shape[1:])]) if wanted > n else rows
 
     def _tensor(self, rows: Sequence[Sequence[int]]) -> torch.Tensor:
-        """[rows, longest], padded to the right with token 0, and at the end with rows of it (`_filled`)."""
+        """[rows, longest], padded to the right with token 0, then filled up (`_filled`)."""
         longest = max(map(len, rows))
         padded = torch.tensor([[*row, *[0] * (longest - len(row))] for row in rows])
         return self._filled(padded).to(self.device, non_blocking=True)

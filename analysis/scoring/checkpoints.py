@@ -1,7 +1,4 @@
-"""Open a checkpoint without trusting it.
-
-A checkpoint that is missing, cut short, another model's, or whose weights are not finite costs one line and no more.
-"""
+"""Open a checkpoint without trusting it: whatever is wrong with it costs one line."""
 
 from __future__ import annotations
 
@@ -27,11 +24,7 @@ REPORTED = ("missing_keys", "unexpected_keys", "mismatched_keys")
 
 
 def refuse_foreign(path: Path, job: Job | None) -> None:
-    """Refuse another model by config.json alone: the same weights under another name are no result of this trial.
-
-    Raises:
-        UserError: it is no model of attnlab's, or another one than `job` says.
-    """
+    """Refuse another model by config.json alone. Raises UserError: not attnlab's, or not `job`'s."""
     tree = _json(path / "config.json")
     if (kind := tree.get("model_type")) != "attnlab":
         raise UserError(f"{path}: a foreign checkpoint, of a model of type {kind!r}; attnlab's own are read")
@@ -48,7 +41,7 @@ def refuse_foreign(path: Path, job: Job | None) -> None:
 
 
 def open_model(path: Path, job: Job | None = None) -> tuple[Any, Tokenizer | None]:
-    """(the model on the CPU, its tokenizer or None) of an exported checkpoint.
+    """The model, on the CPU, and the tokenizer, if any, of an exported checkpoint.
 
     Raises:
         UserError: it is damaged, incomplete, no model of attnlab's, or another one than `job` says.

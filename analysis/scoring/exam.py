@@ -1,4 +1,4 @@
-"""What every benchmark gives: exams, and answers per item from which each figure can be computed again."""
+"""What every benchmark gives: exams, and answers from which each figure follows."""
 
 from __future__ import annotations
 
@@ -20,71 +20,48 @@ How = Literal["proportion", "perplexity", "bits_per_byte", "perplexity_per_token
 
 @dataclass(frozen=True)
 class Context:
-    """What the command line gives every benchmark.
+    """What the command line gives every benchmark."""
 
-    Args:
-        data_dir: a folder with a folder per dataset in hub schema; None: the hub, or its cache.
-        limit: items per exam, at most.
-        text: a file for the benchmark `text`.
-    """
-
-    data_dir: Path | None = None
-    limit: int | None = None
-    text: Path | None = None
+    data_dir: Path | None = None  # with a folder per dataset in hub schema; None: the hub, or its cache
+    limit: int | None = None  # items per exam, at most
+    text: Path | None = None  # a file for the benchmark `text`
 
 
 @dataclass(frozen=True)
 class Metric:
-    """One figure of an exam.
+    """One figure of an exam, from the answers' columns.
 
-    Args:
-        how: from the answers' columns. `proportion` is the mean of 0/1; `perplexity` exp(-mean) of log-likelihoods in
-            nats. `bits_per_byte` and `perplexity_per_token` are of columns nats, bytes and tokens; `ratio` is the sum
-            of the column over that of `targets`.
-        column: which; default: the metric's name.
-        chance: what guessing gives; None: no such level.
+    `proportion` is the mean of 0/1; `perplexity` exp(-mean) of log-likelihoods in nats. `bits_per_byte` and
+    `perplexity_per_token` are of columns nats, bytes and tokens. `ratio` is the column's sum over that of `targets`.
     """
 
     how: How
     higher_is_better: bool = True
-    chance: float | None = None
-    column: str | None = None
+    chance: float | None = None  # what guessing gives; None: no such level
+    column: str | None = None  # default: the metric's name
 
 
 @dataclass(frozen=True)
 class Answers:
-    """A checkpoint's answers to an exam: columns of one value per item, in the order of the exam's ids."""
+    """A checkpoint's answers: columns of one value per item, in the ids' order."""
 
     columns: Mapping[str, Sequence[Any]]
 
 
 @dataclass(frozen=True)
 class Exam:
-    """What a checkpoint is asked.
+    """What a checkpoint is asked. Raises UserError: an item twice."""
 
-    Args:
-        name: of the benchmark, with what tells its exams apart: `hellaswag`, `mqar_x4`.
-        source: where the items are from, for the report.
-        ids: one per item, stable over runs and limits, so that arms can be compared item by item.
-        n_all: items there are without a limit.
-        content: of the items, as JSON-able values; decides the digest together with the metrics and `version`.
-        metrics: the first one is the exam's own.
-        ask: has a checkpoint answer; it reports requests done, of `requests`.
-        texts: of each item its wordings with an answer, to look for in training text; empty: it is no text.
-
-    Raises:
-        UserError: an item twice: n would claim more than was asked.
-    """
-
-    name: str
-    source: str
+    name: str  # of the benchmark, with what tells its exams apart: `hellaswag`, `mqar_x4`
+    source: str  # where the items are from, for the report
     version: str
-    ids: Sequence[str]
-    n_all: int
-    content: Any = field(repr=False)
-    metrics: Mapping[str, Metric]
+    ids: Sequence[str]  # one per item, stable over runs and limits, so that arms can be compared item by item
+    n_all: int  # items there are without a limit
+    content: Any = field(repr=False)  # of the items, JSON-able; with metrics and `version` it decides the digest
+    metrics: Mapping[str, Metric]  # the first one is the exam's own
     requests: int
-    ask: Callable[[Scorer, Advance], Answers] = field(repr=False)
+    ask: Callable[[Scorer, Advance], Answers] = field(repr=False)  # has a checkpoint answer; reports requests done
+    # of each item its wordings with an answer, to look for in training text; empty: it is no text
     texts: Sequence[Sequence[str]] = field(default=(), repr=False)
 
     def __post_init__(self) -> None:
@@ -115,11 +92,7 @@ class Benchmark(ABC):
 
     @abstractmethod
     def exams(self, context: Context, target: Target | None) -> list[Exam]:
-        """The exams; `target` only where they depend on the checkpoint. Empty: it does not apply.
-
-        Raises:
-            UserError: the data or a package is missing; the message says how to get it.
-        """
+        """The exams, if any apply to `target`. Raises UserError: data or a package is missing."""
 
 
 def value_of(metric: Metric, name: str, columns: Mapping[str, Sequence[Any]]) -> float | None:

@@ -13,12 +13,7 @@ NEW_TOKENS = 256  # lm-eval's default where a task names no `max_gen_toks`
 
 
 class LM(Base):
-    """What `lm_eval.evaluate(lm, tasks)` asks for.
-
-    Args:
-        scorer: the checkpoint.
-        advance: called with how many requests are done since the last call, for a progress bar.
-    """
+    """What `lm_eval.evaluate(lm, tasks)` asks for; `advance` hears of requests done."""
 
     def __init__(self, scorer: Scorer, advance: Advance = lambda n: None):
         super().__init__()
@@ -35,11 +30,7 @@ class LM(Base):
         return [-nats for nats, _ in self.scorer.rolling(texts, self.scorer.max_length, self.advance)]
 
     def generate_until(self, requests: list[Instance], **unused: Any) -> list[str]:
-        """Greedy text up to the first of each request's stopping strings.
-
-        Raises:
-            ValueError: a task asks for sampling.
-        """
+        """Greedy text up to each request's first stopping string. Raises ValueError: sampling is asked for."""
         if any(request.args[1].get("do_sample") for request in requests):
             raise ValueError("the task asks for sampled answers; only greedy decoding is offered")
         new = [request.args[1].get("max_gen_toks", NEW_TOKENS) for request in requests]

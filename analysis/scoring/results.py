@@ -68,21 +68,12 @@ def result_of(exam: Exam, columns: Mapping[str, Sequence[Any]], checkpoint: str,
     }
     first = next(iter(metrics))
     return {
-        "format": FORMAT,
-        "benchmark": exam.name,
-        "digest": exam.digest,
-        "version": exam.version,
-        "source": exam.source,
-        "checkpoint": checkpoint,
-        "dtype": dtype,
-        "n": len(exam.ids),
-        "n_all": exam.n_all,
-        "limited": exam.limited,
-        "metric": first,
-        **{key: metrics[first][key] for key in ("value", "chance", "higher_is_better")},
-        "metrics": metrics,
+        "format": FORMAT, "benchmark": exam.name, "digest": exam.digest, "version": exam.version,
+        "source": exam.source, "checkpoint": checkpoint, "dtype": dtype,
+        "n": len(exam.ids), "n_all": exam.n_all, "limited": exam.limited, "metric": first,
+        **{key: metrics[first][key] for key in ("value", "chance", "higher_is_better")}, "metrics": metrics,
         "items": {"id": list(exam.ids), **{name: list(column) for name, column in columns.items()}},
-    }
+    }  # fmt: skip
 
 
 def read_result(path: Path) -> dict[str, Any] | None:
@@ -106,12 +97,9 @@ def _without_items(tree: Mapping[str, Any]) -> dict[str, Any]:
 def add_overlaps(
     answered: Sequence[tuple[Target, Exam]], arms: Mapping[str, Any], folder: Path, fresh: bool, bar: Progress
 ) -> list[str]:
-    """Give the results of `arms` (of `benchmark_results.json`) their `overlap`.
+    """Give the results of `arms` their `overlap`; return a line per missing corpus.
 
     Every corpus is read once, for all exams that were not compared with it yet. Files: overlap-<corpus>-<exam>.json.
-
-    Returns:
-        one line for each corpus that cannot be had.
     """
     by_corpus: dict[str, list[tuple[Target, Exam]]] = {}
     for target, exam in answered:

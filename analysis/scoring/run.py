@@ -38,12 +38,10 @@ class Settings:
 
 
 def examine(targets: Sequence[Target], settings: Settings, folder: Path, console: Console) -> Report:
-    """Score every target on every benchmark; results are written to `folder` (the sweep's `analysis/`) as they come.
+    """Score every target on every benchmark and write results to `folder` as they come.
 
-    A checkpoint or a benchmark that cannot be had is a line in `problems`; everything else is done.
-
-    Raises:
-        UserError: an unknown device or dtype; nothing was done.
+    `folder` is the sweep's `analysis/`. A checkpoint or a benchmark that cannot be had is a line in `problems`, and
+    everything else is done. Raises UserError: an unknown device or dtype; nothing was done.
     """
     device = device_of(settings.device)
     settings = replace(settings, device=str(device))
@@ -77,7 +75,7 @@ class _Examiner:
         self._ended = False
 
     def side_by_side(self, targets: Sequence[Target], rows: Sequence[dict[str, Any]], device: str) -> list[list[str]]:
-        """Every target's problems. On a CPU as many targets at once as there are threads, each with one.
+        """Every target's problems; on a CPU each thread takes a target of its own.
 
         Small models gain little from more threads, and lose much where other work runs on the same cores.
         """
@@ -98,7 +96,7 @@ class _Examiner:
             torch.set_num_threads(threads)
 
     def examine(self, target: Target, row: dict[str, Any]) -> list[str]:
-        """Score one target on everything; fill its row of `benchmark_results.json`. Returns problems, a line each."""
+        """Score one target and fill its row of `benchmark_results.json`; return problems, a line each."""
         problems: list[str] = []
         try:
             row["checkpoint"] = digest_of(target.path)
@@ -150,7 +148,7 @@ class _Examiner:
         return Scorer(model, tokenizer, how.device, how.dtype, how.max_tokens, longest, self._encodings)
 
     def _exams_of(self, name: str, benchmark: Benchmark, target: Target) -> tuple[list[Exam], str | None]:
-        """The benchmark's exams, made once where they do not depend on the checkpoint, or its problem."""
+        """The benchmark's exams or its problem, made once unless they depend on the checkpoint."""
         if name in self._exams:
             return self._exams[name]
         task = self.bar.add_task(f"preparing {name}", total=None)
@@ -166,7 +164,7 @@ class _Examiner:
 
 
 def _ask(exam: Exam, scorer: Scorer, advance: Advance) -> Answers:
-    """The answers; where the device's memory runs out, from the beginning with half as many tokens at once."""
+    """The answers; where memory runs out, again with half as many tokens at once."""
     while True:
         try:
             return exam.ask(scorer, advance)

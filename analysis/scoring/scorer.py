@@ -22,7 +22,6 @@ from attnlab.data.tokenizer import Tokenizer
 from attnlab.util.errors import UserError
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-
 KEPT = 32  # lists of texts, two per benchmark; HellaSwag's 40,168 texts, the largest, make some 20 MB (reckoned)
 
 TokenPair = tuple[Sequence[int], Sequence[int]]  # token ids of a context (at least one) and of its continuation
@@ -38,7 +37,7 @@ class Scored:
 
 
 class Encodings:
-    """Token ids of the KEPT last lists of texts: arms are asked the same texts, mostly with the same tokenizer."""
+    """Token ids of the KEPT last lists of texts, which arms mostly share."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()  # threads that ask for the same texts wait for whoever asked first
@@ -53,34 +52,24 @@ class Encodings:
 
 
 class Scorer(BatchedModel):
-    """One model with its tokenizer.
-
-    Args:
-        model: a `BackboneForCausalLM`; it is put on `device`, in evaluation mode.
-        tokenizer: None for a model of a task without text: only token ids can be scored.
-        device: `cpu`, `cuda`, ...
-        dtype: `auto` (bf16 autocast on CUDA, fp32 elsewhere), `float32`, `bfloat16`, `float16`.
-        max_tokens: per batch; None: by device.
-        max_length: tokens the model reads at most; longer contexts lose their beginning.
-        encodings: shared with other scorers, which are asked the same texts; None: texts are tokenised each time.
-    """
+    """One model with its tokenizer."""
 
     def __init__(
         self,
-        model: Any,
-        tokenizer: Tokenizer | None,
+        model: Any,  # a `BackboneForCausalLM`; it is put on `device`, in evaluation mode
+        tokenizer: Tokenizer | None,  # None for a model of a task without text: only token ids can be scored
         device: str | torch.device = "cpu",
-        dtype: str = "auto",
-        max_tokens: int | None = None,
-        max_length: int = MAX_LENGTH,
-        encodings: Encodings | None = None,
+        dtype: str = "auto",  # bf16 autocast on CUDA, fp32 elsewhere; or one of DTYPES
+        max_tokens: int | None = None,  # per batch; None: by device
+        max_length: int = MAX_LENGTH,  # tokens the model reads at most; longer contexts lose their beginning
+        encodings: Encodings | None = None,  # shared with other scorers; None: texts are tokenised each time
     ):
         device = torch.device(device)
         super().__init__(model, device, dtype_of(device, dtype), max_tokens, max_length)
         self.tokenizer, self.encodings = tokenizer, encodings
 
     def loglikelihoods(self, requests: Sequence[tuple[str, str]], advance: Advance = lambda n: None) -> list[Scored]:
-        """Score (context, continuation) texts, in order. An empty context is the end-of-document token."""
+        """Score (context, continuation) texts; an empty context is the end-of-document token."""
         return self.score(self.encode_pairs(requests), advance)
 
     def encode_pairs(self, requests: Sequence[tuple[str, str]]) -> list[TokenPair]:
@@ -130,11 +119,7 @@ class Scorer(BatchedModel):
         return list(zip(nats, counts, strict=True))
 
     def score(self, pairs: Sequence[TokenPair], advance: Advance = lambda n: None) -> list[Scored]:
-        """Score token ids; equal requests are computed once.
-
-        Raises:
-            UserError: a continuation is longer than the model reads.
-        """
+        """Score token ids, equal requests once. Raises UserError: a continuation longer than the model reads."""
         positions: dict[Request, list[int]] = {}
         for i, (context, continuation) in enumerate(pairs):
             keep = self.max_length + 1 - len(continuation)
@@ -156,7 +141,7 @@ class Scorer(BatchedModel):
 
     @torch.inference_mode()
     def greedy(self, contexts: Sequence[str], new: Sequence[int], advance: Advance = lambda n: None) -> list[str]:
-        """What greedy decoding writes after each context: at least new[i] tokens of it, unless the document ends."""
+        """Greedy text after each context: at least new[i] tokens, unless the document ends."""
         tokenizer = self._text()
         out, ids = [""] * len(contexts), [i.tolist() or [tokenizer.eos_id] for i in self._encode(contexts)]
         lengths: dict[int, list[int]] = {}
@@ -177,12 +162,9 @@ class Scorer(BatchedModel):
     def aligned(
         self, inputs: NDArray[np.int64], targets: NDArray[np.int64], ignore: int, advance: Advance = lambda n: None
     ) -> tuple[list[float], list[int]]:
-        """Of each row of a task's examples [N, T], the nats of its targets and how many are the likeliest token.
+        """Nats and hits of each row of a task's examples, `inputs` and `targets` [N, T].
 
-        Position t predicts targets[:, t] unless that is `ignore`.
-
-        Raises:
-            UserError: the examples have tokens that the model lacks.
+        Position t predicts targets[:, t] unless that is `ignore`. Raises UserError: tokens that the model lacks.
         """
         if max(inputs.max(), targets.max()) >= self.model.config.vocab_size:
             raise UserError(f"the task has more tokens than the model's {self.model.config.vocab_size}")
@@ -210,11 +192,7 @@ class Scorer(BatchedModel):
 
 
 def dtype_of(device: torch.device, name: str) -> torch.dtype | None:
-    """What to autocast to; None: fp32 throughout.
-
-    Raises:
-        UserError: no such name.
-    """
+    """What to autocast to; None: fp32 throughout. Raises UserError: no such name."""
     if name == "auto":
         return torch.bfloat16 if device.type == "cuda" else None
     if name not in DTYPES:

@@ -43,12 +43,9 @@ class Target:
 
 
 def targets(
-    sel: Selection | None,
-    arms: Sequence[str] = (),
-    trial: str | None = None,
-    checkpoint: Path | None = None,
+    sel: Selection | None, arms: Sequence[str] = (), trial: str | None = None, checkpoint: Path | None = None
 ) -> tuple[list[Target], list[str]]:
-    """What to examine: each arm's best trial that has an exported model, or what was named.
+    """Each arm's best trial that has an exported model, or what was named.
 
     Args:
         sel: the sweep; None only with `checkpoint`.
@@ -108,11 +105,7 @@ def _one_trial(sel: Selection, arms: Sequence[str], wanted: str) -> Target:
 
 
 def digest_of(path: Path) -> str:
-    """20 hexadecimal digits of SHA-256 over the files that decide a score.
-
-    Raises:
-        UserError: there is no checkpoint at `path`, or an incomplete one; the message begins with the path.
-    """
+    """20 hexadecimal digits of SHA-256 over FILES. Raises UserError: no or an incomplete checkpoint."""
     if not path.is_dir():
         raise UserError(f"{path}: no such checkpoint")
     if missing := [name for name in FILES[:2] if not (path / name).is_file()]:

@@ -1,4 +1,4 @@
-"""`--claim` on a sweep: the records that a claim is judged by (`attnlab.ranking.claims` has the grammar)."""
+"""`--claim` on a sweep: the records that a claim is judged by."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def judge(claim: Claim, sel: Selection) -> Judgement:
 
 
 def evidence(claim: Claim, sel: Selection) -> Evidence:
-    """The claim's metric over the confirm runs, or a benchmark's items. Raises UserError: there is neither."""
+    """The claim's metric over confirm runs, or a benchmark's items. Raises UserError: neither."""
     metric, tables = claim.metric or sel.metric, benchmarks(sel).by_name()
     if table := tables.get(metric):
         if (claim.margin or isinstance(claim.right, float)) and any(s.logarithm for s in table.scores.values()):

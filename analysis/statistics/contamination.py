@@ -20,7 +20,7 @@ def signs(tables: Sequence[ScoredBenchmark]) -> list[str]:
 
 
 def copies(tables: Sequence[ScoredBenchmark]) -> list[str]:
-    """Benchmarks of which more than SEEN of the items stand in an arm's training text, with the scores on the rest."""
+    """Benchmarks with over SEEN of their items in a training text; scores on the rest."""
     out = []
     for table in tables:
         by_text: dict[tuple[str, frozenset[str]], list[str]] = {}
@@ -43,7 +43,7 @@ def copies(tables: Sequence[ScoredBenchmark]) -> list[str]:
 
 
 def leaps(tables: Sequence[ScoredBenchmark]) -> list[str]:
-    """An arm far ahead on one benchmark and on no other; every arm near the ceiling."""
+    """An arm far ahead on one benchmark alone; every arm near the ceiling."""
     usable = {t.name: t for t in tables if t.mode == "max" and t.chance is not None and len(t.scores) > 1}
     gains = {name: {arm: (s.interval.value - t.chance) / (1 - t.chance) for arm, s in t.scores.items()}
              for name, t in usable.items()}  # fmt: skip

@@ -1,4 +1,4 @@
-"""What an answer costs, from the records alone: tokens, FLOPs, seconds to a loss, trials to a value, size to a loss."""
+"""What an answer costs, from the records alone: a loss, a value, or a size."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from attnlab.util.text import number
 
 @dataclass(frozen=True)
 class IsoLoss:
-    """What an arm needs to reach a value of the metric; intervals over its confirm runs where at least two reach it."""
+    """What an arm needs to reach a value; intervals over two or more confirm runs."""
 
     arm: str
     index: int
@@ -33,7 +33,7 @@ class IsoLoss:
 
 @dataclass(frozen=True)
 class Scaling:
-    """value = scale * N ** -exponent over an arm's sizes, by least squares on logarithms; the slope's interval."""
+    """value = scale * N ** -exponent over an arm's sizes, by logarithmic least squares."""
 
     arm: str
     index: int
@@ -58,10 +58,7 @@ def vocab_size(folder: Path) -> int | None:
 
 
 def iso_loss(sel: Selection) -> list[IsoLoss]:
-    """Each arm's cost of the value that the weakest arm's best trial reached, in the sweep's order.
-
-    Empty if only one arm has a value.
-    """
+    """Each arm's cost of the weakest arm's best value; empty if one arm has one."""
     lead = {arm.arm: arm.value for arm in sel.declared if arm.value is not None}
     if len(lead) < 2:
         return []
@@ -83,7 +80,7 @@ def _reach(sel: Selection, arm: ArmSummary, target: float) -> IsoLoss:
 
 
 def first_reach(x: Sequence[float], y: Sequence[float], target: float, mode: str) -> float | None:
-    """Where y first is as good as `target`, interpolated between reports on the line from the one before."""
+    """The x at which y first is as good as `target`, interpolated between reports."""
     sign = 1 if mode == "min" else -1
     for i, value in enumerate(y):
         if sign * (value - target) <= 1e-12:
@@ -95,7 +92,7 @@ def first_reach(x: Sequence[float], y: Sequence[float], target: float, mode: str
 
 
 def expected_best(values: Sequence[float], mode: str) -> list[float]:
-    """The expected best of 1, 2, ... trials drawn from those made (Dodge et al. 2019, arXiv 1909.03004, equation 7)."""
+    """The expected best of n trials (Dodge et al. 2019, arXiv 1909.03004, equation 7)."""
     ordered = np.sort(np.asarray(values, float))
     ordered = ordered[::-1] if mode == "min" else ordered  # worst first
     total = len(ordered)
@@ -104,7 +101,7 @@ def expected_best(values: Sequence[float], mode: str) -> list[float]:
 
 
 def trials_to_value(sel: Selection) -> dict[str, list[float]]:
-    """`expected_best` of each arm's search. A trial that diverged or failed counts as the arm's worst value."""
+    """`expected_best` of each arm's search; a diverged or failed trial counts as the worst."""
     out = {}
     for arm in sel.declared:
         trials = [t for t in arm.trials if t.phase == "search" and t.results]
@@ -116,7 +113,7 @@ def trials_to_value(sel: Selection) -> dict[str, list[float]]:
 
 
 def scaling(sel: Selection) -> list[Scaling]:
-    """Per arm with completed trials of at least three sizes and a positive metric; empty where sizes do not vary."""
+    """Fits of arms with completed trials of three sizes or more and a positive metric."""
     out = []
     for arm in sel.declared:
         best: dict[float, float] = {}
@@ -136,7 +133,7 @@ def scaling(sel: Selection) -> list[Scaling]:
 
 
 def importances(sel: Selection) -> dict[str, dict[str, float]]:
-    """Each searched setting's share of the metric's variance, by arm: Optuna's fANOVA (Hutter et al. 2014).
+    """Settings' shares of the metric's variance by arm: Optuna's fANOVA (Hutter et al. 2014).
 
     Arms with fewer than 4 valued trials, or with equal values alone, are left out: a forest of so few says nothing. A
     pruned trial counts with the best value it reached.

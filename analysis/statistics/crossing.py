@@ -16,26 +16,22 @@ Runs = Mapping[int, Sequence[float]]  # tokens per second of each repeated run, 
 
 @dataclass(frozen=True)
 class Crossing:
-    """The length at which two arms are equally fast; None: they do not cross at the lengths measured.
-
-    `faster` is then ahead at all lengths. It is None if each is ahead at some, without a change that the lengths
-    resolve. `share`: of the resamples in which they cross.
-    """
+    """The length at which two arms are equally fast."""
 
     a: str
     b: str
-    length: float | None
+    length: float | None  # None: they do not cross at the lengths measured
     low: float | None
     high: float | None
-    share: float
-    faster: str | None  # at the greatest length
+    share: float  # of the resamples in which they cross
+    faster: str | None  # at the greatest length; None: neither
 
 
 def crossing(a: str, b: str, left: Runs, right: Runs) -> Crossing | None:
-    """The greatest length at which the medians of the runs change order, interpolated on log-log axes.
+    """The greatest length at which the runs' medians change order, interpolated on log-log axes.
 
-    The interval is the percentile bootstrap over the repeated runs at each length (DRAWS resamples, seeded), over those
-    resamples in which the two cross at all; none where fewer than half do. None: fewer than two lengths in common.
+    The interval is the percentile bootstrap over the repeated runs at each length (DRAWS resamples, seeded), of those
+    resamples in which the two cross, if at least half do. None: fewer than two lengths in common.
     """
     lengths = sorted(set(left) & set(right))
     if len(lengths) < 2:
@@ -51,19 +47,13 @@ def crossing(a: str, b: str, left: Runs, right: Runs) -> Crossing | None:
     zeros = [zero for row in gaps if (zero := _zero(logs, row)) is not None]
     length, share = _zero(logs, seen), len(zeros) / DRAWS
     low, high = np.exp(np.percentile(zeros, [2.5, 97.5])) if length is not None and share >= 0.5 else (None, None)
-    return Crossing(
-        a,
-        b,
-        length=None if length is None else math.exp(length),
-        low=None if low is None else float(low),
-        high=None if high is None else float(high),
-        share=share,
-        faster=a if seen[-1] > 0 else b if seen[-1] < 0 else None,
-    )
+    faster = a if seen[-1] > 0 else b if seen[-1] < 0 else None
+    low, high = (None if end is None else float(end) for end in (low, high))
+    return Crossing(a, b, None if length is None else math.exp(length), low, high, share, faster)
 
 
 def every(speeds: Mapping[str, Runs]) -> list[tuple[Crossing, int]]:
-    """The crossing of each pair of arms, whose runs `speeds` has by name, with the number of lengths both have."""
+    """Every pair's crossing with the number of common lengths; `speeds`: runs by arm."""
     pairs = [(crossing(a, b, speeds[a], speeds[b]), len(set(speeds[a]) & set(speeds[b])))
              for a, b in combinations(speeds, 2)]  # fmt: skip
     return [(each, n) for each, n in pairs if each]
@@ -74,7 +64,7 @@ def _medians(rng: np.random.Generator, runs: np.ndarray) -> np.ndarray:
 
 
 def _zero(x: np.ndarray, gap: np.ndarray) -> float | None:
-    """The last x at which the line through the points is zero; None if it keeps its sign."""
+    """The last x at which the line through the points is zero, if any."""
     for i in range(len(x) - 1, 0, -1):
         if gap[i] * gap[i - 1] < 0:
             return float(x[i - 1] + (x[i] - x[i - 1]) * gap[i - 1] / (gap[i - 1] - gap[i]))

@@ -29,15 +29,10 @@ Hashes = NDArray[np.uint64]
 
 @dataclass
 class Items:
-    """The items of one exam as hashes of their stretches of words; `matched` grows while text is read.
+    """The items of one exam as hashes of their stretches of words."""
 
-    Args:
-        texts: of each item its wordings, of which the one that matches most counts (a question with each candidate).
-        vocabulary: a number per word, shared by everything that is compared with the same text; new words are added.
-    """
-
-    texts: Sequence[Sequence[str]]
-    vocabulary: dict[str, int]
+    texts: Sequence[Sequence[str]]  # of each item its wordings (one per candidate); the one that matches most counts
+    vocabulary: dict[str, int]  # a number per word, shared by all that is compared with a text; new words are added
     grams: dict[int, tuple[Hashes, NDArray[np.bool_]]] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
@@ -51,7 +46,7 @@ class Items:
             self.grams[n] = hashes, np.zeros(len(hashes), bool)
 
     def _of(self, n: int) -> tuple[Ids, Hashes]:
-        """The beginning and the hash of each stretch of n words that counts: all of a long text's, or a short text."""
+        """Beginnings and hashes of the stretches of n words, or of texts as short."""
         which = self.lengths >= n if n == GRAM else self.lengths == n
         begins = [np.arange(s, s + m - n + 1) for s, m in zip(self.starts[which], self.lengths[which], strict=True)]
         starts = np.concatenate([*begins, np.zeros(0, np.int64)]).astype(np.int64)
@@ -80,9 +75,10 @@ class Items:
 
 
 def hashed(ids: Ids, n: int) -> Hashes:
-    """64-bit hashes of every n ids in a row: a polynomial over ids mixed as in splitmix64 (Steele et al. 2014).
+    """64-bit hashes of every n ids in a row, mixed as in splitmix64.
 
-    Two different stretches agree with probability 2^-64, so among 10^14 comparisons hardly ever.
+    Polynomials over the mixed ids (Steele et al. 2014). Two different stretches agree with probability 2^-64, so among
+    10^14 comparisons hardly ever.
     """
     x = ids.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15) + np.uint64(0x9E3779B97F4A7C15)
     x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
@@ -118,7 +114,7 @@ def scan(
 
 
 def pieces(packed: Any) -> Iterator[tuple[str, int]]:
-    """(text, tokens) of the training shards, in stretches that overlap by what a match can reach over their border."""
+    """(text, tokens) of the training shards, in stretches that overlap by a match's reach."""
     tokens, total = packed.train, len(packed.train)
     n = -(-total // PIECE_TOKENS)
     wanted = min(n, max(1, SCAN_TOKENS // PIECE_TOKENS))

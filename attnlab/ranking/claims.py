@@ -1,4 +1,4 @@
-"""Claims such as "gla < standard on val_loss by 2%": supported, refuted or undecided, and what would decide them.
+"""Claims such as "gla < standard on val_loss by 2%", judged supported, refuted or undecided.
 
     claim    = arm , relation , ( arm | number ) , [ "on" , metric ] , [ "by" , margin ] ;
     relation = "<" | ">" | "beats" | "~" ;
@@ -71,11 +71,11 @@ class Evidence:
 
 @dataclass(frozen=True)
 class Judgement:
-    """A verdict in words; `pair.difference` is from the margin's edge for <, > and beats, plain for ~."""
+    """A verdict in words."""
 
     claim: Claim
     verdict: Verdict
-    pair: Comparison
+    pair: Comparison  # its difference is from the margin's edge for <, > and beats, plain for ~
     text: str
 
 
@@ -142,7 +142,7 @@ def _against(claim: Claim, left: Mapping[Any, float], right: Any, unit: str, fac
 
 
 def equivalence(pair: Comparison, margin: float) -> Verdict:
-    """Whether two arms differ by less than `margin`: two one-sided t-tests, by the 90 % interval."""
+    """Whether two arms differ by less than `margin`: two one-sided t-tests (the 90 % interval)."""
     from scipy import stats
 
     low, high, middle = pair.difference.low, pair.difference.high, pair.difference.value

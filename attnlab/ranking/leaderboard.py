@@ -1,4 +1,4 @@
-"""The leaderboard: every arm's trials counted by state and its best trial, a pure function of the trials' results."""
+"""The leaderboard: each arm's trials by state and its best one, from results alone."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ PACE = ("tokens_per_s", "peak_mem_gib")
 
 
 class Best(TypedDict):
-    """An arm's best trial of the search, or of its runs where there is no search."""
+    """An arm's best trial of the search, or of its runs without a search."""
 
     trial_id: str
     value: float
@@ -37,7 +37,7 @@ class Confirm(TypedDict):
 
 
 class Standing(TypedDict):
-    """An arm's row of the leaderboard: sums over its trials, and sizes and pace of its best one."""
+    """An arm's row: sums over its trials, sizes and pace of its best one."""
 
     counts: dict[str, int]  # trials by state
     best: Best | None
@@ -93,21 +93,15 @@ def standings(
         return (value is None, 0.0 if value is None else sign * value)
 
     return {
-        "sweep": plan.name,
-        "metric": plan.metric,
-        "mode": plan.mode,
-        "baselines": dict(baselines or {}),
-        "ranked_by": "confirm mean" if confirmed else "best of search",
-        "ranking": sorted(rows, key=order),
+        "sweep": plan.name, "metric": plan.metric, "mode": plan.mode, "baselines": dict(baselines or {}),
+        "ranked_by": "confirm mean" if confirmed else "best of search", "ranking": sorted(rows, key=order),
         "edges": [line for arm, row in rows.items() for line in edges(arm, row["certificate"])],
-        "guards": dict(guards or {}),
-        "noise": noise,
-        "arms": rows,
-    }
+        "guards": dict(guards or {}), "noise": noise, "arms": rows,
+    }  # fmt: skip
 
 
 def notes(board: Mapping[str, Any]) -> list[str]:
-    """What a reader of a leaderboard must know: best settings at an edge, what the guards warn of, the noise floor."""
+    """Lines on a leaderboard: best settings at an edge, the guards' warnings, the noise floor."""
     guards = board.get("guards") or {}
     warnings = [f"warning: {line}" for line in guards.get("warnings", [])]
     unsure = [f"unsure: {line}" for line in guards.get("no_op", {}).get("unsure", [])]
@@ -120,14 +114,12 @@ def value_of(result: Results, metric: str) -> float | None:
 
 
 def best_result(results: Iterable[Results], metric: str, mode: str) -> Results | None:
-    """The trial with the best value; the earliest of equals. Diverged and failed trials are not candidates."""
-    best = None
+    """The trial with the best value, the earliest of equals; diverged and failed ones never."""
+    best, best_value = None, None
     for result in results:
-        value = value_of(result, metric)
-        if result["state"] in ("completed", "pruned") and value is not None:
-            held = best and value_of(best, metric)
-            if best is None or better(value, held, mode):
-                best = result
+        value = value_of(result, metric) if result["state"] in ("completed", "pruned") else None
+        if value is not None and (best_value is None or better(value, best_value, mode)):
+            best, best_value = result, value
     return best
 
 
@@ -135,26 +127,19 @@ def _row(plan: Plan, arm: str, results: Sequence[Results], extension: Extension 
     search = [r for r in results if r["phase"] == "search"]
     top = best_result(search or results, plan.metric, plan.mode)
     confirmed, finals = _confirmed(plan, results)
+    best = top and {
+        "trial_id": top["trial_id"], "value": value_of(top, plan.metric), "step": (top["best"] or {}).get("step"),
+        "settings": top["settings"], "state": top["state"],
+    }  # fmt: skip
+    confirm: dict[str, Any] | None = None
+    if finals:
+        std = stdev(finals) if len(finals) > 1 else None
+        confirm = {"n": len(finals), "mean": mean(finals), "std": std, "values": finals, "settings": confirmed}
     row = {
         "counts": {state: sum(r["state"] == state for r in results) for state in STATES},
-        "best": top
-        and {
-            "trial_id": top["trial_id"],
-            "value": value_of(top, plan.metric),
-            "step": (top["best"] or {}).get("step"),
-            "settings": top["settings"],
-            "state": top["state"],
-        },
-        "confirm": {
-            "n": len(finals),
-            "mean": mean(finals),
-            "std": stdev(finals) if len(finals) > 1 else None,
-            "values": finals,
-            "settings": confirmed,
-        }
-        if finals
-        else None,
-        **{key: sum(r[key] for r in results) for key in ("steps", "tokens", "seconds", "device_seconds")},  # type: ignore[literal-required]
+        "best": best,
+        "confirm": confirm,
+        **{key: sum(r[key] for r in results) for key in ("steps", "tokens", "seconds", "device_seconds")},
         **{key: top.get(key) if top else None for key in SIZES},
         **{key: ((top and top["last"]) or {}).get(key) for key in PACE},
         "certificate": certificate(plan, arm, results, extension),
@@ -172,7 +157,7 @@ def best_settings(search: Iterable[Results], metric: str, mode: str, count: int)
 
 
 def _confirmed(plan: Plan, results: Sequence[Results]) -> tuple[dict[str, Any], list[float]]:
-    """The setting that stands for the arm, and the last values of its completed confirm runs.
+    """The setting that stands for the arm, and its completed confirm runs' last values.
 
     Of the best settings that were confirmed, it is that with the best mean among those with most runs. Else it is the
     one confirmed latest: a search that was extended leaves runs of a former best.

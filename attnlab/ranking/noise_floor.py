@@ -1,4 +1,4 @@
-"""The noise floor: how far runs scatter that differ in their seed alone, and so what a sweep can detect.
+"""The noise floor: how runs scatter by seed alone, and so what a sweep detects.
 
 `noise: {arm: X, seeds: 5}` trains one arm as declared over seeds of its own, before the search. Of k such values, whose
 standard deviation is s, and n seeds per arm in the comparison:
@@ -52,7 +52,7 @@ def noise_floor(plan: Plan, results: Sequence[Results]) -> dict[str, Any] | None
         "arm": plan.sweep.noise.arm,
         "asked": plan.sweep.noise.seeds,
         "counts": {state: sum(r["state"] == state for r in runs) for state in STATES},
-        **{key: sum(r[key] for r in runs) for key in ("steps", "tokens", "seconds", "device_seconds")},  # type: ignore[literal-required]
+        **{key: sum(r[key] for r in runs) for key in ("steps", "tokens", "seconds", "device_seconds")},
         "values": list(values),
         "mean": mean(values) if values else None,
         "n": max(1, len(plan.seeds)),
@@ -61,18 +61,16 @@ def noise_floor(plan: Plan, results: Sequence[Results]) -> dict[str, Any] | None
 
 
 def planned_for(plan: Plan, result: Results) -> bool:
-    """Whether the sweep as it is asks for a run: not those of another `noise` that it had once."""
+    """Whether the sweep asks for this run, not a `noise` that it once had."""
     noise = plan.sweep.noise
-    return result["phase"] != "noise" or (
-        noise is not None and noise.arm == result["arm"] and result["seed"] in noise.values
-    )
+    asked = noise is not None and noise.arm == result["arm"] and result["seed"] in noise.values
+    return asked or result["phase"] != "noise"
 
 
 @lru_cache(maxsize=64)
 def _scatter(values: tuple[float, ...], n: int) -> dict[str, Any]:
-    nothing: dict[str, Any] = {"std": None, "std_interval": None, "detects": None, "needed": []}
     if len(values) < FEWEST or (s := stdev(values)) == 0:
-        return nothing
+        return {"std": None, "std_interval": None, "detects": None, "needed": []}
     low, high = std_interval(s, len(values))
     d = detectable(n, len(values) - 1)
     return {
@@ -92,12 +90,9 @@ def std_interval(s: float, k: int) -> tuple[float, float]:
 
 
 def power(d: float, n: int, noise_freedom: int | None = None) -> float:
-    """The chance that a test separates two arms of n values each, d standard deviations apart.
+    """The chance to separate two arms of n values, d standard deviations apart.
 
-    Args:
-        d: the difference, in standard deviations.
-        n: values per arm.
-        noise_freedom: for n = 1, degrees of freedom of the standard deviation, which is then the noise runs'.
+    `noise_freedom`: for n = 1, degrees of freedom of the standard deviation, which is then the noise runs'.
     """
     if n == 1 and noise_freedom:
         return _power_of_one(d, noise_freedom)
@@ -107,10 +102,7 @@ def power(d: float, n: int, noise_freedom: int | None = None) -> float:
 
 
 def _power_of_one(d: float, freedom: int) -> float:
-    """The noncentral t's tails, averaged over what the standard deviation may come to.
-
-    scipy's own are nan at so few degrees of freedom.
-    """
+    """Average the noncentral t's tails; scipy's own are nan at so few degrees of freedom."""
     import numpy as np
     from scipy.stats import chi2, norm, t
 
@@ -130,12 +122,12 @@ def detectable(n: int, noise_freedom: int) -> float:
 
 
 def seeds_for(d: float) -> int | None:
-    """Seeds per arm that detect a difference of d standard deviations with POWER; None: more than MOST."""
+    """Seeds per arm to detect d standard deviations with POWER; None above MOST."""
     return fewest(lambda n: power(d, n), MOST)
 
 
 def fewest(power: Callable[[int], float], most: int) -> int | None:
-    """The smallest n >= 2 at which a test's `power`, which grows with n, is POWER; None above `most`."""
+    """The smallest n >= 2 with a (growing) `power` of POWER; None above `most`."""
     low, high = 1, 2
     while power(high) < POWER:
         if high >= most:

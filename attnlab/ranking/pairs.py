@@ -1,7 +1,4 @@
-"""All pairs of arms at once: Holm's correction, and the n per arm that would decide an open pair.
-
-Holm 1979, Scand. J. Stat. 6; the correction is statsmodels'.
-"""
+"""Every pair of arms under Holm's correction (Holm 1979, Scand. J. Stat. 6)."""
 
 from __future__ import annotations
 
@@ -21,7 +18,7 @@ Values = Mapping[str, Mapping[Any, float]]  # by arm, then by seed or item
 
 
 def holm(pairs: Sequence[Comparison]) -> list[Comparison]:
-    """The same comparisons with `p_holm` over those that have a p, and `needed` at the strictest level."""
+    """The comparisons with `p_holm` over those with a p, and `needed` at the strictest level."""
     from statsmodels.stats.multitest import multipletests  # not at the top: it takes a second
 
     known = [pair.p for pair in pairs if pair.p is not None]
@@ -46,7 +43,7 @@ def all_over_items(values: Values) -> list[Comparison]:
 
 
 def needed(pair: Comparison, alpha: float = ALPHA, shift: float = 0.0) -> int | None:
-    """The n per arm at which a two-sided test at `alpha` finds the difference seen, less `shift`, with POWER.
+    """The n per arm that finds the difference seen, less `shift`, with POWER at `alpha`.
 
     It supposes that the difference and the scatter are as seen. None: that cannot be said, or it is beyond MOST.
     McNemar: Connor 1987, Biometrics 43, equation 3. t-tests: the noncentral t, the scatter from the interval's width.
@@ -70,7 +67,7 @@ def needed(pair: Comparison, alpha: float = ALPHA, shift: float = 0.0) -> int | 
 
 
 def fewest_pairs(effect: float, alpha: float, welch: bool) -> int | None:
-    """The smallest n at which |mean| / scatter = `effect` is found with POWER, by the noncentral t."""
+    """The smallest n that finds |mean| / scatter = `effect` with POWER (noncentral t)."""
     from scipy import stats
 
     def power(n: int) -> float:

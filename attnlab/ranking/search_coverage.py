@@ -1,7 +1,4 @@
-"""How fairly an arm was tuned, from its records alone.
-
-What it was given, what came of it, and whether the search ended inside its ranges.
-"""
+"""How fairly an arm was tuned, from its records alone."""
 
 from __future__ import annotations
 
@@ -19,15 +16,10 @@ EDGE = 0.05  # of a range, on the scale searched: a best value this near to an e
 
 @dataclass(frozen=True)
 class Extension:
-    """How a search goes on after its quota.
+    """How a search goes on after its quota."""
 
-    Attributes:
-        trials: more for every arm, 0 if the search ends with its quota.
-        spaces: what each arm searches last.
-    """
-
-    trials: int
-    spaces: Mapping[str, Mapping[str, Dimension]]
+    trials: int  # more for every arm, 0 if the search ends with its quota
+    spaces: Mapping[str, Mapping[str, Dimension]]  # what each arm searches last
 
 
 def number_of(result: Results) -> int:
@@ -36,25 +28,20 @@ def number_of(result: Results) -> int:
 
 
 def certificate(plan: Plan, arm: str, results: Sequence[Results], extension: Extension | None = None) -> dict[str, Any]:
-    """An arm's row of `leaderboard.json` under `certificate`.
-
-    Args:
-        results: the arm's trials that have ended.
-        extension: of the search, once it is known.
+    """An arm's row of `leaderboard.json` under `certificate`, from its trials that have ended.
 
     Returns:
-        `asked`: trials that the sweep gives every arm, those of an extension included once it is decided.
-        `extended`: how many these are.
-        `repeated`: suggestions of the sampler that had been trained already. They got their finished result and are no
+        `asked`: trials that the sweep gives every arm, `extended` ones included once an extension is decided.
+        `repeated`: the sampler's suggestions that had been trained already. They got their finished result and are no
             trials of their own. None until the search has ended.
         `ended` and each state's count; `steps`, `tokens`, `device_seconds` over all of them.
         `searched`: dimensions of its space.
         `best_by_trials`: the best value after the first, second, ... search trial by number; None before the first.
         `settings`: per searched setting of the best trial {value, low, high, place, edge}, in the range searched last.
             `place` is 0 to 1 between low and high on the scale searched, None for what has no order. `edge` is "lower"
-            or "upper" within `EDGE` of that end, or at the first or last of an ordered choice of three values or more
-            of which a second one was tried, else None. Only the best trial counts: the best value of a setting that has
-            no effect would lie at an edge in one sweep of ten.
+            or "upper" within `EDGE` of that end. For an ordered choice that is its first or last of three values or
+            more, if a second one was tried. Else it is None. Only the best trial counts: the best value of a setting
+            without effect would lie at an edge in one sweep of ten.
     """
     search = sorted((r for r in results if r["phase"] == "search"), key=number_of)
     best, best_value, by_trials = None, None, []
@@ -73,7 +60,7 @@ def certificate(plan: Plan, arm: str, results: Sequence[Results], extension: Ext
         "repeated": number_of(search[-1]) + 1 - len(search) if search and len(search) >= quota else None,
         "ended": len(results),
         **{state: sum(r["state"] == state for r in results) for state in STATES},
-        **{key: sum(r[key] for r in results) for key in ("steps", "tokens", "device_seconds")},  # type: ignore[literal-required]
+        **{key: sum(r[key] for r in results) for key in ("steps", "tokens", "device_seconds")},
         "searched": len(dimensions),
         "best_by_trials": by_trials,
         "settings": {
@@ -94,7 +81,7 @@ def _position(dimension: Dimension, value: Any, tried: int) -> dict[str, Any]:
 
 
 def edges(arm: str, certified: Mapping[str, Any]) -> list[str]:
-    """Which of an arm's best settings lie at the end of their range, in plain words."""
+    """Which of an arm's best settings lie at the end of their range."""
     out = []
     for key, setting in certified["settings"].items():
         if edge := setting["edge"]:

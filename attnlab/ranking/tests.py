@@ -1,4 +1,4 @@
-"""How sure a figure is, and whether two arms differ: intervals, and the test that each question gets.
+"""How sure a figure is, whether two arms differ, and which test answers which.
 
 The tests are scipy's. Corrections over all pairs and the n that decides are in `attnlab.ranking.pairs`.
 
@@ -36,21 +36,16 @@ class Interval:
 
 @dataclass(frozen=True)
 class Comparison:
-    """One comparison of two arms: value of `a` minus value of `b`.
-
-    `p` is two-sided against no difference, `p_holm` the same corrected over the comparisons made together. They are
-    None where nothing varies or one side has a single value. `needed` is the n per arm that decides it
-    (`attnlab.ranking.pairs.needed`).
-    """
+    """One comparison of two arms: value of `a` minus value of `b`."""
 
     a: str
     b: str
     difference: Interval
-    p: float | None
+    p: float | None  # two-sided against no difference; None where nothing varies or one side has a single value
     test: str
     unit: str  # what n counts: seeds or items
-    needed: int | None = None
-    p_holm: float | None = None
+    needed: int | None = None  # n per arm that decides it (`attnlab.ranking.pairs.needed`)
+    p_holm: float | None = None  # p corrected over the comparisons made together
     share: float | None = None  # of items on which exactly one of the two is right, where that is the test
 
     @property
@@ -98,7 +93,7 @@ def _student(middle: float, error: float, freedom: float, n: int) -> tuple[Inter
 
 
 def mean_over_items(values: Sequence[float]) -> Interval:
-    """A mean with a BCa bootstrap interval of RESAMPLES resamples; the same for the same values."""
+    """A mean with a BCa bootstrap interval of RESAMPLES resamples, seeded."""
     from scipy import stats
 
     array = np.asarray(values, float)
@@ -110,7 +105,7 @@ def mean_over_items(values: Sequence[float]) -> Interval:
 
 
 def over_seeds(a: str, b: str, left: Mapping[Any, float], right: Mapping[Any, float]) -> Comparison:
-    """Compare two arms' values by seed: paired if both have the same seeds, else by Welch's t.
+    """Compare two arms by seed: paired if the seeds are the same, else Welch's t.
 
     Paired differences that do not vary at all say nothing about their scatter; then, too, it is Welch's t.
     """
@@ -140,7 +135,7 @@ def paired(a: str, b: str, x: np.ndarray, y: np.ndarray, unit: str) -> Compariso
 
 
 def over_items(a: str, b: str, left: Sequence[float], right: Sequence[float]) -> Comparison:
-    """Compare two arms on the same items, in one order: exact McNemar for right and wrong, else a paired t-test."""
+    """Compare two arms on the same items: exact McNemar for 0/1, else a paired t-test."""
     from scipy import stats
 
     x, y = np.asarray(left, float), np.asarray(right, float)
@@ -153,10 +148,8 @@ def over_items(a: str, b: str, left: Sequence[float], right: Sequence[float]) ->
 
 
 def mcnemar_interval(only_a: int, only_b: int, n: int) -> Interval:
-    """Difference of two shares on the same items: Wald with one item added to each kind of disagreement.
-
-    Bonett and Price 2012, J. Educ. Behav. Stat. 37(4), equation 6: it covers where the plain Wald interval does not.
-    """
+    """Difference of shares by Bonett and Price 2012, J. Educ. Behav. Stat. 37(4), equation 6."""
+    # Wald with one item added to each kind of disagreement: it covers where the plain interval does not
     one, other = (only_a + 1) / (n + 2), (only_b + 1) / (n + 2)
     middle = one - other
     half = NormalDist().inv_cdf(1 - ALPHA / 2) * math.sqrt((one + other - middle**2) / (n + 2))
