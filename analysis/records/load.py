@@ -67,7 +67,11 @@ class SweepData:
 
 
 def load(path: Path) -> SweepData:
-    """Read a sweep's folder. Raises UserError: no sweep there, or no ended trial."""
+    """Read a sweep's folder.
+
+    Raises:
+        UserError: no folder, no usable sweep.yaml, or no trial that has ended.
+    """
     folder, problems = SweepDir(path), []
     if not path.is_dir():
         raise UserError(f"{path}: no such folder; give a sweep's results folder, such as results/quickstart")

@@ -23,7 +23,13 @@ def holds_several(folder: Path) -> bool:
 
 
 def write(folder: Path) -> Path:
-    """Write the folder's `comparison.html` and CSV files. Raises UserError: no sweep can be used."""
+    """Compare every sweep in the folder and return the page's path.
+
+    Writes `comparison.html`, `comparison.csv` and, where there are any, `comparison-benchmarks.csv` there.
+
+    Raises:
+        UserError: none of the sweeps can be used.
+    """
     sweeps, problems = [], []
     for path in sorted(folder.glob("*/sweep.yaml")):
         try:

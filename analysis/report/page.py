@@ -23,12 +23,18 @@ FIGURES = ("curves-", "setting-", "trials", "benchmark-", "efficiency-")  # begi
 
 
 def write_report(sweep_dir: Path) -> Path:
-    """Write a sweep folder's `analysis/`; return its page. Raises UserError: nothing to analyse."""
+    """Analyse a sweep's folder and return the page's path.
+
+    Writes `analysis/report.html`, `analysis/leaderboard.csv`, `analysis/figures/` and a CSV file per table.
+
+    Raises:
+        UserError: the folder holds nothing to analyse; nothing was written.
+    """
     return write(select(load(Path(sweep_dir))))
 
 
 def write(sel: Selection, hover: bool = False) -> Path:
-    """Write page, tables and figures, for `hover` plotly's too; remove an earlier report's figures."""
+    """Write page, tables and figures, for `hover` plotly's too; remove figures no longer drawn."""
     folder = sel.data.folder.analysis
     gathered = sections.gather(sel)
     figures = Figures(sel, gathered)
