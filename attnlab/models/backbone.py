@@ -80,6 +80,7 @@ class BackbonePreTrainedModel(PreTrainedModel):
     config_class = BackboneConfig
     base_model_prefix = "backbone"
     _no_split_modules = ["Block"]
+    _input_embed_layer = "embed"  # where get_input_embeddings() looks
 
     def _init_weights(self, module: nn.Module) -> None:
         """Nothing: the constructors initialise, so that a mixer keeps what its own does."""
@@ -184,14 +185,6 @@ class Backbone(BackbonePreTrainedModel):
             return None
         return given if given is not None else Cache()
 
-    def get_input_embeddings(self) -> nn.Embedding:
-        """The embedding."""
-        return self.embed
-
-    def set_input_embeddings(self, value: nn.Embedding) -> None:
-        """Replace the embedding."""
-        self.embed = value
-
 
 class BackboneForCausalLM(BackbonePreTrainedModel, FLAGenerationMixin):
     """The language model: `loss_sum` to train, `forward` for transformers, lm-eval and `generate()`."""
@@ -265,14 +258,6 @@ class BackboneForCausalLM(BackbonePreTrainedModel, FLAGenerationMixin):
         return super().prepare_inputs_for_generation(
             input_ids, next_sequence_length=next_sequence_length, use_cache=use_cache, **kwargs
         )
-
-    def get_input_embeddings(self) -> nn.Embedding:
-        """The embedding."""
-        return self.backbone.embed
-
-    def set_input_embeddings(self, value: nn.Embedding) -> None:
-        """Replace the embedding."""
-        self.backbone.embed = value
 
     def get_output_embeddings(self) -> nn.Linear:
         """The head."""

@@ -8,49 +8,17 @@ from torch import Tensor
 
 from attnlab.kernels.dispatch import substitute
 
-ACTIVATIONS = "fla.modules.activations.ops"
-
-
-@substitute(f"{ACTIVATIONS}:swish")
-def swish(x: Tensor) -> Tensor:
-    """Compute x sigmoid(x)."""
-    return F.silu(x)
-
-
-@substitute(f"{ACTIVATIONS}:sigmoid")
-def sigmoid(x: Tensor) -> Tensor:
-    """Compute 1 / (1 + e^-x)."""
-    return torch.sigmoid(x)
-
-
-@substitute(f"{ACTIVATIONS}:logsigmoid")
-def logsigmoid(x: Tensor, temperature: float = 1.0) -> Tensor:
-    """Compute log sigmoid(x) / temperature."""
-    return (F.logsigmoid(x.float()) / temperature).to(x.dtype)
-
-
-@substitute(f"{ACTIVATIONS}:swiglu")
-def swiglu(x: Tensor, y: Tensor) -> Tensor:
-    """Gate y with swish(x)."""
-    return F.silu(x) * y
-
-
-@substitute(f"{ACTIVATIONS}:swiglu_linear")
-def swiglu_linear(x: Tensor, y: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """Map swish(x) y by a matrix."""
-    return F.linear(F.silu(x) * y, weight, bias)
-
-
-@substitute(f"{ACTIVATIONS}:sigmoidglu")
-def sigmoidglu(x: Tensor, y: Tensor) -> Tensor:
-    """Gate y with sigmoid(x)."""
-    return torch.sigmoid(x) * y
-
-
-@substitute(f"{ACTIVATIONS}:sqrelu")
-def sqrelu(x: Tensor) -> Tensor:
-    """Compute relu(x)^2."""
-    return F.relu(x).square()
+ACTIVATIONS = {
+    "swish": lambda x: F.silu(x),
+    "sigmoid": lambda x: torch.sigmoid(x),
+    "logsigmoid": lambda x, temperature=1.0: (F.logsigmoid(x.float()) / temperature).to(x.dtype),
+    "sqrelu": lambda x: F.relu(x).square(),
+    "swiglu": lambda x, y: F.silu(x) * y,
+    "swiglu_linear": lambda x, y, weight, bias: F.linear(F.silu(x) * y, weight, bias),
+    "sigmoidglu": lambda x, y: torch.sigmoid(x) * y,
+}
+for _name, _activation in ACTIVATIONS.items():
+    substitute(f"fla.modules.activations.ops:{_name}")(_activation)
 
 
 @substitute("fla.modules.rotary.ops:rotary_embedding")

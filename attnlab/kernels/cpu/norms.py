@@ -11,32 +11,17 @@ from torch import Tensor
 
 from attnlab.kernels.dispatch import substitute
 
-LAYERNORM, GATED, GATED_MAMBA = (
-    "fla.modules.norm.layernorm",
-    "fla.modules.norm.fused_norm_gate",
-    "fla.modules.norm.layernorm_gated",
-)
+LAYERNORM = "fla.modules.norm.layernorm"
+GATED, GATED_MAMBA = "fla.modules.norm.fused_norm_gate", "fla.modules.norm.layernorm_gated"
 
 
 def normalize(
-    x: Tensor,
-    weight: Tensor | None,
-    bias: Tensor | None,
-    residual: Tensor | None = None,
-    eps: float = 1e-5,
-    prenorm: bool = False,
-    residual_in_fp32: bool = False,
-    rms: bool = False,
-    num_groups: int = 1,
-) -> Tensor | tuple[Tensor, Tensor]:
+    x: Tensor, weight: Tensor | None, bias: Tensor | None, residual: Tensor | None = None, eps: float = 1e-5,
+    prenorm: bool = False, residual_in_fp32: bool = False, rms: bool = False, num_groups: int = 1,
+) -> Tensor | tuple[Tensor, Tensor]:  # fmt: skip
     """Layer norm, or RMS norm with `rms`, over the last dimension cut into `num_groups`; x + residual comes first.
 
-    Args:
-        x, residual: [..., D].
-        weight, bias: [D] or None.
-
-    Returns:
-        [..., D] in x's dtype; with `prenorm` also x + residual.
+    x, residual: [..., D]; weight, bias: [D]. Returns [..., D] in x's dtype; with `prenorm` also x + residual.
     """
     total = x.float() if residual is None else x.float() + residual.float()
     grouped = total.unflatten(-1, (num_groups, -1))
@@ -59,40 +44,20 @@ def then(result: Tensor | tuple[Tensor, Tensor], function) -> Tensor | tuple[Ten
     return (function(result[0]), result[1]) if isinstance(result, tuple) else function(result)
 
 
-@substitute(f"{LAYERNORM}:layer_norm")
-def layer_norm(x, weight, bias, residual, eps, prenorm, residual_in_fp32, is_rms_norm):
-    """Normalise by mean and variance, or by the mean square alone."""
-    return normalize(x, weight, bias, residual, eps, prenorm, residual_in_fp32, is_rms_norm)
-
-
-@substitute(f"{LAYERNORM}:rms_norm")
-def rms_norm(x, weight, bias, residual, eps, prenorm, residual_in_fp32):
-    """Normalise by the mean square."""
-    return normalize(x, weight, bias, residual, eps, prenorm, residual_in_fp32, rms=True)
-
-
-@substitute(f"{LAYERNORM}:group_norm")
-def group_norm(x, weight, bias, residual, eps, prenorm, residual_in_fp32, is_rms_norm, num_groups):
-    """Normalise each of `num_groups` groups of channels by itself."""
+# `is_rms_norm=True` is for those of FLA's functions that have no such argument.
+@substitute(f"{LAYERNORM}:layer_norm", f"{LAYERNORM}:rms_norm", f"{LAYERNORM}:group_norm")
+def layer_norm(x, weight, bias, residual, eps, prenorm, residual_in_fp32, is_rms_norm=True, num_groups=1):
+    """Normalise by mean and variance or by the mean square, all channels or each of `num_groups` groups by itself."""
     return normalize(x, weight, bias, residual, eps, prenorm, residual_in_fp32, is_rms_norm, num_groups)
 
 
-@substitute(f"{LAYERNORM}:layer_norm_linear")
+@substitute(f"{LAYERNORM}:layer_norm_linear", f"{LAYERNORM}:rms_norm_linear")
 def layer_norm_linear(
-    x, norm_weight, norm_bias, linear_weight, linear_bias, residual, eps, prenorm, residual_in_fp32, is_rms_norm,
-    num_groups,
+    x, norm_weight, norm_bias, linear_weight, linear_bias, residual, eps, prenorm, residual_in_fp32, is_rms_norm=True,
+    num_groups=1,
 ):  # fmt: skip
-    """Normalise, then map by a matrix."""
+    """`layer_norm`, then map by a matrix."""
     normed = normalize(x, norm_weight, norm_bias, residual, eps, prenorm, residual_in_fp32, is_rms_norm, num_groups)
-    return then(normed, lambda y: F.linear(y, linear_weight, linear_bias))
-
-
-@substitute(f"{LAYERNORM}:rms_norm_linear")
-def rms_norm_linear(
-    x, norm_weight, norm_bias, linear_weight, linear_bias, residual, eps, prenorm, residual_in_fp32
-):  # fmt: skip
-    """Normalise by the mean square, then map by a matrix."""
-    normed = normalize(x, norm_weight, norm_bias, residual, eps, prenorm, residual_in_fp32, rms=True)
     return then(normed, lambda y: F.linear(y, linear_weight, linear_bias))
 
 
@@ -140,27 +105,17 @@ def layer_norm_swish_gate_linear(
     return then(normed, lambda y: F.linear(y, linear_weight, linear_bias))
 
 
-def _mamba_norm(x, weight, bias, z, eps, group_size, norm_before_gate, rms):
+@substitute(f"{GATED_MAMBA}:layernorm_fn", f"{GATED_MAMBA}:rmsnorm_fn")
+def mamba_norm(x, weight, bias, z, eps, group_size, norm_before_gate, is_rms_norm=True):
     """Mamba2's gated norm: silu(z) multiplies the input of the norm, or its output with `norm_before_gate`."""
     y = x.float()
     if z is not None and not norm_before_gate:
         y = y * F.silu(z.float())
-    y = normalize(y, weight, bias, eps=eps, rms=rms, num_groups=x.shape[-1] // group_size if group_size else 1)
+    groups = x.shape[-1] // group_size if group_size else 1
+    y = normalize(y, weight, bias, eps=eps, rms=is_rms_norm, num_groups=groups)
     if z is not None and norm_before_gate:
         y = y * F.silu(z.float())
     return y.to(x.dtype)
-
-
-@substitute(f"{GATED_MAMBA}:rmsnorm_fn")
-def rmsnorm_fn(x, weight, bias, z, eps, group_size, norm_before_gate):
-    """Mamba2's gated norm by the mean square."""
-    return _mamba_norm(x, weight, bias, z, eps, group_size, norm_before_gate, rms=True)
-
-
-@substitute(f"{GATED_MAMBA}:layernorm_fn")
-def layernorm_fn(x, weight, bias, z, eps, group_size, norm_before_gate, is_rms_norm):
-    """Mamba2's gated norm by mean and variance."""
-    return _mamba_norm(x, weight, bias, z, eps, group_size, norm_before_gate, is_rms_norm)
 
 
 @substitute("fla.modules.fused_bitlinear:layer_norm_linear_quant")

@@ -2,39 +2,25 @@
 
 from __future__ import annotations
 
-from attnlab.models.mixers import operations
-from attnlab.models.mixers.rules import (
-    at_most,
-    even_head,
-    fixed,
-    grouped,
-    groups_of,
-    head_width,
-    head_width_in,
-    quarter_width,
-    rotary_width,
-    split_evenly,
-)
+from attnlab.models.mixers import operations, rules
 from attnlab.models.mixers.spec import BASIC, BFLOAT16, Compared, MixerSpec, Tested
 
 ATTENTION: dict[str, MixerSpec] = {
     "standard": MixerSpec(
         "fla.layers.attn:Attention",
         "Vaswani et al. 2017, arXiv 1706.03762; rotary positions, Su et al. 2021, arXiv 2104.09864",
-        sets=BASIC,
         aliases={"window": "window_size"},
-        rules=(split_evenly, even_head(), grouped("num_kv_heads")),
+        rules=(rules.split_evenly, rules.even_head(), rules.grouped("num_kv_heads")),
         half_only="flash_attn",
         operations=operations.SOFTMAX,
     ),
     "forgetting": MixerSpec(
         "fla.layers.forgetting_attn:ForgettingAttention",
         "Lin et al. 2025, arXiv 2503.02130",
-        sets=BASIC,
         rules=(
-            split_evenly,
-            grouped("num_kv_heads"),
-            fixed("window_size", None, "FLA's layer trains without a window and would decode with one"),
+            rules.split_evenly,
+            rules.grouped("num_kv_heads"),
+            rules.fixed("window_size", None, "FLA's layer trains without a window and would decode with one"),
         ),
         mask_to_cache=True,
         operations=operations.SOFTMAX,
@@ -43,11 +29,10 @@ ATTENTION: dict[str, MixerSpec] = {
     "path": MixerSpec(
         "fla.layers.path_attn:PaTHAttention",
         "Yang et al. 2025, arXiv 2505.16381",
-        sets=BASIC,
         rules=(
-            head_width_in(16, 32, 64, 128),
-            grouped("num_kv_heads"),
-            fixed("use_qk_norm", False, "FLA's layer leaves the norm out when it keeps a cache"),
+            rules.head_width_in(16, 32, 64, 128),
+            rules.grouped("num_kv_heads"),
+            rules.fixed("use_qk_norm", False, "FLA's layer leaves the norm out when it keeps a cache"),
         ),
         mask_to_cache=True,
         padded=False,
@@ -64,23 +49,22 @@ ATTENTION: dict[str, MixerSpec] = {
         sets={**BASIC, "qk_head_dim": None},
         defaults={
             "q_lora_rank": None,
-            "kv_lora_rank": quarter_width,
-            "qk_nope_head_dim": head_width,
-            "qk_rope_head_dim": rotary_width,
-            "v_head_dim": head_width,
+            "kv_lora_rank": rules.quarter_width,
+            "qk_nope_head_dim": rules.head_width,
+            "qk_rope_head_dim": rules.rotary_width,
+            "v_head_dim": rules.head_width,
         },
-        rules=(split_evenly,),
+        rules=(rules.split_evenly,),
         half_only="flash_attn",
         operations=operations.LATENT,
     ),
     "stickbreaking": MixerSpec(
         "fla.layers.stickbreaking_attn:StickBreakingAttention",
         "Tan et al. 2024, arXiv 2410.17980",
-        sets=BASIC,
         rules=(
-            split_evenly,
-            grouped("num_kv_heads"),
-            at_most(256, "the head width", lambda s, a: s.d_model / s.n_heads),
+            rules.split_evenly,
+            rules.grouped("num_kv_heads"),
+            rules.at_most(256, "the head width", lambda s, a: s.d_model / s.n_heads),
         ),
         cached=False,
         half_only=True,
@@ -90,8 +74,7 @@ ATTENTION: dict[str, MixerSpec] = {
     "wall": MixerSpec(
         "fla.layers.wall_attn:WallAttention",
         "blog.tilderesearch.com/blog/wall-attn",
-        sets=BASIC,
-        rules=(split_evenly, grouped("num_kv_heads")),
+        rules=(rules.split_evenly, rules.grouped("num_kv_heads")),
         cached=False,  # its cache is bf16
         operations=operations.SOFTMAX,
         tests=Tested(
@@ -111,9 +94,8 @@ ATTENTION: dict[str, MixerSpec] = {
     "parallax": MixerSpec(
         "fla.layers.parallax:Parallax",
         "Zuo et al. 2026, arXiv 2605.29157",
-        sets=BASIC,
         aliases={"window": "window_size"},
-        rules=(split_evenly, even_head(), grouped("num_kv_heads")),
+        rules=(rules.split_evenly, rules.even_head(), rules.grouped("num_kv_heads")),
         half_only=True,
         operations=operations.PARALLAX,
         tests=Tested(all_pairs=True, compared=(Compared(half=True, coarse=BFLOAT16),)),
@@ -121,8 +103,10 @@ ATTENTION: dict[str, MixerSpec] = {
     "deltaformer": MixerSpec(
         "fla.layers.deltaformer:DeltaFormerAttention",
         "arXiv 2505.19488",
-        sets=BASIC,
-        rules=(head_width_in(16, 32, 64, 128), fixed("num_kv_heads", None, "FLA's kernel has no grouped heads")),
+        rules=(
+            rules.head_width_in(16, 32, 64, 128),
+            rules.fixed("num_kv_heads", None, "FLA's kernel has no grouped heads"),
+        ),
         cached=False,
         padded=False,
         half_only="flash_attn",
@@ -132,17 +116,19 @@ ATTENTION: dict[str, MixerSpec] = {
     "bitattn": MixerSpec(
         "fla.layers.bitattn:BitAttention",
         "softmax attention through matrices of -1, 0 and 1",
-        sets=BASIC,
         aliases={"window": "window_size"},
-        rules=(split_evenly, even_head(), grouped("num_kv_heads")),
+        rules=(rules.split_evenly, rules.even_head(), rules.grouped("num_kv_heads")),
         half_only="flash_attn",
         operations=operations.SOFTMAX,
     ),
     "moba": MixerSpec(
         "fla.layers.moba:MoBA",
         "arXiv 2502.13189",
-        sets=BASIC,
-        rules=(split_evenly, even_head(), fixed("num_kv_heads", None, "FLA's kernel has no grouped heads")),
+        rules=(
+            rules.split_evenly,
+            rules.even_head(),
+            rules.fixed("num_kv_heads", None, "FLA's kernel has no grouped heads"),
+        ),
         half_only="flash_attn",
         operations=operations.BLOCKS,
         # not compared: FLA's raises ImportError without flash_attn, which needs CUDA; test_ops has its definition
@@ -151,9 +137,8 @@ ATTENTION: dict[str, MixerSpec] = {
     "nsa": MixerSpec(
         "fla.layers.nsa:NativeSparseAttention",
         "arXiv 2502.11089",
-        sets=BASIC,
-        defaults={"head_dim": head_width, "num_kv_heads": 1},
-        rules=(head_width_in(16, 32, 64, 128), groups_of(16)),
+        defaults={"head_dim": rules.head_width, "num_kv_heads": 1},
+        rules=(rules.head_width_in(16, 32, 64, 128), rules.groups_of(16)),
         needs=("cuda",),
         half_only="flash_attn",
     ),

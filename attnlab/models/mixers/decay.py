@@ -2,35 +2,15 @@
 
 from __future__ import annotations
 
-from attnlab.models.mixers import operations
-from attnlab.models.mixers.rules import (
-    at_most,
-    d_model,
-    eighth_width,
-    even_head,
-    expanded_evenly,
-    fixed,
-    grouped,
-    head_power_of_two,
-    head_width,
-    layer,
-    mamba2_head,
-    mamba2_heads,
-    mamba2_state,
-    n_heads,
-    power_of_two,
-    split_evenly,
-    twice_d_model,
-)
+from attnlab.models.mixers import operations, rules
 from attnlab.models.mixers.spec import BASIC, Compared, MixerSpec, Option, Tested
 
 DECAY: dict[str, MixerSpec] = {
     "gla": MixerSpec(
         "fla.layers.gla:GatedLinearAttention",
         "Yang et al. 2023, arXiv 2312.06635",
-        sets=BASIC,
         options={"use_gk": Option(True, "attnlab.models.mixers.variants:without_decay")},
-        rules=(expanded_evenly("expand_k", "expand_v"), grouped("num_kv_heads")),
+        rules=(rules.expanded_evenly, rules.grouped("num_kv_heads")),
         compiled=True,
         operations=operations.GLA,
         # the gate's logit is divided by 16
@@ -44,20 +24,19 @@ DECAY: dict[str, MixerSpec] = {
     "retnet": MixerSpec(
         "fla.layers.multiscale_retention:MultiScaleRetention",
         "Sun et al. 2023, arXiv 2307.08621",
-        sets=BASIC,
         rules=(
-            expanded_evenly("expand_k", "expand_v"),
-            even_head("expand_k"),
-            at_most(256, "the key head width", lambda s, a: s.d_model * a["expand_k"] / s.n_heads),
-            grouped("num_kv_heads"),
+            rules.expanded_evenly,
+            rules.even_head("expand_k"),
+            rules.at_most(256, "the key head width", lambda s, a: s.d_model * a["expand_k"] / s.n_heads),
+            rules.grouped("num_kv_heads"),
         ),
         operations=operations.DECAYED,
     ),
     "mamba": MixerSpec(
         "fla.layers.mamba:Mamba",
         "Gu and Dao 2023, arXiv 2312.00752",
-        sets={"hidden_size": d_model, "layer_idx": layer},
-        defaults={"intermediate_size": twice_d_model},
+        sets={"hidden_size": rules.d_model, "layer_idx": rules.layer},
+        defaults={"intermediate_size": rules.twice_d_model},
         own_init=("dt_proj",),
         operations=operations.SELECTIVE,
         tests=Tested(varlen=False, compared=(Compared(pushed={"dt_proj.bias": 6.0}),)),
@@ -65,9 +44,9 @@ DECAY: dict[str, MixerSpec] = {
     "mamba2": MixerSpec(
         "fla.layers.mamba2:Mamba2",
         "Dao and Gu 2024, arXiv 2405.21060",
-        sets={"hidden_size": d_model, "layer_idx": layer, "num_heads": None},
-        defaults={"head_dim": mamba2_head, "state_size": mamba2_state},
-        rules=(mamba2_heads,),
+        sets={"hidden_size": rules.d_model, "layer_idx": rules.layer, "num_heads": None},
+        defaults={"head_dim": rules.mamba2_head, "state_size": rules.mamba2_state},
+        rules=(rules.mamba2_heads,),
         compiled=True,
         operations=operations.DECAYED,
         # against FLA's own PyTorch; and our forward, with FLA's Triton kernels under it as on CUDA
@@ -82,7 +61,7 @@ DECAY: dict[str, MixerSpec] = {
     "hgrn": MixerSpec(
         "fla.layers.hgrn:HGRNAttention",
         "Qin et al. 2023, arXiv 2311.04823, without the lower bounds that FLA's model learns for deeper layers' gates",
-        sets={"hidden_size": d_model, "layer_idx": layer},
+        sets={"hidden_size": rules.d_model, "layer_idx": rules.layer},
         compiled=True,
         operations=operations.ELEMENTWISE,
         tests=Tested(varlen=False, compared=(Compared(pushed={"f_proj.weight": -10.0}),)),
@@ -90,23 +69,21 @@ DECAY: dict[str, MixerSpec] = {
     "linear": MixerSpec(
         "fla.layers.linear_attn:LinearAttention",
         "Katharopoulos et al. 2020, arXiv 2006.16236",
-        sets=BASIC,
-        rules=(expanded_evenly("expand_k", "expand_v"), grouped("num_kv_heads")),
+        rules=(rules.expanded_evenly, rules.grouped("num_kv_heads")),
         operations=operations.PLAIN,
     ),
     "simple_gla": MixerSpec(
         "fla.layers.simple_gla:SimpleGatedLinearAttention",
         "Yang et al. 2023, arXiv 2312.06635, with one decay per head",
-        sets=BASIC,
-        rules=(expanded_evenly("expand_k", "expand_v"), grouped("num_kv_heads")),
+        rules=(rules.expanded_evenly, rules.grouped("num_kv_heads")),
         operations=operations.DECAYED,
         tests=Tested(compared=(Compared(pushed={"gk_proj.bias": -160.0}),)),
     ),
     "hgrn2": MixerSpec(
         "fla.layers.hgrn2:HGRN2Attention",
         "Qin et al. 2024, arXiv 2404.07904, without the lower bounds that FLA's model learns for deeper layers' gates",
-        sets={**BASIC, "expand_ratio": head_width},
-        rules=(split_evenly,),
+        sets={**BASIC, "expand_ratio": rules.head_width},
+        rules=(rules.split_evenly,),
         compiled=True,
         operations=operations.DECAYED,
         tests=Tested(compared=(Compared(pushed={"f_proj.weight": -10.0}),)),
@@ -114,8 +91,7 @@ DECAY: dict[str, MixerSpec] = {
     "rwkv6": MixerSpec(
         "fla.layers.rwkv6:RWKV6Attention",
         "Peng et al. 2024, arXiv 2404.05892",
-        sets=BASIC,
-        rules=(expanded_evenly("expand_k", "expand_v"),),
+        rules=(rules.expanded_evenly,),
         own_init=True,
         compiled=True,
         operations=operations.DECAYED,
@@ -124,8 +100,8 @@ DECAY: dict[str, MixerSpec] = {
     "based": MixerSpec(
         "fla.layers.based:BasedLinearAttention",
         "Arora et al. 2024, arXiv 2402.18668",
-        sets={"hidden_size": d_model, "num_heads": n_heads, "num_key_value_heads": n_heads},
-        rules=(split_evenly, at_most(128, "feature_dim", lambda s, a: a["feature_dim"])),
+        sets={"hidden_size": rules.d_model, "num_heads": rules.n_heads, "num_key_value_heads": rules.n_heads},
+        rules=(rules.split_evenly, rules.at_most(128, "feature_dim", lambda s, a: a["feature_dim"])),
         cached=False,
         padded=False,
         operations=operations.TAYLOR,
@@ -134,8 +110,8 @@ DECAY: dict[str, MixerSpec] = {
     "rebased": MixerSpec(
         "fla.layers.rebased:ReBasedLinearAttention",
         "Aksenov et al. 2024, arXiv 2402.10644",
-        sets={**BASIC, "num_key_value_heads": n_heads},
-        rules=(split_evenly, at_most(128, "feature_dim", lambda s, a: a["feature_dim"])),
+        sets={**BASIC, "num_key_value_heads": rules.n_heads},
+        rules=(rules.split_evenly, rules.at_most(128, "feature_dim", lambda s, a: a["feature_dim"])),
         cached=False,
         padded=False,
         operations=operations.SQUARED,
@@ -144,11 +120,10 @@ DECAY: dict[str, MixerSpec] = {
     "gsa": MixerSpec(
         "fla.layers.gsa:GatedSlotAttention",
         "Zhang et al. 2024, arXiv 2409.07146",
-        sets=BASIC,
         rules=(
-            expanded_evenly("expand_k", "expand_v"),
-            fixed("expand_v", 1, "the layer's norm has d_model weights"),
-            grouped("num_kv_heads"),
+            rules.expanded_evenly,
+            rules.fixed("expand_v", 1, "the layer's norm has d_model weights"),
+            rules.grouped("num_kv_heads"),
         ),
         operations=operations.DECAYED,
         # its logit is divided by 8
@@ -157,25 +132,23 @@ DECAY: dict[str, MixerSpec] = {
     "abc": MixerSpec(
         "fla.layers.abc:ABCAttention",
         "Peng et al. 2021, arXiv 2110.02488",
-        sets=BASIC,
-        defaults={"num_slots": head_power_of_two},
-        rules=(expanded_evenly("expand_k", "expand_v"), even_head("expand_k"), power_of_two("num_slots")),
+        defaults={"num_slots": rules.head_power_of_two},
+        rules=(rules.expanded_evenly, rules.even_head("expand_k"), rules.power_of_two("num_slots")),
         operations=operations.DECAYED,
         tests=Tested(varlen=False, compared=(Compared(sharpened={"s_proj.weight": 20.0}),)),
     ),
     "lightnet": MixerSpec(
         "fla.layers.lightnet:LightNetAttention",
         "Qin et al. 2024, arXiv 2405.21022",
-        sets=BASIC,
-        defaults={"expand_ratio": head_width, "gate_low_rank_dim": eighth_width},
-        rules=(split_evenly,),
+        defaults={"expand_ratio": rules.head_width, "gate_low_rank_dim": rules.eighth_width},
+        rules=(rules.split_evenly,),
         operations=operations.DECAYED,
         tests=Tested(compared=(Compared(sharpened={"k_proj.weight": 20.0}),)),
     ),
     "rodimus": MixerSpec(
         "fla.layers.rodimus:RodimusAttention",
         "He et al. 2024, arXiv 2410.06577",
-        sets={"hidden_size": d_model, "layer_idx": layer, "block_type": "rodimus"},
+        sets={"hidden_size": rules.d_model, "layer_idx": rules.layer, "block_type": "rodimus"},
         init="attnlab.models.mixers.variants:initialise_rodimus",
         own_init=("g_gate_proj", "tau_gate_proj", "i_gate_proj.0", "i_gate_proj.1"),
         operations=operations.DECAYED,
@@ -184,12 +157,11 @@ DECAY: dict[str, MixerSpec] = {
     "log_linear_mamba2": MixerSpec(
         "fla.layers.log_linear_mamba2:LogLinearMamba2",
         "Guo et al. 2025, arXiv 2506.04761",
-        sets=BASIC,
-        defaults={"head_dim": mamba2_head, "state_size": mamba2_state},
+        defaults={"head_dim": rules.mamba2_head, "state_size": rules.mamba2_state},
         rules=(
-            mamba2_heads,
-            fixed("chunk_size", 64, "FLA's kernel is written for it"),
-            fixed("dt_limit", None, "FLA's kernel has no limits"),
+            rules.mamba2_heads,
+            rules.fixed("chunk_size", 64, "FLA's kernel is written for it"),
+            rules.fixed("dt_limit", None, "FLA's kernel has no limits"),
         ),
         operations=operations.LOG_LINEAR,
         tests=Tested(varlen=False, compared=(Compared(pushed={"dt_bias": 15.0}),)),
@@ -197,8 +169,7 @@ DECAY: dict[str, MixerSpec] = {
     "raven": MixerSpec(
         "fla.layers.raven:Raven",
         "github.com/goombalab/raven, raven.pdf",
-        sets=BASIC,
-        rules=(expanded_evenly("expand_k", "expand_v"), grouped("num_kv_heads")),
+        rules=(rules.expanded_evenly, rules.grouped("num_kv_heads")),
         operations=operations.DECAYED,
         # times a routing weight
         tests=Tested(compared=(Compared(pushed={"dt_bias": 40.0}),)),
@@ -206,8 +177,8 @@ DECAY: dict[str, MixerSpec] = {
     "mamba3": MixerSpec(
         "fla.layers.mamba3:Mamba3",
         "arXiv 2603.15569",
-        sets={"hidden_size": d_model, "layer_idx": layer, "device": None, "dtype": None},
-        defaults={"head_dim": mamba2_head, "state_size": mamba2_state},
+        sets={"hidden_size": rules.d_model, "layer_idx": rules.layer, "device": None, "dtype": None},
+        defaults={"head_dim": rules.mamba2_head, "state_size": rules.mamba2_state},
         needs=("mamba_ssm", "cuda"),
     ),
 }

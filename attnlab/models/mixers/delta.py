@@ -2,20 +2,10 @@
 
 from __future__ import annotations
 
-from attnlab.models.mixers import operations
-from attnlab.models.mixers.rules import (
-    at_most,
-    d_model,
-    depth,
-    expanded_evenly,
-    head_width,
-    layer,
-    split_evenly,
-    three_quarter_head,
-    value_groups,
-    whole_values,
-)
+from attnlab.models.mixers import operations, rules
 from attnlab.models.mixers.spec import BASIC, Compared, MixerSpec, Tested
+
+HEAD_DIM = (rules.whole_values, rules.value_groups, rules.at_most(256, "head_dim", lambda s, a: a["head_dim"]))
 
 DELTAS: dict[str, MixerSpec] = {
     "deltanet": MixerSpec(
@@ -23,8 +13,8 @@ DELTAS: dict[str, MixerSpec] = {
         "Yang et al. 2024, arXiv 2406.06484",
         sets={**BASIC, "d_model": None},
         rules=(
-            expanded_evenly("expand_k", "expand_v"),
-            at_most(256, "the key head width", lambda s, a: s.d_model * a["expand_k"] / s.n_heads),
+            rules.expanded_evenly,
+            rules.at_most(256, "the key head width", lambda s, a: s.d_model * a["expand_k"] / s.n_heads),
         ),
         half_only=True,
         operations=operations.DELTA,
@@ -32,9 +22,8 @@ DELTAS: dict[str, MixerSpec] = {
     "gated_deltanet": MixerSpec(
         "fla.layers.gated_deltanet:GatedDeltaNet",
         "Yang et al. 2024, arXiv 2412.06464",
-        sets=BASIC,
-        defaults={"head_dim": three_quarter_head},
-        rules=(whole_values, value_groups, at_most(256, "head_dim", lambda s, a: a["head_dim"])),
+        defaults={"head_dim": rules.three_quarter_head},
+        rules=HEAD_DIM,
         operations=operations.GATED_DELTA,
         tests=Tested(compared=(Compared(pushed={"dt_bias": 4.5}),)),
     ),
@@ -42,13 +31,13 @@ DELTAS: dict[str, MixerSpec] = {
         "fla.layers.rwkv7:RWKV7Attention",
         "Peng et al. 2025, arXiv 2503.14456",
         sets={
-            "hidden_size": d_model,
-            "layer_idx": layer,
-            "head_dim": head_width,
+            "hidden_size": rules.d_model,
+            "layer_idx": rules.layer,
+            "head_dim": rules.head_width,
             "num_heads": None,
-            "num_hidden_layers": depth,
+            "num_hidden_layers": rules.depth,
         },
-        rules=(split_evenly,),
+        rules=(rules.split_evenly,),
         shares={"v_first": 3},
         own_init=True,
         compiled=True,
@@ -59,27 +48,24 @@ DELTAS: dict[str, MixerSpec] = {
     "kda": MixerSpec(
         "fla.layers.kda:KimiDeltaAttention",
         "Kimi Team 2025, arXiv 2510.26692",
-        sets=BASIC,
-        defaults={"head_dim": head_width},
-        rules=(whole_values, value_groups, at_most(256, "head_dim", lambda s, a: a["head_dim"])),
+        defaults={"head_dim": rules.head_width},
+        rules=HEAD_DIM,
         operations=operations.GATED_DELTA,
         tests=Tested(compared=(Compared(pushed={"dt_bias": 6.0}),)),
     ),
     "comba": MixerSpec(
         "fla.layers.comba:Comba",
         "Hu et al. 2025, arXiv 2506.02475",
-        sets=BASIC,
-        defaults={"head_dim": three_quarter_head},
-        rules=(whole_values, value_groups, at_most(256, "head_dim", lambda s, a: a["head_dim"])),
+        defaults={"head_dim": rules.three_quarter_head},
+        rules=HEAD_DIM,
         operations=operations.GATED_DELTA,
         tests=Tested(compared=(Compared(pushed={"dt_bias": 5.0}),)),
     ),
     "gated_deltaproduct": MixerSpec(
         "fla.layers.gated_deltaproduct:GatedDeltaProduct",
         "Siems et al. 2025, arXiv 2502.10297",
-        sets=BASIC,
-        defaults={"head_dim": three_quarter_head},
-        rules=(whole_values, value_groups, at_most(256, "head_dim", lambda s, a: a["head_dim"])),
+        defaults={"head_dim": rules.three_quarter_head},
+        rules=HEAD_DIM,
         half_only=True,
         operations=operations.DELTA_PRODUCT,
         tests=Tested(compared=(Compared(pushed={"dt_bias": 8.0}),)),
@@ -87,36 +73,32 @@ DELTAS: dict[str, MixerSpec] = {
     "mesa": MixerSpec(
         "fla.layers.mesa_net:MesaNet",
         "von Oswald et al. 2025, arXiv 2506.05233",
-        sets=BASIC,
-        defaults={"head_dim": head_width},
-        rules=(at_most(128, "head_dim", lambda s, a: a["head_dim"]),),
+        defaults={"head_dim": rules.head_width},
+        rules=(rules.at_most(128, "head_dim", lambda s, a: a["head_dim"]),),
         operations=operations.MESA,
         tests=Tested(compared=(Compared(pushed={"a_proj.bias": -10.0}, coarse=2e-2),)),
     ),
     "gdn2": MixerSpec(
         "fla.layers.gdn2:GatedDeltaNet2",
         "arXiv 2605.22791",
-        sets=BASIC,
-        defaults={"head_dim": head_width},
-        rules=(whole_values, value_groups, at_most(256, "head_dim", lambda s, a: a["head_dim"])),
+        defaults={"head_dim": rules.head_width},
+        rules=HEAD_DIM,
         operations=operations.GATED_DELTA,
         tests=Tested(compared=(Compared(pushed={"dt_bias": 6.0}),)),
     ),
     "precond_gated_deltanet": MixerSpec(
         "fla.layers.precond_gated_deltanet:PrecondGatedDeltaNet",
         "arXiv 2604.21100",
-        sets=BASIC,
-        defaults={"head_dim": three_quarter_head},
-        rules=(whole_values, value_groups, at_most(256, "head_dim", lambda s, a: a["head_dim"])),
+        defaults={"head_dim": rules.three_quarter_head},
+        rules=HEAD_DIM,
         operations=operations.GATED_DELTA,
         tests=Tested(compared=(Compared(pushed={"dt_bias": 4.0, "dt_bias_atk": 6.0}),)),
     ),
     "precond_kda": MixerSpec(
         "fla.layers.precond_kda:PrecondKDA",
         "arXiv 2604.21100",
-        sets=BASIC,
-        defaults={"head_dim": head_width},
-        rules=(whole_values, value_groups, at_most(256, "head_dim", lambda s, a: a["head_dim"])),
+        defaults={"head_dim": rules.head_width},
+        rules=HEAD_DIM,
         operations=operations.GATED_DELTA,
         # it forgets by e^-10 a step already as initialised
         tests=Tested(compared=(Compared(pushed={"dt_bias": 1.0, "dt_bias_atk": 6.0}),)),
@@ -125,8 +107,8 @@ DELTAS: dict[str, MixerSpec] = {
         "fla.layers.momentum_deltanet:MomentumDeltaNet",
         "FLA 0.6; no paper named there",
         sets={**BASIC, "d_model": None},
-        defaults={"head_dim": three_quarter_head},
-        rules=(whole_values, value_groups, at_most(256, "head_dim", lambda s, a: a["head_dim"])),
+        defaults={"head_dim": rules.three_quarter_head},
+        rules=HEAD_DIM,
         padded=False,
         operations=operations.MOMENTUM,
         tests=Tested(varlen=False, compared=(Compared(pushed={"dt_bias": 6.0}),)),
@@ -134,9 +116,8 @@ DELTAS: dict[str, MixerSpec] = {
     "cyfa": MixerSpec(
         "fla.layers.cyfa:CyclicFlowAttention",
         "arXiv 2609.36259",
-        sets=BASIC,
-        defaults={"head_dim": head_width},
-        rules=(split_evenly,),
+        defaults={"head_dim": rules.head_width},
+        rules=(rules.split_evenly,),
         needs=("cuda",),
     ),
     "mom": MixerSpec(

@@ -106,19 +106,15 @@ def split_evenly(shape: ModelShape, args: Mapping[str, Any]) -> str | None:
     return divides("d_model", shape.d_model, "n_heads", shape.n_heads)
 
 
-def expanded_evenly(*ratios: str) -> Rule:
-    """d_model times each ratio is a whole number that n_heads divides."""
-
-    def rule(shape: ModelShape, args: Mapping[str, Any]) -> str | None:
-        for name in ratios:
-            width = shape.d_model * args[name]
-            if abs(width - round(width)) > 1e-9 * width:
-                return f"d_model {shape.d_model} x {name} {args[name]} = {width:g} is no whole number"
-            if problem := divides(f"d_model x {name} =", round(width), "n_heads", shape.n_heads):
-                return problem
-        return None
-
-    return rule
+def expanded_evenly(shape: ModelShape, args: Mapping[str, Any]) -> str | None:
+    """d_model times expand_k, and times expand_v, is a whole number that n_heads divides."""
+    for name in ("expand_k", "expand_v"):
+        width = shape.d_model * args[name]
+        if abs(width - round(width)) > 1e-9 * width:
+            return f"d_model {shape.d_model} x {name} {args[name]} = {width:g} is no whole number"
+        if problem := divides(f"d_model x {name} =", round(width), "n_heads", shape.n_heads):
+            return problem
+    return None
 
 
 def even_head(ratio: str | None = None) -> Rule:
@@ -185,11 +181,7 @@ def head_width_in(*widths: int) -> Rule:
 
 def grouped(name: str) -> Rule:
     """n_heads is a multiple of the key/value heads, if they are given."""
-
-    def rule(shape: ModelShape, args: Mapping[str, Any]) -> str | None:
-        return None if args[name] is None else divides("n_heads", shape.n_heads, name, args[name])
-
-    return rule
+    return lambda shape, args: None if args[name] is None else divides("n_heads", shape.n_heads, name, args[name])
 
 
 def groups_of(size: int) -> Rule:

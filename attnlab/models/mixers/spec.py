@@ -10,15 +10,16 @@ from typing import Any, NamedTuple
 from attnlab.models.mixers.operations import Operations
 from attnlab.models.mixers.rules import Rule, Value, d_model, layer, n_heads
 
+# What most of FLA's constructors call the model's width, its heads and the layer's index.
+BASIC: Mapping[str, Value] = {"hidden_size": d_model, "num_heads": n_heads, "layer_idx": layer}
+BFLOAT16 = 10 * 2.0**-8  # a bound: as many roundings to 8 bits, one after the other
+
 
 class Option(NamedTuple):
     """A switch of ours that FLA's class lacks: its default, and `module:function` that changes the built layer."""
 
     default: bool
     apply: str
-
-
-BFLOAT16 = 10 * 2.0**-8  # a bound: as many roundings to 8 bits, one after the other
 
 
 class Compared(NamedTuple):
@@ -96,7 +97,7 @@ class MixerSpec:
 
     path: str
     source: str = ""
-    sets: Mapping[str, Value] = field(default_factory=dict)
+    sets: Mapping[str, Value] = field(default_factory=lambda: BASIC)
     defaults: Mapping[str, Value] = field(default_factory=dict)
     aliases: Mapping[str, str] = field(default_factory=dict)
     options: Mapping[str, Option] = field(default_factory=dict)
@@ -113,7 +114,3 @@ class MixerSpec:
     own_init: bool | tuple[str, ...] = False
     operations: Operations | None = None
     tests: Tested = Tested()
-
-
-# What most of FLA's constructors call the model's width, its heads and the layer's index.
-BASIC: Mapping[str, Value] = {"hidden_size": d_model, "num_heads": n_heads, "layer_idx": layer}
