@@ -41,7 +41,7 @@ class Report:
     problems: list[str] = field(default_factory=list)
 
     def collect(self, folder: SweepDir) -> None:
-        """Write `all_benchmark_results.json`: every result of this sweep's checkpoints as a row without its items.
+        """Write `all_benchmark_results.json`: a row per result of the sweep's checkpoints, without items.
 
         `arm` and `trial_id` are known where the checkpoint is one of those just examined.
         """
