@@ -1,1 +1,1 @@
-"""From a dataset's name (`sources`) through the `tokenizer` to `packed` tokens, of which the `sampler` draws."""
+"""From a dataset's name (`sources`) to `packed` tokens, from which the `sampler` draws."""

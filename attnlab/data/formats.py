@@ -20,7 +20,7 @@ PACKED: dict[str, Callable[..., Any]] = {".xz": lzma.open, ".gz": gzip.open}
 
 
 def kind_of(path: Path) -> str | None:
-    """The format by the name's ending (`.txt` for a.txt and a.txt.xz), None for an unknown one."""
+    """The format by the name's ending (`.txt` of a.txt and a.txt.xz), None if unknown."""
     suffixes = path.suffixes[:-1] if path.suffix in PACKED else path.suffixes
     return suffixes[-1] if suffixes and suffixes[-1] in SUFFIXES else None
 
@@ -35,7 +35,7 @@ def files_of(path: Path) -> list[Path]:
     if path.is_file():
         return [path]
     inside = (p for p in path.rglob("*") if p.is_file() and kind_of(p))
-    return sorted(p for p in inside if not any(part.startswith(".") for part in p.relative_to(path).parts))
+    return sorted(p for p in inside if not any(name.startswith(".") for name in p.relative_to(path).parts))
 
 
 def split_of(path: Path, root: Path) -> str:
@@ -44,7 +44,7 @@ def split_of(path: Path, root: Path) -> str:
 
 
 def documents(files: Iterable[Path], field: str) -> Iterator[str]:
-    """Read the documents of `files` in order; .txt and .json files are held in memory whole.
+    """Read the documents of `files` in order, .txt and .json files as a whole.
 
     Raises ValueError naming the file (and line) for text that is not UTF-8, JSON or Parquet or has no column `field`.
     """

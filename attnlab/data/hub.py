@@ -1,4 +1,4 @@
-"""Documents of a dataset on the Hugging Face hub, streamed so that a huge one costs only what is used."""
+"""Documents of a dataset on the Hugging Face hub, streamed as far as they are used."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
 
 
 def pinned_revision(name: str, revision: str | None, cache: Path) -> str:
-    """The commit that `revision` (a branch or tag; None: main) named when this cache first asked.
+    """The commit that `revision` (None: main) named when this cache first asked.
 
     It is stored, so that all trials of a sweep and its resumption read the same data without network. Only a commit as
     `revision` gives the same data on every machine. Raises ValueError in one line if the dataset cannot be reached.

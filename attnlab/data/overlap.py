@@ -1,8 +1,8 @@
 """Find which runs of validation tokens occur in the training tokens, at any offset.
 
-Every run of n tokens has a hash, h(i) = sum over j < n of r[x[i + j]] b^j modulo 2^64, with a random 64-bit number r[v]
-per token and an odd b (Karp and Rabin 1987, IBM J. Res. Dev. 31). From running sums S[i] = sum over k < i of
-r[x[k]] b^k it is (S[i + n] - S[i]) b^-i, so that all of a split's cost a few passes of numpy. Two different runs have
+Every run of n tokens has a hash, h(i) = sum over j < n of r[x[i + j]] b^j modulo 2^64. r[v] is a random 64-bit number
+per token and b is odd (Karp and Rabin 1987, IBM J. Res. Dev. 31). With running sums S[i] = sum over k < i of
+r[x[k]] b^k it is (S[i + n] - S[i]) b^-i, so a split's hashes cost a few passes of numpy. Two different runs have
 one hash with a chance of about 2^-64: none is expected among 10^9 training tokens and 10^5 runs.
 """
 
@@ -18,7 +18,7 @@ SEED = 7
 
 
 def contained(runs: NDArray[np.integer[Any]], tokens: NDArray[np.integer[Any]], vocab_size: int) -> NDArray[np.bool_]:
-    """Whether each of the runs [R, n] of tokens occurs in the tokens [N], bool [R]."""
+    """Whether each of the runs [R, n] occurs in the tokens [N], bool [R]."""
     n = runs.shape[1]
     if not len(runs) or len(tokens) < n:
         return np.zeros(len(runs), bool)

@@ -138,7 +138,7 @@ def _build(scratch: Path, source: Source, spec: Spec, tokenizer: Tokenizer | Non
 
 
 class _Writer:
-    """Encodes documents into a file of tokens; `sha256` runs over their text, each document followed by a zero byte."""
+    """Encodes documents into a file of tokens. `sha256` is of their text, with a zero byte after each document."""
 
     def __init__(self, tokenizer: Tokenizer, dtype: np.dtype[Any]):
         self.tokenizer, self.dtype, self.sha256 = tokenizer, dtype, hashlib.sha256()
@@ -182,7 +182,7 @@ def _batches(documents: Iterable[str]) -> Generator[list[tuple[str, bool]], None
 
 
 def pieces(document: str) -> Iterator[str]:
-    """Cut a document, to be encoded in parallel, into about PIECE_CHARS each, after a newline if there is one."""
+    """Cut a document into about PIECE_CHARS each, after a newline if possible, to encode them in parallel."""
     start = 0
     while len(document) - start > PIECE_CHARS:
         cut = document.rfind("\n", start, start + PIECE_CHARS) + 1

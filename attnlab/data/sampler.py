@@ -34,7 +34,7 @@ class EpochOrder:
 
 
 class Blocks:
-    """A token array as blocks of T + 1 tokens at stride T, which predict each token once, save the first.
+    """Blocks of T + 1 tokens at stride T, which predict each token except the first once.
 
     Args:
         tokens: unsigned integers [N], usually a memmap.
@@ -68,7 +68,7 @@ class Sampler:
         self.order = EpochOrder(len(blocks), seed)
 
     def batch(self, step: int, rank: int = 0, world: int = 1) -> NDArray[np.int64]:
-        """The rank-th contiguous share of a step's global batch, int64 [B / world, T + 1].
+        """The rank-th contiguous share of a global batch, int64 [B / world, T + 1].
 
         The global batch is the same for any `world`. Raises ValueError if B is no multiple of it.
         """

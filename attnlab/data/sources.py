@@ -63,7 +63,7 @@ class Source:
 
 
 def check_dataset(dataset: Dataset) -> list[str]:
-    """What is wrong with the settings, one line each, without a download or a pass over the data."""
+    """The settings' problems, one line each, without a download or a pass over the data."""
     name = dataset.name
     hub_only = [key for key in ("config", "revision") if getattr(dataset, key) is not None]
     if name in BUILT_IN:

@@ -1,4 +1,4 @@
-"""Which documents are for validation, decided by their content alone, so that none is on both sides."""
+"""Which documents are for validation, by content alone, so that none is on both sides."""
 
 from __future__ import annotations
 
@@ -77,9 +77,9 @@ class Split:
 def held_out_rule(documents: Iterable[str]) -> Callable[[bytes], bool] | None:
     """The test whether a document's digest is held out; None without two distinct documents.
 
-    Beyond `SMALL` documents a digest is held out when it lies in the lowest `FRACTION` of all digests. Among fewer,
-    where that could miss the fraction widely, whole documents are taken in the order of their digests until the
-    fraction of the text is reached, passing over any that would bring it above half.
+    Beyond `SMALL` documents a digest is held out when it lies in the lowest `FRACTION` of all digests. Among fewer
+    that could miss the fraction widely. Then documents are taken in the order of their digests until the fraction of
+    the text is reached, except any that would bring it above half.
     """
     first = list(islice(documents, SMALL + 1))
     if len(first) > SMALL:
@@ -95,7 +95,7 @@ def held_out_rule(documents: Iterable[str]) -> Callable[[bytes], bool] | None:
 
 
 def cut_tail(document: str) -> tuple[str, str]:
-    """Cut off the last `FRACTION` of a document, from a line's (else a word's) beginning on."""
+    """Cut off the last `FRACTION` of a document, at a line's (else a word's) beginning."""
     start = int(len(document) * (1 - FRACTION))
     for mark in ("\n", " "):
         if (cut := document.find(mark, start)) != -1 and cut + 1 < len(document):

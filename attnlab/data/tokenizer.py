@@ -137,7 +137,7 @@ class ByteTokenizer(Tokenizer):
 
 
 def byte_alphabet() -> list[str]:
-    """The character for each byte in a byte-level vocabulary (GPT-2's map): from U+0100 on if not printable."""
+    """The character for each byte in GPT-2's byte-level map: from U+0100 on if it is not printable Latin-1."""
     printable = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
     others = [byte for byte in range(256) if byte not in printable]
     return [chr(byte if byte in printable else 0x100 + others.index(byte)) for byte in range(256)]
@@ -177,9 +177,9 @@ def _up_to(texts: Iterable[str], limit_bytes: int) -> Iterable[str]:
 
 
 def load(spec: Spec, cache: Path) -> Tokenizer:
-    """The tokenizer `bytes`, or that of a path or a hub id (kept in `cache`, so that later runs agree).
+    """The tokenizer `bytes`, or that of a path or a hub id.
 
-    Raises ValueError in one line if it cannot be read.
+    `cache` keeps the hub's, so that later runs agree. Raises ValueError in one line if it cannot be read.
     """
     if spec.name == "bytes":
         return ByteTokenizer()

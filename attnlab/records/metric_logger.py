@@ -37,7 +37,7 @@ class MetricLogger:
                 self._events.close()
 
     def write(self, row: dict[str, Any]) -> None:
-        """Write one report: a line, and a scalar over the step for each number (a branch's are in a group)."""
+        """Write one report: a line, and a scalar for each number, grouped for a branch."""
         if self._metrics is None or self._events is None:
             return
         group = "branch/" if "branch_steps" in row else ""

@@ -1,4 +1,4 @@
-"""A trial's reports, a line each in `metrics.jsonl`; a decay branch's (`branch_steps`) follows its rung's report."""
+"""A trial's reports in `metrics.jsonl`, where a decay branch's (`branch_steps`) follows its rung's."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class MetricsWriter:
 
 
 def report_order(row: Mapping[str, Any]) -> tuple[int, bool]:
-    """The key that sorts a trial's reports: by step, a branch after the report at its rung."""
+    """The key that sorts reports: by step, a branch after the report at its rung."""
     return row["step"], "branch_steps" in row
 
 
@@ -48,12 +48,12 @@ def steps_run(rows: Iterable[Mapping[str, Any]]) -> int:
 
 
 def pruning_reports(job: Job, rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The reports by which a trial may be pruned: the decay branches' where it has branches, else all."""
+    """The reports by which a trial may be pruned: of its decay branches, if any."""
     return [row for row in rows if "branch_steps" in row] if job.branches else list(rows)
 
 
 def best_row(rows: list[dict[str, Any]], metric: str, mode: str) -> dict[str, Any] | None:
-    """The report with the best finite `metric`, the earliest of equals; None if there is none."""
+    """The report with the best finite `metric`, the earliest of equals, if any."""
     # a branch's model is not kept, so its value is nobody's best
     valued = [row for row in learning_curve(rows) if row.get(metric) is not None]
     return (min if mode == "min" else max)(valued, key=lambda row: row[metric], default=None)

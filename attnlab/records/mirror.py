@@ -87,7 +87,7 @@ class OpenTrial:
 
 
 def mirror(results: str | Path, *names: str) -> Mirror:
-    """The folder `<results>/<names>`, by path or URI. Raises StorageError for a URI that no library knows."""
+    """The folder `<results>/<names>` by path or URI. Raises StorageError for a URI that no library knows."""
     if (path := storage.local(results)) is not None:
         return Mirror(SweepDir(path.resolve().joinpath(*names)))
     store = Store.open(str(results)).child(*names) if names else Store.open(str(results))
@@ -116,7 +116,7 @@ class RemoteMirror(Mirror):
         self.store.delete(name)
 
     def pull(self) -> None:
-        """Fetch the records of all trials, except files of ended trials that are here with the same size."""
+        """Fetch all trials' records, except same-sized files of ended trials."""
         root = self.folder.path
         stored = {name: size for name, size in self.store.list().items() if _is_record(name)}
         here = {str(path.relative_to(root)): path.stat().st_size for path in root.rglob("*") if path.is_file()}
@@ -180,7 +180,7 @@ def _fetch_checkpoints(store: Store, stored: Mapping[str, int], trial: TrialDir,
 
 @dataclass
 class RemoteOpenTrial(OpenTrial):
-    """Publishes while the trial trains, one round at a time; the next round makes up for one that fails."""
+    """Publishes while the trial trains, one round at a time. The next round makes up for a failed one."""
 
     store: Store
     lead: bool
@@ -206,7 +206,7 @@ class RemoteOpenTrial(OpenTrial):
         shutil.rmtree(self.folder.path, ignore_errors=True)
 
     def _publish(self, last: bool = False) -> None:
-        """Publish records, which may be ahead of the checkpoints, then those; results.json with the last round."""
+        """Publish records, then checkpoints, and in the last round results.json."""
         checkpoints = {p.name: p for p in self.folder.checkpoints.glob("*") if not p.name.startswith(".")}
         for path in sorted(p for p in self.folder.path.iterdir() if p.is_file() and not p.name.startswith(".")):
             if path != self.folder.results_file:

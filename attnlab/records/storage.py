@@ -1,7 +1,7 @@
-"""A folder in object storage, behind whatever URI pyarrow or fsspec knows: list, get, put, delete.
+"""A folder in object storage, by any URI that pyarrow or fsspec knows.
 
-An object appears under its name only when it is whole: object stores make one visible when its upload is finished, and
-elsewhere it is written under another name and renamed.
+An object appears under its name only when it is whole. Object stores see to that, elsewhere it is written under another
+name and renamed.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ HINTS = {  # a pattern in what the storage's library says -> what would help
 
 
 def local(location: str | Path) -> Path | None:
-    """The path that a path or a `file://` URI means; None for another URI. Raises StorageError for a host."""
+    """The path that a path or `file://` URI means, else None. Raises StorageError for a URI with a host."""
     if not SCHEME.match(str(location)):
         return Path(location)
     parts = urlsplit(str(location))
@@ -97,7 +97,7 @@ class Store:
 
     def get(self, name: str, path: Path) -> None:
         """Fetch one file, which appears under `path` when it is whole."""
-        with replacing(path, sync=False) as part, self._reading(name) as stream, part.open("wb") as file:
+        with replacing(path, sync=False) as scratch, self._reading(name) as stream, scratch.open("wb") as file:
             shutil.copyfileobj(stream, file, 1 << 23)
 
     def put(self, path: Path, name: str) -> int:
@@ -119,11 +119,11 @@ class Store:
                     stream.write(content)
                 return
             folder, _, base = path.rpartition("/")
-            part = f"{folder}/.{base}.{uuid4().hex[:8]}"
+            scratch = f"{folder}/.{base}.{uuid4().hex[:8]}"
             self.fs.create_dir(folder, recursive=True)
-            with self.fs.open_output_stream(part) as stream:
+            with self.fs.open_output_stream(scratch) as stream:
                 stream.write(content)
-            self.fs.move(part, path)
+            self.fs.move(scratch, path)
 
     def delete(self, name: str) -> None:
         """Remove one file, if it is there."""

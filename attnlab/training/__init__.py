@@ -1,1 +1,1 @@
-"""One trial, from its folder to its results; it knows neither ray nor a sweep."""
+"""One trial, from its folder to its results, without ray or a sweep."""

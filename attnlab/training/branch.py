@@ -1,8 +1,7 @@
-"""A decay that branches off a run with a stable rate: what the run would come to if it ended here.
+"""A decay that branches off a run with a constant rate, to score it as if it ended there.
 
-Under a schedule that decays over the whole run, two runs are compared at a rung while their rates are still high, and
-the order may turn as the rates fall. With schedule wsd the main run's rate is constant, so a short decay can be tried
-from any step (Hägele et al. 2024, arXiv 2405.18392). The main run then goes on as if nothing had been.
+Runs that are compared at a rung while their rates are high may change order as the rates fall. With schedule wsd a
+short decay can be tried from any step (Hägele et al. 2024, arXiv 2405.18392). The main run then goes on unchanged.
 """
 
 from __future__ import annotations
@@ -21,14 +20,12 @@ from attnlab.training.run import Run
 def branch(run: Run, step: int, decay_steps: int) -> dict[str, Any]:
     """Decay from `step` over the next `decay_steps` steps, validate, and put everything back.
 
-    The branch reads the batches that the main run will read next, under the same draws of dropout. Model and optimizer
-    are saved in the host's memory, so that a GPU needs no more of its own. They are restored in place, so that a
-    captured step goes on reading where it read.
+    The branch reads the batches that the main run will read next, with the same dropout. Model and optimizer are saved
+    in host memory and restored in place, because a captured step reads them at fixed addresses.
 
     Returns:
-        A report like the main run's, without `seconds`: `step` is the main run's, `branch_steps` marks it as a
-        branch's. `tokens` are those behind the scored weights, `lr` is the rate at the branch's end, and `train_loss`
-        the mean over the branch. If that is not finite, all scores are nan.
+        A report without `seconds`: `step` is the main run's, `branch_steps` marks a branch, `tokens` are those behind
+        the scored weights, `lr` is the branch's last, `train_loss` its mean. If that is not finite, all scores are nan.
     """
     start, trial = time.perf_counter(), run.trial
     live = [*tensors(run.model).values(), *run.optimizer.state_dict().values()]

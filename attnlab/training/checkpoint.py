@@ -3,7 +3,7 @@
 `step_00000500/`  to resume from: model.safetensors, optimizer.safetensors, state.json.
 `final/`          to use: config.json, model.safetensors, tokenizer.json, as transformers loads them.
 
-The schedule, the data position and every random draw are pure functions of the step, so the step is all of them.
+The schedule, the data position and every random draw are pure functions of the step, so only the step is saved.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ from transformers.utils import logging
 from attnlab.records.paths import TrialDir
 from attnlab.util.files import replacing
 
-KEEP = 2  # the newest may be the one a crash or a full disk left useless
+KEEP = 2  # a crash or a full disk may have left the newest useless
 
 
 def save(trial: TrialDir, step: int, model: torch.nn.Module, optimizer: Any, state: dict[str, Any]) -> Path:
-    """Write `step_<step>/`; older ones beyond KEEP go. `state` is JSON: what the loop needs besides the weights.
+    """Write `step_<step>/` with the loop's JSON `state`, and remove older ones beyond KEEP.
 
-    Raises DiskFull when the disk is full; nothing has changed then.
+    Raises DiskFull, and changes nothing then.
     """
     path = trial.checkpoints / f"step_{step:08d}"
     with _replacing(path) as folder:
@@ -55,10 +55,7 @@ def steps(trial: TrialDir) -> list[Path]:
 
 
 def load(trial: TrialDir, model: torch.nn.Module, optimizer: Any, device: torch.device) -> dict[str, Any] | None:
-    """Load the newest whole checkpoint into model and optimizer; None if there is none.
-
-    One that cannot be read (cut short by a full disk or a crash of the machine) is passed over for the one before it.
-    """
+    """Load the newest readable checkpoint into model and optimizer. Returns its state, None if there is none."""
     for path in reversed(steps(trial)):
         try:
             state = json.loads((path / "state.json").read_text())
@@ -76,7 +73,7 @@ def load(trial: TrialDir, model: torch.nn.Module, optimizer: Any, device: torch.
 
 
 def tensors(model: torch.nn.Module) -> dict[str, torch.Tensor]:
-    """Parameters (tied ones once) and buffers by name; the live tensors."""
+    """The live parameters (tied ones once) and buffers by name."""
     return {**dict(model.named_parameters()), **dict(model.named_buffers())}
 
 
@@ -88,7 +85,7 @@ def _save(tensors: dict[str, torch.Tensor], path: Path) -> None:
 def export(trial: TrialDir, model: Any, tokenizer_json: str | None, eos_id: int | None = None) -> Path:
     """Write `final/`, which `AutoModelForCausalLM.from_pretrained` loads after `import attnlab`.
 
-    `eos_id` is the token that ends a document; lm-eval's HF adapter puts it where a context is empty.
+    `eos_id` is the token that ends a document. lm-eval's HF adapter uses it for an empty context.
     """
     with _replacing(trial.final) as folder:
         logging.disable_progress_bar()  # transformers draws one per save

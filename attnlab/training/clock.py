@@ -1,4 +1,4 @@
-"""When a trial ends and how far its schedule is: by steps, or by the seconds it may train."""
+"""When a trial ends and how far its schedule is, by steps or seconds."""
 
 from __future__ import annotations
 
@@ -10,15 +10,14 @@ from attnlab.config.trial import TrainConfig
 
 
 class TrainingClock:
-    """The clock of one trial. It runs from its construction, and stands still between `pause` and `resume`.
+    """The clock of one trial. It runs from its construction, except between `pause` and `resume`.
 
-    Without `train.seconds` a trial ends at `max_steps` and the schedule follows the step. With it, the trial ends when
-    so many seconds of training are over, or at `max_steps` if that is sooner. The schedule then follows whichever of
-    the two is further on, so that the rate has come down when training ends.
+    A trial ends at `max_steps`, or after `train.seconds` of training if that is sooner. The schedule follows whichever
+    of the two is further on, so that the rate has come down when training ends.
     """
 
     def __init__(self, train: TrainConfig, trained: float, now: Callable[[], float] = time.perf_counter):
-        """trained: seconds of earlier sessions."""
+        """Start the clock after `trained` seconds of earlier sessions."""
         self._train, self._before, self._now = train, trained, now
         self._since: float | None = now()
 
@@ -28,15 +27,15 @@ class TrainingClock:
         return self._before + (self._now() - self._since if self._since is not None else 0.0)
 
     def pause(self) -> None:
-        """Training stops for a validation."""
+        """Stop the clock for a validation."""
         self._before, self._since = self.trained, None
 
     def resume(self) -> None:
-        """Training goes on."""
+        """Let the clock go on."""
         self._since = self._now()
 
     def schedule_step(self, step: int) -> int:
-        """The step of the schedule, in 1 .. max_steps, at which optimizer step `step` (1-based) stands."""
+        """The schedule's step, in 1 .. max_steps, for optimizer step `step` (1-based)."""
         if self._train.seconds is None:
             return step
         by_time = math.ceil(self.trained / self._train.seconds * self._train.max_steps)

@@ -17,22 +17,22 @@ PACKAGES = ("attnlab", "torch", "triton", "flash-linear-attention", "transformer
 
 def describe(device: torch.device, world: int) -> dict[str, Any]:
     """Device, workers, host and the versions that could change a result."""
+    cpu = platform.processor() or platform.machine()
     return {
-        "device": torch.cuda.get_device_name(device)
-        if device.type == "cuda"
-        else platform.processor() or platform.machine(),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else cpu,
         "device_type": device.type,
         "kernels": "pytorch" if dispatch.calls else "fla",  # whether a PyTorch substitute ran in this trial
         "workers": world,
         "threads": torch.get_num_threads(),
         "host": socket.gethostname(),
         "python": platform.python_version(),
-        "versions": {name: found for name in PACKAGES if (found := _version(name))},
+        "versions": {name: installed for name in PACKAGES if (installed := version_of(name))},
     }
 
 
 @functools.cache  # it is looked up in files, for every trial
-def _version(name: str) -> str | None:
+def version_of(name: str) -> str | None:
+    """The installed version of a package; None if it is not installed."""
     try:
         return version(name)
     except PackageNotFoundError:

@@ -26,54 +26,53 @@ def evaluate(
     world: int = 1,
     heartbeat: Callable[[], None] = lambda: None,
 ) -> dict[str, float]:
-    """Evaluate on the task's fixed validation set, at each of its lengths, the batches dealt round-robin to the ranks.
+    """Evaluate on the task's validation set at each of its lengths, sharing batches among ranks.
 
-    Sequences are the sampling unit (tokens of one sequence are not independent), so the standard error is that of a
-    ratio of sums over sequences: with l_i the loss and c_i the targets of sequence i and R = sum(l) / sum(c),
+    Tokens of one sequence are not independent, so the standard error is that of a ratio of sums over sequences.
+    With l_i the loss and c_i the targets of sequence i and R = sum(l) / sum(c),
     var(R) = n / (n - 1) * sum((l_i - R c_i)^2) / sum(c)^2   (Cochran, Sampling Techniques, 1977, section 6.3).
 
     Args:
-        batch_size: sequences per batch at the training length; at other lengths as `rows_at`.
+        batch_size: sequences per batch at the training length; see `rows_at` for other lengths.
         heartbeat: called at every batch.
 
     Returns, identically on every rank:
-        val_loss (nats per target) and val_accuracy, each with `_se`; val_bpb (bits per UTF-8 byte) where the task
-        knows its bytes; val_accuracy_<kind> where its targets are of several kinds; the same with `_T<length>` for
-        each other length, `_se` last; only the keys the task names in `metrics` and their standard errors.
+        The task's `metrics`, each with a standard error `_se`: val_loss (nats per target), val_accuracy, val_bpb (bits
+        per UTF-8 byte) if the task knows its bytes, val_accuracy_<kind> if its targets have kinds. Those of another
+        length end in `_T<length>`.
     """
     training = model.training
     model.eval()
     out = {}
-    for ending, at in task.lengths().items():
-        rows = rows_at(batch_size, task, at)
-        sums = torch.zeros(1 + len(at.kind_names), 13, dtype=torch.float64, device=device)
-        for i, batch in enumerate(at.eval_batches(rows)):
+    for ending, variant in task.lengths().items():
+        sums = torch.zeros(1 + len(variant.kind_names), 13, dtype=torch.float64, device=device)
+        for i, batch in enumerate(variant.eval_batches(rows_at(batch_size, task, variant))):
             heartbeat()
             if i % world == rank:
-                kinds = at.kinds(batch) if at.kind_names else np.zeros_like(batch.targets)
+                kinds = variant.kinds(batch) if variant.kind_names else np.zeros_like(batch.targets)
                 with autocast():
                     sums += _moments(model, *(torch.from_numpy(a).to(device) for a in (*batch, kinds)), len(sums) - 1)
         if world > 1:
             dist.all_reduce(sums)
-        scores = _scores(sums, at)
+        scores = _scores(sums, variant)
         out |= {name + ending: value for name, (value, _) in scores.items()}
         out |= {name + ending + "_se": error for name, (_, error) in scores.items()}
     model.train(training)
     return {key: out[key] for name in task.metrics for key in (name, name + "_se")}
 
 
-def rows_at(batch_size: int, task: Task, at: Task) -> int:
-    """Sequences per batch of the task at another length, so that a batch has no more tokens than `batch_size` have."""
-    return max(1, batch_size * task.seq_len // at.seq_len)
+def rows_at(batch_size: int, task: Task, variant: Task) -> int:
+    """Sequences per batch at another length, with no more tokens than `batch_size` have at the task's."""
+    return max(1, batch_size * task.seq_len // variant.seq_len)
 
 
 def _moments(
     model: Any, inputs: torch.Tensor, targets: torch.Tensor, kinds: torch.Tensor, n_kinds: int
 ) -> torch.Tensor:
-    """Moments over the sequences of one batch [B, T], of all targets and of each kind's, float64 [1 + kinds, 13].
+    """Moments over the sequences of a batch [B, T], by kind, float64 [1 + kinds, 13].
 
-    They are the number of sequences with a target, the sums over the sequences of the targets c, the loss l and the
-    hits h, and the sums of their 9 products.
+    The first row is of all targets. Columns are the number of sequences with a target, the sums of targets c, loss l
+    and hits h, and those of their 9 products.
     """
     mask = targets != IGNORE
     logits = model.head(model.hidden(inputs)[mask]).float()  # the head only where there is a target
@@ -100,7 +99,7 @@ def _scores(sums: torch.Tensor, task: Task) -> dict[str, tuple[float, float]]:
 
 
 def _ratio(n: float, c: float, cc: float, x: float, xx: float, xc: float) -> tuple[float, float]:
-    """sum(x) / sum(c) and its standard error over n sequences; nan where it cannot be estimated."""
+    """sum(x) / sum(c) and its standard error over n sequences. nan if it cannot be estimated."""
     if not n:
         return math.nan, math.nan
     ratio = x / c

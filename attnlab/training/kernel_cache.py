@@ -1,4 +1,4 @@
-"""One kernel cache per cluster: what the first process tunes and compiles, every other one finds.
+"""One kernel cache per cluster: every process uses what the first tunes and compiles.
 
     DIR/<GPU>-torch<version>-triton<version>-fla<version>-choices<version>/
         triton/      TRITON_CACHE_DIR: compiled kernels, and what the autotuner chose
@@ -6,10 +6,10 @@
         warm/        <digest>.json: the kernels of this key are there; <digest>.lock: held by who makes them
 
 A mixer's first step tunes its kernels for minutes. `KernelCache.ensure` lets one process do that for all: it rehearses
-the step under a file lock and leaves a marker, for which the others wait; other keys are rehearsed meanwhile.
+the step under the key's file lock and leaves a marker, for which the others wait.
 
-Triton and Inductor rename files into place, so any number of processes may write to one folder. Triton's records hold
-absolute paths: every node must see DIR under the same path. To start afresh, remove DIR.
+Triton and Inductor rename files into place, so any number of processes may write to one folder. Triton records absolute
+paths, so every node must see DIR under the same path. To start afresh, remove DIR.
 """
 
 from __future__ import annotations
@@ -23,7 +23,6 @@ import socket
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +33,7 @@ from filelock import FileLock, Timeout
 from attnlab.config.trial import Trial
 from attnlab.kernels.cuda import autotune
 from attnlab.records.storage import local
+from attnlab.training.environment import version_of
 from attnlab.util.files import cache_root, json_digest, write_json, write_text
 from attnlab.version import __version__
 
@@ -47,10 +47,7 @@ _used: KernelCache | None = None  # of this process
 
 
 def directory(given: str | Path | None, results: str | Path) -> Path:
-    """DIR, absolute: as given, or as ATTNLAB_KERNEL_CACHE says, or next to the folder of results.
-
-    Where the results have a URI, it is in each host's own cache folder.
-    """
+    """DIR as given, else by $ATTNLAB_KERNEL_CACHE, else next to the results (in the host's cache for a URI)."""
     if chosen := given or os.environ.get(VARIABLE):
         return Path(chosen).resolve()
     root = local(results) or cache_root() / "results"
@@ -58,36 +55,27 @@ def directory(given: str | Path | None, results: str | Path) -> Path:
 
 
 def prepare(root: Path) -> None:
-    """Make DIR, unseen by git. Raises OSError if it cannot be made or written to."""
+    """Make DIR, ignored by git. Raises OSError if it cannot be made or written to."""
     root.mkdir(parents=True, exist_ok=True)
     if not (root / ".gitignore").exists():
         write_text(root / ".gitignore", "*\n")
 
 
 def folder_name(gpu: str) -> str:
-    """The folder within DIR for a GPU's name, the installed versions, and how kernels are chosen (`CHOICES`)."""
+    """The folder within DIR for a GPU, the installed versions and `CHOICES` of kernels."""
     packages = {"torch": "torch", "triton": "triton", "fla": "flash-linear-attention"}
-    parts = [gpu, *(f"{short}{_version(name)}" for short, name in packages.items())]
-    parts.append(f"choices{autotune.CHOICES}")
-    return re.sub(r"[^A-Za-z0-9.+-]+", "_", "-".join(parts))
-
-
-def _version(name: str) -> str:
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return "none"
+    versions = (f"{short}{version_of(name) or 'none'}" for short, name in packages.items())
+    return re.sub(r"[^A-Za-z0-9.+-]+", "_", "-".join([gpu, *versions, f"choices{autotune.CHOICES}"]))
 
 
 def use(root: Path, device: str | torch.device) -> KernelCache | None:
     """Make this process keep its kernels under `root` (DIR).
 
-    It sets TRITON_CACHE_DIR and TORCHINDUCTOR_CACHE_DIR, which Triton and Inductor read at each use, and is to be
-    called before the first kernel runs.
+    It sets TRITON_CACHE_DIR and TORCHINDUCTOR_CACHE_DIR, and is to be called before the first kernel runs.
 
     Returns:
-        None, and nothing was done, on CPU. None too where `root` cannot be written to (told in the log), and for
-        another `root` than the first of this process: kernels that are in its memory would not be written there.
+        None, with nothing done, on CPU, if `root` cannot be written to (which is logged), and for another `root` than
+        the first of this process, because kernels in its memory would not be written there.
     """
     global _used
     device = torch.device(device)
@@ -97,17 +85,17 @@ def use(root: Path, device: str | torch.device) -> KernelCache | None:
     if _used not in (None, cache):
         logger.warning("kernel cache %s: this process keeps to the one it began with, %s", cache.folder, _used)
         return None
-    parts = {"TRITON_CACHE_DIR": "triton", "TORCHINDUCTOR_CACHE_DIR": "inductor"}
+    folders = {"TRITON_CACHE_DIR": cache.folder / "triton", "TORCHINDUCTOR_CACHE_DIR": cache.folder / "inductor"}
     try:
         prepare(root)
-        for part in (*parts.values(), "warm"):
-            (cache.folder / part).mkdir(parents=True, exist_ok=True)
-            if not os.access(cache.folder / part, os.W_OK):
-                raise PermissionError(f"{cache.folder / part} cannot be written to")
+        for folder in (*folders.values(), cache.folder / "warm"):
+            folder.mkdir(parents=True, exist_ok=True)
+            if not os.access(folder, os.W_OK):
+                raise PermissionError(f"{folder} cannot be written to")
     except OSError as error:
         logger.warning("kernel cache %s is not used, and kernels are kept where Triton keeps them: %s", root, error)
         return None
-    os.environ.update({name: str(cache.folder / part) for name, part in parts.items()})
+    os.environ.update({name: str(folder) for name, folder in folders.items()})
     _used = cache
     return cache
 
@@ -121,12 +109,12 @@ def share_of(trial: Trial, world: int) -> Trial:
 def key_of(trial: Trial, task: Any, kind: str, device: str) -> dict[str, Any]:
     """What the kernels of a one-worker trial depend on, as JSON.
 
-    Left out is what reaches them as a value (seed, rates, lengths of the run) or at most makes Inductor compile the
-    parts between the mixers again, which takes seconds (dropout).
+    That leaves out values (seed, rates, lengths of the run) and dropout, for which Inductor only compiles the parts
+    between the mixers again, in seconds.
 
     Args:
-        task: of the trial (an `attnlab.tasks.Task`); its first batch and vocabulary are asked for.
-        kind: how its step is run, see `attnlab.training.step.choose`.
+        task: the trial's (an `attnlab.tasks.Task`), for its first batch and vocabulary.
+        kind: how its step is run; see `attnlab.training.step.choose`.
         device: `cuda` or `cpu`.
     """
     batch, parts = task.batch(0), trial.train.grad_accum
@@ -137,7 +125,7 @@ def key_of(trial: Trial, task: Any, kind: str, device: str) -> dict[str, Any]:
         "model": model | {"mixer": [trial.model.mixer_at(i).model_dump() for i in range(trial.model.n_layers)]},
         "vocab_size": task.vocab_size,
         "micro_batch": [len(batch.inputs) // parts, batch.inputs.shape[1]],
-        "eval_seq_lens": [at.seq_len for at in task.lengths().values()],
+        "eval_seq_lens": [variant.seq_len for variant in task.lengths().values()],
         "targets": -(-targets // 64) * 64,  # as `attnlab.training.step` rounds the head's rows
         "precision": precision if precision != "auto" else "bf16" if device == "cuda" else "fp32",
         "optimizer": trial.optim.name,
@@ -147,19 +135,19 @@ def key_of(trial: Trial, task: Any, kind: str, device: str) -> dict[str, Any]:
 
 
 def mixers_in(key: Mapping[str, Any]) -> str:
-    """Their names, each once: `gla + standard`."""
+    """The names of a key's mixers, each once: `gla + standard`."""
     return " + ".join(dict.fromkeys(mixer["name"] for mixer in key["model"]["mixer"]))
 
 
 def words(key: Mapping[str, Any]) -> str:
-    """`gla (d_model 384, 32 x 512, bf16)`."""
+    """A key in words: `gla (d_model 384, 32 x 512, bf16)`."""
     rows, steps = key["micro_batch"]
     return f"{mixers_in(key)} (d_model {key['model']['d_model']}, {rows} x {steps}, {key['precision']})"
 
 
 @dataclass(frozen=True)
 class KernelCache:
-    """The folder of one GPU's name and the versions at hand."""
+    """The folder for one GPU and the installed versions."""
 
     folder: Path
 
@@ -167,16 +155,13 @@ class KernelCache:
         return str(self.folder)
 
     def marker(self, key: Mapping[str, Any]) -> Path:
-        """The file that says that the kernels of `key` are here."""
+        """The file that exists when the kernels of `key` are here."""
         return self.folder / "warm" / f"{json_digest(key, 16)}.json"
 
     def ensure(self, key: Mapping[str, Any], rehearse: Callable[[], None], wait_s: float = WAIT_S) -> float:
-        """Have the kernels of `key` in the cache: found, made here by `rehearse()`, or made elsewhere and waited for.
+        """Make the kernels of `key` by `rehearse()`, or wait for another process that makes them.
 
-        What `rehearse` raises is raised, and no marker left.
-
-        Returns:
-            The seconds it took, 0 when they were there.
+        Returns the seconds it took, 0 when they were there. What `rehearse` raises is raised, and no marker is left.
         """
         marker = self.marker(key)
         if marker.exists():
@@ -204,12 +189,11 @@ class KernelCache:
 
 @contextlib.contextmanager
 def _alone(lock_file: Path, what: str, wait_s: float) -> Iterator[None]:
-    """Hold the lock, or after `wait_s` go on without: then kernels are tuned twice, which costs time and harms nothing.
+    """Hold the lock, or after `wait_s` go on without.
 
-    The lock is the operating system's (flock): it ends with its process, however that ends. On NFS the host of a killed
-    process tells the server; of a host that is gone, an NFSv4 server frees the locks after their lease (90 s by
-    default), an NFSv3 server does not, and `wait_s` bounds the wait. So it does where there is no flock, and `filelock`
-    falls back to a file's existence, which a killed process leaves behind.
+    To tune kernels twice only costs time. The lock (flock) ends with its process. If a host is gone, an NFSv4 server
+    frees its locks after their lease (90 s by default), an NFSv3 server never. Without flock, `filelock` uses a file's
+    existence, which a killed process leaves behind. There `wait_s` bounds the wait.
     """
     lock = FileLock(lock_file)
     try:
@@ -231,7 +215,7 @@ def _alone(lock_file: Path, what: str, wait_s: float) -> Iterator[None]:
 
 @contextlib.contextmanager
 def untouched_randomness() -> Iterator[None]:
-    """Every generator's state afterwards is that before."""
+    """Restore every random generator's state afterwards."""
     devices = [torch.cuda.current_device()] if torch.cuda.is_initialized() else []
     python, numpy = random.getstate(), np.random.get_state()
     with torch.random.fork_rng(devices):

@@ -1,8 +1,7 @@
 """The training loop: one trial, from its folder to its results, top to bottom.
 
-Everything random is a pure function of (seed, step, rank), so a run that was stopped and resumed computes what an
-undisturbed one computes; on CPU bit for bit. The step itself never waits for the device: losses stay there as tensors
-until they are reported, the learning rate is a value, shapes never change.
+Everything random is a pure function of (seed, step, rank), so a resumed run computes what an undisturbed one computes,
+on CPU bit for bit. The step never waits for the device: losses stay there until they are reported.
 """
 
 from __future__ import annotations
@@ -51,24 +50,23 @@ def train(
     cache: kernel_cache.KernelCache | None = None,
     heartbeat: Callable[[], None] = lambda: None,
 ) -> Results:
-    """Train one trial to its end, its pruning or its divergence, resuming from its last checkpoint if it has one.
+    """Train one trial from its last checkpoint to its end, pruning or divergence.
 
     Args:
         job: the trial and what its records carry.
         folder: the trial's. Rank 0 alone writes there.
-        report: called on rank 0 with every row of metrics.jsonl, in order of steps; after a resume the last row
+        report: called on rank 0 with every row of metrics.jsonl, in order of steps. After a resume the last row
             comes again, since a crash may have come between writing it and reporting it.
         should_stop: called on every rank after each report; all ranks must get the same answer.
-        device: where to train. With `world` > 1 a torch.distributed process group must be up.
-        cache: the cluster's kernels, which are made sure of before the first step; None: each process tunes its own.
-        heartbeat: called at every step and every batch of a validation, for who watches whether it goes on.
+        device: what to train on. With `world` > 1 a torch.distributed process group must be up.
+        cache: the cluster's kernels, completed before the first step; None: each process tunes its own.
+        heartbeat: called at every step and every batch of a validation.
 
     Returns:
         `results.json`, on every rank. Metrics, checkpoints and TensorBoard events are in `folder`.
 
     Raises:
-        DiskFull: the disk is full; the trial is unfinished, and its checkpoints and records are whole.
-        What the model raises.
+        DiskFull: the trial is unfinished, and its checkpoints and records are whole. Also what the model raises.
     """
     if (ended := folder.results()) is not None:
         return ended
@@ -87,7 +85,7 @@ def train(
     with MetricLogger(folder, resumed["step"], lead) as records:
         if records.rows:
             report(records.rows[-1])
-        # what a trial costs beside its training; `_at` in Unix time
+        # what a trial costs besides its training; `_at` in Unix time
         timing = {"pid": os.getpid(), "kernels_warm_s": warm_s, "first_step_at": time.time()}
         state: State = "completed"
         clock = TrainingClock(trial.train, resumed.get("trained", 0.0))
@@ -95,7 +93,7 @@ def train(
         loss_sum, since, done = torch.zeros((), device=device), 0, resumed["step"]
         branched = sum(steps for rung, steps in job.branches.items() if rung < done)
         for step in range(done + 1, last_step + 1):
-            if decay_steps := job.branches.get(done):  # a rung: judged on a short decay, that then never happened
+            if decay_steps := job.branches.get(done):  # a rung: judged on a short decay, which is then undone
                 clock.pause()
                 row = branch(run, done, decay_steps) | {"seconds": resumed["seconds"] + time.perf_counter() - start}
                 branched += decay_steps
@@ -162,7 +160,7 @@ def train(
 
 
 def warm_up(trial: Trial, device: torch.device, world: int, cache: kernel_cache.KernelCache) -> float:
-    """Have the kernels of a trial of `world` workers in `cache`, rehearsed here if need be; returns the seconds."""
+    """Make a trial's kernels for `world` workers unless `cache` has them. Returns the seconds it took."""
     trial = kernel_cache.share_of(trial, world)
     task = build_task(trial.task, batch_size=trial.train.batch_size, seed=trial.train.seed)
     kind, _ = choose(trial.train.step, device, 1)
@@ -174,18 +172,15 @@ def warm_up(trial: Trial, device: torch.device, world: int, cache: kernel_cache.
 
 
 def _rehearse(trial: Trial, device: torch.device) -> None:
-    """Run a first step, and the forward of a validation at each length.
-
-    A twin of the trial's model does it and is then forgotten: the trial's own is not yet built.
-    """
+    """Run a first step and a validation's forward at each length, on a throwaway model."""
     run = set_up(trial, device, rank=0, world=1)
     run.step(1, 1)
     size = trial.train.batch_size // trial.train.grad_accum
     inputs = torch.from_numpy(run.task.batch(0).inputs[:size])
-    others = [at for at in run.task.lengths().values() if at is not run.task]
+    others = [variant for variant in run.task.lengths().values() if variant is not run.task]
     run.model.eval()
     with torch.no_grad(), run.autocast():
-        for tokens in (inputs, *(inputs.new_zeros(rows_at(size, run.task, at), at.seq_len) for at in others)):
+        for tokens in (inputs, *(inputs.new_zeros(rows_at(size, run.task, v), v.seq_len) for v in others)):
             run.model.hidden(tokens.to(device))
     if device.type == "cuda":
         torch.cuda.synchronize(device)

@@ -38,29 +38,26 @@ class Run:
     heartbeat: Callable[[], None]
 
     def step(self, step: int, schedule_step: int) -> torch.Tensor:
-        """Run optimizer step `step` (1-based) at a step of the schedule.
-
-        Returns this rank's part of the global batch's mean loss (see `Step`).
-        """
+        """Run optimizer step `step` (1-based). Returns this rank's share of the mean loss (see `Step`)."""
         self._seed((self.trial.train.seed * 1_000_003 + step) * 4096 + self.rank)
         loss = self.run_step(schedule_step, self.task.batch(step - 1, self.rank, self.world))
         self.heartbeat()
         return loss
 
     def _seed(self, seed: int) -> None:
-        """Seed dropout, the step's only randomness; torch.manual_seed would ask every backend there is."""
+        """Seed dropout, the step's only randomness, without torch.manual_seed's tour of all backends."""
         torch.default_generator.manual_seed(seed)
         if self.device.type == "cuda":
             torch.cuda.default_generators[self.device.index or 0].manual_seed(seed)
 
     def scores(self) -> dict[str, float]:
-        """Validation, in batches of a training micro-batch's size, so that it needs no more memory than training."""
+        """Validate in batches of a micro-batch's size, with no more memory than training."""
         size = max(1, self.trial.train.batch_size // self.trial.train.grad_accum)
         ranks = {"device": self.device, "rank": self.rank, "world": self.world, "heartbeat": self.heartbeat}
         return evaluate(self.model, self.task, batch_size=size, autocast=self.autocast, **ranks)
 
     def sum_over_ranks(self, value: torch.Tensor) -> float:
-        """A 0-dim tensor's sum over the ranks, as a number: waits for the device."""
+        """A 0-dim tensor's sum over the ranks, as a number. Waits for the device."""
         if self.world > 1:
             dist.all_reduce(value)
         return value.item()
@@ -73,7 +70,7 @@ class Run:
 def set_up(
     trial: Trial, device: torch.device, rank: int, world: int, heartbeat: Callable[[], None] = lambda: None
 ) -> Run:
-    """Build everything that trains a trial on one rank. Raises ValueError: it cannot be trained on this device."""
+    """Build what trains a trial on one rank. Raises ValueError if the device cannot train it."""
     bf16 = trial.train.precision == "bf16" or (trial.train.precision == "auto" and device.type == "cuda")
     autocast = partial(torch.autocast, device.type, torch.bfloat16) if bf16 else nullcontext
     task = build_task(trial.task, batch_size=trial.train.batch_size, seed=trial.train.seed)
@@ -101,5 +98,5 @@ class Loss(nn.Module):
     def forward(
         self, inputs: torch.Tensor, targets: torch.Tensor, positions: torch.Tensor | None = None
     ) -> torch.Tensor:
-        """The sum of the cross-entropy over the targets, fp32 scalar; arguments as `loss_sum`'s."""
+        """The sum of the cross-entropy over the targets, fp32 scalar, with `loss_sum`'s arguments."""
         return self.model.loss_sum(inputs, targets, positions)

@@ -1,9 +1,8 @@
-"""One optimizer step: forward, backward, clip, update; how it is run on the device it is on.
+"""One optimizer step (forward, backward, clip, update) and how it is run on its device.
 
 Small models are launch-bound on a GPU: Python starts some thousand kernels of a few microseconds each, one by one. So
 there the parts between the mixers (norms, residuals, MLP) are compiled, and the whole step is captured in a CUDA graph
-after `WARMUP` steps and replayed. All kinds compute the same function; the first steps of a captured run are trained
-by the same kernels, launched one by one.
+after `WARMUP` steps and replayed. All kinds compute the same function.
 """
 
 from __future__ import annotations
@@ -28,23 +27,18 @@ from attnlab.util.text import one_line
 
 Kind = Literal["captured", "compiled", "eager"]
 WARMUP = 3  # steps before capture: they tune and compile kernels, and fill the libraries' handles and workspaces
-SPARSE = 0.5  # with targets at fewer positions than this part, the head reads those positions only
+SPARSE = 0.5  # with targets at fewer positions than this share, the head reads those positions only
 
 logger = logging.getLogger(__name__)
 
 
 class Feed(NamedTuple):
-    """A step's batch as the device gets it, all of static shape but for the number of micro-batches' targets.
+    """A step's batch as the device gets it, of static shape except for N."""
 
-    `inputs` int64 [A, b, T], A micro-batches; `targets` int64 [A, N], `positions` int64 [A, N] or None: N is b T and
-    the targets stand at every position, or N is smaller and they stand at these flat positions of [b, T].
-    `count`: the global batch's targets, on the host or 0-dim on the device.
-    """
-
-    inputs: Tensor
-    targets: Tensor
-    positions: Tensor | None
-    count: Tensor
+    inputs: Tensor  # int64 [A, b, T], A micro-batches
+    targets: Tensor  # int64 [A, N]
+    positions: Tensor | None  # int64 [A, N], flat in [b, T]; None: N is b T, a target at every position
+    count: Tensor  # 0-dim, the global batch's targets; on the host or the device
 
     @property
     def key(self) -> tuple[int, ...]:
@@ -58,7 +52,7 @@ class Step:
 
     Attributes:
         loss_of: (inputs [b, T], targets [N], positions) -> sum of the loss, under DistributedDataParallel if ranked.
-        kind: how; falls from `captured` to `compiled` where the graph cannot be captured, and `why` says so.
+        kind: how a step is run; `compiled` instead of `captured` if the graph cannot be captured, as `why` says.
     """
 
     loss_of: nn.Module
@@ -74,11 +68,9 @@ class Step:
     _graphs: dict[tuple[int, ...], _Graph] = field(default_factory=dict)
 
     def __call__(self, step: int, batch: Batch) -> Tensor:
-        """Train on `batch` as optimizer step `step` (1-based).
+        """Train on `batch` as optimizer step `step` (1-based), without waiting for the device.
 
-        Returns:
-            This rank's part of the global batch's mean loss, 0-dim fp32 on the device: summed over the ranks it is the
-            loss. Nothing here waits for the device.
+        Returns this rank's share of the global batch's mean loss, 0-dim fp32; the ranks' sum is the loss.
         """
         feed = self._feed(batch)
         self.optimizer.set_lr(step)
@@ -92,22 +84,21 @@ class Step:
         return self._capture(feed)
 
     def describe(self) -> dict[str, str]:
-        """For the trial's records."""
+        """How the step is run, for the trial's records."""
         return {"step": self.kind} | ({"step_why": self.why} if self.why else {})
 
     def _feed(self, batch: Batch) -> Feed:
-        """To the device, through pinned memory, without waiting for the copy."""
-        parts = self.train.grad_accum
-        inputs = batch.inputs.reshape(parts, -1, batch.inputs.shape[1])
-        targets = batch.targets.reshape(parts, -1)
+        """Move a batch to the device, through pinned memory, without waiting for the copy."""
+        inputs = batch.inputs.reshape(self.train.grad_accum, -1, batch.inputs.shape[1])
+        targets = batch.targets.reshape(self.train.grad_accum, -1)
         count = torch.tensor(float((targets != IGNORE).sum()))
         if self.world > 1:
             count = count.to(self.device)
             dist.all_reduce(count)
         positions = sparse_positions(targets)
         if positions is not None:
-            kept = np.take_along_axis(targets, np.maximum(positions, 0), axis=1)
-            targets, positions = np.where(positions < 0, IGNORE, kept), np.maximum(positions, 0)
+            fill, positions = positions < 0, np.maximum(positions, 0)
+            targets = np.where(fill, IGNORE, np.take_along_axis(targets, positions, axis=1))
         move = self._move
         return Feed(move(inputs), move(targets), None if positions is None else move(positions), count)
 
@@ -116,14 +107,13 @@ class Step:
         return tensor.pin_memory().to(self.device, non_blocking=True) if self.device.type == "cuda" else tensor
 
     def _compute(self, feed: Feed) -> Tensor:
-        """The step itself, on whatever stream is current."""
-        total = None
-        last = len(feed.inputs) - 1
+        """Run the step itself, on whatever stream is current."""
+        total, last = None, len(feed.inputs) - 1
         for i, (x, y) in enumerate(zip(feed.inputs, feed.targets, strict=True)):
-            at = None if feed.positions is None else feed.positions[i]
+            positions = None if feed.positions is None else feed.positions[i]
             with nullcontext() if self.world == 1 or i == last else self.loss_of.no_sync():  # gradients travel once
                 with self.autocast():
-                    loss = self.loss_of(x, y, at) / feed.count
+                    loss = self.loss_of(x, y, positions) / feed.count
                 # DistributedDataParallel divides the gradients by `world`
                 (loss if self.world == 1 else loss * self.world).backward()
             total = loss.detach() if total is None else total + loss.detach()
@@ -135,7 +125,7 @@ class Step:
         return total
 
     def _compute_on_second_stream(self, feed: Feed) -> Tensor:
-        """Run the step on a stream of its own, as autograd and the allocator want it before a capture."""
+        """Run the step on a second stream, as autograd and the allocator require before a capture."""
         current, second = torch.cuda.current_stream(self.device), _second_stream(self.device)
         second.wait_stream(current)
         with torch.cuda.stream(second):
@@ -144,9 +134,9 @@ class Step:
         return total
 
     def _capture(self, feed: Feed) -> Tensor:
-        """Capture the step and run it, or say why it cannot be captured and go on without."""
+        """Capture the step and run it, or log why it cannot be captured and go on."""
         torch.cuda.synchronize(self.device)
-        torch.cuda.empty_cache()  # what the warm-up left would lie idle next to the graph's own memory
+        torch.cuda.empty_cache()  # what the warm-up left would lie idle next to the graph's memory
         pool = next((graph.graph.pool() for graph in self._graphs.values()), None)
         try:
             graph = _Graph(feed, self._compute, pool)
@@ -162,16 +152,16 @@ class Step:
 
 @functools.cache
 def _second_stream(device: torch.device) -> torch.cuda.Stream:
-    """One stream for all warm-up steps of all trials: cuBLAS keeps 64 MiB per stream on an H100, the allocator too."""
+    """One stream for all trials' warm-up. cuBLAS keeps 64 MiB per stream on an H100, the allocator too."""
     return torch.cuda.Stream(device)
 
 
 class _Graph:
-    """A captured step: its inputs and its loss stay where they are."""
+    """A captured step, with its inputs and its loss at fixed addresses."""
 
     def __init__(self, feed: Feed, compute: Callable[[Feed], Tensor], pool: Any):
         device = feed.inputs.device
-        self.feed = Feed(*(None if part is None else torch.empty_like(part, device=device) for part in feed))
+        self.feed = Feed(*(None if tensor is None else torch.empty_like(tensor, device=device) for tensor in feed))
         self._fill(feed)
         self.graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(self.graph, pool=pool):
@@ -190,38 +180,27 @@ class _Graph:
 
 
 def sparse_positions(targets: NDArray[np.int64]) -> NDArray[np.int64] | None:
-    """Where the targets stand, if that is at few positions (`SPARSE`); else None.
+    """The positions of targets [A, P] (IGNORE: none), if they are few (`SPARSE`); else None.
 
-    Args:
-        targets: [A, P], -100 where there is none.
-
-    Returns:
-        [A, N] ascending flat positions, the same N for all, rounded up to a multiple of 64 so that batches of similar
-        number share a shape; -1 fills up.
+    Returns [A, N] ascending flat positions, filled up with -1. N is a multiple of 64, so that batches share shapes.
     """
-    there = targets != IGNORE
-    most = -(-int(there.sum(1).max()) // 64) * 64
+    is_target = targets != IGNORE
+    most = -(-int(is_target.sum(1).max()) // 64) * 64
     if most > SPARSE * targets.shape[1]:
         return None
     positions = np.full((len(targets), most), -1, np.int64)
-    for row, found in zip(positions, there, strict=True):
-        at = np.flatnonzero(found)
-        row[: len(at)] = at
+    for row, mask in zip(positions, is_target, strict=True):
+        row[: mask.sum()] = np.flatnonzero(mask)
     return positions
 
 
 def choose(wanted: str, device: torch.device, world: int) -> tuple[Kind, str]:
-    """`train.step` -> how the step will be run, and why if not as asked or as fast as could be.
-
-    Raises:
-        ValueError: what was asked for cannot be had on this device; one line.
-    """
+    """How `train.step` will be run, and why if slower than it could be. Raises ValueError if it cannot be."""
     if wanted == "auto":
         if device.type != "cuda":
             return "eager", ""
-        if world > 1:
-            return "compiled", "not captured: gradients travel between the workers by hooks"
-        return "captured", ""
+        hooks = "not captured: gradients travel between the workers by hooks"
+        return ("compiled", hooks) if world > 1 else ("captured", "")
     refuse_step(wanted, device.type, world)
     kinds: Mapping[str, Kind] = {"captured": "captured", "compiled": "compiled", "eager": "eager"}
     return kinds[wanted], ""

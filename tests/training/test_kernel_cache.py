@@ -84,7 +84,7 @@ def test_the_folder_tells_gpus_and_versions_apart(monkeypatch):
     with monkeypatch.context() as chosen_otherwise:
         chosen_otherwise.setattr(kernel_cache.autotune, "CHOICES", kernel_cache.autotune.CHOICES + 1)
         assert kernel_cache.folder_name("A") != before
-    monkeypatch.setattr(kernel_cache, "version", lambda name: "9.9")
+    monkeypatch.setattr(kernel_cache, "version_of", lambda name: "9.9")
     assert kernel_cache.folder_name("A") != before
 
 
