@@ -19,7 +19,7 @@ class Below:
     def __init__(self, *names: str):
         self._names = names
 
-    def __get__(self, folder: Any, owner: Any) -> Path:
+    def __get__(self, folder: TrialDir | SweepDir, owner: Any) -> Path:
         return folder.path.joinpath(*self._names)
 
 

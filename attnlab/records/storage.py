@@ -148,7 +148,8 @@ def _filesystem(uri: str) -> tuple[Any, str]:
     from pyarrow.fs import FileSystem, FSSpecHandler, PyFileSystem
 
     try:
-        return FileSystem.from_uri(uri)
+        fs, path = FileSystem.from_uri(uri)
+        return fs, path
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
         if "nrecognized filesystem" not in str(error) and "without" not in str(error):
             raise StorageError(f"{shown(uri)}: {_reason(error)}") from None

@@ -5,6 +5,7 @@ import re
 
 import pytest
 
+from attnlab import models
 from attnlab.config import trial as trials
 from attnlab.config.trial import Trial
 from attnlab.models import build_model
@@ -26,7 +27,8 @@ MIXED = {
 @pytest.fixture
 def two_recipes(monkeypatch):
     """As if there were a second recipe."""
-    monkeypatch.setattr(trials, "NEWEST_RECIPE", 2)
+    for module in (trials, models):
+        monkeypatch.setattr(module, "NEWEST_RECIPE", 2)
 
 
 def test_trials_keep_the_digests_they_had_before_there_were_recipes():
