@@ -33,23 +33,19 @@ def run(
     kernel_cache: str | Path | None = None,
     own_process: bool = False,
 ) -> Leaderboard:
-    """Run a sweep to its end and write its records.
+    """Run a sweep to its end, write its records and return its `leaderboard.json`.
 
     Args:
-        plan: what to run.
-        results: the folder that holds sweeps' folders, as a path or URI; on a cluster, one that every node sees.
-        address: None: this process's Ray, which is left up, else one of the sweep's own; `auto` or an URL: a cluster.
+        results: path or URI of the folder that holds sweeps' folders; on a cluster, one that every node sees.
+        address: `auto` or the URL of a cluster; None: this process's Ray, which is left up, else one started here.
         resume: go on with what the sweep's folder holds.
         kernel_cache: the cluster's tuned kernels; see `attnlab.training.kernel_cache.directory`.
-        own_process: this process is there for sweeps alone: a second Ctrl-C ends it at once.
-
-    Returns:
-        `leaderboard.json`.
+        own_process: this process only runs sweeps: a second Ctrl-C ends it at once.
 
     Raises:
-        UserError: the folder, the cluster or the resources do not fit, data cannot be had, the guards refuse it, or
-            the cluster's devices do (a precision, a captured step); nothing was written.
-        SweepStopped: no workers to be had, or records that cannot be written; `resume` goes on.
+        UserError: folder, cluster or resources do not fit, data are missing, or guards or devices (a precision, a
+            captured step) refuse the sweep; nothing was written.
+        SweepStopped: workers are missing or records cannot be written; `resume` goes on.
         KeyboardInterrupt: Ctrl-C; everything finished is kept, and `resume` goes on.
     """
     mirror = opened(plan, results, resume)
@@ -64,7 +60,7 @@ def run(
     with Interrupts(own_process) as interrupts, start_ray(address) as local:
         preflight = Preflight.of(plan)
         with cluster(address, plan, preflight.need, local) as (shape, count):
-            # not before Ray is up: it imports ray (2 CPU-seconds), and LocalRay's thread is to be the first to do so
+            # not before Ray is up: it imports ray (2 CPU-seconds), which LocalRay's thread does first
             from attnlab.sweep.trials import run_trials
 
             cache = directory(kernel_cache, results)

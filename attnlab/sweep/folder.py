@@ -1,4 +1,4 @@
-"""A sweep's folder before the sweep begins: whether this sweep may go on with it."""
+"""Check whether a sweep may go on with the folder that has its name."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from attnlab.util.errors import StorageError, UserError
 
 
 def opened(plan: Plan, results: str | Path, resume: bool) -> Mirror:
-    """The sweep's folder, its records at hand; see `check_folder`. Raises UserError."""
+    """The sweep's folder with its records fetched. Raises UserError as `check_folder` does."""
     try:
         folder = mirror(results, plan.name)
         folder.pull()
@@ -24,33 +24,29 @@ def opened(plan: Plan, results: str | Path, resume: bool) -> Mirror:
     return folder
 
 
-def check_folder(plan: Plan, folder: SweepDir, resume: bool, where: str) -> None:
-    """Raise UserError for another sweep's folder, or one that can only be resumed. `where`: its name to the user."""
+def check_folder(plan: Plan, folder: SweepDir, resume: bool, name: str) -> None:
+    """Raise UserError if the folder is another sweep's or can only be resumed. `name`: the folder's, in messages."""
     if not folder.sweep_file.exists():
         return
     try:
-        old = read(folder.sweep_file)
-        differs = changes(old, plan)
+        differs = changes(read(folder.sweep_file), plan)
     except ValueError as error:
-        raise UserError(f"{where}/sweep.yaml: not a sweep of this version ({error}); use another --results") from None
+        raise UserError(f"{name}/sweep.yaml: not a sweep of this version ({error}); use another --results") from None
     if differs:
         raise UserError(
-            f"{where} holds another sweep of this name: {'; '.join(differs[:4])}. "
+            f"{name} holds another sweep of this name: {'; '.join(differs[:4])}. "
             f"Give this one a name of its own (name=...), or another folder (--results DIR)"
         )
     if not resume:
         ended = len(folder.results())
         raise UserError(
-            f"{where} already holds this sweep, {ended} trials ended: go on with --resume, or keep it and start "
+            f"{name} already holds this sweep, {ended} trials ended: go on with --resume, or keep it and start "
             f"afresh under another folder (--results DIR) or name (name=...)"
         )
 
 
 def changes(old: Plan, new: Plan) -> list[str]:
-    """What differs so that trials of `old` would not be trials of `new`.
-
-    More trials, more or fewer arms, other resources, seeds or words are no such difference.
-    """
+    """What keeps trials of `old` from being trials of `new`. Numbers of trials and arms, resources and seeds do not."""
     out, common = [], [name for name in old.names if name in new.names]
     for name in common:
         a, b = (plan.arm(name).trial.model_dump(mode="json") for plan in (old, new))

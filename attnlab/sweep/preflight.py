@@ -1,4 +1,4 @@
-"""What is known of a sweep before it runs."""
+"""Prepare a sweep's data and judge it before it runs."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from attnlab.plan.prepare import prepare_tasks
 class Preflight:
     """What is known of a sweep before it runs."""
 
-    need: gpu_packing.Need  # its largest trial's
+    need: gpu_packing.Need  # of the largest trial
     baselines: dict[str, float]
-    guards: dict[str, Any]  # what its guards found
+    guards: dict[str, Any]  # their findings
 
     @classmethod
     def of(cls, plan: Plan) -> Preflight:

@@ -23,26 +23,19 @@ from attnlab.sweep.ui.progress import Progress, print_notes
 from attnlab.util.errors import SweepStopped
 from attnlab.version import __version__
 
-AHEAD = 1  # trials that are drawn, and wait, while all slots train: the next one begins without asking the searcher
+AHEAD = 1  # trials drawn while all slots train, so that the next one begins without asking the searcher
 
 
 def run_trials(
-    plan: Plan,
-    mirror: Mirror,
-    shape: SlotShape,
-    count: int,
-    preflight: Preflight,
-    kernel_cache: Path,
-    interrupts: Interrupts,
+    plan: Plan, mirror: Mirror, shape: SlotShape, count: int, preflight: Preflight, cache: Path, interrupts: Interrupts
 ) -> Leaderboard:
     """Run what is left of a sweep in `count` slots; see `engine.run`."""
     search = ArmSearch(plan, mirror, at_first=count)
-    slots = Slots(count, shape, mirror, plan.sweep.resources, kernel_cache)
+    slots = Slots(count, shape, mirror, plan.sweep.resources, cache)
     asha = ArmAsha(plan, search.job_of, slots.pool.mark.remote, search.reports())
     progress = Progress(plan, count, search.ended, slots.waiting)
-    callback = ProgressCallback(
-        plan, mirror, search, progress, preflight.baselines, preflight.guards, interrupts, slots.errors
-    )
+    judged = preflight.baselines, preflight.guards
+    callback = ProgressCallback(plan, mirror, search, progress, *judged, interrupts, slots.errors)
     progress.print(
         f"attnlab {__version__}: {plan.name}, {len(plan.arms)} arms, {plan.total_trials} trials, {count} at a time"
         + (f", up to {int(1 / shape.gpus)} on a GPU: {preflight.need}" if 0 < shape.gpus < 1 else "")
@@ -62,7 +55,7 @@ def run_trials(
             failure_config=tune.FailureConfig(max_failures=RETRIES),
         ),
     )
-    with resumable(slots.errors), ExitStack() as ending:  # what is entered last ends first
+    with resumable(slots.errors), ExitStack() as ending:  # the last one in ends first
         ending.callback(slots.release)
         ending.callback(callback.write)
         ending.enter_context(slots)
@@ -75,22 +68,19 @@ def run_trials(
 
 @contextmanager
 def resumable(errors: Sequence[str]) -> Iterator[None]:
-    """Turn what ends a sweep early into one line: the slots' `errors`, or a full disk."""
+    """Raise SweepStopped, one line, for what ends a sweep: the slots' `errors`, a full disk."""
     try:
         yield
-    except KeyboardInterrupt:
-        raise
     except Exception as error:
-        why = errors[0] if errors else _unwritable(error)
-        if why is None:
-            raise
-        raise SweepStopped(f"{why}; what ended is kept, and --resume goes on") from error
+        if why := errors[0] if errors else _unwritable(error):
+            raise SweepStopped(f"{why}; what ended is kept, and --resume goes on") from error
+        raise
 
 
 def _unwritable(error: BaseException | None) -> str | None:
-    """The system's refusal behind an exception, with the file; None if there is none."""
+    """The system's refusal to write a file that an exception comes from, if any."""
     while error is not None:
-        if isinstance(error, OSError) and error.errno and error.filename:  # of a renaming the second is the target
+        if isinstance(error, OSError) and error.errno and error.filename:  # filename2: the target of a renaming
             return f"{error.strerror}: {error.filename2 or error.filename}"
         error = error.__cause__ or error.__context__
     return None

@@ -13,7 +13,7 @@ def ask_nodes(
 ) -> Iterator[tuple[Node, Any]]:
     """Yield every node with what `function(*arguments(node))` returned there, or its exception.
 
-    A function made inside of another one is sent whole, so that nodes without attnlab can run it.
+    A function defined in another one is sent whole, so that nodes without attnlab can run it.
     """
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
@@ -29,6 +29,6 @@ def ask_nodes(
     for call in done:
         try:
             answer = ray.get(call)
-        except Exception as error:  # the node is gone, or what the function raised
+        except Exception as error:  # the node is gone, or the function raised it
             answer = error
         yield calls[call], answer

@@ -1,7 +1,7 @@
-"""What a cluster's autoscaler may start, asked on the head, where its configuration lies.
+"""What a cluster's autoscaler may start.
 
-Ray 2.60 keeps that nowhere else: the state of the cluster lists node types only when an operator put them there
-(`ray._private.state`), and `ray up` hands the autoscaler a file that says what each type has.
+Ray 2.60 has node types in the cluster's state (`ray._private.state`) only if an operator put them there. Else they are
+in the configuration that `ray up` gave the autoscaler, on the head.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ HEAD = "node:__internal_head__"
 
 @dataclass(frozen=True)
 class NodeType:
-    """Machines that the autoscaler may start."""
+    """Machines of one kind that the autoscaler may start."""
 
     resources: Mapping[str, float]
     max_nodes: int
@@ -29,18 +29,16 @@ class NodeType:
 class Autoscaler:
     """What a cluster's autoscaler may start."""
 
-    active: bool = False  # without `node_types`: it may start something, and it is not known what
+    active: bool = False  # without `node_types` it is not known what it may start
     node_types: tuple[NodeType, ...] = ()
     max_nodes: int = 0  # of all types
 
     def largest(self, nodes: Iterable[Mapping[str, Any]]) -> dict[str, float]:
-        """All resources of the cluster at its largest, as Ray names them. `nodes`: `ray.nodes()`."""
-        # a head and machines that are there anyway are of no type that scales, so what is up counts if it is no such
+        """All resources of the cluster at its largest, as Ray names them; `nodes`: `ray.nodes()`."""
         total: Counter[str] = Counter()
         for node in nodes:
-            resources = node["Resources"]
-            if node["Alive"] and (HEAD in resources or not self.node_types):
-                total.update(resources)
+            if node["Alive"] and (HEAD in node["Resources"] or not self.node_types):  # others are of types that scale
+                total.update(node["Resources"])
         left = self.max_nodes
         for kind in sorted(self.node_types, key=_size, reverse=True):
             n = min(kind.max_nodes, left)
@@ -54,7 +52,7 @@ def _size(kind: NodeType) -> tuple[float, float]:
 
 
 def find_autoscaler() -> Autoscaler:
-    """The connected cluster's autoscaler; none where that cannot be found out."""
+    """The connected cluster's autoscaler; none if it cannot be found out."""
     import ray
     from ray._private import state
 
@@ -71,8 +69,7 @@ def find_autoscaler() -> Autoscaler:
 
 def from_config(config: Mapping[str, Any]) -> Autoscaler:
     """The autoscaler of a cluster file as `ray up` filled it in."""
-    head, types = config.get("head_node_type"), []
-    max_nodes = config.get("max_workers", 2)
+    head, max_nodes, types = config.get("head_node_type"), config.get("max_workers", 2), []
     for name, kind in config.get("available_node_types", {}).items():
         resources = {key: float(value) for key, value in (kind.get("resources") or {}).items()}
         if name != head and (n := kind.get("max_workers", max_nodes)):

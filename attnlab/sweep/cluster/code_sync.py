@@ -1,7 +1,6 @@
 """Send the code that trials run to nodes that lack it, by Ray's runtime environment.
 
-Every node says which files of attnlab and of the user's own mixers it would import. If that differs anywhere from what
-the launcher imports, or machines are still to come that cannot be asked, the launcher's go to all.
+The launcher's attnlab and user's mixers go to all nodes if one would import others, or if nodes are still to come.
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ def runtime_env(plan: Plan, nodes: Iterable[Node], more_come: bool) -> dict[str,
 
 
 def packages(plan: Plan) -> dict[str, Path]:
-    """The packages and modules that workers import of attnlab and the user, as found by this process."""
+    """Paths of the packages and modules of attnlab and the user that workers import."""
     names = {"attnlab"}
     for arm in plan.arms:
         reaching = {key: d for key, d in arm.space.items() if key.startswith("model")}
@@ -44,7 +43,7 @@ def packages(plan: Plan) -> dict[str, Path]:
 
 
 def find_package(name: str) -> Path | None:
-    """A package's folder or a module's file; a user's may lie in the working directory."""
+    """A package's folder or a module's file, which may be in the working directory."""
     spec = importlib.util.find_spec(name)
     if spec is None and os.path.exists(f"{name}.py"):
         return Path(f"{name}.py").resolve()
@@ -55,7 +54,7 @@ def find_package(name: str) -> Path | None:
 
 
 def hosts_without(nodes: Iterable[Node], paths: Mapping[str, Path]) -> list[str]:
-    """Hosts that would import something else than `paths`, or nothing."""
+    """Hosts that would import other code than `paths`, or none."""
     digest_packages, names = _package_digester(), list(paths)
     expected = digest_packages(names, {name: str(path) for name, path in paths.items()})
     alive = [node for node in nodes if node["Alive"]]
@@ -65,7 +64,7 @@ def hosts_without(nodes: Iterable[Node], paths: Mapping[str, Path]) -> list[str]
 
 def _package_digester() -> Any:
     def digest_packages(names: list[str], paths: dict[str, str], cwd: str = "") -> dict[str, str | None]:
-        """SHA-256 of each package, at its path or as this process would import it; None if it cannot."""
+        """SHA-256 of each package, at its path or where this process finds it."""
         import hashlib
         import importlib.util
         import os
@@ -74,8 +73,7 @@ def _package_digester() -> Any:
 
         def digest(root: pathlib.Path) -> str:
             total = hashlib.sha256()
-            files = [root] if root.is_file() else sorted(f for f in root.rglob("*") if f.is_file())
-            for file in files:
+            for file in [root] if root.is_file() else sorted(f for f in root.rglob("*") if f.is_file()):
                 if "__pycache__" not in file.parts:
                     name = file.name if file == root else file.relative_to(root).as_posix()
                     total.update(f"{name} {hashlib.sha256(file.read_bytes()).hexdigest()}\n".encode())
@@ -85,10 +83,9 @@ def _package_digester() -> Any:
             sys.path.append(cwd)
         digests: dict[str, str | None] = dict.fromkeys(names)
         for name in names:
-            spec = None if name in paths else importlib.util.find_spec(name)
             if name in paths:
                 digests[name] = digest(pathlib.Path(paths[name]))
-            elif spec and spec.origin:
+            elif (spec := importlib.util.find_spec(name)) and spec.origin:
                 origin = pathlib.Path(spec.origin)
                 digests[name] = digest(origin.parent if origin.name == "__init__.py" else origin)
         return digests

@@ -1,7 +1,7 @@
 """Check before the first trial that a cluster's nodes see what trials will need.
 
-The launcher writes a token into each folder that nodes must share. Every node that can hold a worker reads it and
-answers in a file next to it, which the launcher reads in turn. A node that comes later is checked as its workers start.
+The launcher writes a token into each shared folder. Every node that fits a worker reads it and answers in a file, which
+the launcher reads. A node that comes later is checked as its workers start.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ from attnlab.sweep.cluster.ask_nodes import Node, ask_nodes
 from attnlab.util.errors import StorageError, UserError
 from attnlab.util.text import last_line
 
-PATIENCE_S = 10.0  # for what one host wrote to be seen by another: network file systems remember what was not there
-ANSWER_S = 90.0  # for a node's answer: it starts a process that imports attnlab
+PATIENCE_S = 10.0  # until a host sees another's file: network file systems remember what was missing
+ANSWER_S = 90.0  # until a node answers: it starts a process that imports attnlab
 POLL_S = 0.25
 
 
 @dataclass(frozen=True)
 class SharedFolder:
-    """A folder, or a URI's, that every node must see."""
+    """A folder or URI that every node must see."""
 
-    option: str  # what the user names it by
+    option: str  # the user's name of it
     location: Path | Store
 
     def __str__(self) -> str:
@@ -40,13 +40,13 @@ class SharedFolder:
         """Write a file. Raises StorageError or OSError."""
         if isinstance(self.location, Store):
             self.location.write(name, text.encode())
-            return
-        path = self.location / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text)
+        else:
+            path = self.location / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text)
 
     def read(self, name: str, expected: str, patience_s: float = PATIENCE_S) -> str | None:
-        """Read a file; None if it is as expected, else what is wrong with it."""
+        """Read a file. Returns what is wrong with it, None if it is as expected."""
         end = time.monotonic() + patience_s
         while True:
             try:
@@ -67,7 +67,7 @@ class SharedFolder:
         return (self.location / name).read_text()
 
     def clear(self, folder: str) -> None:
-        """Remove a folder in it."""
+        """Remove one of its folders."""
         if isinstance(self.location, Store):
             for name in self.location.child(folder).list():
                 self.location.delete(f"{folder}/{name}")
@@ -76,10 +76,9 @@ class SharedFolder:
 
 
 def shared_folders(mirror: Mirror, kernel_cache: Path | None, host_cache: Path) -> list[SharedFolder]:
-    """What nodes must share: the results, and a kernel cache that is not in each host's `host_cache`."""
-    folders = [
-        SharedFolder("--results", mirror.store if isinstance(mirror, RemoteMirror) else mirror.folder.path.parent)
-    ]
+    """What nodes must share: the results, and a kernel cache outside each host's `host_cache`."""
+    results = mirror.store if isinstance(mirror, RemoteMirror) else mirror.folder.path.parent
+    folders = [SharedFolder("--results", results)]
     if kernel_cache and not (mirror.remote and kernel_cache.is_relative_to(host_cache)):
         folders.append(SharedFolder("--kernel-cache", kernel_cache))
     return folders
@@ -93,7 +92,7 @@ def datasets(plan: Plan) -> list[str]:
 
 
 def nodes_that_fit(nodes: Iterable[Node], cpus: float, gpus: float) -> list[Node]:
-    """The nodes that are up and that one worker fits on."""
+    """The nodes that are up and have room for a worker."""
     fit = [n for n in nodes if n["Alive"] and n["Resources"].get("CPU", 0) >= cpus]
     return [n for n in fit if not gpus or n["Resources"].get("GPU", 0) >= gpus]
 
@@ -101,9 +100,10 @@ def nodes_that_fit(nodes: Iterable[Node], cpus: float, gpus: float) -> list[Node
 def probe(
     nodes: Sequence[Node], shared: Sequence[SharedFolder], files: Sequence[str], answer_s: float = ANSWER_S
 ) -> list[str]:
-    """Check every node and leave no trace; returns what is wrong, one line per node and folder."""
+    """Check every node and leave no trace. Returns a line for each problem of a node."""
     token, folder = uuid4().hex, f".attnlab-probe-{uuid4().hex[:8]}"
-    made = [path for each in shared if isinstance(each.location, Path) for path in _missing_folders(each.location)]
+    local = [each.location for each in shared if isinstance(each.location, Path)]
+    made = [path for location in local for path in (location, *location.parents) if not path.exists()]
     problems = []
     try:
         for each in shared:
@@ -113,7 +113,7 @@ def probe(
                 return [f"{each}: {error}"]
         answers = ask_nodes(nodes, check_node, lambda node: (shared, files, folder, token, node["NodeID"]), answer_s)
         for node, answer in answers:
-            if isinstance(answer, Exception):  # late, gone, or it cannot import attnlab
+            if isinstance(answer, Exception):  # late, gone, or without attnlab
                 answer = [last_line(str(answer))]
             wrong = answer or [
                 f"what it writes to {each} is not seen here: {why}"
@@ -131,12 +131,8 @@ def probe(
                 path.rmdir()
 
 
-def _missing_folders(path: Path) -> list[Path]:
-    return [p for p in (path, *path.parents) if not p.exists()]
-
-
 def check_node(shared: Sequence[SharedFolder], files: Sequence[str], folder: str, token: str, answer: str) -> list[str]:
-    """On a node: what is wrong with it, one line each."""
+    """Check the node that runs this. Returns a line for each problem."""
     problems = []
     for each in shared:
         must = "every node must see it (a shared file system, or for results a URI such as s3://bucket/results)"
@@ -152,7 +148,7 @@ def check_node(shared: Sequence[SharedFolder], files: Sequence[str], folder: str
 
 
 def check_results(mirror: Mirror, sweep_file: str) -> None:
-    """Raise UserError if this host does not see the sweep's folder, with this text in its sweep.yaml."""
+    """Raise UserError if this host does not see the sweep's folder with its sweep.yaml."""
     folder = mirror.store if isinstance(mirror, RemoteMirror) else mirror.folder.path
     if wrong := SharedFolder("--results", folder).read("sweep.yaml", sweep_file):
         raise UserError(f"node {os.uname().nodename} does not see --results {mirror}: {wrong}; every node must")

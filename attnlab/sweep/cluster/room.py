@@ -32,15 +32,12 @@ class SlotShape:
 def room(
     plan: Plan, need: gpu_packing.Need, have: Mapping[str, float], autoscaler: Autoscaler
 ) -> tuple[SlotShape, int]:
-    """A slot's shape and how many there are to be. Raises UserError if not one fits.
-
-    have: the cluster's resources when all of it is up.
-    """
+    """The shape and number of slots; `have`: all resources of the cluster. Raises UserError if none fits."""
     r = plan.sweep.resources
     gpus = gpu_packing.gpus_per_worker(r, need, have, plan.total_trials)
     shape = SlotShape(r.workers, r.cpus_per_worker, gpus)
     count = shape.fits(have.get("CPU", 0), have.get("GPU", 0))
-    if autoscaler.active and not autoscaler.node_types:  # what it may start is not known, so what is asked for may come
+    if autoscaler.active and not autoscaler.node_types:  # not known what it may start: what is asked for may come
         if "auto" not in (r.max_concurrent, r.gpus_per_worker):
             count = int(r.max_concurrent)
         elif not count:

@@ -1,7 +1,6 @@
 """The Ray that a sweep runs on, started here or connected to.
 
-This module imports ray only inside functions: a mistake that needs no cluster is answered without it (0.5 CPU-seconds),
-and a Ray on this machine starts in a thread, with its environment set first.
+It is imported only in functions, after its environment is set, and not before mistakes that need no cluster are found.
 """
 
 from __future__ import annotations
@@ -26,21 +25,21 @@ from attnlab.util.errors import UserError
 from attnlab.util.files import cache_root
 from attnlab.util.text import first_line, one_line
 
-# Set before ray is imported. Ray's own out-of-memory killer judges the whole node, not us; reports are seen at once;
-# Tune keeps to itself: no CSV, TensorBoard or snapshots of its own, and Ctrl-C is ours.
+# Set before ray is imported: no out-of-memory killer, which judges the whole node; reports seen at once; no CSV,
+# TensorBoard, snapshots or handling of Ctrl-C by Tune.
 ENVIRONMENT = {
     "RAY_memory_monitor_refresh_ms": "0",
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_AIR_NEW_OUTPUT": "0",
-    "RAY_worker_maximum_startup_concurrency": "16",  # its warnings count actors that only wait
+    "RAY_worker_maximum_startup_concurrency": "16",  # it warns of actors that only wait
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
     "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "86400",  # an autoscaler's machine may be long in coming
     "RAY_TRAIN_METRICS_ENABLED": "0",
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
-    "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",  # the last word of a failed trial has no metric
+    "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",  # a failed trial's last report has no metric
     "TUNE_GLOBAL_CHECKPOINT_S": "86400",
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
 }
@@ -51,8 +50,8 @@ PROBE_S = 5.0
 class LocalRay:
     """A Ray of the sweep's own on this machine, ended with the context.
 
-    It starts in a thread, on the second core, while the launcher imports and checks. The thread stays as long as Ray
-    does, whose processes die with the one that started them (PR_SET_PDEATHSIG means the thread).
+    It starts in a thread while the launcher imports and checks. The thread lasts as long as Ray, whose processes die
+    with the thread that started them (PR_SET_PDEATHSIG).
     """
 
     def __init__(self) -> None:
@@ -64,8 +63,8 @@ class LocalRay:
         try:
             import ray
 
-            ray.init("local", include_dashboard=False, **QUIET)  # not whatever cluster happens to be up here
-        except BaseException as error:  # raised where it is waited for
+            ray.init("local", include_dashboard=False, **QUIET)  # "local": not a cluster that happens to be up here
+        except BaseException as error:  # raised by `wait`
             self._error = error
         self._up.set()
         self._over.wait()
@@ -96,7 +95,7 @@ def set_environment() -> None:
 
 
 def start_ray(address: str | None) -> AbstractContextManager[LocalRay | None]:
-    """A LocalRay, coming up; None where the sweep runs on the address's or the user's own Ray."""
+    """A LocalRay to start. None if the sweep runs on the address's or the user's own Ray."""
     set_environment()
     return nullcontext() if address or _connected() else LocalRay()
 
@@ -105,17 +104,13 @@ def start_ray(address: str | None) -> AbstractContextManager[LocalRay | None]:
 def cluster(
     address: str | None, plan: Plan, need: gpu_packing.Need, local: LocalRay | None = None
 ) -> Iterator[tuple[SlotShape, int]]:
-    """Have Ray up; yields a slot's shape and how many to start.
+    """Have Ray up; yields the shape and number of slots, for the largest trial's `need`.
 
-    need: the largest trial's, which says how many of them share a GPU.
-    local: what `start_ray` gave, if it was called.
-
-    Raises:
-        UserError: Ray does not start, nobody answers, or not one slot fits.
+    Raises UserError if Ray does not start, nobody answers, or no slot fits.
     """
-    with nullcontext(local) if local else start_ray(address) as own:
-        if own:
-            own.wait()
+    with nullcontext(local) if local else start_ray(address) as local:
+        if local:
+            local.wait()
         else:
             _connect(address)
         import ray
@@ -123,7 +118,7 @@ def cluster(
         log, level = logging.getLogger("ray"), logging.getLogger("ray").level
         try:
             log.setLevel(logging.ERROR)
-            autoscaler = Autoscaler() if own else find_autoscaler()
+            autoscaler = Autoscaler() if local else find_autoscaler()
             if address and (env := code_sync.runtime_env(plan, ray.nodes(), autoscaler.active)):
                 ray.shutdown()
                 ray.init(address=address, runtime_env=env, **QUIET)
@@ -136,8 +131,8 @@ def cluster(
 
 
 def _connected() -> bool:
-    """Whether this process has a Ray of its user's; another thread may be importing ray now."""
-    is_initialized = getattr(sys.modules.get("ray"), "is_initialized", None)
+    """Whether this process has a Ray of its user's."""
+    is_initialized = getattr(sys.modules.get("ray"), "is_initialized", None)  # another thread may be importing it
     return is_initialized is not None and is_initialized()
 
 
@@ -158,19 +153,17 @@ def _connect(address: str | None) -> None:
 
 
 def _check_listening(address: str) -> None:
-    """Check that somebody listens at the address, without ray's minute of patience."""
+    """Raise UserError if nobody listens at the address, for which ray would wait a minute."""
     host, _, port = address.removeprefix("ray://").rpartition(":")
     try:
-        with socket.create_connection((host, int(port)), PROBE_S):
-            pass
+        socket.create_connection((host, int(port)), PROBE_S).close()
     except (OSError, ValueError) as error:
-        raise UserError(
-            f"--address {address}: nobody answers there ({error}); is the cluster up, the port right?"
-        ) from None
+        hint = "is the cluster up, the port right?"
+        raise UserError(f"--address {address}: nobody answers there ({error}); {hint}") from None
 
 
 def check_nodes(plan: Plan, mirror: Mirror, shape: SlotShape, kernel_cache: Path | None, local: bool) -> None:
-    """Raise UserError if a node that can hold a worker does not see what trials need."""
+    """Raise UserError if a node that fits a worker does not see what trials need."""
     import ray
 
     nodes = ray.nodes()

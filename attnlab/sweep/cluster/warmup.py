@@ -27,10 +27,10 @@ from attnlab.training.step import choose
 from attnlab.util.errors import UserError
 from attnlab.util.files import json_digest, read_json, write_json
 
-PER_GPU = 8  # tasks on one GPU at a time, at most: all but the timing of kernels is the CPU's work
-LIMIT_S = 3600.0  # for all of it; what is missing then is left to the trials
-TYPE = "accelerator_type:"  # begins Ray's resource that names the type of a node's GPUs
-REACH = ("model", "task", "train", "optim.name")  # searched settings that may change kernels begin so
+PER_GPU = 8  # tasks on one GPU at a time, at most: most of their work is the CPU's
+LIMIT_S = 3600.0  # for all tasks; trials tune what is missing then
+TYPE = "accelerator_type:"  # prefix of Ray's resource that names the type of a node's GPUs
+REACH = ("model", "task", "train", "optim.name")  # prefixes of searched settings that may change kernels
 
 
 @dataclass(frozen=True)
@@ -38,9 +38,9 @@ class KernelSet:
     """The kernels of one key, which trials of `arms` need."""
 
     arms: tuple[str, ...]
-    trial: Trial  # one rank's share of one of them
+    trial: Trial  # one rank's share of one of theirs
     key: Mapping[str, Any]
-    gib: float  # that it takes of a GPU
+    gib: float  # of GPU memory
 
 
 @dataclass(frozen=True)
@@ -50,12 +50,12 @@ class TuningTask:
     kernels: KernelSet
     gpu_type: str  # "" where nodes name none
     share: float  # of a GPU
-    threads: int  # that compile
+    threads: int  # to compile with
 
 
 @dataclass(frozen=True)
 class TuningResult:
-    """How the tuning of one key on one type of GPU went."""
+    """The outcome of tuning one key on one type of GPU."""
 
     kernels: KernelSet
     gpu_type: str
@@ -77,11 +77,7 @@ class GpuPool:
 
 
 def warm_only(plan: Plan, results: Path, *, address: str | None, kernel_cache: str | Path | None) -> list[TuningResult]:
-    """`launch.py --warm`: warm the kernels of a sweep and start none of its trials.
-
-    Raises:
-        UserError: as `engine.run`; or there is no GPU for its trials.
-    """
+    """Tune a sweep's kernels for `launch.py --warm`. Raises UserError as `engine.run`, or without a GPU."""
     nowhere = "--warm: kernels are tuned on GPUs, and there is none"
     if not address and not torch.cuda.is_available():
         raise UserError(f"{nowhere} with CUDA on this machine (--address names a cluster)")
@@ -101,9 +97,9 @@ def warm_cluster(plan: Plan, root: Path) -> list[TuningResult]:
 def warm_up(
     plan: Plan, root: Path, pools: Mapping[str, GpuPool], run: Callable[..., Any] | None = None
 ) -> list[TuningResult]:
-    """Have the kernels of all arms in the cache `root`, for every GPU type in `pools`.
+    """Tune the arms' kernels that the cache `root` lacks, for every GPU type in `pools`.
 
-    What fails is reported and left to the trials. `run`: in place of `run_on_ray`.
+    Failures are printed and left to the trials. `run` stands in for `run_on_ray`.
     """
     try:
         kernel_cache.prepare(root)
@@ -117,7 +113,7 @@ def warm_up(
         results += [TuningResult(kernels, gpu_type) for kernels in warm]
         tasks += tuning_tasks([kernels for kernels in kernel_sets if kernels not in warm], gpu_type, pool)
     if tasks:
-        _say(f"tuning the kernels of {len(tasks)} models, once per cluster; {len(results)} are in {root}")
+        print(f"tuning the kernels of {len(tasks)} models, once per cluster; {len(results)} are in {root}", flush=True)
     while tasks:
         again = []
         for task, answer in (run or run_on_ray)(tasks, root):
@@ -129,7 +125,7 @@ def warm_up(
                 continue
             else:
                 results.append(TuningResult(task.kernels, task.gpu_type, error=_one_line(answer)))
-            _say(f"  {results[-1]}")
+            print(f"  {results[-1]}", flush=True)
         tasks = again
     if gpu_names != _gpu_names(root):
         write_json(root / "gpus.json", gpu_names)
@@ -137,7 +133,7 @@ def warm_up(
 
 
 def find_kernel_sets(plan: Plan) -> list[KernelSet]:
-    """The kernels of all arms on CUDA, each key once; of searched ranges those at the ends."""
+    """The kernels of all arms on CUDA, each key once. Of searched ranges those at the ends."""
     kernel_sets: dict[str, KernelSet] = {}
     for arm in plan.arms:
         reaching = {key: dimension for key, dimension in arm.space.items() if key.startswith(REACH)}
@@ -156,7 +152,7 @@ def find_kernel_sets(plan: Plan) -> list[KernelSet]:
 
 
 def gpu_pools(nodes: Iterable[Mapping[str, Any]]) -> dict[str, GpuPool]:
-    """`ray.nodes()` -> the nodes that are up and have GPUs, summed by type."""
+    """Sum the nodes of `ray.nodes()` that are up and have GPUs, by type."""
     pools: dict[str, GpuPool] = {}
     for node in nodes:
         have = node["Resources"]
@@ -168,7 +164,7 @@ def gpu_pools(nodes: Iterable[Mapping[str, Any]]) -> dict[str, GpuPool]:
 
 
 def tuning_tasks(cold: Sequence[KernelSet], gpu_type: str, pool: GpuPool) -> list[TuningTask]:
-    """Tasks with their shares and threads, so that as many run at once as fit."""
+    """Tasks with shares of GPUs and threads so that many run at once."""
     if not cold:
         return []
     gpus = max(1, int(pool.gpus))
@@ -197,7 +193,7 @@ def run_on_ray(tasks: Sequence[TuningTask], root: Path) -> Iterator[tuple[Tuning
         for ref in ready:
             try:
                 answer = ray.get(ref)
-            except Exception as error:  # its process died, or what it raised
+            except Exception as error:  # its process died, or it raised this
                 answer = error
             yield pending.pop(ref), answer
         if not ready:
@@ -208,9 +204,8 @@ def run_on_ray(tasks: Sequence[TuningTask], root: Path) -> Iterator[tuple[Tuning
 
 
 def _rehearse(trial: dict[str, Any], root: str, threads: int, cwd: str) -> dict[str, Any]:
-    """In a Ray process that has (part of) a GPU: tune the kernels of a trial."""
-    # here, because it takes 0.6 CPU-seconds that the launcher does without
-    from attnlab.training import loop
+    """Tune the kernels of a trial, in a Ray process with (part of) a GPU."""
+    from attnlab.training import loop  # not at the top: the launcher does without its 0.6 CPU-seconds
 
     if os.path.isdir(cwd):  # the launcher's: a sweep file's relative paths mean the same here
         os.chdir(cwd)
@@ -224,29 +219,19 @@ def _rehearse(trial: dict[str, Any], root: str, threads: int, cwd: str) -> dict[
 
 
 def _gpu_names(root: Path) -> dict[str, str]:
-    """The driver's name of each of Ray's GPU types, from DIR/gpus.json: it names their folder.
-
-    Of two sweeps that write it at once, one's entries may be lost, and are found out again.
-    """
+    """The driver's name of each of Ray's GPU types. It names their folder; lost entries are found out again."""
     file = root / "gpus.json"
     return read_json(file) if file.exists() else {}
 
 
 def _is_warm(root: Path, gpu: str | None, kernels: KernelSet) -> bool:
-    return (
-        gpu is not None and kernel_cache.KernelCache(root / kernel_cache.folder_name(gpu)).marker(kernels.key).exists()
-    )
-
-
-def _say(line: str) -> None:
-    print(line, flush=True)
+    if gpu is None:
+        return False
+    return kernel_cache.KernelCache(root / kernel_cache.folder_name(gpu)).marker(kernels.key).exists()
 
 
 def _one_line(error: BaseException) -> str:
-    """The last line that names an exception, else the last line.
-
-    Of a remote traceback it is the exception raised. CUDA's go on with advice, the same for every error.
-    """
+    """The last line that names an exception, if any, else the last line. CUDA's go on with advice."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     raised = [line for line in lines if re.match(r"[\w.]+(Error|Exception|Exit|Interrupt): ", line)]
     return (raised or lines or [type(error).__name__])[-1]

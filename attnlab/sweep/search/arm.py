@@ -26,21 +26,17 @@ from attnlab.sweep.search.samplers import make_sampler
 from attnlab.util.files import write_json
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
-REPEATS = 20  # how often a sampler is asked again for settings that were not tried yet
+REPEATS = 20  # how often a sampler is asked for settings that were not tried yet
 
 
 class ArmStudy:
-    """One arm's study, its quota and the jobs that are still to run."""
+    """One arm's study, its quota and its jobs."""
 
     def __init__(self, arm: Arm, plan: Plan, folder: SweepDir, storage: optuna.storages.BaseStorage):
         self.name, self._arm, self._plan, self._folder = arm.name, arm, plan, folder
         self.search = plan.sweep.search
-        self.study = optuna.create_study(
-            storage=storage,
-            study_name=arm.name,
-            direction="minimize" if plan.mode == "min" else "maximize",
-            load_if_exists=True,
-        )
+        goal = "minimize" if plan.mode == "min" else "maximize"
+        self.study = optuna.create_study(storage=storage, study_name=arm.name, direction=goal, load_if_exists=True)
         self.quota = plan.quota(arm.name)
         self._space = arm.space
         self.jobs = {t.trial_id: t.job() for t in folder.trials(arm.name)}
@@ -51,11 +47,8 @@ class ArmStudy:
         self.issued = sum(job.phase != "noise" and i in self.ended for i, job in self.jobs.items())
 
     def next(self, settled: bool) -> Job | None:
-        """The next job: unfinished ones of an earlier session first. None: nothing to run now.
-
-        settled: whether it is known if the search is extended; nothing is confirmed before.
-        """
-        if self.unfinished:
+        """The next job to run now, if any. `settled`: it is known if the search is extended, so seeds may run."""
+        if self.unfinished:  # of an earlier session
             job = self.unfinished.popleft()
         elif seeds := self.noise_seeds:
             job = self._make(seeds[0], self._arm.with_settings({}, seed=seeds[0]), phase="noise")
@@ -72,7 +65,7 @@ class ArmStudy:
 
     @property
     def begins(self) -> bool:
-        """Whether it has jobs that come before any search: unfinished ones, and those of `noise`."""
+        """Whether it has jobs that come before any search."""
         return bool(self.unfinished or self.noise_seeds)
 
     @property
@@ -88,7 +81,7 @@ class ArmStudy:
         """Note a trial's end, also in the study."""
         self.ended[job.trial_id] = results
         if job.phase == "search":
-            self._tell(job, results)
+            self._tell(job)
 
     @property
     def searched(self) -> list[Results]:
@@ -96,11 +89,11 @@ class ArmStudy:
         return sorted((r for r in self.ended.values() if r["phase"] == "search"), key=number_of)
 
     def extend(self, trials: int, space: Mapping[str, Dimension]) -> None:
-        """Extend the search by so many trials, in another space."""
+        """Extend the search by a number of trials, in another space."""
         self.quota, self._space = self.quota + trials, space
 
     def _ask(self, search: SearchConfig) -> Job:
-        """A trial with new settings; in the study, repeated ones get the value they have."""
+        """A job with new settings; repeated ones get the value they have."""
         distributions = {key: d.distribution() for key, d in self._space.items()}
         finite = math.isfinite(math.prod(d.points for d in self._space.values()))
         tried = self._tried
@@ -115,22 +108,12 @@ class ArmStudy:
             trial = self.study.ask(distributions)
             if (same := tried.get(canonical(trial.params))) is None:
                 return self._job(trial)
-            self._tell_again(trial.number, same)
-        raise AssertionError("unreachable")
+            self._tell_value(trial.number, same)
 
     @property
     def _tried(self) -> dict[str, Job]:
         """The search's jobs by their settings."""
         return {canonical(job.settings): job for job in self.jobs.values() if job.phase == "search"}
-
-    def _tell_again(self, number: int, same: Job) -> None:
-        """Give the study the value of a job with the same settings, FAIL without one."""
-        results = self.ended.get(same.trial_id)
-        best = best_row(self._folder.trial(self.name, same.trial_id).metrics(), same.metric, same.mode)
-        if results and results["state"] == "completed" and best:
-            self.study.tell(number, best[same.metric])
-        else:
-            self.study.tell(number, state=TrialState.FAIL)
 
     def _job(self, trial: optuna.trial.Trial | optuna.trial.FrozenTrial) -> Job:
         settings = dict(trial.params)
@@ -142,10 +125,9 @@ class ArmStudy:
         return Job.make(self.name, number, trial, metric=self._plan.metric, mode=self._plan.mode, **rest)
 
     def _seed_run(self) -> Job | None:
-        """One of the arm's best settings, or the arm as declared, under the next seed.
+        """One of the best settings, or the arm as declared, under its next seed.
 
-        None while the search goes on, when every seed has had its run, or if no trial gave a value. A search that went
-        on may have another best setting: it is confirmed anew.
+        None while the search goes on, when all have run, or if no trial gave a value.
         """
         seeds, chosen = self._plan.seeds, [{}]
         if self.search:
@@ -165,43 +147,44 @@ class ArmStudy:
         return self._make(number, self._arm.with_settings(settings, seed), settings=settings, phase="confirm")
 
     def _adopt_open_trials(self) -> None:
-        """Bring journal and folders together after a crash.
-
-        An open trial of the study that has ended gets its value. One that was asked for but never written becomes a job
-        again, under the same number, unless its settings were tried.
-        """
+        """Close or adopt the study's open trials. They get their value on disk, or a job of the same number."""
         jobs = {job.number: job for job in self.jobs.values() if job.phase == "search"}
         tried = self._tried
         for trial in self.study.get_trials(deepcopy=False):
             if trial.state is not TrialState.RUNNING:
                 continue
-            job = jobs.get(trial.number)
-            if job is None and (same := tried.get(canonical(trial.params))):  # asked for again, without a value yet
-                self._tell_again(trial.number, same)
-            elif job is None:
+            if job := jobs.get(trial.number):
+                if job.trial_id in self.ended:
+                    self._tell(job)
+            elif same := tried.get(canonical(trial.params)):  # a repetition without a value yet
+                self._tell_value(trial.number, same)
+            else:
                 job = self._job(trial)
                 self.jobs[job.trial_id] = job
-            elif job.trial_id in self.ended:
-                self._tell(job, self.ended[job.trial_id])
 
-    def _tell(self, job: Job, results: Results) -> None:
-        """Tell the study the trial's value, reports and state: COMPLETE, PRUNED or FAIL."""
+    def _tell(self, job: Job) -> None:
+        """Give the study the reports and the value of a job that ended."""
         frozen = self.study.get_trials(deepcopy=False)[job.number]
         if frozen.state is not TrialState.RUNNING:
             return
-        rows = self._folder.trial(self.name, job.trial_id).metrics()
         trial = optuna.trial.Trial(self.study, frozen._trial_id)
-        for row in pruning_reports(job, rows):
+        for row in pruning_reports(job, self._folder.trial(self.name, job.trial_id).metrics()):
             if row.get(job.metric) is not None:
                 trial.report(row[job.metric], row["step"])
         trial.set_user_attr("trial_id", job.trial_id)
+        pruned = self.ended[job.trial_id]["state"] == "pruned"
+        self._tell_value(job.number, job, TrialState.PRUNED if pruned else TrialState.FAIL)
+
+    def _tell_value(self, number: int, job: Job, otherwise: TrialState = TrialState.FAIL) -> None:
+        """Give the study's trial `number` a completed job's value, or a state."""
+        results, rows = self.ended.get(job.trial_id), self._folder.trial(self.name, job.trial_id).metrics()
         best = best_row(rows, job.metric, job.mode)
-        if results["state"] == "completed" and best:
-            self.study.tell(trial, best[job.metric])
+        if results and results["state"] == "completed" and best:
+            self.study.tell(number, best[job.metric])
         else:
-            self.study.tell(trial, state=TrialState.PRUNED if results["state"] == "pruned" else TrialState.FAIL)
+            self.study.tell(number, state=otherwise)
 
 
 def canonical(settings: Mapping[str, Any]) -> str:
-    """Equal for equal settings."""
+    """Settings as a text that is equal for equal ones."""
     return json.dumps(settings, sort_keys=True)

@@ -1,8 +1,4 @@
-"""ASHA per arm: which trials stop at which rung.
-
-`Bracket` is the rule alone, so that a resumed sweep rebuilds it from metrics.jsonl and a study of the rule can replay
-saved curves. `ArmAsha` is Tune's view of one bracket per arm: rungs are never shared between arms.
-"""
+"""ASHA per arm: `Bracket` is the rule alone, `ArmAsha` gives Tune one for each arm."""
 
 from __future__ import annotations
 
@@ -25,8 +21,7 @@ Reports = tuple[Job, list[dict[str, Any]]]  # a trial's job and its rows
 class Bracket:
     """Asynchronous successive halving, stopping variant.
 
-    Li et al. 2020, arXiv 1810.05934, section 3. The variant that stops instead of promoting is the one of Ray Tune and
-    Syne Tune: no trial is ever paused.
+    Li et al. 2020, arXiv 1810.05934, section 3. As in Ray Tune and Syne Tune, trials stop and are never paused.
 
     Rungs are at grace_steps * reduction_factor^k below max_steps. At a rung with n values so far, its own included, a
     trial goes on if it is among the best max(1, floor(n / reduction_factor)). The first to arrive always goes on.
@@ -39,17 +34,16 @@ class Bracket:
         self._sorted: dict[int, list[float]] = {rung: [] for rung in self.rungs}
 
     def judge(self, trial_id: str, step: int, value: float | None) -> bool:
-        """Record a report; True if the trial is to stop, as without a finite value.
+        """Record a report. True if the trial is to stop, as it is without a finite value.
 
-        Each trial is judged once per rung, at its first report at or beyond it; at the highest such rung if a report
-        passes several.
+        A trial is judged once per rung, at its first report there or beyond. Past more rungs at once, the highest judges.
         """
         reached = [rung for rung in self.rungs if rung <= step and trial_id not in self.rungs[rung]]
         if not reached:
             return False
         finite = value is not None and math.isfinite(value)
         mine = self._sign * value if finite else math.inf  # type: ignore[operator]
-        for rung in reached:  # a rung that was passed over counts as met, so that it is not judged late
+        for rung in reached:  # those passed over too, so that none is judged late
             self.rungs[rung][trial_id] = mine
             bisect.insort(self._sorted[rung], mine)
         seen = self._sorted[max(reached)]
@@ -58,15 +52,9 @@ class Bracket:
 
 
 class ArmAsha(EmptySnapshot, FIFOScheduler):
-    """Routes every report to its arm's bracket.
+    """Judges every report by its arm's bracket, rebuilt from `earlier` sessions' reports.
 
-    A stop is a mark that the trial reads with its next report. So it saves and ends by itself, and its worker goes on
-    to the next trial.
-
-    Args:
-        job_of: the job of one of Tune's trials.
-        mark: leaves the stop mark for a trial's id where the trial will read it.
-        earlier: jobs of earlier sessions with their reports, from which the brackets are rebuilt.
+    `mark` leaves a stop mark for a trial's id: with its next report the trial reads it, saves and ends.
     """
 
     def __init__(
@@ -87,15 +75,13 @@ class ArmAsha(EmptySnapshot, FIFOScheduler):
         return True
 
     def on_trial_result(self, controller: Any, trial: Any, result: dict[str, Any]) -> str:
-        """Judge a report, and let the trial continue to where it reads the mark."""
+        """Judge a report; the trial always continues until it reads the mark."""
         if "state" not in result and self._judge(job := self._job_of(trial), result):
             self._mark(job.trial_id)
         return TrialScheduler.CONTINUE
 
     def _judge(self, job: Job, row: Mapping[str, Any]) -> bool:
-        bracket = self.brackets[job.arm]
-        if bracket is None or job.phase != "search" or row["step"] >= job.trial.train.max_steps:
-            return False
-        if not pruning_reports(job, [dict(row)]):
+        bracket, last = self.brackets[job.arm], job.trial.train.max_steps
+        if not bracket or job.phase != "search" or row["step"] >= last or not pruning_reports(job, [dict(row)]):
             return False
         return bracket.judge(job.trial_id, row["step"], row.get(self._metric))

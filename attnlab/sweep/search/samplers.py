@@ -1,4 +1,4 @@
-"""Optuna's samplers, as the rows of `attnlab.config.samplers` name them."""
+"""Optuna's samplers, named by the rows of `attnlab.config.samplers`."""
 
 from __future__ import annotations
 
@@ -13,10 +13,9 @@ from attnlab.sweep.search.tpe import WindowedTPE
 
 
 def make_sampler(search: SearchConfig, number: int) -> optuna.samplers.BaseSampler:
-    """The sampler of an arm's trial `number`.
+    """The sampler of an arm's trial `number`, seeded by (seed, number).
 
-    It is made anew for each, seeded by (seed, number). So a resumed study goes on as it would have, and until the
-    model-based phase begins, arms with the same space get the same settings.
+    So a resumed study goes on as it would have, and arms with the same space begin with the same settings.
     """
     return pkgutil.resolve_name(SAMPLERS[search.sampler].factory)(search, (search.seed * 100_003 + number) % 2**32)
 

@@ -1,7 +1,6 @@
 """What runs next: arms in turn with equal quotas, each with an Optuna study.
 
-The state is the disk's: a study is reopened from the journal and every trial's end is read from its results.json. So a
-sweep that was killed goes on where it was, under another version of ray if need be.
+All state is on disk, in the studies' journal and the trials' results.json, so a killed sweep goes on where it was.
 """
 
 from __future__ import annotations
@@ -26,30 +25,26 @@ from attnlab.util.files import write_json
 
 
 class ArmSearch(EmptySnapshot, Searcher):
-    """Tune's searcher: asks the arm that has been given fewest trials so far.
-
-    at_first: the most trials at once until slots train, which drawing ahead would slow down.
-    """
+    """Tune's searcher: asks the arm with the fewest trials. Until one reports, at most `at_first` run at once."""
 
     def __init__(self, plan: Plan, mirror: Mirror, at_first: int | None = None):
         super().__init__(metric=plan.metric, mode=plan.mode)
         folder = mirror.folder
         repair_journal(folder.journal_file)
-        backend = optuna.storages.journal.JournalFileBackend(str(folder.journal_file))
-        storage = optuna.storages.JournalStorage(backend)
+        storage = optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend(str(folder.journal_file)))
         self.arms = {arm.name: ArmStudy(arm, plan, folder, storage) for arm in plan.arms}
         self._plan, self._folder, self._mirror, self._at_most = plan, folder, mirror, at_first
         self._live: dict[str, Job] = {}
         self._extension: Extension | None = None  # not known yet
 
     def reports(self) -> Iterator[Reports]:
-        """Every job of an earlier session with what it reported."""
+        """Every job of an earlier session with its reports."""
         for arm in self.arms.values():
             for job in arm.jobs.values():
                 yield job, self._folder.trial(arm.name, job.trial_id).metrics()
 
     def results(self) -> list[Results]:
-        """Every trial that has ended, in this session and before, by arm and number."""
+        """Every trial that ended, in this session or before, by arm and number."""
         return [results for arm in self.arms.values() for _, results in sorted(arm.ended.items())]
 
     @property
@@ -70,14 +65,14 @@ class ArmSearch(EmptySnapshot, Searcher):
         if self._at_most is not None and len(self._live) >= self._at_most:
             return None
         settled = self._settle()
-        for arm in sorted(self.arms.values(), key=lambda arm: (not arm.begins, arm.issued)):  # of equals the first
+        for arm in sorted(self.arms.values(), key=lambda arm: (not arm.begins, arm.issued)):
             if (job := arm.next(settled)) is not None:
                 self._live[trial_id] = job
                 return {"job": job.model_dump(mode="json")}
         return None if self._live else Searcher.FINISHED  # what runs may yet call for more
 
     def _settle(self) -> bool:
-        """Whether it is known if the search is extended, which every arm then is."""
+        """Whether it is known if the search is extended; if so, extend every arm."""
         if self._extension is None:
             self._extension = extension(self._plan, self.results())
             for name, arm in self.arms.items() if self._extension else ():
@@ -101,7 +96,7 @@ class ArmSearch(EmptySnapshot, Searcher):
         self.arms[job.arm].end(job, results)
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
-        """Draw ahead from the first report on; the study gets intermediate values with the end."""
+        """Draw ahead from the first report on; the study gets reports at a trial's end."""
         self._at_most = None
 
     def save(self, checkpoint_path: str) -> None:
@@ -114,15 +109,13 @@ class ArmSearch(EmptySnapshot, Searcher):
 
 def repair_journal(journal: Path) -> None:
     """Cut off the half line that a killed launcher or a full disk left."""
-    if not journal.exists():
-        return
-    with journal.open("r+b") as file:
-        data = file.read()
-        file.truncate(data.rfind(b"\n") + 1)
+    if journal.exists():
+        with journal.open("r+b") as file:
+            file.truncate(file.read().rfind(b"\n") + 1)
 
 
 def close_records(folder: TrialDir, job: Job, last: dict[str, Any], error: bool) -> Results:
-    """Write the results.json that a trial's worker could not, from what the trial left."""
+    """Write the results.json that a trial's worker could not, from the trial's reports."""
     folder.clear()
     rows = folder.metrics()
     folder.metrics_file.touch()
@@ -140,12 +133,8 @@ def close_records(folder: TrialDir, job: Job, last: dict[str, Any], error: bool)
         last=learning_curve(rows)[-1] if rows else None,
         seconds=seconds,
         device_seconds=seconds,
-        n_params=None,
-        n_params_non_embedding=None,
+        **dict.fromkeys(("n_params", "n_params_non_embedding", "flops_per_token", "state_bytes", "checkpoint")),
         recipe=job.trial.recipe,
-        flops_per_token=None,
-        state_bytes=None,
-        checkpoint=None,
         error=last.get("error") or ("the relay of this trial died" if error else "the trial ended without results"),
         environment={},
     )

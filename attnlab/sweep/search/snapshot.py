@@ -1,4 +1,4 @@
-"""What Tune's snapshots hold of our objects: nothing."""
+"""Keep the sweep's objects out of Tune's snapshots."""
 
 from __future__ import annotations
 
@@ -6,11 +6,7 @@ from typing import Any
 
 
 class EmptySnapshot:
-    """Pickles as nothing.
-
-    Tune snapshots its searcher, scheduler and callbacks. Ours hold open files and terminals, and a sweep resumes from
-    its own records, so a snapshot has nothing to say.
-    """
+    """Pickles as nothing. It holds open files or a terminal, and sweeps resume from their own records."""
 
     def __getstate__(self) -> dict[str, Any]:
         return {}

@@ -1,9 +1,9 @@
 """Watch over a slot's workers: their sign of life, hangs and crashes.
 
-A worker that trains: its `Heartbeat` counts steps and tells the mailbox every few seconds, whose `HangClock` it sets.
-One that hangs: its `Heartbeat` says where it stands. The mailbox kills the group, which its TorchTrainer restarts.
-One that dies: `CrashLog` keeps a signal's traceback for the next process, `worker_death` tells what Ray saw.
-One that is cut off: it ends itself (FENCE_S) before another worker is given its trial (LOST_S).
+A worker that trains: its `Heartbeat` sends its count of steps to the mailbox, which sets its `HangClock`.
+One that hangs: its `Heartbeat` sends the line. The mailbox kills the group, which its TorchTrainer restarts.
+One that dies: `CrashLog` keeps a signal's traceback for the next process, `worker_death` reports what Ray saw.
+One that is cut off: it ends itself (FENCE_S) before another worker gets its trial (LOST_S).
 """
 
 from __future__ import annotations
@@ -23,18 +23,17 @@ import ray._private.worker
 import ray.exceptions
 
 HEARTBEAT_S = 5.0  # between two signs of life, at most
-FIRST_STEP_S = 6 * 3600.0  # a worker may take to its first step: no data or kernels take as long
-FENCE_S = 30.0  # without an answer of its mailbox a worker ends: another may soon train its trial
-LOST_S = 90.0  # without workers a slot gives its trial to another one; they may take a minute to start
-CRASH_LINES = 12  # of a crash's traceback that are kept
+FIRST_STEP_S = 6 * 3600.0  # until the first step, at most: no data or kernels take as long
+FENCE_S = 30.0  # without an answer of its mailbox, until a worker ends: another may soon train its trial
+LOST_S = 90.0  # without workers, which may take a minute to start, until a slot gives its trial to another one
+CRASH_LINES = 12  # kept of a crash's traceback
 
 
 @dataclass
 class HangClock:
     """The mailbox's clock for the trial that is being trained.
 
-    Steps are expected every `hang_s` only after the first one: before it data are prepared and kernels tuned, or
-    waited for while another process does it. A word from the process is expected all along.
+    A sign of life is expected all along, steps only after the first one: before it come data and kernels.
     """
 
     hang_s: float | None  # None: never hung
@@ -46,13 +45,13 @@ class HangClock:
         self.moved = self.heard
 
     def heartbeat(self, count: int, now: float) -> None:
-        """Note a sign of life, with the number of things done so far."""
+        """Note a sign of life, with the number of steps done."""
         self.heard = now
         if count != self.count:
             self.count, self.moved = count, now
 
     def hung(self, now: float) -> str | None:
-        """Why the worker counts as hung, or None; it has time to report by itself first."""
+        """Why the worker counts as hung, if it does. It had time to report that itself."""
         if self.hang_s is None:
             return None
         if now - self.heard > self.hang_s + HEARTBEAT_S:
@@ -65,17 +64,12 @@ class HangClock:
 
 
 class Heartbeat:
-    """A worker's sign of life while it trains (a context manager).
-
-    Called at every step, it only counts. A thread tells the mailbox.
-    """
+    """A worker's sign of life, a context. A call counts a step; a thread sends the count to the mailbox."""
 
     def __init__(self, mailbox: Any, group: int, hang_s: float | None):
         self._mailbox, self._group, self._hang_s = mailbox, group, hang_s
         self._every_s = min(HEARTBEAT_S, hang_s / 4) if hang_s else HEARTBEAT_S
-        self.count = 0
-        self._over = threading.Event()
-        self._training_thread = threading.get_ident()
+        self.count, self._over, self._training_thread = 0, threading.Event(), threading.get_ident()
         self._thread = threading.Thread(target=self._send_counts, daemon=True)
 
     def __call__(self) -> None:
@@ -89,7 +83,7 @@ class Heartbeat:
 
     def __exit__(self, *error: Any) -> None:
         self._over.set()
-        self._thread.join()  # no word of this trial's is to come in the next one's time
+        self._thread.join()  # none of this trial's counts may come in the next one's time
 
     def _send_counts(self) -> None:
         """Send the count; end the process if nobody answers or its group was replaced."""
@@ -111,21 +105,20 @@ class Heartbeat:
 
 
 def current_line(thread: int) -> str:
-    """The line that a thread of this process is at."""
+    """The line that a thread of this process runs."""
     frame = sys._current_frames().get(thread)
     top = traceback.extract_stack(frame)[-1] if frame else None
     return f"{top.filename}:{top.lineno} in {top.name}: {top.line}" if top else "its thread is gone"
 
 
 class CrashLog:
-    """A file among this host's Ray logs that takes a fatal signal's traceback."""
+    """A file among this host's Ray logs for a fatal signal's traceback. `slot` is unique among all sweeps."""
 
     def __init__(self, slot: str, rank: int):
-        """`slot` is unlike any other slot's, of this sweep or another."""
         self._path = Path(ray._private.worker._global_node.get_logs_dir_path()) / f"attnlab-{slot}-{rank}.crash"
 
     def read_previous(self) -> str | None:
-        """The traceback that the process before left on this host, if any."""
+        """The traceback that the previous process left on this host, if any."""
         text = self._path.read_text(errors="replace") if self._path.exists() else ""
         lines = [line for line in text.splitlines() if line and not line.startswith("Extension modules")]
         return "\n".join(lines[:CRASH_LINES]) or None

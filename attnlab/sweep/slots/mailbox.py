@@ -5,8 +5,8 @@
     a stop:    scheduler -> pool.mark -> mailbox -> the answer to the worker's next report
     a slot without workers:  mailbox -> `moved` to the relay, which leases another slot for the trial
 
-They live on the launcher's node and hold only what is on its way. Everything that must survive them is in the trial's
-folder. A mailbox also watches over its workers (`heartbeat.py` says how).
+They live on the launcher's node. All that must survive them is in the trial's folder. A mailbox also watches over its
+workers (see `heartbeat.py`).
 """
 
 from __future__ import annotations
@@ -25,52 +25,51 @@ POLL_S = 0.5  # how often a mailbox looks after its workers
 
 
 class Superseded(RuntimeError):
-    """A call of workers that were cut off, and that the slot has replaced."""
+    """A call of workers that the slot has replaced."""
 
 
 @ray.remote(num_cpus=0)
 class Mailbox:
     """One slot's trial, its reports, its stop mark, and its workers' health.
 
-    A group is one start of the slot's workers. Every call of theirs names it, so that a replaced one is refused.
+    A group is one start of the workers. Each of their calls names it, so that replaced ones are refused.
     """
 
     def __init__(self, slot: int, pool: Any, max_failures: int, hang_s: float | None):
-        self._slot, self._pool = slot, pool
-        self._max_failures, self._hang_s = max_failures, hang_s
+        self._slot, self._pool, self._max_failures, self._hang_s = slot, pool, max_failures, hang_s
         self._news = asyncio.Condition()
-        self._halted: str | None = None
+        self._halted: str | None = None  # why
         self._closed = False
         # the trial
         self._key, self._job = "", dict[str, Any]()
         self._open = self._begun = self._marked = False  # posted and not ended, being trained, to be stopped
         self._rows: list[dict[str, Any]] = []  # of the open trial, or the last one
-        self._failures, self._failed_at = 0, -1  # deaths of its workers, and the step it had reported by the last
+        self._failures, self._failed_at = 0, -1  # deaths of its workers, and its step at the last one
         # the workers
         self._group, self._starts = 0, 0
         self._workers: list[Any] = []
         self._hang_clock: HangClock | None = None  # while a trial is trained
-        self._down_since: float | None = time.monotonic()  # None: there are some
-        self._causes: dict[str, str] = {}  # of their last death, by the witness
+        self._down_since: float | None = time.monotonic()  # None: they are up
+        self._causes: dict[str, str] = {}  # of their last death, by witness
 
     # --- the workers ---
 
     async def starting(self) -> int | None:
-        """Begin a group of workers; None if they have failed to start too often."""
+        """Begin a group of workers. Returns its number, None if they failed to start too often."""
         self._starts += 1
         self._group += 1
         self._workers, self._hang_clock = [], None
         return self._group if self._starts <= STARTS else None
 
     async def join(self, group: int, worker: Any, traceback: str | None) -> None:
-        """Note a rank's actor, and the traceback of a crash of the process before."""
+        """Note a rank's actor, and the traceback of its previous process's crash."""
         self._check(group)
         self._workers.append(worker)
         if traceback:
             self._causes["crash"] = traceback
 
     async def start_failed(self, why: str) -> None:
-        """Note what a worker raised before it could take a trial."""
+        """Note what a worker raised before it took a trial."""
         self._causes["start"] = why
 
     async def broken(self) -> str | None:
@@ -78,7 +77,7 @@ class Mailbox:
         return f"failed to start {STARTS} times in a row: {self._cause}" if self._starts > STARTS else None
 
     async def take(self, group: int) -> dict[str, Any] | None:
-        """The next trial, or the one that a worker died in; None when the slot is to end."""
+        """The next trial, or the one a worker died in. None when the slot is to end."""
         self._check(group)
         self._starts, self._down_since = 0, None
         if self._begun:
@@ -90,18 +89,18 @@ class Mailbox:
         return None if self._closed else self._job
 
     async def begun(self, group: int) -> None:
-        """Note that the worker trains: from now on its death counts against the trial."""
+        """Note that the worker trains: its death now counts against the trial."""
         self._check(group)
         self._begun, self._hang_clock = True, HangClock(self._hang_s)
 
     async def heartbeat(self, group: int, count: int) -> bool:
-        """Note a sign of life; False if the worker is to end."""
+        """Note a sign of life; False if the worker was replaced and is to end."""
         if group == self._group and self._hang_clock:
             self._hang_clock.heartbeat(count, time.monotonic())
         return group == self._group
 
     async def hangs(self, group: int, line: str) -> bool:
-        """Kill the worker, which has done no step in `hang_s`, and says where it hangs."""
+        """Kill the worker, which did no step in `hang_s` and hangs at `line`."""
         if group == self._group and self._hang_clock:
             self._kill(f"it hung: no step was done in {self._hang_s:g} s (resources.hang_s); it stood at {line}")
         return group == self._group
@@ -109,7 +108,7 @@ class Mailbox:
     async def report(self, group: int, row: dict[str, Any]) -> bool:
         """Pass on one row of the running trial; True if it is to stop."""
         self._check(group)
-        if self._begun:  # else another rank has ended it
+        if self._begun:  # else another rank ended it
             await self._add(row)
         return self._marked or not self._begun
 
@@ -125,10 +124,10 @@ class Mailbox:
         self._halted, self._begun, self._hang_clock = why, False, None
 
     async def died(self, why: str) -> None:
-        """Note that the workers are gone, as their TorchTrainer has seen; it starts others."""
+        """Note that the workers are gone, which their TorchTrainer replaces."""
         self._causes["ray"] = why
         self._down_since = self._down_since or time.monotonic()
-        self._group += 1  # so that calls of theirs that still wait are refused
+        self._group += 1  # so that their waiting calls are refused
         self._workers, self._hang_clock = [], None
         await self._pool.withdraw.remote(self._slot)
         async with self._news:
@@ -139,13 +138,13 @@ class Mailbox:
             raise Superseded(f"slot {self._slot} has other workers now")
 
     def _kill(self, why: str) -> None:
-        """Kill every rank's process; the TorchTrainer sees it and starts others."""
+        """Kill every rank's process, which the TorchTrainer replaces."""
         self._causes["hang"], self._hang_clock = why, None
         for worker in self._workers:
             ray.kill(worker)
 
     async def _count_death(self) -> None:
-        """Count a death against the trial, from 1 again if it has got further since."""
+        """Count a death against the trial, from 1 if it got further since the last."""
         step = max((row["step"] for row in self._rows), default=0)
         self._failures = self._failures + 1 if step <= self._failed_at else 1
         self._failed_at, self._begun = step, False
@@ -155,15 +154,15 @@ class Mailbox:
 
     @property
     def _cause(self) -> str:
-        """What the workers died of, by the witness who knows best."""
+        """What the workers died of, by the best witness."""
         causes = (self._causes[who] for who in ("hang", "start", "crash", "ray") if who in self._causes)
         return next(causes, "nobody knows of what; ray's logs may say")
 
     # --- the trial ---
 
     async def post(self, key: str, job: dict[str, Any], state: dict[str, Any]) -> None:
-        """Hand a trial to the slot, with its `state` at another one; a relay may repeat it."""
-        if key == self._key:
+        """Hand a trial to the slot, with its `state` from a slot before."""
+        if key == self._key:  # a relay repeats it
             return
         async with self._news:
             self._key, self._job, self._rows = key, job, []
@@ -173,19 +172,19 @@ class Mailbox:
             self._news.notify_all()
 
     async def read(self, key: str, number: int) -> dict[str, Any]:
-        """Wait for the trial's report `number`, from 0; all stay, so that a relay may begin again."""
+        """Wait for the trial's report `number`, from 0. All stay for a relay that begins again."""
         assert key == self._key
         async with self._news:
             await self._news.wait_for(lambda: len(self._rows) > number)
             return self._rows[number]
 
     async def mark(self, trial_id: str) -> None:
-        """Ask a trial to stop; a trial that has ended is left alone."""
+        """Ask a trial to stop, unless it ended."""
         if self._open and self._job["trial_id"] == trial_id:
             self._marked = True
 
     async def _send_away(self) -> None:
-        """Let the trial go on at another slot: this one's workers did not come back in time."""
+        """Let the trial go on in another slot. This one's workers did not come back in time."""
         if self._begun:
             await self._count_death()
         if self._open:
@@ -197,15 +196,13 @@ class Mailbox:
             self._news.notify_all()
 
     async def _end(self, last: dict[str, Any]) -> None:
-        self._open = self._begun = False
-        self._hang_clock = None
+        self._open, self._begun, self._hang_clock = False, False, None
         await self._add(last)
 
     # --- the launcher ---
 
     async def watch(self) -> str | None:
-        """Look after the workers until the slot closes; returns why the sweep cannot go on, if so."""
-        # the launcher calls it once, and learns by it if this process dies
+        """Look after the workers until the slot closes. Returns why the sweep cannot go on, if so."""
         while not self._closed and not self._halted:
             now = time.monotonic()
             if self._hang_clock and (why := self._hang_clock.hung(now)):
@@ -224,10 +221,9 @@ class Mailbox:
 
 @ray.remote(num_cpus=0)
 class Pool:
-    """Which slots are free.
+    """The slots whose workers are up, and the trials that have them.
 
-    A slot comes in when its workers are up, goes out while they are gone, and is given to the trial that waits longest.
-    A free slot that last ran the trial's arm goes first, because its kernels and data are warm.
+    The trial that waits longest gets a free slot, best one that last ran its arm: its kernels and data are warm.
     """
 
     def __init__(self, node_wait_s: float) -> None:
@@ -235,8 +231,8 @@ class Pool:
         self._mailboxes: dict[int, Any] = {}
         self._up: dict[int, None] = {}  # in the order of becoming free
         self._last_arm: dict[int, str] = {}
-        self._slot_of: dict[str, int] = {}
-        self._leases: Counter[str] = Counter()
+        self._slot_of: dict[str, int] = {}  # by trial_id
+        self._leases: Counter[str] = Counter()  # by trial_id
         self._none_since: float | None = None  # since when every slot that was up is down
         self._change = asyncio.Condition()
 
@@ -249,7 +245,7 @@ class Pool:
             self._change.notify_all()
 
     async def withdraw(self, slot: int) -> None:
-        """Remove a slot whose workers are gone; its trial stays until the mailbox sends it away."""
+        """Remove a slot without workers; its trial stays until the mailbox sends it away."""
         if slot in self._up:
             del self._up[slot]
             self._none_since = None if self._up else time.monotonic()
@@ -263,7 +259,7 @@ class Pool:
         if trial_id not in self._slot_of:
             async with self._change:
                 await self._change.wait_for(lambda: self._free or trial_id in self._slot_of)
-                if trial_id not in self._slot_of:  # else a relay that was killed while it waited got one
+                if trial_id not in self._slot_of:  # else a relay killed while it waited got one
                     slot = next((s for s in self._free if self._last_arm.get(s) == arm), self._free[0])
                     self._slot_of[trial_id], self._last_arm[slot] = slot, arm
                     self._leases[trial_id] += 1
@@ -281,10 +277,8 @@ class Pool:
         """Wait until no slot has had workers for `node_wait_s`, after one had; returns the reason."""
         while self._none_since is None or time.monotonic() - self._none_since < self._node_wait_s:
             await asyncio.sleep(POLL_S)
-        return (
-            f"no node could run a slot's workers for {self._node_wait_s:g} s (resources.node_wait_s); nodes were lost "
-            f"or are taken by others"
-        )
+        wait = f"{self._node_wait_s:g} s (resources.node_wait_s)"
+        return f"no node could run a slot's workers for {wait}; nodes were lost or are taken by others"
 
     async def mark(self, trial_id: str) -> None:
         """Ask a trial to stop, wherever it runs."""

@@ -1,4 +1,4 @@
-"""Put back, between two trials of a process, everything that the first may have changed."""
+"""Put back between two trials what the first may have changed of its process."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from torch.nn.modules import module
 
 
 class ProcessReset:
-    """Puts the process back to before its first trial: no trial can tell what ran before it."""
+    """Puts the process back to before its first trial, so that trials are independent."""
 
     def __init__(self) -> None:
         self._settings = [(put, get()) for get, put in process_settings()]
         self()
-        gc.freeze()  # what the process is made of: looking through it again after each trial would take 0.3 s
+        gc.freeze()  # looking through all modules again after each trial would take 0.3 s
 
     def __call__(self) -> None:
-        """Reset."""
+        """Reset the process."""
         for put, value in self._settings:
             put(value)
         random.seed(0)
@@ -33,13 +33,13 @@ class ProcessReset:
         torch.manual_seed(0)
         gc.collect()
         if torch.cuda.is_available():
-            torch._C._cuda_clearCublasWorkspaces()  # what cuBLAS keeps for each stream that it has run on
+            torch._C._cuda_clearCublasWorkspaces()  # one for each stream that cuBLAS ran on
             torch.cuda.empty_cache()
             torch.cuda.reset_peak_memory_stats()
 
 
 def process_settings() -> list[tuple[Callable[[], Any], Callable[[Any], Any]]]:
-    """Getters and setters of what a trial may change of its process besides the generators."""
+    """Getters and setters of what a trial may change of its process, without random generators."""
     hooks = [value for name, value in vars(module).items() if name.startswith("_global_") and isinstance(value, dict)]
     return [
         (lambda: dict(os.environ), lambda old: _refill(os.environ, old)),
@@ -53,10 +53,7 @@ def process_settings() -> list[tuple[Callable[[], Any], Callable[[Any], Any]]]:
         (torch.is_anomaly_enabled, torch.autograd.set_detect_anomaly),
         (torch.are_deterministic_algorithms_enabled, torch.use_deterministic_algorithms),
         (lambda: torch.backends.cudnn.benchmark, partial(setattr, torch.backends.cudnn, "benchmark")),
-        (
-            lambda: [dict(each) for each in hooks],
-            lambda old: [_refill(*pair) for pair in zip(hooks, old, strict=True)],
-        ),
+        (lambda: [dict(each) for each in hooks], lambda old: list(map(_refill, hooks, old))),
         (lambda: module._global_is_full_backward_hook, partial(setattr, module, "_global_is_full_backward_hook")),
         (_get_limits, _set_limits),
     ]

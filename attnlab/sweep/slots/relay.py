@@ -13,20 +13,18 @@ from ray import tune
 from attnlab.records.metrics import report_order
 
 RETRIES = 3  # of a relay that dies
-PATIENCE_S = 60.0
+PATIENCE_S = 60.0  # for the launcher to end the sweep
 
 
 def relay(config: dict[str, Any], pool: Any = None) -> None:
     """Lease a slot, post the trial, and pass on its reports until it ends.
 
-    A report whose step was passed on before is dropped: a resumed trial repeats its last one. A slot whose workers are
-    gone sends the trial away: another is leased, where the trial goes on from its last checkpoint.
-    Tune restarts a relay that was killed, which begins with the trial's first report again. If pool or mailbox die, the
-    launcher ends the sweep. The trial has not failed then, so the relay waits for that.
+    Reports that a resumed trial repeats are dropped. A slot that lost its workers sends the trial away, which goes on
+    in another from its last checkpoint. Tune restarts a killed relay, which begins with the first report again.
     """
     try:
         _relay(config["job"], pool)
-    except ray.exceptions.RayActorError:
+    except ray.exceptions.RayActorError:  # pool or mailbox died: the trial has not failed, but the sweep ends
         time.sleep(PATIENCE_S)
         raise
 
@@ -40,13 +38,12 @@ def _relay(job: dict[str, Any], pool: Any) -> None:
             row = ray.get(mailbox.read.remote(key, number))
             if "moved" in row:
                 break
-            if "state" not in row:
-                if report_order(row) > seen:
-                    seen = report_order(row)
-                    tune.report(row)
-                continue
-            ray.get(pool.release.remote(job["trial_id"]))
-            tune.report({**row, "step": row.get("step", seen[0])})
-            return
+            if "state" in row:
+                ray.get(pool.release.remote(job["trial_id"]))
+                tune.report({**row, "step": row.get("step", seen[0])})
+                return
+            if report_order(row) > seen:
+                seen = report_order(row)
+                tune.report(row)
         state = row
         ray.get(pool.release.remote(job["trial_id"]))

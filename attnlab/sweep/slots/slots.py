@@ -1,7 +1,6 @@
 """Slots: TorchTrainers that stay up, whose workers train one trial after another.
 
-A TorchTrainer per trial would pay its start-up each time, and killing one leaks its placement group. Here a trial's end
-is only the next turn of a loop, and a stop is the answer that the trial gets to its report.
+A TorchTrainer per trial would pay its start-up each time, and killing one leaks its placement group.
 """
 
 from __future__ import annotations
@@ -35,10 +34,9 @@ GUARD_S = 0.5  # between two looks at the actors
 
 
 class SlotTrainer(TorchTrainer):
-    """A TorchTrainer without two helper processes that a slot has no use for.
+    """A TorchTrainer without two processes that take 2 CPU-seconds each to start.
 
-    Each takes 2 CPU-seconds to start. One serves Ray Data's datasets, the other removes the placement group of a
-    controller that was killed (a slot's goes with the launcher's job).
+    They serve Ray Data and remove a killed controller's placement group. A slot's ends with the launcher's job.
     """
 
     UNUSED = ("DatasetsCallback", "PlacementGroupCleanerCallback")
@@ -48,29 +46,26 @@ class SlotTrainer(TorchTrainer):
 
 
 class Slots:
-    """The launcher's slots, up while the context is open.
+    """The launcher's slots, up while the context is open, each a thread in `TorchTrainer.fit()`.
 
-    One thread for each sits in `TorchTrainer.fit()` until its mailbox is closed. Their end waits for the trials that
-    still train, unless an exception ended the context.
+    The context's end waits for the trials that still train, unless an exception ends it.
     """
 
-    def __init__(
-        self, count: int, shape: SlotShape, mirror: Mirror, resources: ResourcesConfig, kernel_cache: Path
-    ) -> None:
-        # Pool and mailboxes are on the launcher's node: what it cannot go on without is lost with it alone.
+    def __init__(self, count: int, shape: SlotShape, mirror: Mirror, resources: ResourcesConfig, kernel_cache: Path):
+        # pool and mailboxes are on the launcher's node, so that they are only lost with it
         node = ray.get_runtime_context().get_node_id()
         options = {"scheduling_strategy": NodeAffinitySchedulingStrategy(node, soft=False)}
         self.pool = Pool.options(**options).remote(resources.node_wait_s)  # type: ignore[attr-defined]
         limits = (self.pool, resources.max_failures, resources.hang_s)
         self._mailboxes = [Mailbox.options(**options).remote(i, *limits) for i in range(count)]  # type: ignore[attr-defined]
         self.errors: list[str] = []  # why the sweep cannot go on
-        self._others = {*_controllers(), *_groups()}  # the caller's own Train runs, in a Ray that is the caller's
+        self._others = {*_controllers(), *_groups()}  # of the caller's own Train runs
         launch = uuid4().hex[:12]
         config = {
             "hang_s": resources.hang_s,
             "pool": self.pool,
             "mirror": mirror,
-            "sweep_file": mirror.folder.sweep_file.read_text(),  # what workers that come later should see
+            "sweep_file": mirror.folder.sweep_file.read_text(),  # what later workers should see
             "kernel_cache": str(kernel_cache),
             "cpus": shape.cpus,
             "gpus": shape.gpus,
@@ -114,7 +109,7 @@ class Slots:
             raise
 
     def waiting(self) -> str:
-        """Which slots have no machine yet, in words; "" if all have."""
+        """How many slots wait for a machine, in words; "" if none does."""
         try:
             up = len(ray.get(self.pool.up.remote(), timeout=1.0))
         except (ray.exceptions.RayError, TimeoutError):
@@ -123,7 +118,7 @@ class Slots:
         return f"{up} of {count} slots up, the others wait for nodes" if up < count else ""
 
     def release(self) -> None:
-        """End the actors behind the slots, which a Ray that goes on would keep."""
+        """End the slots' actors, which a Ray that goes on would keep."""
         for actor in (*self._mailboxes, self.pool):
             ray.kill(actor)
 
@@ -132,12 +127,12 @@ class Slots:
             trainer.fit()
             if cause := ray.get(mailbox.broken.remote()):
                 self.errors.append(f"a slot failed: its workers {cause}")
-        except BaseException as error:  # a thread's exception is only seen if it is kept
-            if not self._ending:  # what fails as slots end is no reason for it
+        except BaseException as error:  # what a thread raises is only seen if it is noted
+            if not self._ending:  # no reason for the end
                 self.errors.append(f"a slot failed: {one_line(error)}")
 
     def _watch_actors(self) -> None:
-        """Note as an error when pool or mailbox dies or says that the sweep cannot go on."""
+        """Note the deaths of pool and mailboxes, and why they end the sweep, as errors."""
         calls = {mailbox.watch.remote(): f"the mailbox of slot {i}" for i, mailbox in enumerate(self._mailboxes)}
         calls[self.pool.watch.remote()] = "the pool of slots"
         while calls and not self._ending:
@@ -152,7 +147,7 @@ class Slots:
                     self.errors.append(why)
 
     def _stop_guard(self) -> None:
-        """Before anything of ray's ends while the guard uses it, which would end this process."""
+        """End the guard: if it used ray while that ends, the process would die."""
         self._ending = True
         self._guard.join()
 
@@ -167,11 +162,10 @@ class Slots:
             self._abandon()
 
     def _abandon(self, timeout_s: float = 10.0) -> None:
-        """End every slot at once, whatever it is at.
+        """End every slot at once, controllers first.
 
-        The threads wait inside ray for their trainers' controllers, and ray.shutdown would pull it from under them (the
-        process then dies of a segmentation fault), so the controllers go first. Ray hands out no handle of them before
-        their workers are up, but the cluster's table of actors has them all.
+        The threads wait inside ray for their controllers: ray.shutdown would end the process with a segmentation fault.
+        Ray gives no handle of a controller before its workers are up, but its table of actors has all.
         """
         self._stop_guard()
         end = time.monotonic() + timeout_s
@@ -180,7 +174,7 @@ class Slots:
                 worker.global_worker.core_worker.kill_actor(ActorID.from_hex(actor_id), True)
         for thread in self._threads:
             thread.join(max(0.0, end - time.monotonic()))
-        for group_id in _groups():  # a killed controller's stays as long as Ray does
+        for group_id in _groups():  # they outlive killed controllers
             if group_id not in self._others:
                 remove_placement_group(PlacementGroup(PlacementGroupID.from_hex(group_id)))
 
@@ -188,11 +182,8 @@ class Slots:
 def _controllers() -> list[str]:
     """Ids of the live Train controllers of this process's job."""
     job = ray.get_runtime_context().get_job_id()
-    return [
-        actor_id
-        for actor_id, row in state.actors().items()
-        if row["ActorClassName"] == "TrainController" and row["JobID"] == job and row["State"] != "DEAD"
-    ]
+    live = {i: row for i, row in state.actors().items() if row["JobID"] == job and row["State"] != "DEAD"}
+    return [actor_id for actor_id, row in live.items() if row["ActorClassName"] == "TrainController"]
 
 
 def _groups() -> list[str]:

@@ -27,8 +27,7 @@ from attnlab.util.errors import DiskFull, StorageError
 def work(config: dict[str, Any]) -> None:
     """Train trials on every rank of a slot's TorchTrainer until the slot is closed.
 
-    Workers that fail are started again without end, as their trial is what counts its attempts. Those that fail before
-    they took one are counted by the mailbox.
+    Failed workers are started again without limit, as their trial and the mailbox count the failures.
     """
     context, mailbox = ray_train.get_context(), config["mailbox"]
     rank, world = context.get_world_rank(), context.get_world_size()
@@ -37,8 +36,7 @@ def work(config: dict[str, Any]) -> None:
         return
     crash_log = CrashLog(config["name"], rank)
     actor = ray.get_runtime_context().current_actor
-    # not waited for: the mailbox imports ray.train meanwhile, as this process does
-    joined = mailbox.join.remote(group, actor, crash_log.read_previous())
+    joined = mailbox.join.remote(group, actor, crash_log.read_previous())  # not waited for: it imports ray.train
     crash_log.open()
     try:
         train = _start(config, rank, world)
@@ -46,7 +44,7 @@ def work(config: dict[str, Any]) -> None:
         ray.get(mailbox.start_failed.remote("".join(traceback.format_exception_only(error)).strip()))
         raise
     ray.get(joined)
-    broadcast(None, world, wait=True)  # so that the mailbox knows of every rank before a trial is taken
+    broadcast(None, world, wait=True)  # the mailbox must know of every rank before a trial is taken
     worker = Worker(config, mailbox, rank, world, group, train, ProcessReset())
     if rank == 0:
         ray.get(config["pool"].offer.remote(config["slot"], mailbox))
@@ -58,10 +56,10 @@ def work(config: dict[str, Any]) -> None:
 
 def _start(config: dict[str, Any], rank: int, world: int) -> Callable[..., Results]:
     """Make the process ready for trials; returns `training.loop.train` for this rank."""
-    # Read as Inductor is imported. What trials need compiled is found in the kernel cache; a pool of compilers beside
-    # every slot took 6 s of a core each to start (H100, 16 cores, four slots), while the first trials began.
+    # Read as Inductor is imported. Compiled code comes from the kernel cache, and a pool of compilers for every slot
+    # took 6 s of a core each to start (H100, 16 cores, four slots).
     os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")
-    # here, because it takes 0.6 CPU-seconds that the TorchTrainers' controllers, which import this module, do without
+    # not at the top: controllers import this module, and do without its 0.6 CPU-seconds
     from attnlab.training.loop import train
 
     node_probe.check_results(config["mirror"], config["sweep_file"])
@@ -83,25 +81,24 @@ class Worker:
     mailbox: Any
     rank: int
     world: int
-    group: int  # which start of the slot's workers this is
+    group: int  # number of this start of the slot's workers
     train: Callable[..., Results]
     reset: ProcessReset
 
     def take(self) -> Job | None:
-        """The next trial, the same on every rank; None when the slot is to end."""
+        """The next trial, on every rank; None when the slot is to end."""
         job = broadcast(ray.get(self.mailbox.take.remote(self.group)) if self.rank == 0 else None, self.world)
         return None if job is None else Job.model_validate(job)
 
     def run(self, job: Job) -> None:
         """Train a trial and tell the mailbox how it ended."""
-        results: Results | Exception
         try:
             if self.rank == 0:
                 with Heartbeat(self.mailbox, self.group, self.config["hang_s"]) as heartbeat:
                     results = self._train(job, heartbeat=heartbeat)
             else:
                 results = self._train(job)
-        except (DiskFull, StorageError) as error:  # no trial's fault, and every other one would meet it
+        except (DiskFull, StorageError) as error:  # no trial's fault: every one would meet it
             ray.get(self.mailbox.halt.remote(self.group, str(error)))
             return
         if isinstance(results, Exception):
@@ -111,15 +108,10 @@ class Worker:
             ray.get(self.mailbox.end.remote(self.group, row))
 
     def _train(self, job: Job, **heartbeat: Heartbeat) -> Results | Exception:
-        """The results, or what the trial's own mistake raised, with all that it wrote stored.
-
-        Raises:
-            DiskFull, StorageError: it cannot be stored.
-        """
+        """The results, or what the trial raised. Raises DiskFull or StorageError if they cannot be stored."""
         storage = self.config["mirror"].for_worker(f"slot-{self.config['slot']}-rank-{self.rank}")
         trial = storage.open_trial(job, lead=self.rank == 0)
         stop = False
-        results: Results | Exception
 
         def report(row: dict[str, Any]) -> None:
             nonlocal stop
@@ -136,28 +128,26 @@ class Worker:
         return results
 
     def _failed(self, error: Exception) -> None:
-        """Report the trial's own mistake, which it would make again: it is not retried.
-
-        Other ranks may hang in a collective and a CUDA context may be broken: then the whole group starts afresh.
-        """
+        """Report the trial's own mistake, which is not retried as it would come again."""
         why = failure_text(error, self.config["gpus"])
+        # other ranks may hang in a collective, or a CUDA context be broken: then the group starts afresh
         restart = self.world > 1 or ray_train.torch.get_device().type == "cuda"
         if not restart:
-            self.reset()  # it may have limited its memory, which a call to the mailbox needs too
+            self.reset()  # a call to the mailbox needs memory, which the trial may have limited
         ray.get(self.mailbox.end.remote(self.group, {"state": "failed", "error": why}))
         if restart:
             raise error
 
 
 def cap_memory(gpus: float, device: Any) -> None:
-    """Keep a worker that shares its GPU to its part of the memory."""
+    """Limit a worker that shares its GPU to its part of the memory."""
     if 0 < gpus < 1:
         gib = torch.cuda.get_device_properties(device).total_memory / 2**30
         torch.cuda.set_per_process_memory_fraction(gpu_packing.memory_fraction(gpus, gib), device)
 
 
 def failure_text(error: BaseException, gpus: float) -> str:
-    """A failed trial's traceback; where a part of a GPU was too small, also what gives more."""
+    """A failed trial's traceback. Where part of a GPU was too small, also what gives more."""
     text = "".join(traceback.format_exception(error))
     if isinstance(error, torch.OutOfMemoryError) and 0 < gpus < 1:
         text += f"it had {gpus:g} of a GPU; a larger resources.gpus_per_worker lets fewer trials share one\n"
@@ -165,7 +155,7 @@ def failure_text(error: BaseException, gpus: float) -> str:
 
 
 def broadcast(value: Any, world: int, wait: bool = False) -> Any:
-    """Rank 0's value on every rank; with `wait`, once every rank has come here."""
+    """Rank 0's value on every rank; with `wait`, not before every rank calls."""
     if world == 1:
         return value
     if wait:

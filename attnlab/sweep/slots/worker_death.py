@@ -1,7 +1,4 @@
-"""Report what a slot's workers died of, from the TorchTrainer's controller, which Ray tells it.
-
-A module of its own: `ray.train`, which it needs, takes 0.6 CPU-seconds to import, and the mailboxes do without.
-"""
+"""Report to a slot's mailbox what its workers died of."""
 
 from __future__ import annotations
 
@@ -10,11 +7,11 @@ from typing import Any
 
 import ray
 import ray.exceptions
-from ray.train import UserCallback
+from ray.train import UserCallback  # 0.6 CPU-seconds, which mailboxes do without
 
 
 class WorkerDeathCallback(UserCallback):
-    """In a TorchTrainer's controller: report to the slot's mailbox that workers died, and of what."""
+    """Reports workers' deaths from their TorchTrainer's controller to the slot's mailbox."""
 
     def __init__(self, mailbox: Any):
         self._mailbox = mailbox
@@ -25,18 +22,13 @@ class WorkerDeathCallback(UserCallback):
 
 
 def cause_of_death(error: BaseException) -> str:
-    """What a worker died of, on one line.
-
-    Ray knows a node's death and an exception. Of a process that died by itself it only knows that it is gone.
-    """
+    """What a worker died of, on one line, as far as Ray knows."""
     error = getattr(error, "health_check_failure", error)
     if not isinstance(error, ray.exceptions.RayActorError):
         return "".join(traceback.format_exception_only(error)).strip()
     message = str(error)
     if "connection error code" in message:
-        return (
-            "its process ended without a word: killed (SIGKILL; the kernel does so where memory runs out), or left by "
-            "os._exit"
-        )
+        killed = "killed (SIGKILL; the kernel does so where memory runs out)"
+        return f"its process ended without a word: {killed}, or left by os._exit"
     lines = [line.strip() for line in message.splitlines() if line.strip()]
     return next((line for line in lines if "died" in line and not line.endswith("this task.")), lines[-1])

@@ -1,4 +1,4 @@
-"""Tune's callback: as trials end, the leaderboard is rewritten and the progress shown."""
+"""Rewrite the leaderboard and show the progress as Tune's trials go on."""
 
 from __future__ import annotations
 
@@ -18,14 +18,13 @@ from attnlab.sweep.ui.interrupt import Interrupts
 from attnlab.sweep.ui.progress import Progress
 from attnlab.util.files import write_json, write_json_rows
 
-SHARE = 0.02  # of the driver's time that the whole sweep's records may take: they grow with every trial
+SHARE = 0.02  # of the driver's time that writing the sweep's records may take: they grow with every trial
 
 
 class ProgressCallback(EmptySnapshot, tune.Callback):
-    """Keeps leaderboard.json and experiment_suite_results.json true, and the terminal informed.
+    """Keeps leaderboard.json, experiment_suite_results.json and the terminal current.
 
-    Ended trials are taken from the searcher, which Tune calls before its callbacks. The slots' `errors` grow while the
-    sweep runs: one says why it cannot go on.
+    Ended trials are the searcher's, which Tune calls first. The first of the slots' `errors` ends the sweep.
     """
 
     def __init__(
@@ -41,14 +40,14 @@ class ProgressCallback(EmptySnapshot, tune.Callback):
     ):
         self._plan, self._mirror, self._search, self._progress = plan, mirror, search, progress
         self._baselines, self._guards, self._interrupts, self._errors = baselines, guards, interrupts, errors
-        self._stale, self._write_from = False, 0.0  # something ended since the last write; earliest time of the next
+        self._stale, self._write_from = False, 0.0  # a trial ended since the last write; earliest time of the next
 
     def leaderboard(self) -> Leaderboard:
         """The leaderboard as it stands."""
         return leaderboard(self._plan, self._search.results(), self._baselines, self._guards)
 
     def write(self) -> None:
-        """Write both records of the whole sweep, now."""
+        """Write both records of the whole sweep."""
         start, folder = time.monotonic(), self._mirror.folder
         write_json(folder.leaderboard_file, self.leaderboard())
         write_json_rows(folder.suite_file, self._search.results())
@@ -60,9 +59,7 @@ class ProgressCallback(EmptySnapshot, tune.Callback):
         """Show that a trial began."""
         self._progress.began(self._search.job_of(trial))
 
-    def on_trial_result(
-        self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
-    ) -> None:
+    def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **_: Any) -> None:
         """Show a trial's report."""
         self._progress.reported(self._search.job_of(trial), result)
 
@@ -72,9 +69,7 @@ class ProgressCallback(EmptySnapshot, tune.Callback):
         self._progress.ended(job, self._search.arms[job.arm].ended[job.trial_id])
         self._stale = True  # written as the step ends: what is raised in here, Tune logs whole and goes on
 
-    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """Show that a trial ended."""
-        self.on_trial_complete(iteration, trials, trial)
+    on_trial_error = on_trial_complete
 
     def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
         """End the sweep where it should, else write the records and show the progress."""

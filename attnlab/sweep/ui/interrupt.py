@@ -15,30 +15,28 @@ TWICE = "interrupted twice; what ended is kept. Go on with --resume"
 
 
 class Interrupts:
-    """Handles Ctrl-C while it is open (a context manager).
+    """A context that handles Ctrl-C.
 
-    The first one raises KeyboardInterrupt. In a `patient` part it only sets `came`, to be read where nothing is half
-    done. A second one raises wherever it comes. Where the process is the sweep's alone, it ends the process at once, as
-    kill -9 does, and with it all that it started.
+    Any raises KeyboardInterrupt, but the first one within `patient` only sets `came`. In a process of the sweep's own
+    the second one ends it at once with all that it started, as kill -9 does.
     """
 
     def __init__(self, own_process: bool = False) -> None:
-        self.came, self._own_process = False, own_process
-        self._patient = False
+        self.came, self._own_process, self._patient = False, own_process, False
 
     def __enter__(self) -> Interrupts:
-        self._ours = threading.current_thread() is threading.main_thread()  # others get no signals
-        if self._ours:
+        self._handles = threading.current_thread() is threading.main_thread()  # others get no signals
+        if self._handles:
             self._before = signal.signal(signal.SIGINT, self._note)
         return self
 
     def __exit__(self, *error: Any) -> None:
-        if self._ours:
+        if self._handles:
             signal.signal(signal.SIGINT, self._before)
 
     @contextmanager
     def patient(self) -> Iterator[None]:
-        """In this part, only note the first Ctrl-C."""
+        """While it is open, only note the first Ctrl-C."""
         self._patient = True
         try:
             yield

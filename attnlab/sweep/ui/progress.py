@@ -33,7 +33,7 @@ def duration_text(seconds: float) -> str:
 def table(
     board: Mapping[str, Any], running: Mapping[str, int] | None = None, speeds: Mapping[str, float] | None = None
 ) -> Table:
-    """A leaderboard (see `standings`) as a table, with how many trials of an arm run now."""
+    """A leaderboard as a table. `running`: trials that run now, `speeds`: tokens/s, both by arm."""
     low = "lower is better" if board["mode"] == "min" else "higher is better"
     out = Table(title=f"{board['sweep']}: {board['metric']} ({low})", title_justify="left", header_style="bold")
     out.add_column("arm", no_wrap=True)
@@ -41,7 +41,7 @@ def table(
         out.add_column(name, justify="right")
     out.add_column("best", justify="right")
     out.add_column("at", overflow="fold")
-    if any(row["confirm"] for row in board["arms"].values()):
+    if confirmed := any(row["confirm"] for row in board["arms"].values()):
         out.add_column("seeds: mean (n)", justify="right")
     out.add_column("tokens/s", justify="right")
     for arm in board["ranking"]:
@@ -50,15 +50,14 @@ def table(
         cells = [str(counts[s]) for s in ("completed", "pruned", "diverged", "failed")]
         cells += [str(running.get(arm, 0))] if running is not None else []
         cells += [value_text(best and best["value"]), settings_text(best["settings"]) if best else "-"]
-        if any(other["confirm"] for other in board["arms"].values()):
+        if confirmed:
             cells.append(f"{confirm['mean']:.4f} ({confirm['n']})" if confirm else "-")
         speed = (speeds or {}).get(arm) or (row["tokens"] / row["seconds"] if row["seconds"] else 0)
         out.add_row(arm, *cells, f"{speed:,.0f}" if speed else "-")
+    blank = [""] * (4 + (running is not None))
     for name, value in board["baselines"].items():
         if board["metric"].removeprefix("val_") in name:
-            out.add_row(
-                Text(f"[{name}]", style="dim"), *[""] * (4 + (running is not None)), Text(f"{value:.4f}", style="dim")
-            )
+            out.add_row(Text(f"[{name}]", style="dim"), *blank, Text(f"{value:.4f}", style="dim"))
     return out
 
 
@@ -77,17 +76,15 @@ class Progress:
     ):
         """Begin to count time.
 
-        Args:
-            slots: how many trials can train at once; of more that have begun, the later ones wait.
-            ended_before: trials that earlier sessions finished, which the estimate leaves out.
-            waiting: what is not there yet, in words.
+        Of trials begun, `slots` train and the later ones wait. The time left is estimated without the trials
+        `ended_before`. `waiting` says what is still missing.
         """
         self._plan, self._slots, self._waiting = plan, slots, waiting
         self._total, self._steps = plan.total_trials, plan.total_steps
         self._steps_per_trial = self._steps / max(1, self._total)
         self._done_before = ended_before * self._steps_per_trial
         self._noted: set[str] = set()
-        # in a notebook too plain lines: rich would make an output of its own of each
+        # plain lines in a notebook too, where rich would make an output of its own of each
         self._console = Console(width=None if sys.stdout.isatty() else 110, highlight=False, force_jupyter=False)
         self._live = Live(console=self._console, refresh_per_second=2, transient=True) if sys.stdout.isatty() else None
         self._start, self._next = time.monotonic(), 0.0
@@ -113,7 +110,7 @@ class Progress:
         self._noted.update(lines)
 
     def extended(self, trials: int) -> None:
-        """Count so many trials more than planned: the search goes on."""
+        """Count that many trials besides the planned ones."""
         self._total = self._plan.total_trials + trials
         self._steps = int(self._total * self._steps_per_trial)
 
@@ -157,12 +154,10 @@ class Progress:
         took = time.monotonic() - now  # grows with the trials that ended
         self._next = now + max(LIVE_EVERY_S if self._live else PLAIN_EVERY_S, took / SHARE)
 
-    def _steps_done(self, ended: int) -> float:
-        """Steps done, in steps of the plan: a pruned trial's remaining steps are done too."""
-        return ended * self._steps_per_trial + sum(r.get("step", 0) for r in self._running.values())
-
     def _summary(self, ended: int) -> Text:
-        now, done = time.monotonic(), self._steps_done(ended)
+        now = time.monotonic()
+        # of the plan's steps, all of a pruned trial's included
+        done = ended * self._steps_per_trial + sum(r.get("step", 0) for r in self._running.values())
         working, new = now - (self._first_report or now), done - self._done_before
         running, elapsed = len([*self._running][: self._slots]), duration_text(now - self._start)
         text = f"{ended} of {self._total} trials ended, {running} running, {elapsed} elapsed"
