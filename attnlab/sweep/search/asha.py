@@ -36,7 +36,7 @@ class Bracket:
     def judge(self, trial_id: str, step: int, value: float | None) -> bool:
         """Record a report. True if the trial is to stop, as it is without a finite value.
 
-        A trial is judged once per rung, at its first report there or beyond. Past more rungs at once, the highest judges.
+        A trial is judged once per rung, at its first report there or beyond. If that passes more, the highest judges.
         """
         reached = [rung for rung in self.rungs if rung <= step and trial_id not in self.rungs[rung]]
         if not reached:
