@@ -1,8 +1,8 @@
-"""Which sequence mixer is better, at your size, on your data, on your hardware, and how sure are we.
+"""Which sequence mixer is better for your size, data and hardware, and how surely.
 
-`import attnlab` imports neither torch nor ray. It leaves two things to happen when their time comes: as soon as FLA is
-imported, its layers also run on CPU tensors (`attnlab.kernels.install`), and as soon as transformers' Auto classes are,
-they know the models that attnlab saves (`attnlab.models.register`).
+`import attnlab` imports neither torch nor ray, but hooks into two later imports. FLA's layers then also run on CPU
+tensors (`attnlab.kernels.install`). transformers' Auto classes know the models that attnlab saves
+(`attnlab.models.register`).
 """
 
 from __future__ import annotations
@@ -17,16 +17,8 @@ import wrapt
 
 from attnlab.version import __version__
 
-__all__ = [
-    "Leaderboard",
-    "Results",
-    "SweepResults",
-    "__version__",
-    "build_model",
-    "load_sweep",
-    "run_experiment",
-    "run_sweep",
-]
+__all__ = ["Leaderboard", "Results", "SweepResults", "__version__", "build_model", "load_sweep"]
+__all__ += ["run_experiment", "run_sweep"]
 
 if TYPE_CHECKING:  # for editors, which complete what they can see
     from attnlab.api import SweepResults, run_experiment, run_sweep

@@ -1,4 +1,4 @@
-"""From Python: `run_experiment` trains one trial here and now, `run_sweep` runs a whole sweep as launch.py does.
+"""From Python: `run_experiment` trains one trial, `run_sweep` runs a sweep as launch.py does.
 
 Both work in scripts and in notebooks. Neither needs an `if __name__ == "__main__"` around it.
 """
@@ -37,21 +37,15 @@ from attnlab.util.text import did_you_mean
 
 @dataclass(frozen=True, repr=False)
 class SweepResults:
-    """A sweep that was run. Shown as its leaderboard, in a terminal and in a notebook.
+    """A sweep that was run. Shown as its leaderboard, in a terminal and in a notebook."""
 
-    Attributes:
-        plan: the sweep as it was run, resolved.
-        folder: its results, `<results_dir>/<sweep's name>/`; `python -m analysis FOLDER` writes the report.
-        leaderboard: what leaderboard.json holds.
-    """
-
-    plan: Plan
-    folder: Path
-    leaderboard: Leaderboard
+    plan: Plan  # the sweep as it was run, resolved
+    folder: Path  # its results, `<results_dir>/<sweep's name>/`; `python -m analysis FOLDER` writes the report
+    leaderboard: Leaderboard  # what leaderboard.json holds
 
     @classmethod
     def read(cls, folder: str | Path) -> SweepResults:
-        """The results that launch.py or `run_sweep` left in a folder. Raises OSError, ValueError: there are none."""
+        """The results that launch.py or `run_sweep` left in a folder. Raises OSError or ValueError without any."""
         sweep_dir = SweepDir(Path(folder))
         return cls(read(sweep_dir.sweep_file), sweep_dir.path, read_json(sweep_dir.leaderboard_file))
 
@@ -71,10 +65,9 @@ class SweepResults:
         return [r for r in SweepDir(self.folder).results() if r["arm"] in self.leaderboard["arms"]]
 
     def best(self, arm: str | None = None) -> Results:
-        """The best trial of an arm's search (of its runs, where there is no search); default: of the first arm.
+        """The best trial of an arm, by default the first. Without a search, of its runs.
 
-        Raises:
-            ValueError: there is no such arm, or none of its trials gave a value.
+        Raises ValueError: there is no such arm, or none of its trials gave a value.
         """
         arm = self._known(arm)
         best = self.leaderboard["arms"][arm]["best"]
@@ -83,7 +76,7 @@ class SweepResults:
         return results
 
     def confirmed(self, arm: str | None = None) -> list[Results]:
-        """An arm's unstopped runs, one per seed of `confirm`; default: the first arm's."""
+        """An arm's unstopped runs, one per seed of `confirm`, by default the first arm's."""
         arm = self._known(arm)
         return [r for r in self.trials if r["arm"] == arm and r["phase"] == "confirm"]
 
@@ -118,22 +111,23 @@ def run_experiment(
     kernel_cache: str | Path | None = None,
     report: Callable[[dict[str, Any]], None] = lambda row: None,
 ) -> Results:
-    """Train one trial in this process, without Ray; resumes from its checkpoint; a no-op if it has ended.
+    """Train one trial in this process, without Ray.
+
+    It resumes from its checkpoint, and is a no-op if it has ended.
 
     Args:
         trial: a `Trial`, or `{"model": ..., "task": ..., "optim": ..., "train": ...}`, dotted keys too.
         results_dir: the trial's folder becomes `<results_dir>/<name>/<trial_id>/`.
         device: `cpu`, `cuda`, ...; default: CUDA where there is any.
-        kernel_cache: where tuned kernels are kept; default: $ATTNLAB_KERNEL_CACHE, or `.attnlab-kernels` beside
-            `results_dir`. A process keeps to its first.
+        kernel_cache: the folder of tuned kernels; default: $ATTNLAB_KERNEL_CACHE, or `.attnlab-kernels` next to
+            `results_dir`. A process stays with its first.
         report: called with every row of metrics.jsonl, such as `print`.
 
     Returns:
-        What `results.json` holds, and so a mapping with the keys of `attnlab.records.results.Results`.
+        What `results.json` holds, a mapping with the keys of `attnlab.records.results.Results`.
 
     Raises:
-        UserError (a ValueError): everything wrong with the trial, one line each; its data cannot be had, or validation
-            lies in the training text.
+        UserError (a ValueError): everything wrong with the trial or its data, one line each.
     """
     if (root := local(results_dir)) is None:
         raise UserError([f"results_dir {results_dir}: one experiment is written to a folder; run_sweep takes a URI"])
@@ -174,7 +168,7 @@ def run_sweep(
         sweep: a sweep file's path, its tree, or what `load_sweep` gives, which is run as it is.
         results_dir: holds the sweep's folder, a path or a URI; on a cluster every node must see it.
         overrides: `a.b=c` texts, to a file.
-        only: these arms alone; with `resume` beside those that the folder has trials of.
+        only: these arms alone; with `resume`, besides those that the folder has trials of.
         plain, scale: as launch.py's `--plain` and `--scale`, of a file or a tree.
         address: None: the Ray that this process is connected to (by `ray.init`), which is left up; without one, a Ray
             of this machine, which ends with the sweep. `auto` or an URL: a cluster that is up.
@@ -183,7 +177,7 @@ def run_sweep(
 
     Raises:
         UserError: as on the command line; nothing was written.
-        SweepStopped: it cannot go on here, such as for a full disk; what ended is kept, and `resume` goes on.
+        SweepStopped: it cannot go on here, such as for a full disk. What ended stays, and `resume` goes on.
     """
     if overrides and not isinstance(sweep, (str, Path)):
         raise UserError(["overrides: they change a sweep file; change the tree, or give a path"])

@@ -1,10 +1,14 @@
 """The command line: `launch.py SWEEP [more.yaml ...] [key=value ...]`, also installed as `attnlab`.
 
-Exit codes: 0 done; 1 done but some trial failed, or stopped for want of workers or of room (one line says so, and
---resume goes on); 2 a mistake in what was asked (nothing was written); 130 Ctrl-C. Of several sweeps, the worst.
+Exit codes, with more than one sweep the highest:
 
-A mistake in any of several sweeps is told before the first one starts. What needs torch or ray is imported in
-functions, so that --list, --help and mistakes that need no model answer within a second.
+    0    done
+    1    done but some trial failed, or stopped for want of workers or of room: one line says so, and --resume goes on
+    2    a mistake in the request; nothing was written
+    130  Ctrl-C
+
+A mistake in any sweep ends the run before the first one starts. What needs torch or ray is imported in functions, so
+that --list, --help and mistakes that need no model answer within a second.
 """
 
 from __future__ import annotations
@@ -33,7 +37,7 @@ SWEEPS = Path(__file__).parents[1] / "sweeps"
 
 @dataclass(frozen=True)
 class Ended:
-    """How a sweep ended: its exit code, its leaderboard if there is one, and in words if not."""
+    """How a sweep ended: its exit code, and its leaderboard or why there is none."""
 
     name: str
     code: int
@@ -59,12 +63,8 @@ def main(argv: list[str] | None = None) -> int:
 def arguments() -> argparse.ArgumentParser:
     """The options, with their help."""
     parser = argparse.ArgumentParser("launch.py", description="Compare sequence mixers: tune, train, rank, report.")
-    parser.add_argument(
-        "words",
-        nargs="*",
-        metavar="SWEEP | a.b=c",
-        help="sweep files, run in turn; changes, as trial.train.max_steps=100",
-    )
+    words = "sweep files, run in turn; changes, as trial.train.max_steps=100"
+    parser.add_argument("words", nargs="*", metavar="SWEEP | a.b=c", help=words)
     parser.add_argument("--list", action="store_true", help="list the sweeps and the tasks there are, and stop")
     parser.add_argument("--dry-run", action="store_true", help="check everything and print the plan, and stop")
     parser.add_argument("--warm", action="store_true", help="tune the GPU kernels of all arms, and stop")
@@ -74,17 +74,15 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("--plain", action="store_true", help="no search: every arm as declared; results in NAME-plain")
     parser.add_argument("--scale", metavar="tiny", help="try it small, in minutes on 2 CPU cores; results in NAME-tiny")
     parser.add_argument("--results", default="results", metavar="DIR|URI", help="default: results")
-    parser.add_argument(
-        "--kernel-cache", type=Path, metavar="DIR", help="tuned GPU kernels; default: .attnlab-kernels beside --results"
-    )
+    kernels = "tuned GPU kernels; default: .attnlab-kernels beside --results"
+    parser.add_argument("--kernel-cache", type=Path, metavar="DIR", help=kernels)
     parser.add_argument("--address", metavar="auto|URL", help="a Ray cluster that is up; default: Ray on this machine")
     return parser
 
 
 def files_and_overrides(words: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Sort what stands on the command line without an option into sweep files and `a.b=c` texts."""
-    files: list[str] = []
-    overrides: list[str] = []
+    """Sort the command line's words without an option into sweep files and `a.b=c` texts."""
+    files, overrides = list[str](), list[str]()
     for word in words:
         is_file = Path(word).exists() or ("=" not in word and (word.endswith((".yaml", ".yml")) or not files))
         (files if is_file else overrides).append(word)
@@ -92,26 +90,21 @@ def files_and_overrides(words: Sequence[str]) -> tuple[list[str], list[str]]:
 
 
 def chosen(args: argparse.Namespace) -> list[Plan]:
-    """The sweeps that are asked for, each with the arms that are asked for.
-
-    Raises:
-        UserError: every mistake in any of them, one line each.
-    """
+    """The requested sweeps with their requested arms. Raises UserError: every mistake in any, one line each."""
     wanted = [word for word in args.only or [] if "=" not in word]  # `--only ARM a.b=c` reads on to the end
     files, overrides = files_and_overrides([*args.words, *(word for word in args.only or [] if "=" in word)])
     if not files:
         raise UserError(["which sweep? launch.py sweeps/quickstart.yaml, or --list"])
     named = {file: _arms(file) for file in files} if wanted else {}
     known = dict.fromkeys(arm for arms in named.values() for arm in arms or ())
-    if len(files) > 1 and wanted:  # one that cannot be read stays, and is told
+    if len(files) > 1 and wanted:  # one that cannot be read stays, for its error
         files = [file for file in files if (arms := named[file]) is None or set(arms) & set(wanted)]
     plans, problems = [], []
     for file in files:
         prefix = f"{file}: " if len(files) > 1 else ""
         try:
-            plan = load(
-                file, overrides, plain=args.plain, scale=args.scale, resume_in=args.results if args.resume else None
-            )
+            resume_in = args.results if args.resume else None
+            plan = load(file, overrides, plain=args.plain, scale=args.scale, resume_in=resume_in)
         except UserError as error:
             problems += [line if line.startswith(file) else prefix + line for line in error.problems]
             continue
@@ -121,24 +114,24 @@ def chosen(args: argparse.Namespace) -> list[Plan]:
     if known:
         problems += [f"--only {arm}: no such arm{did_you_mean(arm, known)}" for arm in wanted if arm not in known]
     names = [plan.name for plan in plans]
-    for name in dict.fromkeys(name for name in names if names.count(name) > 1):
-        problems.append(f"name: {name} is the name of two of these sweeps, which would share one folder")
+    twice = dict.fromkeys(name for name in names if names.count(name) > 1)
+    problems += [f"name: {name} is the name of two of these sweeps, which would share one folder" for name in twice]
     if problems:
         raise UserError(problems)
     return plans
 
 
 def _arms(file: str) -> list[str] | None:
-    """The arms that a sweep file names, whatever else is wrong with it; None if it cannot be read."""
+    """The arms that a sweep file names, right or wrong. None if it cannot be read."""
     try:
         arms = sweep_file.read(file).get("arms")
-    except UserError:  # told where it is loaded
+    except UserError:  # `load` raises it again
         return None
     return list(arms) if isinstance(arms, Mapping) else []
 
 
 def list_sweeps(args: argparse.Namespace) -> int:
-    """Print every sweep file with its arms, and every task; or the files named."""
+    """Print every sweep file, or those named, with its arms, and every task."""
     named = [Path(file) for file in files_and_overrides(args.words)[0]]
     for path in named or sorted(SWEEPS.glob("*.yaml")):
         plan, full = load(path, solve=False), path.resolve()
@@ -163,7 +156,7 @@ def show_plans(plans: Sequence[Plan]) -> int:
 
 
 def warm(plans: Sequence[Plan], args: argparse.Namespace) -> int:
-    """Tune the kernels of all arms and print a table of arm, type of GPU and seconds."""
+    """Tune the kernels of all arms and print each arm's type of GPU and seconds."""
     from attnlab.sweep.cluster.warmup import warm_only  # torch, ray
 
     failed = False
@@ -175,7 +168,7 @@ def warm(plans: Sequence[Plan], args: argparse.Namespace) -> int:
 
 
 def run(plans: Sequence[Plan], args: argparse.Namespace) -> int:
-    """Run one sweep after the other; of several, print a line each at the end."""
+    """Run one sweep after the other. If there are more than one, print a line each at the end."""
     check_all(plans, args)
     ended: list[Ended] = []
     for plan in plans:
@@ -188,12 +181,9 @@ def run(plans: Sequence[Plan], args: argparse.Namespace) -> int:
 
 
 def check_all(plans: Sequence[Plan], args: argparse.Namespace) -> None:
-    """Check each of several sweeps' folder, data and mixers, so that none is stopped by a mistake in the next.
+    """Check all sweeps' folders, data and mixers before the first runs.
 
-    One alone is checked as it starts.
-
-    Raises:
-        UserError: what is wrong, one line each, with the sweep's name.
+    A single sweep is checked as it starts. Raises UserError: what is wrong, one line each, with the sweep's name.
     """
     problems = []
     for plan in plans if len(plans) > 1 else ():
@@ -234,8 +224,8 @@ def launch(plan: Plan, args: argparse.Namespace) -> Ended:
 
 def summary(ended: Sequence[Ended]) -> str:
     """One line per sweep: how it ended, its best arm, where its results are."""
-    width = max(len(e.name) for e in ended)
-    return "\n".join(f"{e.name:<{width}}  {_end_text(e)}" for e in ended)
+    width = max(len(each.name) for each in ended)
+    return "\n".join(f"{each.name:<{width}}  {_end_text(each)}" for each in ended)
 
 
 def _end_text(ended: Ended) -> str:

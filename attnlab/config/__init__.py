@@ -1,1 +1,1 @@
-"""The frozen schemas of a sweep file and a trial; nothing here knows what they are used for."""
+"""The frozen schemas of a sweep file and a trial, whatever they are used for."""

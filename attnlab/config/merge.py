@@ -10,8 +10,8 @@ def nest(key: str, value: Any) -> dict[str, Any]:
     """Nest a dotted key: `a.b`, v -> {a: {b: v}}."""
     *outer, last = key.split(".")
     tree = {last: value}
-    for part in reversed(outer):
-        tree = {part: tree}
+    for name in reversed(outer):
+        tree = {name: tree}
     return tree
 
 
@@ -26,8 +26,7 @@ def expand(tree: Mapping[str, Any]) -> dict[str, Any]:
 def merge(base: Any, change: Any, key: str = "") -> Any:
     """Put `change` over `base`, mappings merged key by key.
 
-    A mixer or task that names itself replaces the old one whole: the arguments of another mixer would be meaningless
-    to it.
+    A mixer or task that names itself replaces the old one whole, whose arguments would be meaningless to it.
     """
     if key == "mixer" and isinstance(base, str):
         base = {"name": base}

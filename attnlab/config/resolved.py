@@ -1,4 +1,4 @@
-"""A resolved sweep: every arm merged, validated and with its search space parsed, so that consumers only read."""
+"""A resolved sweep: arms merged and validated, search spaces parsed, so that others only read."""
 
 from __future__ import annotations
 
@@ -17,18 +17,12 @@ from attnlab.util.text import did_you_mean
 
 @dataclass(frozen=True)
 class Arm:
-    """One arm of a plan.
-
-    Attributes:
-        declared: the sweep's `trial:` with the arm's own settings over it, as the file gives them.
-        space: what is searched for it, by dotted key. Empty without a search.
-        differs: the factors in which it is meant to differ from other arms.
-    """
+    """One arm of a plan."""
 
     name: str
-    declared: Mapping[str, Any]
-    space: Mapping[str, Dimension]
-    differs: tuple[str, ...] = ()
+    declared: Mapping[str, Any]  # the sweep's `trial:` with the arm's own settings over it, as the file gives them
+    space: Mapping[str, Dimension]  # what is searched for it, by dotted key; empty without a search
+    differs: tuple[str, ...] = ()  # the factors in which it is meant to differ from other arms
 
     @classmethod
     def of(cls, sweep: Sweep, name: str) -> Arm:
@@ -105,7 +99,7 @@ class Plan:
         return self.sweep.search.trials_of(self.arm(name).space) if self.sweep.search else 0
 
     def trials_of(self, name: str) -> int:
-        """Trials an arm gets: those of its search, and one per seed of its unstopped runs."""
+        """Trials an arm gets: its search's, and one per seed of its unstopped runs."""
         quota, confirm = self.quota(name), self.sweep.confirm
         if not quota:
             return max(1, len(self.seeds))
@@ -123,7 +117,7 @@ class Plan:
 
     @property
     def total_steps(self) -> int:
-        """Optimizer steps of the whole sweep if nothing were stopped early, those of decay branches included."""
+        """Optimizer steps of the whole sweep, decay branches included, if nothing were stopped early."""
         return sum(map(self._steps_of, self.arms))
 
     @property
@@ -138,20 +132,17 @@ class Plan:
         return arm.trial.train.max_steps * (self.trials_of(arm.name) + noise_runs) + branches
 
     def only(self, names: Sequence[str]) -> Plan:
-        """The same plan with some of its arms; without `noise` if that arm is none of them."""
-        known = self.names
-        if problems := [
-            f"--only {name}: no such arm{did_you_mean(name, known)}" for name in names if name not in known
-        ]:
-            raise UserError(problems)
+        """The plan with some of its arms, without a `noise` of any other. Raises UserError."""
+        if unknown := [name for name in names if name not in self.names]:
+            raise UserError([f"--only {name}: no such arm{did_you_mean(name, self.names)}" for name in unknown])
         noise = self.sweep.noise if self.sweep.noise and self.sweep.noise.arm in names else None
         trees = {name: tree for name, tree in self.sweep.arms.items() if name in names}
         sweep = self.sweep.model_copy(update={"arms": trees, "noise": noise})
         return Plan(sweep, tuple(arm for arm in self.arms if arm.name in names), self)
 
     def rejoined(self, names: Iterable[str]) -> Plan:
-        """With those of `names` besides that `only` left out: a sweep trained in parts is one sweep."""
-        back = set(names) - set(self.names)
-        if self._whole is None or back.isdisjoint(self._whole.names):
+        """The plan with those of `names` back that `only` left out. A sweep trained in parts is one sweep."""
+        added = set(names) - set(self.names)
+        if self._whole is None or added.isdisjoint(self._whole.names):
             return self
-        return self._whole.only([name for name in self._whole.names if name in back or name in self.names])
+        return self._whole.only([name for name in self._whole.names if name in added or name in self.names])

@@ -1,4 +1,4 @@
-"""The samplers of a search: the one table to which a sampler is added, free of Optuna."""
+"""The table of samplers, the one place to add one, free of Optuna."""
 
 from __future__ import annotations
 

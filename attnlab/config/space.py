@@ -1,7 +1,4 @@
-"""Search spaces: the sweep file's `{loguniform: [1e-4, 1e-2]}` forms, checked, and turned into Optuna distributions.
-
-Neither torch nor ray is imported, and optuna only when a distribution is asked for.
-"""
+"""Search spaces: the sweep file's `{loguniform: [1e-4, 1e-2]}` forms, checked and made Optuna distributions."""
 
 from __future__ import annotations
 
@@ -39,7 +36,7 @@ class Dimension:
 
     @property
     def ends(self) -> tuple[float, float] | tuple[None, None]:
-        """The smallest and the largest value; (None, None) for a choice that is not among numbers."""
+        """The smallest and the largest value. (None, None) for a choice that is not among numbers."""
         if not self.choices:
             return self.low, self.high
         numbers = [v for v in self.choices if isinstance(v, (int, float)) and not isinstance(v, bool)]
@@ -53,10 +50,7 @@ class Dimension:
         return self.high - self.low + 1 if RANGES[self.kind] is int else math.inf
 
     def position(self, value: Any) -> float | None:
-        """A value's position between the ends, 0 to 1, on the scale searched.
-
-        By rank for a choice among numbers; None where there is no order.
-        """
+        """A value's position between the ends, 0 to 1, on its scale or by rank. None without an order."""
         low, high = self.ends
         if low is None or high is None or isinstance(value, bool) or not isinstance(value, (int, float)):
             return None
@@ -67,9 +61,9 @@ class Dimension:
         return (value - low) / (high - low)
 
     def widened(self, edge: str) -> Dimension:
-        """The range with half of its span more at the "lower" or "upper" end; on a log scale, the root of its ratio.
+        """The range with half of its span more at its "lower" or "upper" end.
 
-        A choice, and a linear range whose lower end is 0 or would cross it, stays as it is at that end.
+        On a log scale it is the root of its ratio. A choice stays as it is. A lower end from 0 on stops at 0.
         """
         if self.choices:
             return self
@@ -97,11 +91,7 @@ class Dimension:
 
 
 def parse(form: Any) -> Dimension:
-    """Parse `{kind: [...]}`.
-
-    Raises:
-        ValueError: one line that says what is wrong and what would be right.
-    """
+    """Parse `{kind: [...]}`. Raises ValueError: one line that says what is wrong and what would be right."""
     if not isinstance(form, Mapping) or len(form) != 1 or next(iter(form)) not in KINDS:
         raise ValueError(f"{form!r} is no range; write one of {{{': [...]}, {'.join(KINDS)}: [...]}}")
     kind, values = next(iter(form.items()))
@@ -122,8 +112,7 @@ def _choice(values: Iterable[Any]) -> Dimension:
 
 
 def _range(kind: str, values: Iterable[Any]) -> Dimension:
-    values = list(values)
-    want = RANGES[kind]
+    values, want = list(values), RANGES[kind]
     if len(values) != 2 or any(isinstance(v, bool) or not isinstance(v, (int, float)) for v in values):
         raise ValueError(f"{kind} takes [low, high], two numbers, not {values}")
     if want is int and any(v != int(v) for v in values):
@@ -141,14 +130,10 @@ def _range(kind: str, values: Iterable[Any]) -> Dimension:
 
 
 def corners(dimensions: Mapping[str, Dimension], limit: int = 256) -> list[dict[str, Any]]:
-    """Settings at the corners of the space.
-
-    All of them up to `limit`; beyond that each dimension's extremes with the others at their first value.
-    """
-    count = math.prod(len(d.corners) for d in dimensions.values())
-    names = list(dimensions)
-    if count <= limit:
-        return [dict(zip(names, values, strict=True)) for values in product(*(d.corners for d in dimensions.values()))]
+    """Settings at the space's corners. All up to `limit`, else each dimension's with the others at their first."""
+    each = [d.corners for d in dimensions.values()]
+    if math.prod(map(len, each)) <= limit:
+        return [dict(zip(dimensions, values, strict=True)) for values in product(*each)]
     first = {name: d.corners[0] for name, d in dimensions.items()}
     one_at_a_time = ({**first, name: value} for name, d in dimensions.items() for value in d.corners)
     return list(islice(one_at_a_time, limit))

@@ -1,18 +1,16 @@
 """The sweep file as a frozen, fully checked tree.
 
-Precedence, lowest first: the defaults below, the file's `trial:`, the arm, the command line's `a.b=c` overrides (which
-edit the file before anything is resolved), and last the settings a search samples for one trial.
+Precedence, lowest first: the defaults below, the file's `trial:`, the arm, the command line's `a.b=c` overrides, and
+the settings that a search samples for one trial. Overrides edit the file before anything is resolved.
 
-Structure and types are checked here. What a mixer or a task accepts is known to their own tables and checked by
+Structure and types are checked here. What mixers and tasks accept is known to their tables and checked by
 `attnlab.plan.validate`, so that loading a file reports every mistake in it at once.
-Neither torch nor ray is imported.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from math import prod
 from typing import Any, Literal
 
 from pydantic import Field, PositiveInt, field_validator, model_validator
@@ -34,18 +32,17 @@ class AshaConfig(Config):
 
     def rungs(self, max_steps: int) -> list[int]:
         """The steps at which trials are judged: grace_steps * reduction_factor^k, rounded up, below max_steps."""
-        steps = []
-        step = float(self.grace_steps)
+        steps, step = [], float(self.grace_steps)
         while math.ceil(step) < max_steps:
             steps.append(math.ceil(step))
             step *= self.reduction_factor
         return steps
 
     def branches(self, trial: Trial) -> dict[int, int]:
-        """With `decay_rungs`, the step of a report -> the optimizer steps of the decay that branches off there.
+        """With `decay_rungs`, a report's step -> the steps of the decay that branches off there.
 
         A branch starts from the first report at or beyond its rung and takes `optim.decay` of the steps done by then,
-        so it never outruns the trial's own end. Rungs that lie in the final decay are none: the trunk ends before.
+        so it never outruns the trial's own end. Rungs in the final decay get none, as the trunk ends before.
         """
         if not self.decay_rungs:
             return {}
@@ -56,7 +53,7 @@ class AshaConfig(Config):
 
 
 class SearchConfig(Config):
-    """How each arm is tuned; every arm gets the same number of trials from its own study."""
+    """How each arm is tuned. Every arm gets the same number of trials from its own study."""
 
     space: dict[str, dict[str, Any]] = Field(description="dotted keys of the trial -> values or a range to search")
     trials: PositiveInt = Field(8, description="of every arm; fewer where its space has fewer points")
@@ -88,8 +85,8 @@ class SearchConfig(Config):
         return {key: parse(form) for key, form in self.space.items()}
 
     def trials_of(self, dimensions: Mapping[str, Dimension]) -> int:
-        """Trials in a space: `trials`, or as many as it has points if these are fewer; a grid's are its points."""
-        points = prod(d.points for d in dimensions.values())
+        """Trials in a space: `trials`, or as many as it has points if fewer. A grid's are its points."""
+        points = math.prod(d.points for d in dimensions.values())
         return int(points if SAMPLERS[self.sampler].exhaustive else min(self.trials, points))
 
 
@@ -101,7 +98,7 @@ class ConfirmConfig(Config):
 
 
 class NoiseConfig(Config):
-    """One arm as declared, trained over seeds of their own before anything else: how far apart equal runs come."""
+    """One arm as declared, trained first over its own seeds, to see how runs scatter."""
 
     arm: str = Field(description="its name in `arms`")
     seeds: int = Field(5, ge=3, description="how many; two would tell next to nothing of how far runs scatter")
@@ -147,7 +144,7 @@ class ResourcesConfig(Config):
 
 
 class BudgetConfig(Config):
-    """What every trial of every arm may take, in place of `train.max_steps`; exactly one of the three."""
+    """What every trial may take, in place of `train.max_steps`: exactly one of the three."""
 
     tokens: float | None = Field(None, gt=0.0, description="training tokens")
     flops: float | None = Field(None, gt=0.0, description="training's operations without the head, see models/flops.py")
@@ -171,14 +168,14 @@ class BudgetConfig(Config):
 
 
 class RankConfig(Config):
-    """What the arms of a sweep without a search are compared by; a search says it itself."""
+    """What the arms of a sweep without a search are compared by."""
 
     metric: str = Field("val_loss", description="of the task, or tokens_per_s: between the last two reports")
     mode: Literal["min", "max"] = Field("min", description="whether less or more of the metric is better")
 
 
 class Sweep(Config):
-    """One question: arms trained and tuned alike. `arms` keeps what each arm declares besides the shared `trial`."""
+    """One question: arms trained and tuned equally. `arms` keeps what each declares besides the shared `trial`."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="of the results' folder")
     description: str = Field("", description="for the report")

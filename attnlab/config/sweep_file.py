@@ -1,4 +1,4 @@
-"""The sweep file as text: YAML without its two traps, overrides, and the way back to a file."""
+"""The sweep file as text: read without YAML's two traps, overridden, and written again."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from attnlab.util.text import did_you_mean
 
 
 class Loader(yaml.SafeLoader):
-    """Reads YAML 1.2's numbers and booleans (PyYAML reads `1e-4` as a string and `no` as false), equal keys refused."""
+    """Reads YAML 1.2's numbers and booleans and refuses equal keys. PyYAML reads `1e-4` as a string, `no` as false."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         """Read a mapping. Raises UserError if a key is given twice."""
@@ -79,13 +79,13 @@ def normal(raw: dict[str, Any]) -> dict[str, Any]:
     if isinstance(out.get("trial"), dict):
         out["trial"] = expand(out["trial"])
     if isinstance(out.get("arms"), dict):
-        out["arms"] = {arm: expand(tree) if isinstance(tree, dict) else tree for arm, tree in out["arms"].items()}
-        out["arms"] = {arm: {} if tree is None else tree for arm, tree in out["arms"].items()}
+        arms = {arm: {} if tree is None else tree for arm, tree in out["arms"].items()}
+        out["arms"] = {arm: expand(tree) if isinstance(tree, dict) else tree for arm, tree in arms.items()}
     return out
 
 
 def override(raw: dict[str, Any], overrides: Sequence[str]) -> None:
-    """Apply `a.b=c` texts to a raw tree, in place; values are read as YAML. Raises UserError."""
+    """Apply `a.b=c` texts, their values read as YAML, to a raw tree in place. Raises UserError."""
     problems, changes = [], []
     for text in overrides:
         key, equals, value = text.partition("=")
@@ -126,10 +126,9 @@ def change(raw: dict[str, Any], changes: Iterable[tuple[str, Any]], prefix: str 
 
 
 def plain(raw: Mapping[str, Any]) -> dict[str, Any]:
-    """A raw tree without its search: every arm as declared, once per seed of `confirm` (without: once).
+    """A raw tree without its search: every arm once, or per seed of `confirm`.
 
-    Its name ends in `-plain`, so its results get a folder of their own. A sweep without a search is its own plain
-    version.
+    Its name ends in `-plain`, so that its results get their own folder. A sweep without a search stays as it is.
     """
     search = raw.get("search")
     if not isinstance(search, Mapping):
@@ -145,12 +144,12 @@ def plain(raw: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _set(tree: dict[str, Any], parts: Sequence[str], value: Any) -> None:
-    for part in parts[:-1]:
-        below = tree.get(part)
-        if part == "mixer" and isinstance(below, str):
-            below = {"name": below}
-        tree[part] = dict(below) if isinstance(below, dict) else {}
-        tree = tree[part]
+    for name in parts[:-1]:
+        node = tree.get(name)
+        if name == "mixer" and isinstance(node, str):
+            node = {"name": node}
+        tree[name] = dict(node) if isinstance(node, dict) else {}
+        tree = tree[name]
     tree[parts[-1]] = value
 
 

@@ -1,7 +1,4 @@
-"""One training run as a frozen tree: model, task, optimizer, training; everything that determines its result.
-
-Neither torch nor ray is imported.
-"""
+"""One training run as a frozen tree: all that determines its result."""
 
 from __future__ import annotations
 
@@ -19,13 +16,10 @@ ADDED_LATER = {"train.seconds": None, "recipe": 1}  # key -> the default at whic
 
 
 def check_recipe(recipe: int) -> int:
-    """Give a recipe's number back if it is known here.
+    """Give a recipe's number back. Raises ValueError if it is not known here, as a newer program's.
 
     A recipe is how settings become numbers: generators of rows, initialisations, splits. What changes a trial's
-    numbers at equal settings gets the next number. A file that names no recipe was written under recipe 1.
-
-    Raises:
-        ValueError: a newer program wrote it, or it is none.
+    numbers at equal settings gets the next recipe. A file that names none was written under recipe 1.
     """
     if 1 <= recipe <= NEWEST_RECIPE:
         return recipe
@@ -33,7 +27,7 @@ def check_recipe(recipe: int) -> int:
 
 
 def refuse_step(step: str, device: str, workers: int) -> None:
-    """Raise ValueError, one line, where a `train.step` cannot be had: `captured` without CUDA or of several workers."""
+    """Raise ValueError for a `train.step` that cannot be had. `captured` needs CUDA and a single worker."""
     if step == "captured" and device != "cuda":
         raise ValueError(f"train.step: captured needs CUDA, and this trial runs on {device}; use auto")
     if step == "captured" and workers > 1:
@@ -41,13 +35,13 @@ def refuse_step(step: str, device: str, workers: int) -> None:
 
 
 class Config(BaseModel):
-    """Base of every node: unknown keys are errors, values never change after construction."""
+    """Base of every node: unknown keys are errors, values never change."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=False)
 
 
 class MixerConfig(BaseModel):
-    """One layer's sequence mixer: its name in the table (or `package.module:Class`) and arguments of its own."""
+    """One layer's sequence mixer: its name in the table, or `package.module:Class`, and its arguments."""
 
     model_config = ConfigDict(extra="allow", frozen=True)
     name: str = Field(description="in docs/mixers.md, or `package.module:Class`; other keys are its arguments")
@@ -78,7 +72,7 @@ class ModelConfig(Config):
     @field_validator("mixer", mode="before")
     @classmethod
     def _mixer_forms(cls, value: Any) -> Any:
-        """Accept `gla`, `{name: gla, ...}` or a list of either (a pattern repeated over the layers)."""
+        """Accept `gla`, `{name: gla, ...}`, or a list of them, repeated over the layers."""
         forms = value if isinstance(value, (list, tuple)) else [value]
         if not forms:
             raise ValueError("an empty pattern; name at least one mixer")
@@ -90,11 +84,11 @@ class ModelConfig(Config):
 
     @property
     def places(self) -> str:
-        """Where each mixer of a pattern stands: `layers 0, 1, 3: gla; layer 2: standard (window 256)`; "" for one."""
+        """Each mixer's layers, as `layers 0, 1, 3: gla; layer 2: standard (window 256)`. Empty if all are one."""
         layers: dict[str, list[str]] = {}
         for layer in range(self.n_layers):
             layers.setdefault(str(self.mixer_at(layer)), []).append(str(layer))
-        each = (f"layer{'s' * (len(at) > 1)} {', '.join(at)}: {mixer}" for mixer, at in layers.items())
+        each = (f"layer{'s' * (len(numbers) > 1)} {', '.join(numbers)}: {mixer}" for mixer, numbers in layers.items())
         return "; ".join(each) if len(layers) > 1 else ""
 
 
@@ -172,7 +166,7 @@ class Trial(Config):
     def digest(self) -> str:
         """10 hexadecimal digits of SHA-256 over the trial's canonical JSON.
 
-        `NOT_DIGESTED` is left out, and of `ADDED_LATER` what is at its default, so that older trials keep theirs.
+        It leaves out `NOT_DIGESTED`, and of `ADDED_LATER` what is at its default, so that older trials keep theirs.
         """
         tree = self.model_dump(mode="json")
         for key in (*NOT_DIGESTED, *ADDED_LATER):

@@ -1,4 +1,4 @@
-"""A sweep file becomes a checked, resolved `Plan`, and what is asked of it before anything is trained.
+"""From a sweep file to a checked, resolved `Plan`, and what is checked before training.
 
 Importing this package imports neither torch nor ray.
 """

@@ -1,8 +1,7 @@
-"""`--dry-run`: what a sweep would run, with every model built on torch's meta device to count its parameters."""
+"""`--dry-run`: what a sweep would run. Models are built on torch's meta device to count their parameters."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import yaml
@@ -32,17 +31,15 @@ def costs(trial: Trial, vocab_size: int) -> str:
 
 
 def show(plan: Plan) -> None:
-    """Print every arm's resolved trial, search space and size, and the sweep's total steps and tokens."""
+    """Print every arm's resolved trial, search space and size, and the sweep's totals."""
     console, sweep = Console(highlight=False, soft_wrap=True), plan.sweep
-    console.print(
-        f"[bold]{plan.name}[/]: {sweep.description}",
-        *([f"hypothesis: {sweep.hypothesis}"] if sweep.hypothesis else []),
-        sep="\n",
-    )
+    console.print(f"[bold]{plan.name}[/]: {sweep.description}")
+    if sweep.hypothesis:
+        console.print(f"hypothesis: {sweep.hypothesis}")
     tasks = prepare_tasks(plan)
     findings = run_guards(plan, tasks)
     for arm in plan.arms:
-        _show_arm(console, arm, tasks[arm.name], sweep.arms[arm.name].get("search") or {})
+        _show_arm(console, arm, tasks[arm.name], (sweep.arms[arm.name].get("search") or {}).get("space"))
     if sweep.search:
         console.print(f"\nsearch: {_search_text(sweep.search)}", markup=False)
     console.print(f"\nGPUs: {gpu_packing.describe(sweep.resources, gpu_packing.largest(plan, tasks))}")
@@ -58,8 +55,8 @@ def show(plan: Plan) -> None:
     )
 
 
-def _show_arm(console: Console, arm: Arm, task: Task, search: Mapping[str, Any]) -> None:
-    """`search`: what the arm's tree says of its search."""
+def _show_arm(console: Console, arm: Arm, task: Task, space: Any) -> None:
+    """Print an arm. `space`: what its tree adds to the space of the search."""
     trial = arm.trial
     sizes = count_params(build_empty(trial.model, task.vocab_size, task.readout))
     console.print(
@@ -69,9 +66,9 @@ def _show_arm(console: Console, arm: Arm, task: Task, search: Mapping[str, Any])
     console.print(f"  {costs(trial, task.vocab_size)}")
     if trial.model.places:
         console.print(f"  {trial.model.places}", markup=False)
-    for part, tree in trial.model_dump(mode="json", exclude_none=True).items():
-        console.print(f"  {part + ':':<7}{_flow(tree)}", markup=False)
-    if space := search.get("space"):
+    for section, tree in trial.model_dump(mode="json", exclude_none=True).items():
+        console.print(f"  {section + ':':<7}{_flow(tree)}", markup=False)
+    if space:
         console.print(f"  search its own {_flow(space)}", markup=False)
 
 

@@ -1,13 +1,12 @@
 """Searching on where a best setting lies at the end of its range.
 
-The rule follows from the plan and its ended trials alone, so that searcher, records and report agree and a resumed
-sweep finds the same.
+The rule follows from the plan and its ended trials alone: searcher, records, report and a resumed sweep agree.
 
-Once the search trials of every arm's quota have ended, each arm's best one is placed in its ranges. If any of its
-settings lies at an end (`search_coverage.EDGE`) that can be moved, every arm gets `search.extend` trials more: arms
-at an end in ranges widened there (`Dimension.widened`), the others in their own. An end that would make the arm's trial
-invalid (a dropout of 1.2) is moved half, a quarter, ... as far, or not at all. Where an arm's space has too few
-settings left, all arms get as many trials as it can have.
+Once every arm's quota of search trials has ended, each arm's best one is placed in its ranges. If any of its settings
+lies at an end (`search_coverage.EDGE`) that can be moved, every arm gets `search.extend` trials more. Arms at an end
+get them in ranges widened there (`Dimension.widened`), the others in their own. An end that would make a trial invalid
+(a dropout of 1.2) is moved half, a quarter, ... as far, or not at all. Where an arm's space has too few settings left,
+all arms get as many trials as it can have.
 """
 
 from __future__ import annotations
@@ -70,12 +69,9 @@ def _widened(arm: Arm, key: str, dimension: Dimension, edge: str) -> Dimension:
     start = getattr(dimension, side)
     for _ in range(HALVINGS):
         end = getattr(wide, side)
-        if wide == dimension or _valid(arm, key, end):
+        if wide == dimension or not any(trial_problems(arm.tree({key: end}), "")):
             return wide
         middle = math.sqrt(start * end) if dimension.log else (start + end) / 2
-        wide = replace(wide, **{side: round(middle) if RANGES[dimension.kind] is int else middle})
+        middle = round(middle) if RANGES[dimension.kind] is int else middle
+        wide = replace(wide, low=middle) if side == "low" else replace(wide, high=middle)
     return dimension
-
-
-def _valid(arm: Arm, key: str, value: Any) -> bool:
-    return not list(trial_problems(arm.tree({key: value}), ""))

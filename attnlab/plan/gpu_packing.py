@@ -1,4 +1,4 @@
-"""How many trials share a GPU: a rule on the trials' shapes, which needs no GPU to be asked.
+"""How many trials share a GPU, by a rule on their shapes, without a GPU.
 
 A small model's step leaves most of a GPU idle, so `gpus_per_worker: auto` lets n trials share one, the largest n with
 
@@ -8,14 +8,14 @@ A small model's step leaves most of a GPU idle, so `gpus_per_worker: auto` lets 
     n <= ceil(trials that can run at once / GPUs)                    nor is a GPU cut finer than there is use for
 
 for the largest trial of the sweep (`largest`). A trial of several workers gets whole GPUs: NCCL refuses two ranks on
-one. With D the width, F the MLP's, L the layers, V the vocabulary, N the tokens of a micro-batch and S of a step, and
-R the part of the positions that have a target:
+one. D is the width, F the MLP's, L the layers, V the vocabulary. N is the tokens of a micro-batch, S those of a step,
+R the fraction of positions that have a target.
 
     P      = L (MIXER_D2 D^2 + M D F)                      M matrices in an MLP: 3 (swiglu), 2 (gelu), 0
     memory = PARAM_BYTES (P + V D, 2 V D if untied) + N L (WIDTH_BYTES D + MLP_BYTES F) + LOGIT_BYTES R N V + CHUNK_GIB
     step   = 6 S (P + R V D)                               2 forward, 4 backward per matrix parameter and token
 
-The memory is meant as a bound: with D 384, L 6, V 8192, N 16,384 and swiglu it gives 5.8 GiB, where an H100's process
+The memory is meant as a bound: with D 384, L 6, V 8192, N 16,384 and swiglu it gives 5.8 GiB. An H100's process
 reserved 1.9 (standard), 2.2 (gla), 2.7 (kda) and 3.3 (mamba2) for the captured bf16 step, without validation.
 `bench/sharing.py` prints estimate and measurement side by side; a trial's `peak_mem_gib` is in its metrics.
 """
@@ -35,7 +35,7 @@ from attnlab.tasks import IGNORE, Task
 # Measured on an H100 with captured steps (`bench/sharing.py`, docs/speed.md), all together against one alone:
 MOST = 4  # per GPU; steps of 0.026 TFLOP: 2 share 1.6 (standard) and 1.35 (gla), 4 1.68 and 1.36, 8 1.72 and 1.38
 FULL_TFLOP = 0.2  # per step; steps of 0.28: 2 share 0.88 and 0.91, since one alone keeps the GPU busy
-CONTEXT_GIB = 2.8  # a process's CUDA context and kernels beside PyTorch's allocator; 0.9 under MPS with tuned kernels
+CONTEXT_GIB = 2.8  # a process's CUDA context and kernels besides PyTorch's allocator; 0.9 under MPS with tuned kernels
 
 MIXER_D2 = 6  # estimate: FLA's layers at their defaults have matrices of 4 to 6 D^2
 PARAM_BYTES = 24  # fp32 weight, gradient, two moments; bf16 copy, clipping and update temporaries (estimate)
@@ -55,7 +55,7 @@ UNKNOWN_GIB = 15
 
 @dataclass(frozen=True)
 class Need:
-    """What a trial takes of its GPU: memory in GiB beside the CUDA context, and 10^12 operations per optimizer step."""
+    """What a trial takes of its GPU. `gib`: besides the CUDA context. `tflop`: 10^12 operations per optimizer step."""
 
     gib: float
     tflop: float
@@ -65,13 +65,7 @@ class Need:
 
 
 def need(trial: Trial, vocab_size: int, targets_ratio: float = 1.0) -> Need:
-    """The formulas above.
-
-    Args:
-        trial: of one worker.
-        vocab_size: the task's.
-        targets_ratio: the part of the positions that have a target.
-    """
+    """Apply the formulas above to a trial of one worker. `targets_ratio`: R."""
     model, train = trial.model, trial.train
     matrices, ratio = MLP[model.mlp]
     width = model.d_ff or ratio * model.d_model
@@ -86,11 +80,7 @@ def need(trial: Trial, vocab_size: int, targets_ratio: float = 1.0) -> Need:
 
 
 def largest(plan: Plan, tasks: Mapping[str, Task]) -> Need:
-    """The most that any trial of a sweep takes, over its arms and the corners of the space that change a model's size.
-
-    Args:
-        tasks: each arm's, with its data at hand.
-    """
+    """The most that any trial of a sweep takes, at all corners of its spaces. `tasks`: each arm's, prepared."""
     needs = []
     for arm in plan.arms:
         sizes = {key: dimension for key, dimension in arm.space.items() if not key.startswith("optim")}
@@ -101,18 +91,12 @@ def largest(plan: Plan, tasks: Mapping[str, Task]) -> Need:
 
 
 def sharers(need: Need, gpu_gib: float, most: int = MOST) -> int:
-    """How many trials share a GPU of `gpu_gib`, at least 1."""
+    """How many trials share a GPU of `gpu_gib` GiB, at least 1."""
     return max(1, int(min(MOST, most, gpu_gib / (need.gib + CONTEXT_GIB), FULL_TFLOP / need.tflop)))
 
 
 def gpus_per_worker(resources: ResourcesConfig, need: Need, have: Mapping[str, float], trials: int) -> float:
-    """`resources.gpus_per_worker` on a cluster, `auto` resolved.
-
-    Args:
-        need: the largest trial's.
-        have: the cluster's resources as Ray names them.
-        trials: of the sweep.
-    """
+    """Resolve `resources.gpus_per_worker` for a sweep's trials. `have`: the cluster's resources as Ray names them."""
     if resources.gpus_per_worker != "auto":
         return float(resources.gpus_per_worker)
     gpus = have.get("GPU", 0)
@@ -125,10 +109,7 @@ def gpus_per_worker(resources: ResourcesConfig, need: Need, have: Mapping[str, f
 
 
 def fraction(n: int) -> float:
-    """The part of a GPU that n trials get each, in the ten-thousandths in which Ray counts.
-
-    Rounded down: rounded up, as Ray does, seven sevenths would be more than one.
-    """
+    """The fraction of a GPU for each of n trials. Rounded down to Ray's ten-thousandths, so that n fit."""
     return 10_000 // n / 10_000
 
 
@@ -139,10 +120,7 @@ def gpu_gib(have: Mapping[str, float]) -> float:
 
 
 def memory_fraction(gpus: float, gpu_gib: float) -> float:
-    """How much of a GPU of `gpu_gib` PyTorch's allocator may take in a worker that has the part `gpus` of it.
-
-    That part, less what the process takes besides the allocator; at least half of it.
-    """
+    """The fraction of a GPU that a worker's PyTorch may allocate. It is `gpus` less `CONTEXT_GIB`, at least half."""
     return max(gpus / 2, gpus - CONTEXT_GIB / gpu_gib)
 
 

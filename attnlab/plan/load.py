@@ -32,9 +32,7 @@ def load(
         path: the YAML file.
         overrides: `a.b=c` texts, whose values are read as YAML.
         plain: without its search, see `sweep_file.plain`.
-        scale: as `resolve`'s.
-        solve: as `resolve`'s.
-        resume_in: as `resolve`'s.
+        scale, solve, resume_in: as `resolve`'s.
 
     Raises:
         UserError: everything wrong with the file and the overrides, one line per mistake.
@@ -56,20 +54,12 @@ def load(
 
 
 def read(path: str | Path) -> Plan:
-    """The plan of a results folder's sweep.yaml, which was checked when the sweep began.
-
-    Raises:
-        UserError, ValueError: it cannot be read, or its structure is not a sweep's.
-    """
+    """The plan of a results folder's sweep.yaml, checked when the sweep began. Raises ValueError if it is none."""
     return Plan.of(Sweep.model_validate(sweep_file.read(path)))
 
 
 def resolve(
-    tree: Mapping[str, Any],
-    *,
-    scale: str | None = None,
-    solve: bool = True,
-    resume_in: str | Path | None = None,
+    tree: Mapping[str, Any], *, scale: str | None = None, solve: bool = True, resume_in: str | Path | None = None
 ) -> Plan:
     """Check and resolve a sweep's tree.
 
@@ -102,7 +92,7 @@ def resolve(
 
 
 def _with_recipe(sweep: Sweep, folder: Plan | None) -> Sweep:
-    """Give a sweep that names no recipe the newest, or its folder's; one that names none there has the first."""
+    """Give a sweep that names no recipe its folder's, else the newest. A folder that names none has the first."""
     recipe = folder.sweep.trial.get("recipe", 1) if folder else NEWEST_RECIPE
     if recipe == 1 or "recipe" in sweep.trial:
         return sweep
@@ -110,7 +100,7 @@ def _with_recipe(sweep: Sweep, folder: Plan | None) -> Sweep:
 
 
 def _folder(name: str, results: str | Path) -> Plan | None:
-    """The plan that a sweep's folder holds; None where there is no folder, or none that can be read."""
+    """The plan that a sweep's folder holds, None where none can be read."""
     try:
         copy = mirror(results, name)
         copy.pull()

@@ -1,9 +1,9 @@
-"""Matched comparisons: widths and lengths that follow from the sweep instead of being typed per arm.
+"""Matched comparisons: widths and lengths that are solved from the sweep, not typed per arm.
 
-`match: params | flops | state` gives every arm after the first the integer width with which its models agree with the
+`match: params | flops | state` gives every arm after the first an integer width, so that its model agrees with the
 first arm's within `WITHIN`. `budget: {tokens: ...}` or `{flops: ...}` gives every arm its `train.max_steps`, and
-`{seconds: ...}` its `train.seconds`. Both are solved when a sweep is loaded, and stand in its resolved sweep.yaml.
-A sweep that is resumed keeps what was solved when it began.
+`{seconds: ...}` its `train.seconds`. Both are solved at loading and stand in the resolved sweep.yaml, which a resumed
+sweep keeps.
 """
 
 from __future__ import annotations
@@ -43,13 +43,9 @@ def wanted(sweep: Sweep) -> bool:
 
 
 def solve(plan: Plan, folder: Plan | None = None) -> Plan:
-    """Fill in the arms' widths and steps.
+    """Fill in the arms' widths and steps. Raises UserError: what cannot be solved, one line per arm.
 
-    Args:
-        folder: the sweep as a results folder holds it. What was solved for its arms is kept, if all else agrees.
-
-    Raises:
-        UserError: what cannot be solved, one line per arm.
+    Of `folder`, the sweep as its results folder holds it, what was solved for its arms stays, if all else agrees.
     """
     if problems := list(_searched(plan)):
         raise UserError(problems)
@@ -61,7 +57,7 @@ def solve(plan: Plan, folder: Plan | None = None) -> Plan:
 
 def measure(kind: str, model: ModelConfig, seq_len: int) -> float | None:
     """Measure a model by one of `WORDS`; None where that is not known."""
-    from attnlab.models import size  # builds models: mistakes that need none are told without torch
+    from attnlab.models import size  # torch, which most mistakes do not need
 
     return size.measure(kind, model, seq_len)
 
@@ -76,7 +72,7 @@ def _searched(plan: Plan) -> Iterator[str]:
 
 
 def _known(plan: Plan, folder: Plan) -> dict[str, dict[str, Any]]:
-    """What a folder's arms have that was solved, as trees; {} if anything else in them differs from the plan's."""
+    """What was solved for a folder's arms, as trees. {} if anything else in them differs from the plan's."""
     known = {}
     if (plan.sweep.match, plan.sweep.budget) != (folder.sweep.match, folder.sweep.budget):
         return {}
@@ -84,35 +80,35 @@ def _known(plan: Plan, folder: Plan) -> dict[str, dict[str, Any]]:
         if arm.name in folder.names:
             new, old = arm.trial, folder.arm(arm.name).trial
             solved = _open(plan, arm, old)
-            parts = {part: getattr(new, part).model_copy(update=values) for part, values in solved.items()}
-            if new.model_copy(update=parts).digest != old.digest:
+            changed = {key: getattr(new, key).model_copy(update=values) for key, values in solved.items()}
+            if new.model_copy(update=changed).digest != old.digest:
                 return {}
-            known[arm.name] = {part: parts[part].model_dump(mode="json", include=set(solved[part])) for part in parts}
+            known[arm.name] = {k: node.model_dump(mode="json", include=set(solved[k])) for k, node in changed.items()}
     return known
 
 
 def _open(plan: Plan, arm: Arm, old: Trial) -> dict[str, dict[str, Any]]:
-    """Of a folder's trial, the values of what solving may have set: settings that the arm leaves open."""
+    """What solving may have set in a folder's trial: settings that the arm leaves open."""
     model: dict[str, Any] = {}
     train: dict[str, Any] = {}
     if plan.sweep.match != "none" and old.model.d_ff != arm.trial.model.d_ff:
         if plan.sweep.arms[arm.name].get("model", {}).get("d_ff") is None:
             model["d_ff"] = old.model.d_ff
     elif plan.sweep.match != "none" and len(old.model.mixer) == len(arm.trial.model.mixer):
-        pairs = zip(arm.trial.model.mixer, old.model.mixer, strict=True)
-        widths = [{key: value for key, value in there.args.items() if key in WIDTHS} for _, there in pairs]
-        mixers = [width | mixer.model_dump() for width, mixer in zip(widths, arm.trial.model.mixer, strict=True)]
-        if tuple(MixerConfig(**mixer) for mixer in mixers) != arm.trial.model.mixer:
-            model["mixer"] = tuple(MixerConfig(**mixer) for mixer in mixers)
+        widths = [{key: value for key, value in mixer.args.items() if key in WIDTHS} for mixer in old.model.mixer]
+        pairs = zip(widths, arm.trial.model.mixer, strict=True)
+        mixers = tuple(MixerConfig(**width | mixer.model_dump()) for width, mixer in pairs)
+        if mixers != arm.trial.model.mixer:
+            model["mixer"] = mixers
     if plan.sweep.budget and plan.sweep.budget.seconds:
         train["seconds"] = old.train.seconds
     elif plan.sweep.budget and arm.declared.get("train", {}).get("max_steps") is None:
         train["max_steps"] = old.train.max_steps
-    return {part: values for part, values in (("model", model), ("train", train)) if values}
+    return {key: values for key, values in (("model", model), ("train", train)) if values}
 
 
 def _each(plan: Plan, solve: Callable[[Plan, Arm], dict[str, Any]], known: Mapping[str, dict[str, Any]]) -> Plan:
-    """The plan with what is known of each arm, else what `solve` gives for it. Its ValueErrors become a UserError."""
+    """The plan with what is known of each arm, else what `solve` gives. Its ValueErrors become a UserError."""
     trees, problems = {}, []
     for arm in plan.arms:
         try:
@@ -131,7 +127,7 @@ def _steps(plan: Plan, arm: Arm) -> dict[str, Any]:
     assert budget is not None
     if budget.seconds:
         return {"train": {"seconds": budget.seconds}}
-    per_step: float | None = trial.tokens_per_step
+    per_step: float = trial.tokens_per_step
     if budget.flops:
         flops = measure("flops", trial.model, trial.task.seq_len)
         if flops is None:
@@ -222,15 +218,15 @@ def _mixer_width(kind: str, trial: Trial, target: float) -> tuple[dict[str, Any]
     return best
 
 
-def _widened(mixer: Any, name: str, value: Any) -> dict[str, Any]:
-    """The mixer with the argument, if its class takes it and its row leaves it open."""
+def _widened(mixer: MixerConfig, name: str, value: Any) -> dict[str, Any]:
+    """The mixer's tree, with the argument if its class takes and its row lacks it."""
     spec = spec_of(mixer.name)
     takes = signature.constructor(spec.path)
     return mixer.model_dump() | ({name: value} if name in takes and name not in spec.sets else {})
 
 
 def _values(name: str, model: ModelConfig) -> list[Any]:
-    """Values worth trying, multiples of 4 first: channels per head for ratios, up to 8 d_model in all; sizes to 512."""
+    """Values worth trying, multiples of 4 first. Sizes go to 512, ratios (by channels per head) to 8 d_model."""
     head = model.d_model // model.n_heads
     ratio = name in ("expand_k", "expand_v", "expand")
     sizes = sorted(range(1, (8 * head if ratio else 512) + 1), key=lambda n: (n % 4 > 0, n))

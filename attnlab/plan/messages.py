@@ -10,11 +10,8 @@ from attnlab.util.text import did_you_mean
 
 # pydantic's words for the commonest mistakes, in ours
 SAY = {
-    "int_parsing": "a whole number, not {input!r}",
-    "int_from_float": "a whole number, not {input!r}",
-    "int_type": "a whole number, not {input!r}",
-    "float_parsing": "a number, not {input!r}",
-    "float_type": "a number, not {input!r}",
+    **dict.fromkeys(("int_parsing", "int_from_float", "int_type"), "a whole number, not {input!r}"),
+    **dict.fromkeys(("float_parsing", "float_type"), "a number, not {input!r}"),
     "bool_parsing": "true or false, not {input!r}",
     "string_type": "a text, not {input!r}",
     "dict_type": "a mapping, not {input!r}",
@@ -50,8 +47,8 @@ def lines(error: ValidationError, root: type[BaseModel], prefix: str = "") -> li
 def known_keys(root: type[BaseModel], loc: list[str]) -> list[str]:
     """The fields of the node at `loc` below `root`."""
     node: Any = root
-    for part in loc:
-        kinds = [node.model_fields[part].annotation] if part in getattr(node, "model_fields", {}) else []
+    for name in loc:
+        kinds = [node.model_fields[name].annotation] if name in getattr(node, "model_fields", {}) else []
         kinds += [a for k in kinds for a in getattr(k, "__args__", ())]
         node = next((k for k in kinds if isinstance(k, type) and issubclass(k, BaseModel)), node)
     return list(node.model_fields)

@@ -12,17 +12,13 @@ from attnlab.util.text import one_line
 
 
 def try_custom_mixers(plan: Plan) -> None:
-    """Run users' own mixers (`module:Class`) on a small input, at every corner of the space that reaches them.
+    """Run users' own mixers (`module:Class`) on a small input, at every corner of the space.
 
-    torch is imported only if there are any.
-
-    Raises:
-        UserError: what is wrong with them, one line each.
+    torch is imported only if there are any. Raises UserError: what is wrong with them, one line each.
     """
     problems, seen = [], set()
     for arm in plan.arms:
-        reaching = {key: dimension for key, dimension in arm.space.items() if key.startswith("model")}
-        for settings in space.corners(reaching):
+        for settings in space.corners({key: d for key, d in arm.space.items() if key.startswith("model")}):
             model = arm.with_settings(settings).model
             for layer in range(model.n_layers):
                 mixer = model.mixer_at(layer)
@@ -38,16 +34,12 @@ def try_custom_mixers(plan: Plan) -> None:
 
 
 def prepare_tasks(plan: Plan) -> dict[str, Task]:
-    """Build each arm's task with its data at hand on this machine; users' own mixers are tried first.
+    """Try users' own mixers, build each arm's task, and read, tokenise and cache its data.
 
-    Data are read, tokenised and cached. Arms with equal tasks share one.
-
-    Raises:
-        UserError: what `try_custom_mixers` finds; data that cannot be had or does not suffice, one line each.
+    Arms with equal tasks share one. Raises UserError: mixers that fail, data that are missing, one line each.
     """
     try_custom_mixers(plan)
-    ready: dict[str, Task] = {}
-    problems = []
+    ready, problems = dict[str, Task](), []
     for arm in plan.arms:
         trial, key = arm.trial, arm.trial.task.model_dump_json()
         try:
@@ -62,11 +54,7 @@ def prepare_tasks(plan: Plan) -> dict[str, Task]:
 
 
 def check_device(plan: Plan, device: str) -> None:
-    """Refuse what the arms ask for and `device`, `cuda` or `cpu`, cannot do.
-
-    Raises:
-        UserError: one line each.
-    """
+    """Raise UserError, one line each, for what `device`, `cuda` or `cpu`, cannot do."""
     workers = plan.sweep.resources.workers
     if problems := [p for arm in plan.arms for p in device_problems(arm.trial, arm.name, device, workers)]:
         raise UserError(problems)

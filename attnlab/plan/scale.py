@@ -1,4 +1,4 @@
-"""`--scale tiny`: a whole sweep through the same code, small enough for two CPU cores and a few minutes.
+"""`--scale tiny`: a whole sweep through the same code, in minutes on two CPU cores.
 
 What becomes of a sweep (its name ends in `-tiny`, so its results never mix with real ones):
 
@@ -9,7 +9,7 @@ What becomes of a sweep (its name ends in `-tiny`, so its results never mix with
     task.seq_len       of text: the shortest becomes LENGTH, the others in proportion; eval_tokens: the longest row's
                        length, at least EVAL_TOKENS. Generated tasks keep their length, which their other settings hang
                        on; n_eval and n_train become at most EVAL_ROWS and TRAIN_ROWS
-    train.batch_size   divided by one number for all arms, so that tokens per step stay alike where they were
+    train.batch_size   divided by one number for all arms, so that tokens per step stay equal where they were
     max_steps, eval_every, save_every, asha.grace_steps, warmup (in steps)
                        in proportion, the longest run becomes STEPS steps
     budget             of tokens or FLOPs: what STEPS steps of the first arm take; of seconds: at most SECONDS
@@ -48,19 +48,15 @@ KV_HEADS = ("num_kv_heads", "num_key_value_heads")
 
 
 def tiny(plan: Plan) -> dict[str, Any]:
-    """The tree of a checked plan's tiny version, to be checked in turn. See the module's docstring.
-
-    Raises:
-        UserError: what is wrong with the keys of its `tiny:`.
-    """
+    """The tree of a checked plan's tiny version, not checked yet. Raises UserError: wrong keys in its `tiny:`."""
     sweep, maps = plan.sweep, _maps(plan)
     tree = sweep.model_dump(mode="json", exclude_none=True, exclude={"tiny"})
     shared = {**tree["trial"], "task": {"name": "text", **tree["trial"].get("task", {})}}
     defaults = Trial().model_dump()
     for key, values in maps.items():  # what the file leaves to the defaults becomes small too
-        part, name = key.split(".")
-        if not (key == "train.max_steps" and _paid(sweep.budget)) and (value := defaults[part].get(name)) in values:
-            shared = {**shared, part: {name: value, **shared.get(part, {})}}
+        section, name = key.split(".")
+        if not (key == "train.max_steps" and _paid(sweep.budget)) and (value := defaults[section].get(name)) in values:
+            shared = {**shared, section: {name: value, **shared.get(section, {})}}
     tree["trial"] = _task_sized(_mapped(shared, maps), maps)
     tree["arms"] = {arm: _task_sized(_mapped(given, maps), maps) for arm, given in tree["arms"].items()}
     tree |= {
@@ -83,12 +79,12 @@ def tiny(plan: Plan) -> dict[str, Any]:
 
 
 def _maps(plan: Plan) -> dict[str, dict[Any, Any]]:
-    """Dotted key -> {value: its tiny one}, over all values that any arm or any search space has."""
+    """Dotted key -> {value: its tiny one}, over all values in arms and search spaces."""
     trials = [arm.trial for arm in plan.arms]
 
     def values(key: str) -> list[int]:
-        part, name = key.split(".")
-        distinct = {getattr(getattr(trial, part), name) for trial in trials}
+        section, name = key.split(".")
+        distinct = {getattr(getattr(trial, section), name) for trial in trials}
         for arm in plan.arms:
             if dimension := arm.space.get(key):
                 distinct |= set(dimension.choices) or {dimension.low, dimension.high}
@@ -96,16 +92,15 @@ def _maps(plan: Plan) -> dict[str, dict[Any, Any]]:
 
     shared = [m.args[key] for trial in trials for m in trial.model.mixer for key in KV_HEADS if m.args.get(key)]
     heads = proportional(values("model.n_heads"), HEADS / max(values("model.n_heads")), math.lcm(*shared))
-    widths = values("model.d_model")
+    widths, layers = values("model.d_model"), values("model.n_layers")
     least = max(len(trial.model.mixer) for trial in trials)
     shrink = min(1.0, WIDTH / max(widths))
-    workers = min(2, plan.sweep.resources.workers)
     maps = {
         "model.n_heads": heads,
         "model.d_model": proportional(widths, shrink, 8 * math.lcm(*heads.values())),
         "model.d_ff": proportional(values("model.d_ff"), shrink, 8),
-        "model.n_layers": proportional(values("model.n_layers"), LAYERS / max(values("model.n_layers")), least=least),
-        "train.batch_size": _batches(values("train.batch_size"), trials, workers),
+        "model.n_layers": proportional(layers, LAYERS / max(layers), least=least),
+        "train.batch_size": _batches(values("train.batch_size"), trials, min(2, plan.sweep.resources.workers)),
     }
     lengths = sorted({trial.task.seq_len for trial in trials if trial.task.name == "text"})
     if lengths:
@@ -128,7 +123,7 @@ def proportional(values: Sequence[Any], factor: float, unit: int = 1, least: int
 
 
 def _batches(values: Sequence[int], trials: Iterable[Trial], workers: int) -> dict[int, int]:
-    """All divided by one number, the largest that leaves the largest at BATCH and every one divisible."""
+    """All divided by one number: the largest that leaves the biggest BATCH and all divisible."""
     parts = workers * math.lcm(*(trial.train.grad_accum for trial in trials))
     common = math.gcd(*values)
     fits = (d for d in range(common, 0, -1) if common % d == 0 and values[-1] // d >= BATCH)
@@ -181,13 +176,13 @@ def _budget(budget: BudgetConfig, sweep: Sweep, tree: Mapping[str, Any]) -> floa
 
 
 def _mapped(tree: Mapping[str, Any], maps: Mapping[str, Mapping[Any, Any]]) -> dict[str, Any]:
-    """A trial's or an arm's tree with every size replaced, and windows of mixers in proportion to the length."""
+    """A trial's or arm's tree with sizes replaced, and windows in proportion to the length."""
     out = dict(tree)
     for key, values in maps.items():
-        part, name = key.split(".")
-        below = out.get(part)
-        if isinstance(below, Mapping) and below.get(name) in values:
-            out[part] = {**below, name: values[below[name]]}
+        section, name = key.split(".")
+        node = out.get(section)
+        if isinstance(node, Mapping) and node.get(name) in values:
+            out[section] = {**node, name: values[node[name]]}
     if isinstance(model := out.get("model"), Mapping) and "mixer" in model:
         shrink = min((small / full for full, small in maps.get("task.seq_len", {}).items()), default=1.0)
         out["model"] = {**model, "mixer": _windowed(model["mixer"], shrink)}
@@ -230,7 +225,7 @@ def _search(plan: Plan, search: Mapping[str, Any], maps: Mapping[str, Mapping[An
 
 
 def _space(space: Mapping[str, Any], maps: Mapping[str, Mapping[Any, int]], grid: bool) -> dict[str, Any]:
-    """Ranges and choices of sizes made small like the sizes themselves; a grid's values only the first TRIALS."""
+    """Make ranges and choices of sizes small as the sizes themselves. Of a grid's values, the first TRIALS stay."""
     out = {}
     for key, form in space.items():
         ((kind, values),) = form.items()

@@ -1,7 +1,7 @@
-"""Everything that can be wrong with a sweep, found in one pass, before torch or ray is imported.
+"""All that can be wrong with a sweep, found in one pass without torch.
 
-Structure and types come from `config` (pydantic), mixers' and tasks' own arguments from their tables. What takes time
-is asked in `attnlab.plan.prepare`, when a sweep is about to run.
+Structure and types are checked by `config` (pydantic), arguments of mixers and tasks by their tables. What takes time
+is checked in `attnlab.plan.prepare`, when a sweep is about to run.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ ONE_RECIPE = "all trials of a sweep share it, as two are never ranked against ea
 
 
 def parse(raw: Mapping[str, Any]) -> tuple[Sweep | None, list[str]]:
-    """A raw tree's schema, and every mistake in it that shows before its arms are resolved, one line each."""
+    """A raw tree's schema, and every mistake before its arms are resolved, one line each."""
     problems, sweep = [], None
     try:
         sweep = Sweep.model_validate(raw)
@@ -37,8 +37,8 @@ def parse(raw: Mapping[str, Any]) -> tuple[Sweep | None, list[str]]:
     problems += _trials_problems(base, arms)
     problems += [line for arm, tree in arms.items() if isinstance(tree, dict) for line in _space_problems(arm, tree)]
     problems += factors.problems(arms)
-    own = [arm for arm, tree in arms.items() if isinstance(tree, dict) and "recipe" in tree]
-    problems += [f"arms.{arm}.recipe: {ONE_RECIPE}" for arm in own]
+    recipes = [arm for arm, tree in arms.items() if isinstance(tree, dict) and "recipe" in tree]
+    problems += [f"arms.{arm}.recipe: {ONE_RECIPE}" for arm in recipes]
     if sweep and sweep.noise and sweep.noise.arm not in arms:
         problems.append(f"noise.arm: no arm {sweep.noise.arm!r}{did_you_mean(sweep.noise.arm, arms)}")
     if sweep and sweep.tiny:
@@ -50,7 +50,7 @@ def parse(raw: Mapping[str, Any]) -> tuple[Sweep | None, list[str]]:
 
 
 def _trials_problems(base: Mapping[str, Any], arms: Mapping[str, Any]) -> Iterator[str]:
-    """Mistakes in the shared trial and in the arms' trials; one that all arms have is the shared trial's."""
+    """Mistakes in the shared trial and in the arms' trials. One that all arms have is the shared trial's."""
     shared = list(trial_problems(base, "trial", complete=not arms))
     yield from shared
     trees = {arm: merge(base, trial_part(tree)) for arm, tree in arms.items() if isinstance(tree, dict)}
@@ -65,14 +65,13 @@ def _trials_problems(base: Mapping[str, Any], arms: Mapping[str, Any]) -> Iterat
 
 
 def _space_problems(arm: str, tree: Mapping[str, Any]) -> Iterator[str]:
-    """An arm's own `search.space`; nothing else of the search may be an arm's, or the arms would not be tuned alike."""
+    """Mistakes in an arm's `search`. Only its `space` may be its own, so that all arms are tuned the same way."""
     key, search = f"arms.{arm}.search", tree.get("search", {})
-    if not isinstance(search, dict) or (unknown := [key for key in search if key != "space"]):
-        yield (
-            f"{key}.{unknown[0]}: all arms share it; an arm has a `search.space` of its own at most"
-            if isinstance(search, dict)
-            else f"{key}: a mapping with the key `space`, not {search!r}"
-        )
+    if not isinstance(search, dict):
+        yield f"{key}: a mapping with the key `space`, not {search!r}"
+        return
+    if unknown := [key for key in search if key != "space"]:
+        yield f"{key}.{unknown[0]}: all arms share it; an arm has a `search.space` of its own at most"
         return
     for setting, form in (search.get("space") or {}).items():
         try:
@@ -82,16 +81,15 @@ def _space_problems(arm: str, tree: Mapping[str, Any]) -> Iterator[str]:
 
 
 def trial_problems(tree: Mapping[str, Any], prefix: str, complete: bool = True) -> Iterator[str]:
-    """What is wrong with one trial's tree; `complete` False for the shared part, which an arm may yet change."""
+    """What is wrong with one trial's tree. `complete`: False for the shared trial, which arms may yet change."""
     try:
         Trial.model_validate(tree)
     except ValidationError as error:
         yield from lines(error, Trial, prefix)
     model = _sound(ModelConfig, tree.get("model", {}))
     if model and complete:
-        for mixer in dict.fromkeys(repr(m) for m in model.mixer):
-            config = next(m for m in model.mixer if repr(m) == mixer)
-            yield from (f"{prefix}.model.mixer {config.name}: {p}" for p in models.check_mixer(config, model))
+        for mixer in {repr(mixer): mixer for mixer in model.mixer}.values():
+            yield from (f"{prefix}.model.mixer {mixer.name}: {p}" for p in models.check_mixer(mixer, model))
     task = _sound(TaskConfig, tree.get("task", {}))
     if task and complete:
         yield from (f"{prefix}.task {task.name}: {p}" for p in tasks.check_task(task))
@@ -106,7 +104,7 @@ def at_corner(line: str, arm: str, settings: Mapping[str, Any]) -> str:
 
 
 def _sound(kind: type[BaseModel], tree: Any) -> Any:
-    """As much of a node as is sound, so that what is wrong elsewhere in it hides nothing; None if nothing is."""
+    """As much of a node as is sound, so that one mistake hides no others. None if nothing is."""
     try:
         return kind.model_validate(tree)
     except ValidationError as error:
@@ -116,15 +114,14 @@ def _sound(kind: type[BaseModel], tree: Any) -> Any:
 
 
 def plan_problems(plan: Plan) -> Iterator[str]:
-    """Mistakes that take a well-formed sweep to be seen: the space's corners, rungs, batches and workers."""
+    """Mistakes that show in a well-formed sweep only: corners, rungs, batches and workers."""
     sweep = plan.sweep
     for arm in plan.arms:
         yield from _run_problems(arm.trial, arm.name, sweep.resources)
         yield from _schedule_problems(arm)
         known = tasks.metrics_of(arm.trial.task) + (() if sweep.search else ("tokens_per_s",))
         if plan.metric not in known:
-            hint = did_you_mean(plan.metric, known)
-            section = "search" if sweep.search else "rank"
+            section, hint = "search" if sweep.search else "rank", did_you_mean(plan.metric, known)
             yield f"{section}.metric: arm {arm.name}, task {arm.trial.task.name}, has no metric {plan.metric!r}{hint}"
         if sweep.search:
             yield from _search_problems(sweep.search, arm, sweep.resources)
@@ -154,13 +151,9 @@ def _budget_problems(plan: Plan, search: SearchConfig) -> Iterator[str]:
 
 
 def device_problems(trial: Trial, arm: str, device: str, workers: int = 1) -> list[str]:
-    """What the trial asks for and cannot have on its device, one line each.
+    """What a trial asks of `device`, `cuda` or `cpu` and cannot have, one line each.
 
-    A captured step without CUDA or of several workers; on CUDA, a precision that its mixers' kernels refuse.
-
-    Args:
-        device: its type, `cuda` or `cpu`.
-        workers: that the trial is spread over.
+    That is a captured step (`refuse_step`), and on CUDA a precision that its mixers' kernels refuse.
     """
     problems = []
     try:
@@ -169,7 +162,7 @@ def device_problems(trial: Trial, arm: str, device: str, workers: int = 1) -> li
         problems.append(f"arms.{arm}.{error}")
     if device == "cuda":
         refused = models.precision_problems(trial.model, trial.train.precision)
-        problems += [f"arms.{arm}.model.mixer {problem}" for problem in refused]
+        problems += [f"arms.{arm}.model.mixer {reason}" for reason in refused]
     return problems
 
 
@@ -182,11 +175,11 @@ def _run_problems(trial: Trial, arm: str, resources: ResourcesConfig) -> Iterato
 
 
 def _batch_problems(trial: Trial, arm: str, workers: int) -> Iterator[str]:
-    size, parts = trial.train.batch_size, workers * trial.train.grad_accum
-    if size % parts:
+    size, micro_batches = trial.train.batch_size, workers * trial.train.grad_accum
+    if size % micro_batches:
         yield (
             f"arms.{arm}.train.batch_size: {size} sequences cannot be split evenly over {workers} workers x "
-            f"{trial.train.grad_accum} micro-batches (grad_accum); use a multiple of {parts}"
+            f"{trial.train.grad_accum} micro-batches (grad_accum); use a multiple of {micro_batches}"
         )
     if trial.train.eval_every > trial.train.max_steps:
         yield f"arms.{arm}.train.eval_every: {trial.train.eval_every} is beyond max_steps {trial.train.max_steps}"

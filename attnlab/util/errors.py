@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 
 class UserError(ValueError):
-    """A mistake in what was asked, or something that it needs is not there; `problems` has one line each."""
+    """A mistake in a request, or something missing that it needs. `problems` has one line each."""
 
     def __init__(self, problems: str | Sequence[str]):
         self.problems = [problems] if isinstance(problems, str) else list(problems)
@@ -14,12 +14,12 @@ class UserError(ValueError):
 
 
 class StorageError(UserError):
-    """The storage of the results cannot be used; one line that begins with its URI or path."""
+    """The storage of the results cannot be used. Its one line begins with the URI or path."""
 
 
 class DiskFull(OSError):
-    """The disk of the results is full, or a quota of it: no trial's fault. Names the file that did not fit."""
+    """The disk of the results is full, or a quota of it. Names the file that did not fit."""
 
 
 class SweepStopped(RuntimeError):
-    """A sweep cannot go on here, such as for a full disk; what ended is kept, and `--resume` goes on."""
+    """A sweep cannot go on here, such as for a full disk. What ended stays, and `--resume` goes on."""

@@ -36,14 +36,13 @@ def naming_full_disk(path: Path) -> Iterator[None]:
 
 @contextmanager
 def replacing(path: Path, *, overwrite: bool = True, sync: bool = True) -> Iterator[Path]:
-    """Give the name to write a file or a folder under, which then appears as `path`, whole.
+    """Give a scratch name for a file or folder, which then appears whole as `path`.
+
+    Raises DiskFull, with `path` as it was.
 
     Args:
-        overwrite: False: what another process has put there meanwhile stays.
-        sync: Force it to the disk first.
-
-    Raises:
-        DiskFull: `path` is as it was.
+        overwrite: False leaves what another process has put there meanwhile.
+        sync: force it to the disk first.
     """
     with naming_full_disk(path):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -52,8 +51,8 @@ def replacing(path: Path, *, overwrite: bool = True, sync: bool = True) -> Itera
             yield scratch
             is_folder = scratch.is_dir()
             if sync:
-                for part in (*(scratch.iterdir() if is_folder else ()), scratch):
-                    _sync(part)
+                for written in (*(scratch.iterdir() if is_folder else ()), scratch):
+                    _sync(written)
             if overwrite and is_folder and path.exists():
                 shutil.rmtree(path)
             if overwrite or is_folder:
@@ -70,7 +69,7 @@ def replacing(path: Path, *, overwrite: bool = True, sync: bool = True) -> Itera
 
 
 def remove_leftovers(path: Path) -> None:
-    """Remove what writers of `path` on this host left when they were killed. No other may be at work."""
+    """Remove what killed writers of `path` left on this host. None may be at work."""
     for scratch in path.parent.glob(f"{_scratch_prefix(path)}*"):
         remove(scratch)
 
@@ -96,7 +95,7 @@ def _sync(path: Path) -> None:
 
 
 def write_text(path: Path, text: str, *, overwrite: bool = True) -> None:
-    """Write a whole file atomically, its folder too; `overwrite` as for `replacing`. Raises DiskFull."""
+    """Write a file and its folder atomically. `overwrite` as for `replacing`. Raises DiskFull."""
     with replacing(path, overwrite=overwrite) as scratch:
         scratch.write_text(text, encoding="utf-8")
 
@@ -107,7 +106,7 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def write_json_rows(path: Path, values: Iterable[Any]) -> None:
-    """Write a list as strict JSON atomically, one value a line: indenting would take ten times as long."""
+    """Write a list as strict JSON atomically, a value per line. Indenting would take ten times as long."""
     lines = ",\n".join(json.dumps(json_value(value), allow_nan=False) for value in values)
     write_text(path, f"[\n{lines}\n]\n")
 
@@ -130,7 +129,7 @@ def read_json(path: Path) -> Any:
 
 
 def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
-    """Read a JSON-lines file up to the first line that is not whole; of no file, nothing."""
+    """Read a JSON-lines file up to the first line that is not whole. Nothing if there is no file."""
     lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else ()
     with suppress(ValueError):
         for line in lines:

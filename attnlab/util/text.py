@@ -11,26 +11,26 @@ NONE = "-"  # stands for a figure that is not known
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """`; did you mean 'x'?` for a near miss, else the known words: the end of an error message."""
+    """The end of an error message: `; did you mean 'x'?`, or the known words."""
     word, known = str(word), [str(name) for name in known]
-    swapped = [name for name in known if sorted(name) == sorted(word)]  # two mistakes to difflib, and one to a typist
+    swapped = [name for name in known if sorted(name) == sorted(word)]  # two mistakes to difflib, one to a typist
     close = swapped or difflib.get_close_matches(word, known, n=1, cutoff=0.6)
     return f"; did you mean {close[0]!r}?" if close else f"; one of: {', '.join(known)}"
 
 
 def one_line(message: object) -> str:
-    """An error's message, or a text, on one line; of an error without a message its type."""
+    """An error's message, or a text, on one line. An error's type if it has no message."""
     return " ".join(str(message).split()) or type(message).__name__
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of an error's message, without a final full stop; its type if there is none."""
+    """The first line of an error's message, without its full stop. Its type if there is none."""
     lines = str(error).strip().splitlines()
     return (lines[0].strip() if lines else type(error).__name__).rstrip(".")
 
 
 def last_line(text: str | None) -> str:
-    """The last line of a text, such as a traceback's, that is not blank; "" if there is none."""
+    """The last line of a text that is not blank, as of a traceback, or ""."""
     lines = [line.strip() for line in (text or "").splitlines() if line.strip()]
     return lines[-1] if lines else ""
 
@@ -42,7 +42,7 @@ def number(value: Any) -> float | None:
 
 
 def value_text(value: Any) -> str:
-    """A metric's value: four decimals, or three digits where that would hide it; large values in full."""
+    """A metric's value: four decimals, or three digits if it is small. Large values in full."""
     if number(value) is None:
         return NONE
     if 1e4 <= abs(value) < 1e9:

@@ -5,6 +5,6 @@
     leakage         validation that was trained on                                   an error, or a warning
     `noise`         how far apart equal runs come (attnlab.ranking.noise_floor)      a phase of the sweep
 
-With `guards: strict` in the sweep file warnings are errors. Findings go to the terminal, to leaderboard.json under
-`guards` and from there to the report. Importing this package imports no torch; `attnlab.plan.guards.run` does.
+With `guards: strict` in the sweep file, warnings are errors. Findings go to the terminal, to leaderboard.json under
+`guards`, and from there to the report. Importing this package imports no torch. `attnlab.plan.guards.run` does.
 """

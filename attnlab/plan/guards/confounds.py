@@ -8,9 +8,9 @@ Of two arms, a factor (`factors.FACTORS`) is
     stated      if one of the two arms has it in `differs`
     undeclared  else: parameters beyond PARAMS_WITHIN, tokens beyond TOKENS_WITHIN, the vocabulary
 
-An undeclared factor is warned of. So are two or more named ones between which nothing tells: arms x and y that differ
-in mixer and steps, where no chain of arms leads from x to y in steps of one named factor each. (Where there is one, as
-where all arms change one thing of a common arm, the comparisons along it are clean, and the pair is only listed.)
+An undeclared factor is warned of. So are two or more named ones that nothing separates: no chain of arms leads from
+one arm to the other in steps of one named factor each. Where there is such a chain, as where all arms change one thing
+of a common arm, its comparisons are clean, and the pair is only listed.
 """
 
 from __future__ import annotations
@@ -37,12 +37,12 @@ INSTEAD = {
 
 @dataclass(frozen=True)
 class ArmFacts:
-    """One arm: its settings by dotted key, what follows from them, tokens per step, what it states with `differs`."""
+    """What is compared of one arm."""
 
-    settings: Mapping[str, Any]
+    settings: Mapping[str, Any]  # by dotted key
     derived: Mapping[str, Any]  # params, tokens, tokenizer; None where it is not known
-    per_step: int
-    states: frozenset[str]
+    per_step: int  # tokens
+    states: frozenset[str]  # the factors in its `differs`
     task: str
 
 
@@ -57,7 +57,7 @@ class ArmPair:
     undeclared: tuple[str, ...]
 
     def causes(self, stated: frozenset[str]) -> list[str]:
-        """Named factors, less those stated; one of them is what the pair compares."""
+        """Named factors, less those stated. One of them is what the pair compares."""
         return [factor for factor in FACTORS if factor in self.keys and factor not in stated]
 
 
@@ -72,15 +72,13 @@ class Confounds:
 def find(plan: Plan, tasks: Mapping[str, Task]) -> Confounds:
     """Compare every pair of arms. `tasks`: each arm's, prepared.
 
-    Returns:
-        `record`: {derived: {factor: {arm: value}} of the factors that follow from others, pairs: [{differ: [factor],
-        undeclared: [factor], settings: [dotted key], arms: [[a, b], ...]}]}, pairs that differ in the same together.
+    Its record is {derived: {factor: {arm: value}}, of the factors that follow from others; pairs: [{differ: [factor],
+    undeclared: [factor], settings: [dotted key], arms: [[a, b], ...]}]}, where pairs that differ in the same share one.
     """
     facts = {arm.name: _facts(arm, tasks[arm.name]) for arm in plan.arms}
     pairs = [_pair(plan, a, b, facts[a], facts[b]) for a, b in combinations(plan.names, 2)]
     warnings = [line for factor in DERIVED if (line := _undeclared(factor, pairs, facts))]
-    warnings += _named_at_once(pairs, facts)
-    warnings += _per_token(plan, facts)
+    warnings += [*_named_at_once(pairs, facts), *_per_token(plan, facts)]
     derived = {factor: {arm: f.derived[factor] for arm, f in facts.items()} for factor in DERIVED}
     return Confounds(warnings, {"derived": derived, "pairs": _listed(pairs)})
 
@@ -97,12 +95,10 @@ def _listed(pairs: Sequence[ArmPair]) -> list[dict[str, Any]]:
 def _facts(arm: Arm, task: Task) -> ArmFacts:
     trial = corner_trial(arm)
     hashes = fingerprint(trial, task)
-    described = task.describe()
-    tokens = None if trial.train.seconds else trial.train.max_steps * trial.tokens_per_step
     derived = {
         "params": hashes.n_params_non_embedding if hashes else None,
-        "tokens": tokens,
-        "tokenizer": str(described.get("tokenizer_sha256") or task.vocab_size)[:12],
+        "tokens": None if trial.train.seconds else trial.train.max_steps * trial.tokens_per_step,
+        "tokenizer": str(task.describe().get("tokenizer_sha256") or task.vocab_size)[:12],
     }
     return ArmFacts(flat_settings(arm), derived, trial.tokens_per_step, frozenset(arm.differs), trial.task.name)
 
@@ -131,20 +127,21 @@ def _solved(plan: Plan, key: str) -> bool:
 
 
 def _implied(plan: Plan, keys: Mapping[str, Any], as_many_per_step: bool) -> set[str]:
-    """Factors that follow from what is named, or from what the sweep says all arms have alike."""
+    """Factors that follow from what is named, or from what the sweep makes equal."""
     out = {"params"} if plan.sweep.match in ("flops", "state") else set()
-    if "steps" in keys and as_many_per_step:
-        out.add("tokens")
-    if "seconds" in keys or (plan.sweep.budget and plan.sweep.budget.kind != "tokens"):
+    other_budget = plan.sweep.budget and plan.sweep.budget.kind != "tokens"
+    if ("steps" in keys and as_many_per_step) or "seconds" in keys or other_budget:
         out.add("tokens")
     return out | ({"tokenizer"} if "task" in keys else set())
 
 
 def _differs(factor: str, one: Any, other: Any) -> bool:
-    if one is None or other is None or isinstance(one, str):
-        return one is not None and other is not None and one != other
+    if one is None or other is None:
+        return False
+    if factor == "tokenizer":
+        return bool(one != other)
     within = PARAMS_WITHIN if factor == "params" else TOKENS_WITHIN
-    return abs(one - other) > within * min(one, other)
+    return bool(abs(one - other) > within * min(one, other))
 
 
 def _undeclared(factor: str, pairs: Sequence[ArmPair], facts: Mapping[str, ArmFacts]) -> str | None:
@@ -190,7 +187,7 @@ def _mixed_text(causes: list[str], pairs: Sequence[ArmPair]) -> str:
 
 
 def _per_token(plan: Plan, facts: Mapping[str, ArmFacts]) -> list[str]:
-    """A loss per token does not compare over different tokens, whatever the arms declare."""
+    """A warning that losses per token do not compare over different tokens, declared or not."""
     vocabularies = {f.derived["tokenizer"] for f in facts.values()}
     text = all(f.task == "text" for f in facts.values())
     if len(vocabularies) == 1 or not text or not plan.metric.startswith("val_loss"):

@@ -1,4 +1,4 @@
-"""Arms that are the same experiment under two names: a setting that was ignored on its way to the model.
+"""Arms that are one experiment twice: a setting was ignored on its way.
 
 Two arms are the same if what is searched is the same and, at the first and at the last corner of that space, so are
 
@@ -7,9 +7,9 @@ Two arms are the same if what is searched is the same and, at the first and at t
     the examples, where their tasks differ in any setting
     the weights under one seed, and under one input the loss and every gradient, to the last bit
 
-The last are compared on a twin: as many of the first layers as show every pair of the two arms' mixers, at the real
-width, first on SHORT tokens and then, as a window or a chunk may be longer, on as many as are trained or validated on.
-Settings that change how a thing is computed and not what (`COST`) set arms apart: their speed may be what is asked.
+The last are compared on a twin at the real width: as many of the first layers as show every pair of the two arms'
+mixers. It runs on SHORT tokens, and then, as a window or a chunk may be longer, on as many as are trained or validated
+on. Settings that change only how a thing is computed (`COST`) set arms apart: their speed may be the question.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from attnlab.config.resolved import Arm, Plan
 from attnlab.config.trial import ModelConfig, Trial
 from attnlab.models import build_model
 from attnlab.plan.guards.factors import corner_trial, differing, flat_settings, task_settings
-from attnlab.plan.guards.fingerprint import Fingerprint, fingerprint, schedule
+from attnlab.plan.guards.fingerprint import fingerprint, schedule
 from attnlab.tasks import Task, build_task
 
 COST = ("train.step", "train.grad_accum", "model.mixer.mode", "model.mixer.backend", "model.mixer.chunk_size")
@@ -35,17 +35,11 @@ VOCABULARY, JITTER = 64, 0.02  # of the twin
 
 @dataclass
 class Duplicates:
-    """The outcome of comparing arms.
+    """The outcome of comparing arms."""
 
-    Attributes:
-        same: a line per arm that repeats an earlier one.
-        unsure: arms that could not be told apart here, and why.
-        compared: pairs that agreed in everything but the model's arithmetic, so that it was run.
-    """
-
-    same: list[str] = field(default_factory=list)
-    unsure: list[str] = field(default_factory=list)
-    compared: int = 0
+    same: list[str] = field(default_factory=list)  # a line per arm that repeats an earlier one
+    unsure: list[str] = field(default_factory=list)  # a line per arm that could not be compared here
+    compared: int = 0  # pairs whose models were run, since all else agreed
 
 
 def find(plan: Plan, tasks: Mapping[str, Task]) -> Duplicates:
@@ -53,53 +47,42 @@ def find(plan: Plan, tasks: Mapping[str, Task]) -> Duplicates:
     result, groups = Duplicates(), dict[Hashable, list[str]]()
     for arm in plan.arms:
         groups.setdefault(_training(arm), []).append(arm.name)
-    for arms in groups.values():
+    for names in groups.values():
         built: dict[Hashable, list[str]] = {}
-        for arm in arms if len(arms) > 1 else ():
-            ends = [fingerprint(corner_trial(plan.arm(arm), last), tasks[arm]) for last in (False, True)]
+        for name in names if len(names) > 1 else ():
+            ends = [fingerprint(corner_trial(plan.arm(name), last), tasks[name]) for last in (False, True)]
             if None in ends:
-                result.unsure.append(f"{arm}: not compared with other arms; its mixer cannot be built on this machine")
+                result.unsure.append(f"{name}: not compared with other arms; its mixer cannot be built on this machine")
             else:
-                built.setdefault(_shape(ends), []).append(arm)
-        for alike in built.values():
-            _compare(plan, alike, result)
+                built.setdefault(tuple((end.modules, end.optimizer) for end in ends if end), []).append(name)
+        for equal_structure in built.values():
+            _compare(plan, equal_structure, result)
     return result
 
 
-def _shape(ends: list[Fingerprint | None]) -> Hashable:
-    return tuple((b.modules, b.optimizer) for b in ends if b)
-
-
 def _training(arm: Arm) -> Hashable:
-    """All of an arm's training that takes no model to be seen, and its settings in `COST`."""
+    """What an arm says of its training without a model, and its settings in `COST`."""
     seen: list[Hashable] = [repr(sorted(arm.space.items()))]
     for last in (False, True):
         trial = corner_trial(arm, last)
-        train = trial.train.model_dump(exclude={"save_every"})
-        flat = {f"train.{key}": value for key, value in train.items()}
-        layers = [trial.model.mixer_at(layer).args for layer in range(trial.model.n_layers)]
+        model, optim, train = trial.model, trial.optim, trial.train
+        layers = [model.mixer_at(layer).args for layer in range(model.n_layers)]
         cost = [repr([args.get(key.rpartition(".")[2]) for args in layers]) for key in COST if "mixer" in key]
-        seen += [
-            repr(flat),
-            tuple(cost),
-            trial.model.dropout,
-            schedule(trial.optim, trial.train.max_steps),
-            trial.optim.clip,
-        ]
+        seen += [repr(train.model_dump(exclude={"save_every"})), tuple(cost)]
+        seen += [model.dropout, schedule(optim, train.max_steps), optim.clip]
     return tuple(seen)
 
 
 def _compare(plan: Plan, arms: list[str], result: Duplicates) -> None:
-    """Arms that agree in training and structure: the first of each kind stands for it."""
+    """Compare arms that agree in training and structure, each with the first of every kind."""
     kinds: list[str] = []
     for arm in arms:
         for other in kinds:
             same = _same(plan.arm(other), plan.arm(arm))
             result.compared += 1
             if same is None:
-                result.unsure.append(
-                    f"{arm}: could not be told from {other} here (a mixer that needs CUDA, or over {LONGEST:,} tokens)"
-                )
+                why = f"(a mixer that needs CUDA, or over {LONGEST:,} tokens)"
+                result.unsure.append(f"{arm}: could not be told from {other} here {why}")
             elif same:
                 result.same.append(_same_text(plan.arm(other), plan.arm(arm)))
                 break
@@ -109,7 +92,8 @@ def _compare(plan: Plan, arms: list[str], result: Duplicates) -> None:
 
 def _same_text(first: Arm, arm: Arm) -> str:
     a, b = (flat_settings(each) for each in (first, arm))
-    ignored = [f"{key} ({_text(a, key)} there, {_text(b, key)} here)" for key in differing(a, b)]
+    values = ((key, a.get(key, "not set"), b.get(key, "not set")) for key in differing(a, b))
+    ignored = [f"{key} ({there} there, {here} here)" for key, there, here in values]
     given = differing(*(flat_settings(each, searched=False) for each in (first, arm)))
     if ignored:
         why = f"{' and '.join(ignored)} {'have' if len(ignored) > 1 else 'has'} no effect"
@@ -118,17 +102,15 @@ def _same_text(first: Arm, arm: Arm) -> str:
     return f"arms.{arm.name}: the same as arm {first.name}: {why}; leave one of them out, or correct it"
 
 
-def _text(settings: Mapping[str, Any], key: str) -> str:
-    return str(settings[key]) if key in settings else "not set"
-
-
 def _same(a: Arm, b: Arm) -> bool | None:
-    """Whether two arms of equal structure are one experiment; None if that cannot be told here."""
+    """Whether two arms of equal structure are one experiment. None if that cannot be decided here."""
     for last in (False, True):
         one, other = (corner_trial(arm, last) for arm in (a, b))
         if not same_data(one, other):
             return False
-        if (same := same_function(one.model, other.model, _longest(one), _readout(one))) is not True:
+        task = _task(one)
+        longest = max(form.seq_len for form in task.lengths().values())
+        if (same := same_function(one.model, other.model, longest, task.readout)) is not True:
             return same
     return True
 
@@ -137,16 +119,8 @@ def _task(trial: Trial) -> Task:
     return build_task(trial.task, batch_size=trial.train.batch_size, seed=trial.train.seed)
 
 
-def _readout(trial: Trial) -> Any:
-    return _task(trial).readout
-
-
-def _longest(trial: Trial) -> int:
-    return max(task.seq_len for task in _task(trial).lengths().values())
-
-
 def same_data(a: Trial, b: Trial) -> bool:
-    """Whether two trials of equal batch size and seed read the same examples.
+    """Whether trials of equal batch size and seed read equal training and validation data.
 
     Compared are the first batches, the last one, and all of validation at every length.
     """
@@ -154,10 +128,7 @@ def same_data(a: Trial, b: Trial) -> bool:
         return True
     one, other = _task(a), _task(b)
     facts = [(t.vocab_size, t.metrics, t.readout, t.kind_names, list(t.lengths())) for t in (one, other)]
-    if facts[0] != facts[1]:
-        return False
-    steps = (0, 1, a.train.max_steps - 1)
-    if not all(_equal(one.batch(step), other.batch(step)) for step in steps):
+    if facts[0] != facts[1] or not all(_equal(one.batch(n), other.batch(n)) for n in (0, 1, a.train.max_steps - 1)):
         return False
     pairs = zip(one.lengths().values(), other.lengths().values(), strict=True)
     return all(_equal(x.eval_examples(), y.eval_examples()) for x, y in pairs)
@@ -168,9 +139,9 @@ def _equal(a: Any, b: Any) -> bool:
 
 
 def same_function(a: ModelConfig, b: ModelConfig, longest: int, readout: Any = None) -> bool | None:
-    """Whether two models of one structure start and compute alike.
+    """Whether two models of one structure start equal and compute the same.
 
-    None if one cannot be run here, or if they agree on `LONGEST` tokens where `longest` is more.
+    None if one cannot be run here, or if they agree on `LONGEST` tokens and `longest` is more.
     """
     if a == b:
         return True
@@ -186,20 +157,17 @@ def same_function(a: ModelConfig, b: ModelConfig, longest: int, readout: Any = N
 
 
 def _cut(model: ModelConfig, both: tuple[ModelConfig, ModelConfig]) -> ModelConfig:
-    """The model with as many layers as show every pair of mixers.
-
-    Two where there are two: later layers may read what the first one leaves.
-    """
+    """The model with as many layers as show every pair of mixers. At least two: later ones may read the first's."""
     pairs = [tuple(str(each.mixer_at(layer)) for each in both) for layer in range(model.n_layers)]
     deepest = max(pairs.index(pair) for pair in set(pairs)) + 1
     return model.model_copy(update={"n_layers": min(model.n_layers, max(2, deepest))})
 
 
 def _run(model: ModelConfig, steps: int, readout: Any) -> Iterator[torch.Tensor]:
-    """Yield the weights as they start, then the loss and every gradient of a training step, dropout included.
+    """Yield the initial weights, then a training step's loss and gradients, dropout included.
 
-    Before the step all weights are moved a little, since a zero hides what lies behind it. Deterministic, and torch's
-    random state stays as it was.
+    Before the step all weights are moved a little, since a zero hides what lies behind it. The run is deterministic
+    and leaves torch's random state as it was.
     """
     with torch.random.fork_rng(devices=[]), torch.device("cpu"):
         torch.manual_seed(0)

@@ -1,8 +1,7 @@
-"""What two arms can differ in: every setting of a trial under the name of the factor it belongs to.
+"""Factors in which two arms can differ: every setting of a trial belongs to one.
 
 A factor is *named* by the settings that arms give themselves. Three follow from others and are named only by saying so
-(`differs: [params]` in an arm): the number of parameters, the tokens trained on, and the vocabulary. Neither torch nor
-ray is imported.
+(`differs: [params]` in an arm): the number of parameters, the tokens trained on, and the vocabulary.
 """
 
 from __future__ import annotations
@@ -40,8 +39,8 @@ FACTORS: Mapping[str, str] = {
     "tokens": "training tokens",
 }
 
-# Dotted setting, or a part of the tree that ends in ".", -> its factor; the first that fits. None: it says how a thing
-# is computed or kept, not what comes out.
+# Dotted setting, or the beginning of several, which ends in ".", -> its factor; the first that fits. None: it says how
+# a thing is computed or kept, not what comes out.
 SETTINGS: Mapping[str, str | None] = {
     "model.mixer": "mixer",
     "model.mlp": "mlp",
@@ -95,12 +94,12 @@ def factor_of(setting: str, task: str) -> str | None:
 def flat_settings(arm: Arm, searched: bool = True) -> dict[str, Any]:
     """Every setting of an arm's trial by its dotted key, defaults filled in.
 
-    A setting that is searched has its dimension as its value, unless `searched` is False. A mixer's arguments are
-    settings of their own (`model.mixer.expand_k`) where all layers have one mixer.
+    With `searched`, a searched setting has its dimension as its value. A mixer's arguments are settings of their own
+    (`model.mixer.expand_k`) where all layers have one mixer.
     """
     trial = arm.trial
     tree = trial.model_dump(mode="json")
-    flat = {f"{part}.{key}": value for part in ("optim", "train") for key, value in tree[part].items()}
+    flat = {f"{node}.{key}": value for node in ("optim", "train") for key, value in tree[node].items()}
     flat |= {f"task.{key}": value for key, value in {"name": trial.task.name, **task_settings(trial.task)}.items()}
     flat |= {f"model.{key}": value for key, value in tree["model"].items() if key != "mixer"}
     flat["model.d_ff"] = None if trial.model.mlp == "none" else trial.model.d_ff or "its default"
@@ -118,7 +117,7 @@ def task_settings(task: TaskConfig) -> dict[str, Any]:
 
 
 def differing(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[str]:
-    """The settings in which two arms differ; of two mixers of different names, `model.mixer` alone."""
+    """The settings in which two arms differ. Of two mixers of different names, `model.mixer` alone."""
     keys = [key for key in {**a, **b} if a.get(key, "") != b.get(key, "")]
     if "model.mixer" in keys:
         keys = [key for key in keys if not key.startswith("model.mixer.")]
@@ -128,5 +127,5 @@ def differing(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[str]:
 
 
 def corner_trial(arm: Arm, last: bool = False) -> Trial:
-    """An arm's trial at the first, or the last, corner of its search space; as declared without a search."""
+    """An arm's trial at the first or last corner of its search space. Without a search, as declared."""
     return arm.with_settings(corners(arm.space)[-1 if last else 0])

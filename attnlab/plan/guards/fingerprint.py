@@ -1,6 +1,6 @@
-"""Fingerprints of what an arm's trial is built of: model and optimizer on torch's meta device, and the schedule.
+"""Fingerprints of a trial's model and optimizer, built on torch's meta device, and its schedule.
 
-FLA takes seconds to import, so fingerprints are cached next to the tokens, under a key of all that decides them: the
+FLA takes seconds to import, so fingerprints are cached next to the tokens. Their key is all that decides them: the
 model, the optimizer, the versions of FLA and torch, and the source of attnlab's models and optimizers.
 """
 
@@ -23,25 +23,20 @@ from attnlab.optim import lr_factor, make_optimizer
 from attnlab.tasks import Task
 from attnlab.util.files import cache_root, read_json, text_digest, write_json
 
-STEPS = 20_000  # of a schedule that are compared; of a longer one so many, evenly spread
+STEPS = 20_000  # of a schedule that are compared, evenly spread over a longer one
 
 
 @dataclass(frozen=True)
 class Fingerprint:
-    """Hashes of a trial's model and optimizer.
+    """Hashes of a trial's model and optimizer, and its number of parameters."""
 
-    Attributes:
-        modules: of every module's name and class, and every parameter's and buffer's shape and type.
-        optimizer: of which parameters each optimizer has in which group, and the group's settings without the rate.
-    """
-
-    modules: str
-    optimizer: str
+    modules: str  # of every module's name and class, and every parameter's and buffer's shape and type
+    optimizer: str  # of each optimizer's groups: their parameters, and their settings without the rate
     n_params_non_embedding: int
 
 
 def fingerprint(trial: Trial, task: Task) -> Fingerprint | None:
-    """Hash what a trial is built of; None where that cannot be built here: a mixer that needs CUDA."""
+    """Hash what a trial is built of. None where that cannot be built here: a mixer that needs CUDA."""
     return _cached(trial.model_copy(update={"task": Trial().task}).model_dump_json(), task.vocab_size, task.readout)
 
 
@@ -63,11 +58,10 @@ def _cached(trial_json: str, vocab_size: int, readout: Any) -> Fingerprint | Non
 
 @functools.cache
 def _code() -> str:
-    """Of everything that turns a trial into a model and an optimizer."""
+    """The digest of all code that turns a trial into a model and an optimizer."""
     files = [path for package in (models, optim) for path in Path(str(package.__file__)).parent.rglob("*.py")]
-    return _digest(
-        [*(path.read_text() for path in sorted(files)), version("flash-linear-attention"), torch.__version__]
-    )
+    sources = [path.read_text() for path in sorted(files)]
+    return _digest([*sources, version("flash-linear-attention"), torch.__version__])
 
 
 def _digest(parts: list[str]) -> str:
@@ -85,15 +79,15 @@ def _build(trial: Trial, vocab_size: int, readout: Any) -> Fingerprint | None:
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     groups = []
     device = next(model.parameters()).device.type
-    for part in make_optimizer(model, trial.optim, trial.train.max_steps, device).optimizers:
-        for group in part.param_groups:
+    for optimizer in make_optimizer(model, trial.optim, trial.train.max_steps, device).optimizers:
+        for group in optimizer.param_groups:
             settings = {key: value for key, value in sorted(group.items()) if key not in ("params", "lr")}
-            groups.append(repr([type(part).__name__, settings, [names[id(p)] for p in group["params"]]]))
+            groups.append(repr([type(optimizer).__name__, settings, [names[id(p)] for p in group["params"]]]))
     return Fingerprint(_digest(tree), _digest(groups), count_params(model)["n_params_non_embedding"])
 
 
 def schedule(optim: OptimConfig, max_steps: int) -> tuple[float, ...]:
-    """The rate at every step."""
+    """The rate at every step, of a long run at every so many."""
     every = max(1, max_steps // STEPS)
     steps = [*range(1, max_steps + 1, every), max_steps]
     return tuple(optim.lr * lr_factor(step, max_steps, optim) for step in steps)

@@ -8,8 +8,8 @@ from typing import Any
 
 from attnlab.tasks import Task
 
-# Chosen by us. Of the sequences validated on, as far as they are long enough to tell of copying: boilerplate that every
-# text of a kind has stays below. In shorter runs: half of validation is known from training, whatever it is.
+# Chosen by us. The first: of the sequences validated on, where they are long enough to show copying; boilerplate that
+# every text of a kind has stays below. The second: of validation's tokens, in shorter runs.
 TOLERATED, TOLERATED_SHORT = 0.01, 0.5
 
 

@@ -12,10 +12,7 @@ from attnlab.util.errors import UserError
 
 
 def run_guards(plan: Plan, tasks: Mapping[str, Task]) -> dict[str, Any]:
-    """Run all guards on a plan.
-
-    Args:
-        tasks: each arm's, as `attnlab.plan.prepare.prepare_tasks` gives them.
+    """Run all guards on a plan. `tasks`: each arm's, from `attnlab.plan.prepare.prepare_tasks`.
 
     Returns:
         leaderboard.json's `guards`: {mode: "warn" | "strict", warnings: [sentence], no_op: {arms, compared, unsure:
