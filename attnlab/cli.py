@@ -46,7 +46,7 @@ class Ended:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run the command line; returns the exit code."""
+    """Run the command line. Returns the exit code."""
     args = arguments().parse_intermixed_args(argv)
     try:
         if args.list:

@@ -95,7 +95,7 @@ class Plan:
         return self.sweep.confirm.seeds if self.sweep.confirm else ()
 
     def quota(self, name: str) -> int:
-        """Trials of an arm's search, without an extension; 0 without a search."""
+        """Trials of an arm's search, without an extension. 0 without a search."""
         return self.sweep.search.trials_of(self.arm(name).space) if self.sweep.search else 0
 
     def trials_of(self, name: str) -> int:
@@ -107,7 +107,7 @@ class Plan:
 
     @property
     def trials_per_arm(self) -> int:
-        """The most trials that an arm gets; fewer only where its space has fewer points."""
+        """The most trials that an arm gets. Fewer only where its space has fewer points."""
         return max(self.trials_of(name) for name in self.names)
 
     @property

@@ -17,9 +17,9 @@ KINDS = (*RANGES, "choice")
 
 @dataclass(frozen=True)
 class Dimension:
-    """One searched setting: `kind` of KINDS; `low`, `high` of a range, or `choices`."""
+    """One searched setting: a range from `low` to `high`, or `choices`."""
 
-    kind: str
+    kind: str  # one of KINDS
     low: float = math.nan
     high: float = math.nan
     choices: tuple[Any, ...] = ()
@@ -44,7 +44,7 @@ class Dimension:
 
     @property
     def points(self) -> float:
-        """How many values there are; infinite for a range of real numbers."""
+        """How many values there are. Infinite for a range of real numbers."""
         if self.choices:
             return len(self.choices)
         return self.high - self.low + 1 if RANGES[self.kind] is int else math.inf

@@ -58,7 +58,7 @@ class MixerConfig(BaseModel):
 
 
 class ModelConfig(Config):
-    """A pre-norm decoder; only `mixer` differs between arms that compare mixers."""
+    """A pre-norm decoder. Only `mixer` differs between arms that compare mixers."""
 
     d_model: PositiveInt = Field(128, description="width of the residual stream")
     n_layers: PositiveInt = Field(2, description="mixer and MLP each")
@@ -106,7 +106,7 @@ class TaskConfig(BaseModel):
 
 
 class OptimConfig(Config):
-    """The optimizer and its learning-rate schedule; one `lr` serves Muon's and AdamW's groups (see `attnlab.optim`)."""
+    """The optimizer and its learning-rate schedule. One `lr` serves Muon's and AdamW's groups (see `attnlab.optim`)."""
 
     name: Literal["adamw", "muon"] = Field("adamw", description="muon: of hidden matrices, AdamW of the rest")
     lr: float = Field(3e-3, gt=0.0, description="learning rate at its peak, per step")
@@ -128,7 +128,7 @@ class OptimConfig(Config):
 
 
 class TrainConfig(Config):
-    """Length and pace. Steps are optimizer steps; `batch_size` is sequences per step over all workers."""
+    """Length and pace. Steps are optimizer steps. `batch_size` is sequences per step over all workers."""
 
     max_steps: PositiveInt = Field(1000, description="optimizer steps")
     batch_size: PositiveInt = Field(16, description="sequences per step, over all workers")

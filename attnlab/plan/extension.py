@@ -27,7 +27,7 @@ HALVINGS = 5
 
 
 def extension(plan: Plan, results: Sequence[Results]) -> Extension | None:
-    """What a plan's ended trials call for; None while that is not known."""
+    """What a plan's ended trials call for. None while that is not known."""
     search, spaces = plan.sweep.search, {arm.name: arm.space for arm in plan.arms}
     if not (search and search.extend):
         return Extension(0, spaces)
@@ -58,7 +58,7 @@ def leaderboard(
     baselines: Mapping[str, float] | None = None,
     guards: Mapping[str, Any] | None = None,
 ) -> Leaderboard:
-    """The leaderboard of a plan's ended trials, with what they call for; see `attnlab.ranking.leaderboard`."""
+    """The leaderboard of a plan's ended trials, with what they call for. See `attnlab.ranking.leaderboard`."""
     return standings(plan, results, extension(plan, results), baselines, guards)
 
 

@@ -160,7 +160,7 @@ def _paid(budget: BudgetConfig | None) -> bool:
 
 
 def _flops(budget: BudgetConfig, trial: Trial) -> float:
-    """Operations per token, for a budget of FLOPs; 1 for one of tokens."""
+    """Operations per token, for a budget of FLOPs. 1 for one of tokens."""
     if budget.kind == "tokens":
         return 1.0
     return measure("flops", trial.model, trial.task.seq_len) or 1.0  # not known: `match` says so

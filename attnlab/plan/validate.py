@@ -118,7 +118,9 @@ def plan_problems(plan: Plan) -> Iterator[str]:
     sweep = plan.sweep
     for arm in plan.arms:
         yield from _run_problems(arm.trial, arm.name, sweep.resources)
-        yield from _schedule_problems(arm)
+        optim, key = arm.trial.optim, "optim.min_lr_ratio"
+        if optim.min_lr_ratio == 1 and optim.schedule != "constant" and key not in arm.space:
+            yield f"arms.{arm.name}.{key}: at 1 schedule {optim.schedule} never decays; lower it, or use constant"
         known = tasks.metrics_of(arm.trial.task) + (() if sweep.search else ("tokens_per_s",))
         if plan.metric not in known:
             section, hint = "search" if sweep.search else "rank", did_you_mean(plan.metric, known)
@@ -129,12 +131,6 @@ def plan_problems(plan: Plan) -> Iterator[str]:
         yield from _budget_problems(plan, sweep.search)
         if sweep.rank:
             yield "rank: the search has a metric and a mode; leave one of the two out"
-
-
-def _schedule_problems(arm: Arm) -> Iterator[str]:
-    optim, key = arm.trial.optim, "optim.min_lr_ratio"
-    if optim.min_lr_ratio == 1 and optim.schedule != "constant" and key not in arm.space:
-        yield f"arms.{arm.name}.{key}: at 1 schedule {optim.schedule} never decays; lower it, or use constant"
 
 
 def _budget_problems(plan: Plan, search: SearchConfig) -> Iterator[str]:

@@ -36,7 +36,7 @@ def last_line(text: str | None) -> str:
 
 
 def number(value: Any) -> float | None:
-    """A finite number as it is; anything else, a boolean included, as None."""
+    """A finite number as it is. Anything else, a boolean included, as None."""
     usable = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
     return value if usable else None
 

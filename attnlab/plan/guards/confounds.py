@@ -48,12 +48,12 @@ class ArmFacts:
 
 @dataclass(frozen=True)
 class ArmPair:
-    """Two arms. `keys`: the settings that differ, by named factor; `differ`: every factor that differs."""
+    """What differs between two arms, by factor."""
 
     a: str
     b: str
-    keys: Mapping[str, list[str]]
-    differ: tuple[str, ...]
+    keys: Mapping[str, list[str]]  # named factor -> its settings that differ
+    differ: tuple[str, ...]  # every factor that differs
     undeclared: tuple[str, ...]
 
     def causes(self, stated: frozenset[str]) -> list[str]:
@@ -63,7 +63,7 @@ class ArmPair:
 
 @dataclass
 class Confounds:
-    """`warnings`: sentences; `record`: for leaderboard.json."""
+    """What was found, as sentences and for leaderboard.json."""
 
     warnings: list[str]
     record: dict[str, Any]

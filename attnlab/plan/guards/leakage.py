@@ -15,11 +15,11 @@ TOLERATED, TOLERATED_SHORT = 0.01, 0.5
 
 @dataclass
 class Leakage:
-    """`errors`, `warnings`: sentences; `record`: for leaderboard.json, each task's figures and which arms have it."""
+    """What was found, as sentences and for leaderboard.json."""
 
     errors: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
-    record: list[dict[str, Any]] = field(default_factory=list)
+    record: list[dict[str, Any]] = field(default_factory=list)  # each task's figures, and which arms have it
 
 
 def find(tasks: Mapping[str, Task]) -> Leakage:
