@@ -1,4 +1,4 @@
-"""Which PyTorch function stands in for which of FLA's, and the switch that picks one of the two at each call.
+"""The substitutes of FLA's functions, and the switch that picks one at each call.
 
 Tensors on the CPU go to the substitute, all others to FLA's own. `install` puts the switches in place.
 """
@@ -28,11 +28,10 @@ _bypassed = threading.local()
 
 
 def substitute(*paths: str, every_device: bool = False) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Decorator: the function stands in for FLA's functions at `module:name`, on CPU tensors or on all.
+    """Decorator: the function stands in for FLA's at `module:name`, on CPU tensors or on all.
 
-    It is called by keyword with FLA's argument names and FLA's defaults, so it need name only what it implements; an
-    argument that it does not name and that asks for something (not None or False, not a hint) raises
-    NotImplementedError at the call.
+    It is called by keyword with FLA's argument names and FLA's defaults, so it need name only what it implements. Any
+    other argument that asks for something (not None or False, not a hint) raises NotImplementedError at the call.
     """
 
     def register(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -45,7 +44,7 @@ def substitute(*paths: str, every_device: bool = False) -> Callable[[Callable[..
 
 @contextlib.contextmanager
 def bypass() -> Iterator[None]:
-    """Within it, this thread's calls reach FLA's own functions even with CPU tensors (for Triton's interpreter)."""
+    """Let this thread's calls reach FLA's own functions even with CPU tensors."""
     before, _bypassed.on = bypassed(), True
     try:
         yield
@@ -55,7 +54,7 @@ def bypass() -> Iterator[None]:
 
 @contextlib.contextmanager
 def unrecorded() -> Iterator[None]:
-    """What runs within it does not count in `calls`: a look at a layer on the CPU is no part of a trial."""
+    """Keep what runs within it out of `calls`: a look at a layer is no part of a trial."""
     before = set(calls)
     try:
         yield
@@ -69,7 +68,7 @@ def bypassed() -> bool:
 
 
 def takes_substitute(*values: Any) -> bool:
-    """Whether a call goes to the substitute: its first tensor is on the CPU (or it has none) and no bypass is on."""
+    """Whether a call goes to the substitute: its first tensor, if any, is on the CPU."""
     if bypassed():
         return False
     first = next((v for v in values if isinstance(v, torch.Tensor)), None)
@@ -79,7 +78,7 @@ def takes_substitute(*values: Any) -> bool:
 def router(
     original: Callable[..., Any], function: Callable[..., Any], name: str, every_device: bool
 ) -> Callable[..., Any]:
-    """A function with `original`'s signature that runs `function` on CPU tensors, or on all, and else `original`."""
+    """Make a function that runs `function` on CPU tensors, or on all, and else `original`."""
     theirs = inspect.signature(original).parameters.values()
     ours = inspect.signature(function).parameters
     named = [p for p in theirs if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]

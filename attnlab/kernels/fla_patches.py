@@ -1,4 +1,4 @@
-"""Layers and modules of FLA whose own `forward` would refuse a device or be slow on it, patched in place.
+"""Patches of FLA's layers whose own `forward` refuses a device or is slow on it.
 
 Mamba and Mamba2 have their forwards in `mamba`. Attention without `flash_attn` goes to PyTorch's SDPA.
 """
@@ -55,9 +55,9 @@ def _patch_flash_attention() -> None:
 
 
 def _patch_abc() -> None:
-    """Route ABC with a state through `linear_ops.abc` on every device, as FLA's own loses the weights' sum.
+    """Route ABC with a state through `linear_ops.abc`, and have padding weigh nothing.
 
-    And padding, of which FLA zeroes the values only, weighs nothing.
+    FLA's own loses the weights' sum, and zeroes only the values of padding.
     """
     from fla.layers import abc
 
@@ -105,8 +105,8 @@ def _patch_rotary() -> None:
     @functools.wraps(theirs)
     def forward(self, q, k, seqlen_offset=0, cu_seqlens=None, max_seqlen=None, chunk_indices=None):
         usual = isinstance(seqlen_offset, int) and cu_seqlens is None and self.scale is None and not self.interleaved
-        alike = q.dtype == k.dtype and q.shape[:2] == k.shape[:2] and q.shape[3] == k.shape[3]
-        if not (usual and alike and q.is_cuda):
+        same_shapes = q.dtype == k.dtype and q.shape[:2] == k.shape[:2] and q.shape[3] == k.shape[3]
+        if not (usual and same_shapes and q.is_cuda):
             return theirs(self, q, k, seqlen_offset, cu_seqlens, max_seqlen, chunk_indices)
         longest = q.shape[1] + seqlen_offset if max_seqlen is None else max_seqlen
         self._update_cos_sin_cache(longest, device=q.device, dtype=q.dtype)
@@ -116,7 +116,7 @@ def _patch_rotary() -> None:
 
 
 def _patch_guards() -> None:
-    """Layers whose forward asks for a GPU, a half precision or a compiler where its operations no longer do."""
+    """Let layers run whose forward needlessly asks for a GPU, half precision or a compiler."""
     from fla.layers import log_linear_mamba2
     from fla.layers.log_linear_mamba2 import LogLinearMamba2
     from fla.layers.mla import MultiheadLatentAttention

@@ -33,7 +33,9 @@ def import_fla() -> None:
 
 
 def install() -> None:
-    """Make FLA's layers run on CPU tensors, forward and backward; CUDA tensors keep FLA's kernels. Idempotent.
+    """Make FLA's layers run on CPU tensors, forward and backward. Idempotent.
+
+    CUDA tensors keep FLA's kernels.
 
     Raises:
         RuntimeError: FLA lacks a function that is to be replaced (it is another version than the tested one); names it.
@@ -74,8 +76,8 @@ def _replace(routes: dict[int, tuple[Any, Callable[..., Any]]]) -> None:
     """Put each router where FLA's loaded modules, and their tables of activations, hold the original."""
 
     def routed(value: Any) -> Any:
-        found = routes.get(id(value))
-        return found[1] if found and found[0] is value else value
+        original, router_of_it = routes.get(id(value), (None, None))
+        return router_of_it if router_of_it and original is value else value
 
     for name, module in list(sys.modules.items()):
         if module is None or not (name == "fla" or name.startswith("fla.")):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -15,19 +16,13 @@ NOT_CUDNN = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBack
 
 
 def attend(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    *,
-    causal: bool = False,
-    window_size: tuple[int, int] = (-1, -1),
+    q: Tensor, k: Tensor, v: Tensor, *, causal: bool = False, window_size: tuple[int, int] = (-1, -1),
     softmax_scale: float | None = None,
-) -> Tensor:
-    """flash_attn_func's contract: the last query meets the last key; grouped key/value heads; a window to the left.
+) -> Tensor:  # fmt: skip
+    """`flash_attn_func`'s contract, in which the last query meets the last key.
 
     Args:
-        q: [B, Tq, H, D].
-        k, v: [B, Tk, G, D], G a divisor of H; query head h reads group h // (H / G).
+        q: [B, Tq, H, D]. k, v: [B, Tk, G, D], G a divisor of H; query head h reads group h // (H / G).
         causal: position i sees keys up to i.
         window_size: (left, right): keys that many positions back and ahead are seen; -1 means no limit.
         softmax_scale: default D^-0.5.
@@ -42,8 +37,8 @@ def attend(
     plain = causal and not limited and queries == keys
     mask = None
     if causal and not plain and (limited or queries > 1):
-        at = torch.arange(keys - queries, keys, device=q.device)[:, None]
-        back = at - torch.arange(keys, device=q.device)[None]
+        positions = torch.arange(keys - queries, keys, device=q.device)[:, None]
+        back = positions - torch.arange(keys, device=q.device)[None]
         mask = (back >= 0) & (back <= left) if limited else back >= 0
     if mask is not None and q.shape[1] != k.shape[1]:
         # with a mask, grouped heads would push CUDA to its unfused kernel
@@ -56,25 +51,13 @@ def attend(
 
 
 def attend_varlen(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    cu_seqlens_q: Tensor,
-    cu_seqlens_k: Tensor,
-    max_seqlen_q: int | None = None,
-    max_seqlen_k: int | None = None,
-    *,
-    causal: bool = False,
-    window_size: tuple[int, int] = (-1, -1),
-    softmax_scale: float | None = None,
-) -> Tensor:
-    """flash_attn_varlen_func's contract: sequences laid end to end. q: [sum Tq, H, D]; k, v: [sum Tk, G, D]."""
+    q: Tensor, k: Tensor, v: Tensor, cu_seqlens_q: Tensor, cu_seqlens_k: Tensor, max_seqlen_q: int | None = None,
+    max_seqlen_k: int | None = None, **options: Any,
+) -> Tensor:  # fmt: skip
+    """`flash_attn_varlen_func`'s contract, q [sum Tq, H, D] and k, v [sum Tk, G, D] laid end to end."""
     starts_q, starts_k = cu_seqlens_q.tolist(), cu_seqlens_k.tolist()
     out = [
-        attend(
-            q[None, qs:qe], k[None, ks:ke], v[None, ks:ke],
-            causal=causal, window_size=window_size, softmax_scale=softmax_scale,
-        )[0]
+        attend(q[None, qs:qe], k[None, ks:ke], v[None, ks:ke], **options)[0]
         for qs, qe, ks, ke in zip(starts_q, starts_q[1:], starts_k, starts_k[1:], strict=False)
-    ]  # fmt: skip
+    ]
     return torch.cat(out)

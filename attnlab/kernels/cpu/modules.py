@@ -25,7 +25,7 @@ for _name, _activation in ACTIVATIONS.items():
 def rotary_embedding(
     x: Tensor, cos: Tensor, sin: Tensor, interleaved: bool, seqlen_offsets: int | Tensor, cu_seqlens: Tensor | None
 ) -> Tensor:
-    """Rotary position embedding (Su et al. 2021, arXiv 2104.09864, equation 34) on the first 2R channels.
+    """Turn the first 2R channels by position (Su et al. 2021, arXiv 2104.09864, equation 34).
 
     Args:
         x: [B, T, H, D]; with `cu_seqlens` B is 1 and positions restart at each sequence.
@@ -53,16 +53,13 @@ def rotary_embedding(
 
 @substitute("fla.modules.causal_conv1d.ops:causal_conv1d")
 def causal_conv1d(
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor | None = None,
-    residual: Tensor | None = None,
-    initial_state: Tensor | None = None,
-    output_final_state: bool = False,
-    activation: str | None = None,
+    x: Tensor, weight: Tensor, bias: Tensor | None = None, residual: Tensor | None = None,
+    initial_state: Tensor | None = None, output_final_state: bool = False, activation: str | None = None,
     cu_seqlens: Tensor | None = None,
-) -> tuple[Tensor, Tensor | None]:
-    """Depthwise causal convolution: y_t = act(sum_w weight[:, w] x_{t - W + 1 + w} + bias) + residual_t.
+) -> tuple[Tensor, Tensor | None]:  # fmt: skip
+    """Depthwise causal convolution.
+
+    y_t = act(sum_w weight[:, w] x_{t - W + 1 + w} + bias) + residual_t.
 
     Args:
         x, residual: [B, T, D] (or [B, T, H, D / H]).
@@ -99,14 +96,10 @@ def causal_conv1d(
 
 @substitute("fla.modules.causal_conv1d.ops:causal_conv1d_update")
 def causal_conv1d_update(
-    x: Tensor,
-    cache: Tensor,
-    residual: Tensor | None = None,
-    weight: Tensor | None = None,
-    bias: Tensor | None = None,
-    activation: str | None = None,
-) -> tuple[Tensor, Tensor]:
-    """One step of `causal_conv1d` per sequence. x: [N, D], perhaps with a dimension of 1; cache [N, D, W], in place."""
+    x: Tensor, cache: Tensor, residual: Tensor | None = None, weight: Tensor | None = None,
+    bias: Tensor | None = None, activation: str | None = None,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    """One step of `causal_conv1d`: x [N, D] or with a dimension of 1; cache [N, D, W], in place."""
     newest = x.reshape(-1, x.shape[-1])
     cache.copy_(torch.cat([cache[..., 1:], newest.unsqueeze(-1).to(cache.dtype)], -1))
     y = cache.float().sum(-1) if weight is None else (cache.float() * weight.float()).sum(-1)
@@ -122,7 +115,7 @@ def causal_conv1d_update(
 
 @substitute("fla.modules.token_shift:token_shift")
 def token_shift(x: Tensor, cu_seqlens: Tensor | None, cache: Tensor | None, output_cache: bool):
-    """x_{t-1} - x_t, RWKV's shift. x: [B, T, D]; cache: the inputs before the first, [N, 1, D]; returned on demand."""
+    """RWKV's shift x_{t-1} - x_t of x [B, T, D]; cache [N, 1, D]: the inputs before."""
     previous = F.pad(x, (0, 0, 1, -1))
     if cu_seqlens is None:
         if cache is not None:
@@ -139,14 +132,9 @@ def token_shift(x: Tensor, cu_seqlens: Tensor | None, cache: Tensor | None, outp
 
 @substitute("fla.modules.fused_cross_entropy.ops:cross_entropy_loss")
 def cross_entropy_loss(
-    logits: Tensor,
-    target: Tensor,
-    label_smoothing: float = 0.0,
-    logit_scale: float = 1.0,
-    lse_square_scale: float = 0.0,
-    logit_softcapping: float | None = None,
-    ignore_index: int = -100,
-) -> tuple[Tensor, Tensor]:
+    logits: Tensor, target: Tensor, label_smoothing: float = 0.0, logit_scale: float = 1.0,
+    lse_square_scale: float = 0.0, logit_softcapping: float | None = None, ignore_index: int = -100,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
     """Loss and its z-loss part per row, fp32 [N]. logits: [N, vocabulary]; target: [N]."""
     scores = logits.float() * logit_scale
     if logit_softcapping is not None:
@@ -162,7 +150,7 @@ def cross_entropy_loss(
 def fused_linear_cross_entropy_loss(
     x, target, weight, bias, ignore_index, label_smoothing, logit_scale, logit_softcapping, reduction
 ):  # fmt: skip
-    """Cross entropy of x @ weight.T + bias, summed or averaged over the targets that count. x: [N, D]; target: [N]."""
+    """`cross_entropy_loss` of x [N, D] @ weight.T + bias, summed or averaged over the targets."""
     logits = F.linear(x, weight, bias)
     loss, _ = cross_entropy_loss(logits, target, label_smoothing, logit_scale, 0.0, logit_softcapping, ignore_index)
     return loss.sum() / (target != ignore_index).sum() if reduction == "mean" else loss.sum()
@@ -176,12 +164,12 @@ def fused_addcmul_rwkv7(hidden_states, delta, xr, xw, xk, xv, xa, xg=None):
 
 @substitute("fla.ops.rwkv7.fused_k_update:fused_k_rwkv7")
 def fused_k_rwkv7(k: Tensor, a: Tensor, ka: Tensor, cu_seqlens: Tensor | None = None) -> Tensor:
-    """RWKV7's replacement key, k (1 + (a - 1) ka): elementwise, so sequences do not matter. k, a: [B, T, D]."""
+    """RWKV7's replacement key k (1 + (a - 1) ka), elementwise; k, a: [B, T, D]."""
     return k.addcmul(k * (a - 1), ka)
 
 
 @substitute("fla.ops.rwkv7.gate_output_correction:gate_output_correction")
 def gate_output_correction(o: Tensor, r: Tensor, k: Tensor, r_k: Tensor, v: Tensor, g: Tensor) -> Tensor:
-    """(o + (r . r_k k) v) g: the bonus for the current token, then the gate. o, g: [B, T, H V]; r, k, v per head."""
+    """RWKV7's bonus and gate, (o + (r . r_k k) v) g; o, g: [B, T, H V]."""
     bonus = (r * k * r_k).sum(-1, keepdim=True) * v
     return (o + bonus.reshape(o.shape)) * g

@@ -19,7 +19,7 @@ def normalize(
     x: Tensor, weight: Tensor | None, bias: Tensor | None, residual: Tensor | None = None, eps: float = 1e-5,
     prenorm: bool = False, residual_in_fp32: bool = False, rms: bool = False, num_groups: int = 1,
 ) -> Tensor | tuple[Tensor, Tensor]:  # fmt: skip
-    """Layer norm, or RMS norm with `rms`, over the last dimension cut into `num_groups`; x + residual comes first.
+    """Layer norm, or RMS norm with `rms`, of x + residual in `num_groups` groups of channels.
 
     x, residual: [..., D]; weight, bias: [D]. Returns [..., D] in x's dtype; with `prenorm` also x + residual.
     """
@@ -47,7 +47,7 @@ def then(result: Tensor | tuple[Tensor, Tensor], function) -> Tensor | tuple[Ten
 # `is_rms_norm=True` is for those of FLA's functions that have no such argument.
 @substitute(f"{LAYERNORM}:layer_norm", f"{LAYERNORM}:rms_norm", f"{LAYERNORM}:group_norm")
 def layer_norm(x, weight, bias, residual, eps, prenorm, residual_in_fp32, is_rms_norm=True, num_groups=1):
-    """Normalise by mean and variance or by the mean square, all channels or each of `num_groups` groups by itself."""
+    """Normalise by mean and variance or by the mean square, each group by itself."""
     return normalize(x, weight, bias, residual, eps, prenorm, residual_in_fp32, is_rms_norm, num_groups)
 
 
@@ -122,9 +122,10 @@ def mamba_norm(x, weight, bias, z, eps, group_size, norm_before_gate, is_rms_nor
 def layer_norm_linear_quant(
     x, norm_weight, norm_bias, linear_weight, linear_bias, residual, eps, prenorm, residual_in_fp32, is_rms_norm
 ):  # fmt: skip
-    """A norm, its output rounded to 8 bits per token, through a matrix rounded to {-1, 0, 1} times its mean magnitude.
+    """BitNet's map: the norm rounded to 8 bits per token, the matrix to three values.
 
-    As in FLA the gradients pass the roundings unchanged, except that the input's meets the rounded matrix.
+    These are -1, 0 and 1 times the matrix's mean magnitude. As in FLA the gradients pass the roundings unchanged,
+    except that the input's meets the rounded matrix.
     """
     normed = normalize(x.float(), norm_weight, norm_bias, residual, eps, prenorm, residual_in_fp32, is_rms_norm)
 

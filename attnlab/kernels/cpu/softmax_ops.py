@@ -1,4 +1,4 @@
-"""FLA's attentions over all past keys that are no plain softmax: forget gates, Householder positions, stick-breaking.
+"""FLA's attentions over all past keys with gates, Householder positions or stick-breaking.
 
 All are quadratic in T like FLA's kernels, and form their scores [B, H, T, T] in fp32.
 """
@@ -17,9 +17,10 @@ PATH_CHUNK = 64
 
 
 def causal_softmax(scores: Tensor, v: Tensor, window: int | None = None, sink: Tensor | None = None) -> Tensor:
-    """Causal softmax of scores [B, H, Tq, Tk], the last query at the last key, over v [B, Tk, H, V] -> [B, Tq, H, V].
+    """Causal softmax of scores [B, H, Tq, Tk] over v [B, Tk, H, V]: [B, Tq, H, V].
 
-    window: how many keys a query sees, its own included. sink: [H], a score without a value.
+    The last query is at the last key. window: how many keys a query sees, its own included. sink: [H], a score without
+    a value.
     """
     queries, keys = scores.shape[-2:]
     back = torch.arange(keys - queries, keys, device=v.device)[:, None] - torch.arange(keys, device=v.device)
@@ -32,7 +33,7 @@ def causal_softmax(scores: Tensor, v: Tensor, window: int | None = None, sink: T
 
 
 def _forgetting(q, k, v, g, scale, gate_scale, window_size, sink_bias):
-    """Queries [B, Tq, H, K] at the end of keys [B, Tk, G, K], whose log forget gates are g [B, Tk, H] or None."""
+    """Attend from q [B, Tq, H, K], at the end of k [B, Tk, G, K], with log forget gates g [B, Tk, H]."""
     heads, queries = q.shape[2], q.shape[1]
     k, v = expand_heads(k, heads), expand_heads(v, heads)
     scores = (q.float() * scale).transpose(1, 2) @ k.float().permute(0, 2, 3, 1)
@@ -55,7 +56,7 @@ def parallel_attn(q, k, v, scale, window_size, sink_bias, g=None):
 
 @substitute("fla.ops.attn.decoding:attn_decoding_one_step")
 def attn_decoding_one_step(q, k, v, scale, cu_seqlens, do_gate_scale, window_size, sink_bias, g=None):
-    """One query for each of N sequences of keys laid end to end. q: [1, N, H, K]; k, v: [1, sum T, G, K or V]."""
+    """One query [1, N, H, K] for each of N sequences of keys [1, sum T, G, K] laid end to end."""
     scale, bounds = scale_of(scale, k), cu_seqlens.tolist()
     outs = [
         _forgetting(
@@ -88,17 +89,13 @@ def parallel_stickbreaking_attn(q, k, v, scale, attend_current):
 
 
 def path_scores(q: Tensor, k: Tensor, w: Tensor, beta: Tensor) -> tuple[Tensor, Tensor]:
-    """q_i^T H_i H_{i-1} ... H_{j+1} k_j for j <= i, with H_t = I - beta_t w_t w_t^T.
+    """q_i^T H_i ... H_{j+1} k_j for j <= i, with H_t = I - beta_t w_t w_t^T.
 
-    Within a chunk the products are resolved by one triangular system, as in a delta rule; across chunks, from the last
+    Within a chunk the products are resolved by one triangular system, as in a delta rule. Across chunks, from the last
     to the first, the queries of all later chunks move on together through the product of the whole chunk.
 
-    Args:
-        q, k, w: [B, T, H, D].
-        beta: [B, T, H].
-
-    Returns:
-        scores [B, H, T, T], of which the upper triangle means nothing, and H_T ... H_{j+1} k_j [B, T, H, D], fp32.
+    q, k, w: [B, T, H, D]; beta: [B, T, H]. Returns scores [B, H, T, T], of which the upper triangle means nothing, and
+    H_T ... H_{j+1} k_j [B, T, H, D], fp32.
     """
     steps = q.shape[1]
     qc, kc, wc = (fold(x.float(), PATH_CHUNK) for x in (q, k, w))
@@ -132,11 +129,8 @@ def path_scores(q: Tensor, k: Tensor, w: Tensor, beta: Tensor) -> tuple[Tensor, 
 def parallel_path_attn(q, k, v, w, beta, scale, use_cache, g=None):
     """PaTH attention (arXiv 2505.16381): positions as products of Householder transformations, w of unit length.
 
-    Args:
-        q: [B, T, H, D]; k, v, w: [B, T, G, D]; beta: [B, T, G]; g: [B, T, H], log forget gates or None.
-
-    Returns:
-        o [B, T, H, D], and with `use_cache` the keys as a next query meets them [B, T, G, D], else None.
+    q: [B, T, H, D]; k, v, w: [B, T, G, D]; beta: [B, T, G]; g: [B, T, H], log forget gates or None. Returns o
+    [B, T, H, D], and with `use_cache` the keys as a next query meets them [B, T, G, D], else None.
     """
     heads, groups = q.shape[2], k.shape[2]
     scores, carried = path_scores(q, *(expand_heads(x, heads) for x in (k, w, beta)))

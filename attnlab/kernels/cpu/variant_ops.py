@@ -17,16 +17,12 @@ from attnlab.kernels.dispatch import substitute
 
 
 def decayed_scores(q: Tensor, k: Tensor, g: Tensor, chunk: int = 64) -> Tensor:
-    """sum_n q_in k_jn e^{g_{j+1,n} + ... + g_in} for j <= i: a score whose channels fade one by one.
+    """Scores sum_n q_in k_jn e^{g_{j+1,n} + ... + g_in} for j <= i, whose channels fade.
 
     Within a chunk as in `linear_rnn`; between chunks the exponent is split at the end of the key's chunk, so that both
     factors are at most 1.
 
-    Args:
-        q, k, g: [B, T, H, K]; g a natural logarithm, <= 0.
-
-    Returns:
-        [B, H, T, T], zero above the diagonal.
+    q, k, g: [B, T, H, K]; g a natural logarithm, <= 0. Returns [B, H, T, T], zero above the diagonal.
     """
     steps = q.shape[1]
     g = g.float().clamp(min=STRONGEST_LOG_DECAY)
@@ -61,15 +57,16 @@ def parallel_wall_attn(q, k, v, g, sink_bias, scale, window_size, g_scalar=None)
 
 
 def _parallax(q, r, k, v, scale, window_size, cache_start):
-    """sum_j p_j (1 + c - r.k_j) v_j with p the softmax of q.k and c the mean of r.k under it (arXiv 2605.29157).
+    """Parallax (arXiv 2605.29157): sum_j p_j (1 + c - r.k_j) v_j.
 
-    q, r: [B, Tq, H, D] at the end of k, v [B, Tk, G, D]; cache_start: [B], the first key that is no padding, or None.
+    p is the softmax of q.k and c the mean of r.k under it. q, r: [B, Tq, H, D] at the end of k, v [B, Tk, G, D];
+    cache_start: [B], the first key that is no padding, or None.
     """
     heads, queries, keys = q.shape[2], q.shape[1], k.shape[1]
     k, v = expand_heads(k, heads).float(), expand_heads(v, heads).float()
-    at = torch.arange(keys - queries, keys, device=q.device)[:, None]
+    query = torch.arange(keys - queries, keys, device=q.device)[:, None]
     key = torch.arange(keys, device=q.device)
-    seen = at >= key if window_size is None else (at >= key) & (at - key < window_size)
+    seen = query >= key if window_size is None else (query >= key) & (query - key < window_size)
     seen = seen[None, None]
     if cache_start is not None:
         seen = seen & (key >= cache_start[:, None, None, None])
@@ -98,10 +95,10 @@ def parallax_decode(q, r, k, v, scale, window_size, cache_start):
 @substitute("fla.ops.deltaformer.parallel:deltaformer_attn")
 @packed("q", "k", "v", "beta")
 def deltaformer_attn(q, k, v, beta=None):
-    """DeltaFormer (arXiv 2505.19488): attention over u with u_t = v_t - beta_t sum_{j < t} p_tj u_j.
+    """DeltaFormer (arXiv 2505.19488): attention over values corrected by attention.
 
-    p is the softmax of q_t k_j over the past alone; all u are one triangular system. q, k, v: [B, T, H, D]; beta:
-    [B, T, H].
+    These are u_t = v_t - beta_t sum_{j < t} p_tj u_j; p is the softmax of q_t k_j over the past alone; all u are one
+    triangular system. q, k, v: [B, T, H, D]; beta: [B, T, H].
     """
     q, k, values = (x.float().transpose(1, 2) for x in (q, k, v))
     scores = q * q.shape[-1] ** -0.5 @ k.mT

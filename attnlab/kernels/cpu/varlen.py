@@ -1,4 +1,4 @@
-"""What the stand-ins for FLA's operations share: sequences laid end to end, scales, grouped heads, states."""
+"""What FLA's stand-ins share: sequences laid end to end, scales, grouped heads, states."""
 
 from __future__ import annotations
 
@@ -15,7 +15,9 @@ CHANNEL_CHUNK = 32
 
 
 def by_sequence(*along_time: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Decorator: gives a function `cu_seqlens` (sequences laid end to end, B = 1) by running it once per sequence.
+    """Decorator: gives a function `cu_seqlens` by running it once per sequence.
+
+    The sequences are laid end to end, B = 1.
 
     Args:
         along_time: the arguments that are cut; their second dimension is a multiple of the total length.
@@ -45,7 +47,7 @@ def by_sequence(*along_time: str) -> Callable[[Callable[..., Any]], Callable[...
 
 
 def packed(*along_time: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """`by_sequence` for a function without states: its results, [1, T, ...] or None, are laid end to end again."""
+    """`by_sequence` for a function without states, whose results are [1, T, ...] or None."""
 
     def wrap(function: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(function)
@@ -75,7 +77,7 @@ def _with_cu_seqlens(function: Callable[..., Any]) -> inspect.Signature:
 
 
 def map_state(function: Callable[[Tensor], Tensor], state: Any) -> Any:
-    """Apply a function to every tensor of a state: None, a tensor, or a sequence of states."""
+    """Apply a function to every tensor of a state (None, a tensor, states)."""
     if state is None or isinstance(state, Tensor):
         return None if state is None else function(state)
     return type(state)(map_state(function, part) for part in state)

@@ -1,4 +1,4 @@
-"""How Triton's autotuner is made fast enough to live with: nearly the same choice, in a fraction of the time.
+"""A faster search for Triton's autotuner: nearly the same choice, in a fraction of the time.
 
 As shipped, a kernel's first call compiles its candidates one after the other and times each for 125 ms and more, with
 whatever else runs on the GPU in the way: 200 s for one mixer. With `install()`, a kernel that has to be tuned
@@ -127,7 +127,7 @@ def stages(configs: list[Any], timings: dict[Any, Any]) -> Iterator[list[Any]]:
 
 
 def _compile(tuner: Any, configs: list[Any], args: tuple[Any, ...], meta: dict[str, Any], threads: int) -> None:
-    """Compile the candidates into Triton's caches; what fails to compile fails again, and is told, when timed."""
+    """Compile the candidates into Triton's caches; what fails here fails again when timed."""
     from triton import AsyncCompileMode
 
     configs = [c for c in configs if c.pre_hook is None]
@@ -145,7 +145,7 @@ def _briefly(call: Callable[[], Any], quantiles: tuple[float, ...]) -> Any:
 
 @contextlib.contextmanager
 def gpu_lock() -> Iterator[None]:
-    """Held by one process of this user on this machine at a time, per GPU; for timing."""
+    """A lock for timing: one process of this user on this machine and GPU holds it."""
     import filelock
     import torch
 

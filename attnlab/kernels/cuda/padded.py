@@ -1,4 +1,4 @@
-"""Shapes that FLA 0.6's Triton kernels get wrong or refuse on a GPU, padded with zeros to ones they get right.
+"""Padding with zeros for shapes that FLA 0.6's Triton kernels get wrong or refuse.
 
 Seen on an H100 with Triton 3.7.1 (`tests/tools/compare_with_cuda.py`). Zero channels add nothing to a product of
 queries and keys, zero values give zero outputs, and steps behind the last one are not seen by those before: what is
@@ -19,7 +19,7 @@ WIDE_HEAD = 64
 
 
 def patch() -> None:
-    """Put the padding where FLA's layers call the kernels; called once, with FLA imported and routed."""
+    """Put the padding where FLA's layers call the kernels; once, after `install` routed them."""
     from fla.layers import log_linear_mamba2, path_attn, wall_attn
 
     _wrap(log_linear_mamba2, "chunk_log_linear_attn", _log_linear)
@@ -67,9 +67,10 @@ def _path(original: Any, q: Tensor, k: Tensor, v: Tensor, w: Tensor, scale: floa
 
 
 def _log_linear(original: Any, q: Tensor, k: Tensor, v: Tensor, g: Tensor, level_scales: Tensor, **kwargs: Any):
-    """Fit the kernel: states of a multiple of 64 channels, heads of a power of two, one dtype for all but the decay.
+    """Fit the kernel: widths it has, and one dtype for all except the decay.
 
-    The level scales stay fp32 under autocast, and FLA's own bf16 models have them in bf16.
+    States are of a multiple of 64 channels, heads of a power of two. The level scales stay fp32 under autocast, and
+    FLA's own bf16 models have them in bf16.
     """
     width, states = v.shape[-1], -(-k.shape[-1] // 64) * 64
     q, k, v = widened(q, states), widened(k, states), widened(v, power_of_two(width))

@@ -77,7 +77,7 @@ class _Rotary(torch.autograd.Function):
 
 
 def rotary_triton(q: Tensor, k: Tensor, cos: Tensor, sin: Tensor, first: int = 0) -> tuple[Tensor, Tensor]:
-    """Rotary position embedding (Su et al. 2021, arXiv 2104.09864, equation 34) on the first 2R channels.
+    """Turn the first 2R channels by position (Su et al. 2021, arXiv 2104.09864, equation 34).
 
     The pairs are (i, R + i). Computed in fp32.
 

@@ -164,5 +164,5 @@ class _SelectiveScan(torch.autograd.Function):
 def selective_scan_triton(
     x: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor | None, initial_state: Tensor | None
 ) -> tuple[Tensor, Tensor]:
-    """`scan.selective_scan`'s contract: x, delta [B, T, E]; A [E, N]; B, C [B, T, N]; D [E] -> y, the last state."""
+    """`scan.selective_scan` on CUDA."""
     return _SelectiveScan.apply(x, delta, A, B, C, D, initial_state)

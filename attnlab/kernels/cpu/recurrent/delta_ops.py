@@ -22,9 +22,10 @@ from attnlab.kernels.dispatch import substitute
 
 
 def _delta(q, k, v, beta, g, scale, initial_state, erase_key=None, erase_undecayed=False):
-    """S_t = e^g S + beta k (v - p^T S')^T with p = k unless `erase_key`; S' is e^g S, or S with `erase_undecayed`.
+    """The delta rule S_t = e^g S + beta k (v - p^T S')^T.
 
-    q, k, p may have fewer heads than v; beta [B, T, H] or None for 1; g [B, T, H], [B, T, H, K] or None.
+    p is k unless `erase_key`; S' is e^g S, or S with `erase_undecayed`. q, k, p may have fewer heads than v; beta [B,
+    T, H] or None for 1; g [B, T, H], [B, T, H, K] or None.
     """
     heads = v.shape[2]
     erase_key = k if erase_key is None else erase_key
@@ -47,7 +48,7 @@ def _unit(wanted: bool, *tensors: Tensor) -> tuple[Tensor, ...]:
 )
 @by_sequence("q", "k", "v", "beta")
 def delta_rule(q, k, v, scale, initial_state, output_final_state, use_qk_l2norm_in_kernel, beta=None):
-    """DeltaNet (arXiv 2406.06484, equation 1): S_t = S + beta k (v - k^T S)^T; beta [B, T, H]."""
+    """DeltaNet (Yang et al. 2024, arXiv 2406.06484, equation 1); beta [B, T, H]."""
     q, k = _unit(use_qk_l2norm_in_kernel, q, k)
     beta = torch.ones_like(q[..., 0]) if beta is None else beta
     o, final = _delta(q, k, v, beta, None, scale_of(scale, q), initial_state)
@@ -56,9 +57,9 @@ def delta_rule(q, k, v, scale, initial_state, output_final_state, use_qk_l2norm_
 
 @substitute("fla.ops.kda.gate:fused_kda_gate")
 def kda_gate(g: Tensor, A_log=None, dt_bias=None, lower_bound=None, output_dtype=torch.float32) -> Tensor:
-    """Log decay from a raw gate g [B, T, H] or [B, T, H, K]: -exp(A_log) softplus(g + dt_bias), A_log [H].
+    """Log decay from a raw gate g, [B, T, H] or [B, T, H, K].
 
-    With `lower_bound` it is lower_bound * sigmoid(exp(A_log) (g + dt_bias)).
+    -exp(A_log) softplus(g + dt_bias), or with `lower_bound` lower_bound * sigmoid(exp(A_log) (g + dt_bias)); A_log [H].
     """
     g = g.float()
     if dt_bias is not None:
@@ -81,7 +82,7 @@ def gated_delta_rule(
     allow_neg_eigval, state_v_first, beta, g=None, gk=None, use_gate_in_kernel=False, A_log=None, dt_bias=None,
     lower_bound=None,
 ):  # fmt: skip
-    """Gated DeltaNet (Yang et al. 2024, arXiv 2412.06464, equation 10), and KDA with a decay per key channel.
+    """Gated DeltaNet (arXiv 2412.06464, equation 10); KDA with a decay per key channel.
 
     Args:
         g: log decay [B, T, H] or [B, T, H, K]; with `use_gate_in_kernel` the raw gate, of which `kda_gate` makes it.
@@ -102,30 +103,29 @@ def gated_delta_rule(
 def gated_delta_product(
     q, k, v, beta, num_householder, scale, initial_state, output_final_state, use_qk_l2norm_in_kernel, g=None
 ):  # fmt: skip
-    """DeltaProduct (arXiv 2502.10297): n delta-rule steps per token, decay before the first, read after the last.
+    """DeltaProduct (arXiv 2502.10297): n = `num_householder` delta-rule steps per token.
 
-    Args:
-        q: [B, T, H, K]; g: [B, T, H] or None.
-        k, v, beta: [B, n T, H, K or V], [B, n T, H]; n is `num_householder`.
+    It decays before the first and reads after the last. q [B, T, H, K]; g [B, T, H] or None; k, v [B, n T, H, K or V];
+    beta [B, n T, H].
     """
     q, k = _unit(use_qk_l2norm_in_kernel, q, k)
     n, (batch, steps) = num_householder, q.shape[:2]
 
-    def at(place: int, x: Tensor) -> Tensor:
+    def spread_to(step: int, x: Tensor) -> Tensor:
         """Put x at one of each token's n steps, zeros at the others."""
         spread = x.new_zeros(batch, steps, n, *x.shape[2:])
-        spread[:, :, place] = x
+        spread[:, :, step] = x
         return spread.flatten(1, 2)
 
-    decay = None if g is None else at(0, g)
-    o, final = _delta(at(n - 1, q), k, v, beta, decay, scale_of(scale, q), initial_state)
+    decay = None if g is None else spread_to(0, g)
+    o, final = _delta(spread_to(n - 1, q), k, v, beta, decay, scale_of(scale, q), initial_state)
     return o.unflatten(1, (steps, n))[:, :, -1], if_wanted(final, output_final_state)
 
 
 @substitute("fla.ops.comba.chunk:chunk_comba", "fla.ops.comba.fused_recurrent:fused_recurrent_comba")
 @by_sequence("q", "k", "v", "p", "g", "beta")
 def comba(q, k, v, p, g, scale, initial_state, output_final_state, use_qk_l2norm_in_kernel, beta=None):
-    """Comba (Hu et al. 2025, arXiv 2506.02475): erases along p what the state held before this step's decay."""
+    """Comba (arXiv 2506.02475): erases along p what the undecayed state held."""
     q, k, p = _unit(use_qk_l2norm_in_kernel, q, k, p)
     beta = torch.ones_like(g) if beta is None else beta
     o, final = _delta(q, k, v, beta, g, scale_of(scale, q), initial_state, erase_key=p, erase_undecayed=True)
@@ -134,12 +134,10 @@ def comba(q, k, v, p, g, scale, initial_state, output_final_state, use_qk_l2norm
 
 @substitute("fla.ops.gdn2.chunk:chunk_gdn2", "fla.ops.gdn2.fused_recurrent:fused_recurrent_gdn2")
 @by_sequence("q", "k", "v", "g", "b", "w")
-def gdn2(
-    q, k, v, g, b, w, scale, initial_state, output_final_state, use_qk_l2norm_in_kernel, state_v_first
-):  # fmt: skip
-    """Gated DeltaNet-2 (arXiv 2605.22791): S_t = e^g S + k (w v - (b k)^T e^g S)^T.
+def gdn2(q, k, v, g, b, w, scale, initial_state, output_final_state, use_qk_l2norm_in_kernel, state_v_first):
+    """Gated DeltaNet-2 (arXiv 2605.22791), with gates on what is erased and written.
 
-    Gates b [B, T, H, K] on what is erased, w [B, T, H, V] on what is written.
+    S_t = e^g S + k (w v - (b k)^T e^g S)^T, b [B, T, H, K], w [B, T, H, V].
     """
     q, k = _unit(use_qk_l2norm_in_kernel, q, k)
     start, scale = swap_state(initial_state, state_v_first), scale_of(scale, q)
@@ -148,10 +146,10 @@ def gdn2(
 
 
 def _preconditioned(k: Tensor, g: Tensor, beta: Tensor, center: Any, start: Tensor | None, x: float, eps: float):
-    """Scale k per channel by the running second moment of keys (arXiv 2604.21100); also returns its last.
+    """Scale k per channel by the keys' running second moment (arXiv 2604.21100).
 
-    A_t = e^g A_{t-1} + beta k^2 is squashed to s in (-1, 1) about `center` in logarithm, and k times x^{-s} returned.
-    k: [B, T, H, K]; g, beta: [B, T, H]; center: [H] or a number; start: [B, H, K].
+    A_t = e^g A_{t-1} + beta k^2 is squashed to s in (-1, 1) about `center` in logarithm, and k times x^{-s} and the
+    last A returned. k: [B, T, H, K]; g, beta: [B, T, H]; center: [H] or a number; start: [B, H, K].
     """
     added = beta.float().unsqueeze(-1) * k.float().square()
     decay = g.float().unsqueeze(-1).expand_as(k)
@@ -182,9 +180,10 @@ def preconditioned_delta_rule(
     q, k, v, g, g_atk, beta, beta_atk, scale, initial_state, initial_A_state, output_final_state, x, eps,
     log_atk_scale, use_qk_l2norm_in_kernel=True, cu_seqlens=None, lower_bound=None,
 ):  # fmt: skip
-    """Preconditioned gated DeltaNet (g [B, T, H]) and KDA (g [B, T, H, K]), arXiv 2604.21100.
+    """Preconditioned gated DeltaNet and KDA (arXiv 2604.21100).
 
-    It erases along k and writes along the preconditioned k. `lower_bound` only tells FLA's kernel how strong g can be.
+    g is [B, T, H] or [B, T, H, K]. It erases along k and writes along the preconditioned k. `lower_bound` only tells
+    FLA's kernel how strong g can be.
 
     Returns:
         o, the state [B, H, K, V] and the keys' second moment [B, H, K].
@@ -225,5 +224,5 @@ def rwkv7(r, w, k, v, a, b, scale, initial_state, output_final_state, cu_seqlens
 
 @substitute("fla.ops.rwkv7.fused_recurrent:fused_mul_recurrent_rwkv7")
 def fused_mul_recurrent_rwkv7(r, w, k, v, kk, a, scale, initial_state, output_final_state, cu_seqlens=None):
-    """The same from the unit removal key kk and its rate a: erases along -kk, writes along kk a."""
+    """`rwkv7` that erases along -kk and writes along kk a."""
     return rwkv7(r, w, k, v, -kk, kk * a, scale, initial_state, output_final_state, cu_seqlens)

@@ -29,15 +29,13 @@ def _gla(q, k, v, gk, gv, scale, initial_state, output_final_state, state_v_firs
 @substitute("fla.ops.gla.chunk:chunk_gla")
 @by_sequence("q", "k", "v", "g")
 def chunk_gla(q, k, v, g, scale, initial_state, output_final_state, state_v_first):
-    """Gated linear attention (arXiv 2312.06635, equation 3): g [B, T, H, K] decays each key channel."""
+    """Gated linear attention (arXiv 2312.06635, equation 3), with g [B, T, H, K]."""
     return _gla(q, k, v, g, None, scale, initial_state, output_final_state, state_v_first)
 
 
 @substitute("fla.ops.gla.fused_recurrent:fused_recurrent_gla")
 @by_sequence("q", "k", "v", "gk", "gv")
-def fused_recurrent_gla(
-    q, k, v, scale, initial_state, output_final_state, state_v_first, gk=None, gv=None
-):  # fmt: skip
+def fused_recurrent_gla(q, k, v, scale, initial_state, output_final_state, state_v_first, gk=None, gv=None):
     """The same with the decay on key channels (gk), value channels (gv) or none."""
     if gk is not None and gv is not None:
         raise NotImplementedError("fused_recurrent_gla with both gk and gv has no CPU implementation")
@@ -50,9 +48,7 @@ def fused_recurrent_gla(
     "fla.ops.simple_gla.fused_chunk:fused_chunk_simple_gla",
 )
 @by_sequence("q", "k", "v", "g")
-def simple_gla(
-    q, k, v, scale, initial_state, output_final_state, state_v_first=False, g=None, g_gamma=None
-):  # fmt: skip
+def simple_gla(q, k, v, scale, initial_state, output_final_state, state_v_first=False, g=None, g_gamma=None):
     """One decay per head: g [B, T, H], or the constant g_gamma [H]."""
     if g_gamma is not None:
         constant = g_gamma.float().expand(*v.shape[:3])
@@ -68,10 +64,8 @@ def simple_gla(
     "fla.ops.retention.fused_recurrent:fused_recurrent_retention",
     "fla.ops.retention.fused_chunk:fused_chunk_retention",
 )
-def retention(
-    q, k, v, scale, initial_state, output_final_state, state_v_first=False, cu_seqlens=None
-):  # fmt: skip
-    """Retention (arXiv 2307.08621, equation 8): head h decays by gamma = 1 - 2^(-5 - h)."""
+def retention(q, k, v, scale, initial_state, output_final_state, state_v_first=False, cu_seqlens=None):
+    """Retention (arXiv 2307.08621, equation 8): head h decays by 1 - 2^(-5 - h)."""
     head = torch.arange(q.shape[2], dtype=torch.float32, device=q.device)
     gamma = torch.log1p(-torch.exp2(-5.0 - head))
     return simple_gla(
@@ -111,7 +105,7 @@ def linear_attn(q, k, v, scale, initial_state, output_final_state, normalize):
 @substitute("fla.ops.rwkv6.chunk:chunk_rwkv6", "fla.ops.rwkv6.fused_recurrent:fused_recurrent_rwkv6")
 @by_sequence("r", "k", "v", "w")
 def rwkv6(r, k, v, w, u, scale, initial_state, output_final_state):
-    """RWKV6 (Peng et al. 2024, arXiv 2404.05892, equation 19): reads before the update, plus the bonus u [H, K]."""
+    """RWKV6 (arXiv 2404.05892, equation 19): reads before the update; bonus u [H, K]."""
     o, final = linear_rnn(
         r, k, v, w, bonus=u, scale=scale_of(scale, r), initial_state=initial_state, chunk=CHANNEL_CHUNK
     )
@@ -129,12 +123,10 @@ def hgrn(x, g, initial_state, output_final_state):
 # ---- slots and normalised keys --------------------------------------------------------------------------------------
 @substitute("fla.ops.gsa.gate:fused_additive_gate")
 def additive_gate(x, initial_state=None, cu_seqlens=None, output_dtype=None, gate_dtype=None):
-    """Running softmax weights of logits x [B, T, H, K] (LightNet, arXiv 2405.21022; also ABC's slots).
+    """Running softmax weights of logits x [B, T, H, K], LightNet's and ABC's (arXiv 2405.21022).
 
-    With z_t = log sum_{j <= t} e^{x_j}: what step t adds, and the log decay of what came before.
-
-    Returns:
-        e^{x_t - z_t}, z_{t-1} - z_t (0 at a first step) and the last z [N, 1, H, K] in fp32.
+    With z_t = log sum_{j <= t} e^{x_j} it returns what step t adds, e^{x_t - z_t}; the log decay of what came before,
+    z_{t-1} - z_t (0 at a first step); and the last z [N, 1, H, K] in fp32.
     """
     bounds = [0, x.shape[1]] if cu_seqlens is None else cu_seqlens.tolist()
     parts = []
@@ -198,9 +190,10 @@ def abc(q, k, v, s, initial_state=None, output_final_state=False):
 
 # ---- polynomial kernels, by their scores ----------------------------------------------------------------------------
 def _polynomial(q: Tensor, k: Tensor, v: Tensor, scale: float, power: Callable[[Tensor], Tensor]):
-    """sum_j p(q_i k_j) v_j over j <= i, and the sum of the weights: [B, H, T, V], [B, H, T, 1], fp32.
+    """sum_j p(q_i k_j) v_j over j <= i, and the weights' sum.
 
-    Quadratic in T like FLA's kernels: as a recurrence the state would have K^2 rows.
+    [B, H, T, V] and [B, H, T, 1], fp32. Quadratic in T like FLA's kernels: as a recurrence the state would have K^2
+    rows.
     """
     q, k, v = (x.float().transpose(1, 2) for x in (q, k, v))
     weights = power(q * scale @ k.mT).tril()

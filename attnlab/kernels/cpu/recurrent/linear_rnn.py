@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-# e^-30 = 1e-13 is below fp32's resolution beside anything it is added to, so a stronger decay changes nothing.
+# e^-30 = 1e-13 is below fp32's resolution next to anything it is added to, so a stronger decay changes nothing.
 STRONGEST_LOG_DECAY = -30.0
 # e^80 = 6e34 is the largest factor we let stand alone in fp32 (whose limit is 3e38) before q, k multiply it.
 LARGEST_EXPONENT = 80.0
@@ -44,8 +44,7 @@ def linear_rnn(
     """Run the recurrence above over T steps; differentiable in every tensor.
 
     Args:
-        q, k: [B, T, H, K].
-        v: [B, T, H, V].
+        q, k: [B, T, H, K]. v: [B, T, H, V].
         log_decay: g, natural logarithm, <= 0. [B, T, H]: one per head; [B, T, H, K]: one per key channel; None: none.
         value_log_decay: [B, T, H, V], a decay of the state's value channels instead (GSA); excludes `log_decay`,
             `erase` and `bonus`.
@@ -93,7 +92,7 @@ class _Decay:
     def __init__(self, log_decay: Tensor):
         self.after = log_decay.cumsum(-2)  # log of the decay from the chunk's start to after step i
         # ... to before step i. Shifted and not subtracted: the step before then counts undecayed to the bit, where a
-        # subtraction beside a sum of -1000 would be off by 6e-5.
+        # subtraction of sums near -1000 would be off by 6e-5.
         self.before = F.pad(self.after[..., :-1, :], (0, 0, 1, 0))
         self.per_channel = log_decay.shape[-1] > 1
         # Per channel, e^{a_i - b_j} is split into e^{a_i - mid} e^{mid - b_j}: measured from the middle of the chunk,
@@ -118,7 +117,7 @@ class _Decay:
         return x * F.pad(remaining, (0, 0, 0, 1)).exp()  # a constant for the last step, as in `pairwise_decay`
 
     def wholes(self, chunks: int) -> Sequence[Tensor | float]:
-        """Each chunk's factor on the state's key rows: N times [B, H, 1 or K, 1]."""
+        """Each chunk's factor on the state's key rows, [B, H, 1 or K, 1] each."""
         return self.after[..., -1, :].exp().unsqueeze(-1).unbind(2)
 
 
@@ -160,7 +159,7 @@ def decay_of(log_decay: Tensor | None, size: int) -> _Decay:
 
 
 def fold(x: Tensor, size: int) -> Tensor:
-    """[B, T, H, D] -> [B, H, N, C, D], padded with zeros: a padded step neither decays, writes nor erases."""
+    """[B, T, H, D] -> [B, H, N, C, D], padded with zeros, which change no state."""
     short = -x.shape[1] % size
     if short:
         x = torch.cat([x, x.new_zeros(x.shape[0], short, *x.shape[2:])], 1)
@@ -219,7 +218,7 @@ def _value_decayed(q: Tensor, k: Tensor, v: Tensor, decay: _Decay, state: Tensor
 
 
 def _delta(q: Tensor, k: Tensor, v: Tensor, erase: Tensor, write: Tensor, decay: _Decay, state: Tensor):
-    """With erase: step i reads x_i = e_i^T S_{i-1}, and the chunk solves a triangular system for all its x.
+    """Erases and writes: a chunk solves a triangular system for all its x_i = e_i^T S_{i-1}.
 
     Unrolled within a chunk that starts at state S: x = L_w x + L_k v + (e decayed from the start) S, where L_w and L_k
     are strictly lower triangular scores of e against w and k. For the delta rule (w = k) the unknown is y = v + x, the

@@ -1,4 +1,4 @@
-"""Log-linear attention: linear attention whose past is cut into log T stretches, each read with a weight of its own.
+"""Log-linear attention: a past cut into log T stretches, each read with its own weight.
 
     o_t = scale * sum_{j <= t} lambda_t[level(t, j)] e^{g_{j+1} + ... + g_t} (q_t . k_j) v_j        (arXiv 2506.04761)
 
@@ -25,7 +25,7 @@ LEVELS_WITHIN = CHUNK.bit_length() - 1
 
 @dataclass
 class LevelStates:
-    """What a decoder keeps: one state per level [B, H, L, K, V] in fp32, and how many steps were seen."""
+    """A decoder's state: one per level, [B, H, L, K, V] in fp32; and the steps seen."""
 
     levels: Tensor
     seen: int
@@ -33,13 +33,16 @@ class LevelStates:
 
 def level_of(n: int, device: torch.device) -> Tensor:
     """The number of bits of t xor j for t, j < n: [n, n]."""
-    at = torch.arange(n, device=device)
-    differ = at[:, None] ^ at[None]
+    steps = torch.arange(n, device=device)
+    differ = steps[:, None] ^ steps[None]
     return sum(((differ >> bit) > 0).long() for bit in range(max(1, n.bit_length())))
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, g: Tensor, level_scales: Tensor) -> Tensor:
-    """The definition without scale; q, k [B, T, H, K], v [B, T, H, V], g [B, T, H], level_scales [B, T, H, L]; fp32."""
+    """The definition without scale, in fp32.
+
+    q, k [B, T, H, K]; v [B, T, H, V]; g [B, T, H]; level_scales [B, T, H, L].
+    """
     steps = v.shape[1]
     qc, kc, vc, weights = (fold(x.float(), CHUNK) for x in (q, k, v, level_scales))
     after = fold(g.float().unsqueeze(-1), CHUNK).cumsum(-2)  # log decay since the chunk's start, [B, H, N, C, 1]
@@ -77,7 +80,7 @@ def final_states(k: Tensor, v: Tensor, g: Tensor, levels: int) -> LevelStates:
 
 
 def step(state: LevelStates, q: Tensor, k: Tensor, v: Tensor, g: Tensor, level_scales: Tensor):
-    """One more step: q, k [B, H, K], v [B, H, V], g [B, H], level_scales [B, H, L] -> o [B, H, V], the next state."""
+    """One more step of `attend`, its arguments without T: o [B, H, V], the next state."""
     levels = state.levels * g.float().exp()[..., None, None, None]
     lowest = (state.seen & -state.seen).bit_length()  # 1 + the lowest set bit; a state begins with at least one step
     merged = levels[:, :, :lowest].sum(2)
@@ -94,9 +97,7 @@ def _dense(q, k, v, g, level_scales):
 
 
 @substitute("fla.ops.log_linear_attn.chunk:chunk_log_linear_attn")
-def chunk_log_linear_attn(
-    q, k, v, g, level_scales, initial_state, output_final_state, scale, cu_seqlens=None
-):  # fmt: skip
+def chunk_log_linear_attn(q, k, v, g, level_scales, initial_state, output_final_state, scale, cu_seqlens=None):
     """Log-linear attention; q, k may have fewer heads than v. The state is `LevelStates`.
 
     Raises:

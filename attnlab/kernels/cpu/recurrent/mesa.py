@@ -28,7 +28,7 @@ Apply = Callable[[Tensor], Tensor]
 
 
 def conjugate_gradients(apply: Apply, q: Tensor, iterations: int) -> Tensor:
-    """Solve apply(x) = q for a symmetric positive definite `apply` over the last dimension, from x = 0."""
+    """Solve apply(x) = q from x = 0, for a symmetric positive definite `apply`."""
     x, residual = torch.zeros_like(q), q
     direction, size = residual, residual.square().sum(-1, keepdim=True)
     for _ in range(iterations):
@@ -65,7 +65,7 @@ def solve(apply: Apply, q: Tensor, iterations: int) -> Tensor:
 
 
 def _chunk_starts(written: Tensor, decay: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-    """States at the chunks' starts [B, H, N, K, V] and at the end; written [B, H, N, K, V], decay [B, H, N, 1, 1]."""
+    """States at the chunks' starts and at the end, from written [B, H, N, K, V], decay [B, H, N, 1, 1]."""
     starts = []
     # unbind: indexing chunk by chunk would cost a full-size gradient per chunk, quadratic in T
     for kept, wrote in zip(decay.unbind(2), written.unbind(2), strict=True):
@@ -80,10 +80,7 @@ def mesa(
     """The equations above over T steps.
 
     Args:
-        q, k: [B, T, H, K], of unit length.
-        v: [B, T, H, V].
-        g, beta: [B, T, H].
-        lamb: [H, K], positive.
+        q, k: [B, T, H, K], of unit length. v: [B, T, H, V]. g, beta: [B, T, H]. lamb: [H, K], positive.
         initial_state: (R [B, H, K, K], S [B, H, K, V]), either or both None for zeros.
 
     Returns:

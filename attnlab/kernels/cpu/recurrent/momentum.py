@@ -1,4 +1,4 @@
-"""The delta rule with momentum: what a step would write is accumulated, and the accumulation is written.
+"""The delta rule with momentum: what a step writes is an accumulation.
 
     M_t = mu_t M_{t-1} - eta_t k_t x_t^T,  x_t = v_t - S_{t-1}^T p_t        S, M: [K, V]
     S_t = alpha_t S_{t-1} - beta_t M_t,    o_t = scale * S_t^T q_t
@@ -23,7 +23,7 @@ CHUNK = 64
 
 
 def _products(log_factor: Tensor, keep: Tensor) -> Tensor:
-    """The product of factors j + 1 .. i where `keep`, else 0; log_factor: [B, H, N, C, 1]."""
+    """The product of factors j + 1 to i where `keep`, else 0, of log_factor [B, H, N, C, 1]."""
     total = log_factor.cumsum(-2)
     return (total - total.mT).masked_fill(~keep, -torch.inf).exp()
 
@@ -37,9 +37,7 @@ def momentum_delta_rule(q, k, v, p, log_alpha, log_mu, beta, initial_state):
     """The equations above, with eta in k and the scale in q.
 
     Args:
-        q, k, p: [B, T, H, K].
-        v: [B, T, H, V].
-        log_alpha, log_mu, beta: [B, T, H].
+        q, k, p: [B, T, H, K]. v: [B, T, H, V]. log_alpha, log_mu, beta: [B, T, H].
         initial_state: (S, M), each [B, H, K, V], or None for zeros.
 
     Returns:
@@ -84,9 +82,10 @@ def momentum(
     q, k, v, log_alpha, log_mu, scale, initial_state, output_final_state, use_qk_l2norm_in_kernel, use_p_times_alpha,
     p=None, beta=None, eta=None,
 ):  # fmt: skip
-    """FLA's call: p is k unless given, beta and eta 1; `use_p_times_alpha` has x read alpha_t S_{t-1}.
+    """FLA's call, in which p is k unless given, and beta and eta 1.
 
-    The state is (S, M), each [B, H, K, V]; FLA stacks them, which beam search then takes for two sequences.
+    `use_p_times_alpha` has x read alpha_t S_{t-1}. The state is (S, M), each [B, H, K, V]; FLA stacks them, which beam
+    search then takes for two sequences.
     """
     p = k if p is None else p
     if use_qk_l2norm_in_kernel:

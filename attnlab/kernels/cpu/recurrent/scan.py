@@ -18,7 +18,7 @@ from attnlab.kernels.cuda.selective_scan import selective_scan_triton
 
 
 class _Scan(torch.autograd.Function):
-    """h_t = a_t * h_{t-1} + x_t over dim 0, elementwise; x, a: [T, ...], h0: [...] or None."""
+    """h_t = a_t h_{t-1} + x_t over dimension 0, elementwise; h0: [...] or None."""
 
     @staticmethod
     def forward(ctx, x: Tensor, a: Tensor, h0: Tensor | None) -> Tensor:
@@ -36,9 +36,8 @@ class _Scan(torch.autograd.Function):
     @staticmethod
     def backward(ctx, grad: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
         a, h, h0 = ctx.saved_tensors
-        dh = grad.clone(
-            memory_format=torch.contiguous_format
-        )  # to become each h_t's gradient through all of the future
+        # to become each h_t's gradient through all of the future
+        dh = grad.clone(memory_format=torch.contiguous_format)
         dh_at, a_at = dh.unbind(0), a.unbind(0)
         for t in range(len(dh_at) - 2, -1, -1):
             dh_at[t].addcmul_(a_at[t + 1], dh_at[t + 1])
@@ -49,14 +48,10 @@ class _Scan(torch.autograd.Function):
 
 
 def gated_scan(x: Tensor, log_decay: Tensor, initial_state: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """h_t = e^{g_t} h_{t-1} + x_t (HGRN, Qin et al. 2023, arXiv 2311.04823, equation 4, its input already gated).
+    """HGRN's scan h_t = e^{g_t} h_{t-1} + x_t (arXiv 2311.04823, equation 4).
 
-    Args:
-        x, log_decay: [B, T, D]; the decay is a natural logarithm, <= 0.
-        initial_state: [B, D] or None for zeros.
-
-    Returns:
-        h [B, T, D] in x's dtype and the last state [B, D] in fp32 (fp64 for fp64 x).
+    x (already gated), log_decay (natural, <= 0): [B, T, D]; initial_state: [B, D] or None for zeros. Returns
+    h [B, T, D] in x's dtype and the last state [B, D] in fp32 (fp64 for fp64 x).
     """
     exact = torch.float64 if x.dtype == torch.float64 else torch.float32
     start = None if initial_state is None else initial_state.to(exact)
@@ -67,7 +62,7 @@ def gated_scan(x: Tensor, log_decay: Tensor, initial_state: Tensor | None = None
 
 
 def _selective(x: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, state: Tensor | None):
-    """`selective_scan` without D of time-major x, delta [T, B, E] and B, C [T, B, N]: y [T, B, E], the last state."""
+    """`selective_scan` without D, time-major: x, delta [T, B, E] and B, C [T, B, N]."""
     h = _Scan.apply((delta * x).unsqueeze(-1) * B.unsqueeze(2), (delta.unsqueeze(-1) * A).exp(), state)
     return (h @ C.unsqueeze(-1)).squeeze(-1), h[-1].clone()  # a view would keep all of h
 
@@ -80,24 +75,15 @@ def _recomputed(function: Callable[..., Any], *inputs: Any) -> Any:
 
 
 def selective_scan(
-    x: Tensor,
-    delta: Tensor,
-    A: Tensor,
-    B: Tensor,
-    C: Tensor,
-    D: Tensor | None = None,
-    initial_state: Tensor | None = None,
-    chunk: int = 32,
-) -> tuple[Tensor, Tensor]:
+    x: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor | None = None,
+    initial_state: Tensor | None = None, chunk: int = 32,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
     """Mamba's scan (Gu and Dao 2023, arXiv 2312.00752, algorithm 2).
 
     h_t = e^{dt A} h_{t-1} + dt B_t x_t;  y_t = C_t h_t + D x_t.
 
     Args:
-        x, delta: [B, T, E], delta > 0.
-        A: [E, N], < 0.
-        B, C: [B, T, N].
-        D: [E] or None.
+        x, delta: [B, T, E], delta > 0. A: [E, N], < 0. B, C: [B, T, N]. D: [E] or None.
         initial_state: [B, E, N] or None for zeros.
         chunk: steps at a time on the CPU, so that the [chunk, B, E, N] temporaries stay in cache.
 
