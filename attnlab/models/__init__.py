@@ -34,7 +34,7 @@ __all__ = [
 def build_model(
     model: ModelConfig | dict[str, Any], vocab_size: int, readout: str | None = None, recipe: int | None = None
 ) -> BackboneForCausalLM:
-    """A freshly initialised language model on the default device, in fp32; the same for the same torch seed.
+    """Build a language model on the default device, in fp32, initialised from torch's seed.
 
     Args:
         model: a `ModelConfig`, or the same as a dict (`{"d_model": 64, "mixer": "gla"}`).
@@ -53,7 +53,7 @@ def build_model(
 
 
 def try_mixer(mixer: MixerConfig, model: ModelConfig, layer: int) -> str | None:
-    """What is wrong with a user's own mixer, found by running it on a small input; None if nothing is."""
+    """Run a user's own mixer on a small input: what is wrong with it, or None."""
     from attnlab.models import smoke_test
 
     return smoke_test.try_mixer(mixer, model, layer)
@@ -67,7 +67,7 @@ def count_params(model: nn.Module) -> dict[str, int]:
         `n_params_mixers` (all layers' mixers).
     """
     total = sum(p.numel() for p in model.parameters())
-    outer = {id(p): p.numel() for part in (model.backbone.embed, model.head) for p in part.parameters()}
+    outer = {id(p): p.numel() for module in (model.backbone.embed, model.head) for p in module.parameters()}
     mixers = sum(p.numel() for block in model.backbone.blocks for p in block.mixer.parameters())
     return {"n_params": total, "n_params_non_embedding": total - sum(outer.values()), "n_params_mixers": mixers}
 

@@ -2,8 +2,8 @@
 
     x = embed(tokens);  n_layers x [ x += mixer(norm(x));  x += mlp(norm(x)) ];  logits = head(norm(x))
 
-Only the mixer differs between the arms of a sweep. What lies between the mixers is in `fused`, of static shape and
-without a synchronisation with the host, so that a training step can be compiled and captured as a CUDA graph.
+Only the mixer differs between the arms of a sweep. What lies between the mixers is in `fused`. It has static
+shapes and never waits for the host, so that a training step can be compiled and captured as a CUDA graph.
 """
 
 from __future__ import annotations
@@ -96,10 +96,10 @@ class BackbonePreTrainedModel(PreTrainedModel):
 
     def _move_missing_keys_from_meta_to_device(self, *args: Any, **kwargs: Any) -> None:
         """... and keep what they filled in."""
-        kept = {name: buffer.clone() for name, buffer in self.named_non_persistent_buffers()}
+        filled = {name: buffer.clone() for name, buffer in self.named_non_persistent_buffers()}
         super()._move_missing_keys_from_meta_to_device(*args, **kwargs)
         for name, buffer in self.named_non_persistent_buffers():
-            buffer.copy_(kept[name])
+            buffer.copy_(filled[name])
 
 
 class Backbone(BackbonePreTrainedModel):
@@ -133,11 +133,11 @@ class Backbone(BackbonePreTrainedModel):
         branches = model.n_layers * (1 if model.mlp == "none" else 2)
         nn.init.normal_(self.embed.weight, std=INIT_STD)
         for layer, block in enumerate(self.blocks):
-            own = spec_of(model.mixer_at(layer).name).own_init
-            parts = [(block.mlp, ())] if own is True else [(block.mlp, ()), (block.mixer, own or ())]
-            for part, kept in parts:
-                for name, module in part.named_modules() if part is not None else ():
-                    if isinstance(module, nn.Linear) and name not in kept:
+            own_init = spec_of(model.mixer_at(layer).name).own_init
+            redrawn = [(block.mlp, ())] if own_init is True else [(block.mlp, ()), (block.mixer, own_init or ())]
+            for half, excepted in redrawn:
+                for name, module in half.named_modules() if half is not None else ():
+                    if isinstance(module, nn.Linear) and name not in excepted:
                         writes = name in RESIDUAL_WRITERS
                         nn.init.normal_(module.weight, std=INIT_STD / math.sqrt(branches) if writes else INIT_STD)
 
@@ -204,7 +204,7 @@ class BackboneForCausalLM(BackbonePreTrainedModel, FLAGenerationMixin):
         return self.readout(self.backbone.hidden(input_ids))
 
     def loss_sum(self, input_ids: Tensor, targets: Tensor, positions: Tensor | None = None) -> Tensor:
-        """Cross entropy in nats, summed over the targets that count; a scalar fp32 tensor. Host and device stay async.
+        """Cross entropy in nats, summed over the targets that count: a scalar fp32 tensor.
 
         Args:
             input_ids: [B, T].
@@ -241,8 +241,8 @@ class BackboneForCausalLM(BackbonePreTrainedModel, FLAGenerationMixin):
             logits [B, T or kept, vocabulary]; `loss`, the mean over the labels that count, if there are labels.
         """
         out = self.backbone(input_ids, attention_mask, past_key_values, use_cache)
-        kept = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
-        logits = self.head(self.readout(out.last_hidden_state)[:, kept])
+        positions = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
+        logits = self.head(self.readout(out.last_hidden_state)[:, positions])
         loss = None
         if labels is not None:
             scores, wanted = logits[:, :-1].float().flatten(0, 1), labels[:, 1:].flatten()
@@ -252,7 +252,7 @@ class BackboneForCausalLM(BackbonePreTrainedModel, FLAGenerationMixin):
     def prepare_inputs_for_generation(
         self, input_ids: Tensor, next_sequence_length: int | None = None, use_cache: bool = True, **kwargs: Any
     ) -> dict[str, Any]:
-        """A model with a mixer that keeps no state reads the whole sequence for each new token."""
+        """Have a model whose mixers keep no state read the whole sequence for each token."""
         if not self.backbone.cached:
             next_sequence_length, use_cache = None, False
         return super().prepare_inputs_for_generation(

@@ -1,4 +1,4 @@
-"""One layer of the decoder: a mixer and an MLP, each behind a norm and on a residual branch."""
+"""One layer of the decoder: a mixer and an MLP, each normed and on a residual branch."""
 
 from __future__ import annotations
 
@@ -81,19 +81,16 @@ class Block(nn.Module):
         return mixed[0] if isinstance(mixed, tuple) else mixed
 
     def after(self, x: Tensor, mixed: Tensor) -> Tensor:
-        """Run what follows the mixer: x [B, T, D] and the mixer's output -> the next layer's x."""
+        """Run what follows the mixer, from x [B, T, D] and its output to the next layer's x."""
         x = x + self.dropout(mixed)
         if self.mlp is not None:
             x = x + self.dropout(self.mlp(self.mlp_norm(x)))
         return x
 
     def _each_alone(self, x: Tensor, mask: Tensor) -> Tensor:
-        """The mixer without a cache, run on each sequence without its padding.
-
-        x: [B, T, D]; mask: [B, T].
-        """
+        """Run the mixer on each sequence of x [B, T, D] without the padding that mask [B, T] shows."""
         out = torch.zeros_like(x)
-        for row, kept in enumerate(mask.bool()):
-            mixed = self.mixer(x[row : row + 1, kept])
-            out[row, kept] = (mixed[0] if isinstance(mixed, tuple) else mixed)[0]
+        for row, real in enumerate(mask.bool()):
+            mixed = self.mixer(x[row : row + 1, real])
+            out[row, real] = (mixed[0] if isinstance(mixed, tuple) else mixed)[0]
         return out

@@ -24,7 +24,7 @@ logger = logging.getLogger(__name__)
 
 
 def build_mixer(mixer: MixerConfig, model: ModelConfig, layer: int) -> nn.Module:
-    """The layer at depth `layer` (0-based), on the default device, as its constructor and its row's `init` leave it.
+    """Build the layer at depth `layer` (0-based), initialised, on the default device.
 
     Raises:
         ValueError: what `check_mixer` says, one line each; or it needs CUDA and there is none.
@@ -36,10 +36,10 @@ def build_mixer(mixer: MixerConfig, model: ModelConfig, layer: int) -> nn.Module
         raise ValueError(f"mixer {mixer.name}: needs CUDA; it has no CPU implementation")
     install()
     shape = ModelShape(model.d_model, model.n_heads, layer, model.n_layers)
-    with warnings.catch_warnings(record=True) as said:
+    with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         built = load(spec.path)(**arguments(spec, mixer.args, shape))
-    for warning in said:
+    for warning in caught:
         if issubclass(warning.category, UserWarning):  # others may be another thread's: Ray is imported meanwhile
             _tell(f"{mixer.name}: {warning.message}")
     if spec.init:
@@ -52,7 +52,7 @@ def build_mixer(mixer: MixerConfig, model: ModelConfig, layer: int) -> nn.Module
 
 @functools.cache
 def _tell(advice: str) -> None:
-    """What a layer's authors warn of when it is built, logged once per process and not once per layer."""
+    """Log what a layer's authors warn of, once per process and not once per layer."""
     logger.warning(advice)
 
 

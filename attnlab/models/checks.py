@@ -1,4 +1,4 @@
-"""From a mixer's name to its row, and what a sweep file may say about it: checked without torch or FLA.
+"""The row of a mixer's name, and checks of its settings, without torch or FLA.
 
 Everything that a row does not decide passes through to the class, checked against the class's own signature as read
 from its source, so a typo is answered in milliseconds.
@@ -11,8 +11,8 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from attnlab.models import signature
-from attnlab.models.mixers.rules import ModelShape, Value, d_model, layer, n_heads
-from attnlab.models.mixers.spec import MixerSpec
+from attnlab.models.mixers.rules import ModelShape, Value, d_model, n_heads
+from attnlab.models.mixers.spec import BASIC, MixerSpec
 from attnlab.models.mixers.table import MIXERS
 from attnlab.models.signature import OPAQUE, REQUIRED, Parameter
 from attnlab.util.text import did_you_mean
@@ -21,14 +21,8 @@ if TYPE_CHECKING:
     from attnlab.config.trial import MixerConfig, ModelConfig
 
 # Arguments that a user's own class may ask for, and what they get.
-BY_NAME: Mapping[str, Value] = {
-    "d_model": d_model,
-    "hidden_size": d_model,
-    "n_heads": n_heads,
-    "num_heads": n_heads,
-    "layer_idx": layer,
-}
-# How a refused argument is meant to be said.
+BY_NAME: Mapping[str, Value] = {"d_model": d_model, "n_heads": n_heads, **BASIC}
+# The settings that stand for arguments that are refused.
 INSTEAD = {"hidden_size": "model.d_model", "d_model": "model.d_model", "num_heads": "model.n_heads"}
 
 
@@ -52,7 +46,7 @@ def spec_of(name: str) -> MixerSpec:
 
 
 def check_mixer(mixer: MixerConfig, model: ModelConfig) -> list[str]:
-    """What is wrong with one mixer of a model, one line each; empty if it can be built.
+    """List what is wrong with one mixer of a model, one line each.
 
     It imports no torch, and only `build_mixer` misses a GPU: the machine that checks a sweep need not be the one that
     runs it.
@@ -81,7 +75,7 @@ def check_mixer(mixer: MixerConfig, model: ModelConfig) -> list[str]:
 
 
 def precision_problems(model: ModelConfig, precision: str) -> list[str]:
-    """What is wrong with training a model on CUDA in `precision`, one line per mixer, which it begins with."""
+    """List the mixers that cannot be trained on CUDA in `precision`, one line each."""
     if precision != "fp32":
         return []
     out = []
@@ -118,7 +112,7 @@ def _argument_problem(spec: MixerSpec, takes: Mapping[str, Parameter], name: str
 
 
 def arguments(spec: MixerSpec, given: Mapping[str, Any], shape: ModelShape) -> dict[str, Any]:
-    """The class's keyword arguments: the row's defaults, the sweep file's over them, what the row sets over all."""
+    """The class's arguments: the row's defaults, then the file's, then what the row sets."""
     given = {spec.aliases.get(name, name): value for name, value in given.items() if name not in spec.options}
 
     def settle(value: Value) -> Any:

@@ -1,4 +1,4 @@
-"""Floating-point operations per token, counted from the algorithm and not from a kernel: the same on every device.
+"""Floating-point operations per token, counted from the algorithm and so independent of kernels.
 
 A multiplication and an addition count one each. Forward, per token:
 
@@ -52,8 +52,8 @@ def _layers(model_json: str, seq_len: int) -> float | None:
     for layer in range(model.n_layers):
         if "cuda" in spec_of(model.mixer_at(layer).name).needs:
             return None
-        own = ":" in model.mixer_at(layer).name  # its constructor may compute with values
-        with torch.random.fork_rng(devices=[]), torch.device("cpu" if own else "meta"):
+        custom = ":" in model.mixer_at(layer).name  # its constructor may compute with values
+        with torch.random.fork_rng(devices=[]), torch.device("cpu" if custom else "meta"):
             block = Block(model, layer)
         mixing = _mixing(model, layer, block.mixer, seq_len)
         if mixing is None:
@@ -63,11 +63,11 @@ def _layers(model_json: str, seq_len: int) -> float | None:
 
 
 def _mixing(model: ModelConfig, layer: int, built: Any, seq_len: int) -> float | None:
-    """Forward operations per token of the mixing over time of the layer `built`, at depth `layer`; None: not known."""
+    """Forward operations per token of the mixing over time of the layer `built`, if known."""
     operations = spec_of(model.mixer_at(layer).name).operations
     if operations is None:
-        own = getattr(built, "flops_per_token", None)
-        return float(own(seq_len)) if callable(own) else None
+        custom = getattr(built, "flops_per_token", None)
+        return float(custom(seq_len)) if callable(custom) else None
     count = operations.count(built, model.d_model, seq_len)
     if operations.per == "pair":
         return count * _seen(operations, built, seq_len)

@@ -1,4 +1,4 @@
-"""What lies between the mixers, as functions that can be compiled, and what lies between a mixer's kernels.
+"""What lies between the mixers, and between a mixer's kernels, as functions to compile.
 
     embedding: tokens -> (x, norm(x))
     residual:  (x, what a mixer gave) -> (x after mixer and MLP, the next norm of it)
@@ -34,13 +34,13 @@ class Fused(NamedTuple):
 
 
 def embedding(embed: nn.Embedding, dropout: nn.Module, norm: nn.Module, tokens: Tensor) -> tuple[Tensor, Tensor]:
-    """Embed tokens [B, T]: the residual stream [B, T, D], and what the first mixer reads of it."""
+    """Embed tokens [B, T]: the residual stream [B, T, D] and its first norm."""
     x = dropout(embed(tokens))
     return x, _read(norm(x))
 
 
 def residual(block: Block, norm: nn.Module, x: Tensor, mixed: Tensor) -> tuple[Tensor, Tensor]:
-    """The rest of a layer and the next norm: x and the mixer's output, [B, T, D] -> the same pair for the next one."""
+    """Run the rest of a layer and the next norm, from and to [B, T, D] each."""
     x = block.after(x, mixed)
     return x, _read(norm(x))
 
@@ -55,7 +55,7 @@ def _read(normed: Tensor) -> Tensor:
 
 
 def loss(hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
-    """Sum the cross entropy, in nats, fp32, of hidden [N, D], the head's weight [V, D] and targets [N]."""
+    """Sum the cross entropy, in nats, fp32; hidden [N, D], weight [V, D], targets [N]."""
     return F.cross_entropy(F.linear(hidden, weight).float(), targets, ignore_index=IGNORED, reduction="sum")
 
 
@@ -74,11 +74,11 @@ class _ChunkedLoss(torch.autograd.Function):
         d_hidden = torch.empty_like(hidden)
         d_weight = torch.zeros(head.shape, device=hidden.device)
         for start in range(0, len(hidden), rows):
-            part = hidden[start : start + rows]
-            nats, d_logits = _scored()(part @ head.T, targets[start : start + rows])
+            chunk = hidden[start : start + rows]
+            nats, d_logits = _scored()(chunk @ head.T, targets[start : start + rows])
             total = total + nats
             d_hidden[start : start + rows] = d_logits @ head
-            d_weight = _add_product(d_weight, d_logits.T, part)
+            d_weight = _add_product(d_weight, d_logits.T, chunk)
         ctx.save_for_backward(d_hidden, d_weight)
         return total
 
@@ -96,7 +96,7 @@ def _add_product(total: Tensor, a: Tensor, b: Tensor) -> Tensor:
 
 
 def score(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-    """Sum the cross entropy of logits [N, V] and targets [N]; also its gradient [N, V], in the logits' dtype."""
+    """Sum the cross entropy of logits [N, V] and targets [N]; also its gradient [N, V]."""
     counts = (targets != IGNORED).unsqueeze(1)
     right = targets.clamp(min=0).unsqueeze(1)
     wide = logits.float()
@@ -127,7 +127,7 @@ def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
 
 @functools.cache
 def _many_shapes() -> None:
-    """All is compiled for fixed shapes; a process that trains many models does so for each, and must not give up."""
+    """Let a process compile for the fixed shapes of many models without giving up."""
     import torch._dynamo
 
     torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, 256)
@@ -136,7 +136,7 @@ def _many_shapes() -> None:
 
 @functools.cache
 def compiled_functions() -> Fused:
-    """The functions, compiled by Inductor; one set for the process, so that models of one shape share it."""
+    """The functions, compiled once per process, so that models of one shape share them."""
     return Fused(_compiled(embedding), _compiled(residual), chunked_loss)
 
 
@@ -175,7 +175,7 @@ def _in_training(mixer: nn.Module, backend: str) -> Callable[..., Any]:
 
 @functools.cache
 def _leave_kernels_alone() -> None:
-    """Have compiled code call, and not compile, what FLA's layers import from where the kernels are.
+    """Have compiled code call the kernels that FLA's layers import instead of compiling them.
 
     The autograd of these functions and modules, their tuning and their choice of an implementation are Python that
     must run. Once per process and for all of it: those classes stay out of any other torch.compile there too.

@@ -30,7 +30,7 @@ class Readout(nn.Module):
         self.layers = nn.Sequential(*parts, nn.RMSNorm(d_model, eps=NORM_EPS))
 
     def forward(self, hidden: Tensor) -> Tensor:
-        """Map hidden [B, T, D] to [B, T, D], of which position t is to answer for token t."""
+        """Map hidden [B, T, D] to [B, T, D], whose position t answers for token t."""
         return self.layers(hidden[:, -1:] + waves(hidden.shape[1], hidden.shape[2], hidden.device))
 
 

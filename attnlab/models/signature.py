@@ -1,4 +1,4 @@
-"""What a class's constructor takes, read from its source file by `ast`, so that the package is never imported.
+"""What a class's constructor takes, read from its source without importing it.
 
 FLA takes seconds to import and many of its layers swallow unknown keywords through `**kwargs`; a sweep file's arguments
 are checked against what is read here, in milliseconds.
@@ -23,7 +23,7 @@ OPAQUE = object()  # the default of a parameter whose default is no plain litera
 
 @dataclass(frozen=True)
 class Parameter:
-    """One argument of a constructor; `kinds` are the plain types its annotation allows, empty if it says none."""
+    """One argument of a constructor; `kinds`: the plain types its annotation allows."""
 
     name: str
     kinds: frozenset[str] = frozenset()
@@ -48,12 +48,12 @@ def constructor(path: str) -> dict[str, Parameter]:
 
 
 def type_problem(parameter: Parameter, value: Any) -> str | None:
-    """Why `value` does not fit the annotation of a plain int, float, bool, str or None; None if it fits."""
+    """Why `value` does not fit an annotation of plain types; None if it fits."""
     kinds = parameter.kinds
     if value is None and parameter.default is None:
         return None  # FLA writes `layer_idx: int = None`
-    found = "None" if value is None else type(value).__name__
-    if not kinds or found in kinds or (found == "int" and "float" in kinds):
+    kind = "None" if value is None else type(value).__name__
+    if not kinds or kind in kinds or (kind == "int" and "float" in kinds):
         return None
     return f"is {value!r}, but should be {' or '.join(sorted(kinds))}"
 
@@ -66,10 +66,10 @@ def locate(module: str) -> str:
     """
     paths: Iterable[str] | None = [p or os.getcwd() for p in sys.path]
     if os.getcwd() not in sys.path and "" not in sys.path:
-        paths = [*paths, os.getcwd()]  # a user's own file beside the sweep
+        paths = [*paths, os.getcwd()]  # a user's own file next to the sweep's
     spec, reached = None, ""
-    for part in module.split("."):
-        reached = f"{reached}.{part}" if reached else part
+    for name in module.split("."):
+        reached = f"{reached}.{name}" if reached else name
         spec = importlib.machinery.PathFinder.find_spec(reached, paths)
         if spec is None:
             raise ValueError(f"there is no module {reached}")
@@ -116,7 +116,7 @@ def _literal(default: ast.expr | None) -> Any:
 
 
 def _kinds(annotation: ast.expr | None) -> frozenset[str]:
-    """{'int', 'None'} for `int | None` or `Optional[int]`; empty where anything but int, float, bool, str is named."""
+    """{'int', 'None'} for `int | None` or `Optional[int]`; empty for other types."""
     if annotation is None:
         return frozenset()
     text = ast.unparse(annotation).strip("'\"").replace(" ", "")

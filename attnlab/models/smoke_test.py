@@ -1,4 +1,4 @@
-"""A user's own mixer, run once on a small input before anything starts: what its signature does not show.
+"""A user's own mixer, run once on a small input before a sweep starts.
 
 The worst mistake is silent: a mixer that lets a token see later ones gets a low loss, and every result of its arm is
 false. So causality is tested by changing tokens, not by derivatives, which miss what an argmax or a top-k leaks.
@@ -34,10 +34,10 @@ class Refused(Exception):
 
 
 def try_mixer(mixer: MixerConfig, model: ModelConfig, layer: int) -> str | None:
-    """Build the layer at depth `layer` and run it forward and backward on [2, 8, D] and [2, 7, D], as training would.
+    """Build the layer at depth `layer` and run it as training would, on small inputs.
 
-    It runs on the CPU; a class that says `cuda_only = True` runs on CUDA, or not at all where there is none. The CPU's
-    random state stays as it was.
+    That is forward and backward, on [2, 8, D] and [2, 7, D]. It runs on the CPU; a class that says `cuda_only = True`
+    runs on CUDA, or not at all where there is none. The CPU's random state stays as it was.
 
     Returns:
         one line on the first thing that is wrong; None if nothing is.
@@ -60,7 +60,7 @@ def try_mixer(mixer: MixerConfig, model: ModelConfig, layer: int) -> str | None:
 
 
 def _build(mixer: MixerConfig, model: ModelConfig, layer: int, device: str) -> nn.Module:
-    """The layer in training mode; what its constructor left at zero is drawn, as a zero hides what lies behind it."""
+    """Build the layer in training mode, drawing what was left at zero, which hides faults."""
     torch.manual_seed(0)
     with torch.device(device):
         built = build_mixer(mixer, model, layer).train()
@@ -104,7 +104,7 @@ def _check_call(kind: type[nn.Module]) -> None:
 
 
 def _check_run(run: _Runner, x: Tensor) -> None:
-    """Shape, type, values, gradient, and that an output depends on nothing but its own token and those before it."""
+    """Check shape, type, values, gradient and causality."""
     x.requires_grad_()
     out = run(x)
     if not isinstance(out, Tensor):
@@ -146,7 +146,7 @@ def _first_change(a: Tensor, b: Tensor, allowed: Tensor) -> int | None:
 
 
 def _asked(what: str, mixer: MixerConfig, function: Any, *args: Any) -> Any:
-    """`function(*args)`, where any exception is the user's: told on one line, with the last line of the user's file."""
+    """Call the user's code; an exception is refused on one line, with the file's last line."""
     try:
         return function(*args)
     except Refused:
@@ -155,5 +155,5 @@ def _asked(what: str, mixer: MixerConfig, function: Any, *args: Any) -> Any:
         file = os.path.realpath(signature.locate(mixer.name.partition(":")[0]))
         frames = [f for f in traceback.extract_tb(error.__traceback__) if os.path.realpath(f.filename) == file]
         near = os.path.relpath(file)
-        place = f" ({file if near.startswith('..') else near}:{frames[-1].lineno})" if frames else ""
-        raise Refused(f"{what} raised {type(error).__name__}: {one_line(error)}{place}") from error
+        line = f" ({file if near.startswith('..') else near}:{frames[-1].lineno})" if frames else ""
+        raise Refused(f"{what} raised {type(error).__name__}: {one_line(error)}{line}") from error

@@ -1,4 +1,4 @@
-"""What a mixer keeps of a sequence: measured, by running one layer on the CPU with a cache."""
+"""What a mixer keeps of a sequence, measured by running one layer with a cache."""
 
 from __future__ import annotations
 
@@ -32,15 +32,15 @@ class State(NamedTuple):
     window: int | None = None
 
     def bytes(self, seq_len: int, element: int = 4) -> int:
-        """After `seq_len` steps, at `element` bytes each (4: fp32, as the recurrent states are kept on any device)."""
+        """Bytes after `seq_len` steps, at `element` bytes a number (4: fp32)."""
         return element * (self.fixed + min(seq_len, self.window or seq_len) * self.per_token)
 
 
 def state_of(model: ModelConfig, layer: int) -> State | None:
     """The state of the mixer at depth `layer` (0-based); None where it is not known.
 
-    That is where it keeps none between calls, so that decoding reads the sequence again, where it grows otherwise than
-    with each token, where it needs CUDA, and where it is the user's own.
+    That is where it keeps none between calls, so that decoding reads the sequence again, or needs CUDA; where its state
+    does not grow with each token; and where it is the user's own.
 
     Raises:
         ValueError: a mixer that cannot be built.
@@ -69,17 +69,18 @@ def _measured(model: str) -> State | None:
             block(torch.randn(1, steps, config.d_model), cache, {})
             if not cache.layers:
                 return None
-            kept = cache.layers[0].state
-            held.append(sum(x.numel() for x in tensors(kept)))
-            recurrent = sum(x.numel() for x in tensors(kept.get("recurrent_state") if isinstance(kept, dict) else None))
+            state = cache.layers[0].state
+            held.append(sum(x.numel() for x in tensors(state)))
+            recurring = state.get("recurrent_state") if isinstance(state, dict) else None
+            recurrent = sum(x.numel() for x in tensors(recurring))
     per_token, rest = divmod(held[1] - held[0], PROMPTS[1] - PROMPTS[0])
     return None if rest else State(held[0] - per_token * PROMPTS[0], per_token, recurrent)
 
 
 def state_bytes(model: ModelConfig, seq_len: int) -> int | None:
-    """What all layers keep of one sequence of `seq_len` tokens, in bytes, fp32; None where a layer's is not known."""
-    found = [state_of(model, layer) for layer in range(model.n_layers)]
-    return None if None in found else sum(state.bytes(seq_len) for state in found)  # type: ignore[union-attr]
+    """Bytes that all layers keep of one sequence, in fp32; None if one is not known."""
+    states = [state_of(model, layer) for layer in range(model.n_layers)]
+    return None if None in states else sum(state.bytes(seq_len) for state in states)  # type: ignore[union-attr]
 
 
 def tensors(tree: Any) -> Iterator[Tensor]:

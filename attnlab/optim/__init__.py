@@ -1,4 +1,4 @@
-"""Muon and AdamW, which parameter goes to which, and the learning rate as a pure function of the step.
+"""Muon and AdamW, their parameters, and the learning rate as a function of the step.
 
 One learning rate serves both optimizers: Muon's update is scaled to the root mean square that AdamW's usually has (see
 `Muon`), so an arm has one `lr` to tune whichever optimizer it names. Nothing here waits for the device: rates can live

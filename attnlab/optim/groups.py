@@ -20,7 +20,7 @@ class ParamSplit:
 
 
 def param_groups(model: nn.Module) -> ParamSplit:
-    """Sort the parameters of `model` that require grad by what they are; a shared tensor counts once.
+    """Sort the trainable parameters of `model` by what they are; a shared tensor counts once.
 
     A weight is a parameter called `weight` with at least two axes longer than 1. Parameters a module holds under other
     names are gains, biases, per-head tables, initial states (FLA: RWKV-6 `bonus` [H, K], RWKV-7 `x_r` [1, 1, D], Mamba
@@ -59,13 +59,13 @@ def param_groups(model: nn.Module) -> ParamSplit:
             # axes and more only.
             split.no_decay[name] = param
 
-    placed = [id(p) for part in (split.hidden, split.decay, split.no_decay) for p in part.values()]
-    assert sorted(placed) == sorted(id(p) for p in model.parameters() if p.requires_grad)
+    sorted_ones = [id(p) for group in (split.hidden, split.decay, split.no_decay) for p in group.values()]
+    assert sorted(sorted_ones) == sorted(id(p) for p in model.parameters() if p.requires_grad)
     return split
 
 
 def _weight_of(model: nn.Module, accessor: str) -> set[int]:
-    """The identity of the weight of the module that `model.<accessor>()` returns; empty where there is none."""
+    """The id of the weight of the module that `model.<accessor>()` returns, if any."""
     try:
         module = getattr(model, accessor, lambda: None)()
     except NotImplementedError:  # what transformers raises for a model without such a part

@@ -15,14 +15,12 @@ from torch import Tensor
 NS_COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 NS_STEPS = 5
 NS_EPS = 1e-7  # floor of the Frobenius norm: a zero gradient gives a zero update, not NaN (same write-up)
-ADAM_RMS = (
-    0.2  # root mean square of a typical AdamW update, in units of lr (Liu et al. 2025, arXiv 2502.16982, section 2.2)
-)
+ADAM_RMS = 0.2  # root mean square of a typical AdamW update, in units of lr (Liu et al. 2025, section 2.2)
 MAX_BATCH_ELEMENTS = 1 << 26  # of one Newton-Schulz batch: 256 MiB in fp32, so that large models keep a bounded peak
 
 
 def orthogonalize(matrices: Tensor, steps: int = NS_STEPS) -> Tensor:
-    """Push all singular values of each matrix towards 1, keeping its singular vectors: near U V^T for U S V^T.
+    """Push the singular values of each matrix towards 1: near U V^T for U S V^T.
 
     X <- X / |X|_F, then `steps` times X <- a X + (b A + c A A) X with A = X X^T (Jordan 2024). In bf16 on CUDA,
     where the iteration is stable and the tensor cores are fast; in fp32 on CPU.
@@ -55,7 +53,7 @@ class Muon(torch.optim.Optimizer):
     U V^T has a root mean square of 1 / sqrt(max(R, C)), so an update's is 0.2 lr, as AdamW's (Liu et al., section 2.2).
 
     Matrices of one shape, or of its transpose, go through one batched iteration: small models are bound by launches,
-    and a model has few distinct shapes. `lr` may be a 0-dim tensor on the parameters' device; nothing is read back
+    and a model has few distinct shapes. `lr` may be a 0-dim tensor on the parameters' device. Nothing is read back
     from the device and the momentum exists from the start, so `step` can be captured in a CUDA graph at once.
 
     Args:

@@ -41,7 +41,7 @@ class Optimizer:
 
     @contextmanager
     def decaying(self, start: int, steps: int) -> Iterator[None]:
-        """While open, the rate decays over the `steps` steps after step `start` instead of following the schedule."""
+        """Within it, the rate decays over the `steps` steps after step `start`."""
         self._branch = (start, steps)
         try:
             yield
@@ -49,7 +49,7 @@ class Optimizer:
             self._branch = None
 
     def set_lr(self, step: int) -> None:
-        """Write the rate of step `step` to every group; a rate kept in a tensor is written in place, without a sync."""
+        """Write the rate of step `step` to every group, in place where it is a tensor."""
         value = self.lr(step)
         for group in self._groups():
             if isinstance(group["lr"], Tensor):
@@ -58,7 +58,7 @@ class Optimizer:
                 group["lr"] = value
 
     def clip(self, max_norm: float | None) -> Tensor:
-        """Scale all gradients alike so that their global 2-norm is at most `max_norm`; None: only measure.
+        """Scale all gradients to a global 2-norm of at most `max_norm`; None: only measure.
 
         Returns:
             The norm before clipping, 0-dim, on the device. Non-finite gradients give a non-finite norm and stay so.
@@ -74,7 +74,7 @@ class Optimizer:
             each.step()
 
     def zero_grad(self, set_to_none: bool = True) -> None:
-        """Drop the gradients, or fill them with zeros in place (a captured graph needs them to stay where they are)."""
+        """Drop the gradients, or fill them with zeros in place, as a captured graph needs."""
         for each in self.optimizers:
             each.zero_grad(set_to_none=set_to_none)
 
@@ -89,18 +89,18 @@ class Optimizer:
 
     @torch.no_grad()
     def load_state_dict(self, saved: Mapping[str, Tensor]) -> None:
-        """Copy `saved` into the state in place, so that a captured graph keeps reading the right memory.
+        """Copy `saved` into the state in place, where a captured graph reads it.
 
         Raises:
             ValueError: keys or shapes differ from this model's and optimizer's; nothing is changed then.
         """
-        own = self.state_dict()
-        if wrong := sorted(saved.keys() ^ own.keys()):
+        state = self.state_dict()
+        if wrong := sorted(saved.keys() ^ state.keys()):
             raise ValueError(f"state of another model or optimizer: {len(wrong)} keys differ, {wrong[0]!r} first")
-        for key, x in own.items():
+        for key, x in state.items():
             if x.shape != saved[key].shape:
                 raise ValueError(f"optimizer state {key!r} is {tuple(saved[key].shape)}, the model's {tuple(x.shape)}")
-        for key, x in own.items():
+        for key, x in state.items():
             x.copy_(saved[key])
 
     def _groups(self) -> Iterator[dict[str, Any]]:

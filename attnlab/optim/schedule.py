@@ -8,7 +8,7 @@ from attnlab.config.trial import OptimConfig
 
 
 def warmup_steps(max_steps: int, optim: OptimConfig) -> int:
-    """Steps until the full rate is reached, at least 1 (the first step is then at the full rate).
+    """Steps until the full rate is reached; 1: the first step is at the full rate.
 
     Raises:
         ValueError: a warm-up given in steps that leaves no step of the run after it.
@@ -36,7 +36,7 @@ def lr_factor(step: int, max_steps: int, optim: OptimConfig) -> float:
 
     With `decay_rungs` a wsd trial is judged at a rung by a decay of its own, `branch_factor`.
 
-    The last step's factor is exactly m, but for `constant` and for a run of a single step, which are at 1.
+    The last step's factor is exactly m, except for `constant` and for a run of a single step, which are at 1.
 
     Raises:
         ValueError: a step outside 1..max_steps, or a warm-up as long as the run.
@@ -60,9 +60,9 @@ def lr_factor(step: int, max_steps: int, optim: OptimConfig) -> float:
 
 
 def branch_factor(step: int, start: int, steps: int, optim: OptimConfig) -> float:
-    """The factor on `optim.lr` in a decay of `steps` optimizer steps after step `start`, as of wsd above.
+    """The factor on `optim.lr` in a decay of `steps` steps after step `start`.
 
-    It is m + (1 - m) (1 - sqrt((s - start) / steps)), 1 at `start` and m at `start + steps`.
+    As of wsd above it is m + (1 - m) (1 - sqrt((s - start) / steps)), 1 at `start` and m at `start + steps`.
     """
     left = 1.0 - math.sqrt((step - start) / steps)
     return optim.min_lr_ratio + (1.0 - optim.min_lr_ratio) * left

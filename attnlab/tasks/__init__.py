@@ -25,14 +25,8 @@ from attnlab.util.text import did_you_mean
 __all__ = ["IGNORE", "TASKS", "Task", "Batch", "build_task", "check_task", "metrics_of", "settings_of", "summaries"]
 
 GIVEN = ("batch_size", "seed")  # given by the training loop, never by a sweep file's `task:`
-WORDS = {
-    int: "a whole number",
-    float: "a number",
-    bool: "true or false",
-    str: "a text",
-    dict: "a mapping",
-    type(None): "null",
-}
+WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "a text", dict: "a mapping"}
+WORDS[type(None)] = "null"
 PLURAL = {int: "whole numbers", float: "numbers"}
 
 
@@ -42,7 +36,7 @@ def _load(name: str) -> type[Task]:
 
 
 def discover() -> dict[str, Callable[[], type[Task]]]:
-    """Each file of this folder that is a task: its name -> what imports its class."""
+    """Map the name of each task's file in this folder to what imports its class."""
     names = [module.name for module in pkgutil.iter_modules(__path__)]
     return {name: partial(_load, name) for name in names if name != "base" and not name.startswith("_")}
 
@@ -52,21 +46,22 @@ TASKS = discover()
 
 def settings_of(name: str) -> dict[str, inspect.Parameter]:
     """What the task `name` takes in a sweep file: argument -> parameter (annotation resolved, default)."""
-    found: dict[str, inspect.Parameter] = {}
+    settings: dict[str, inspect.Parameter] = {}
     for kind in TASKS[name]().__mro__:
         if "__init__" not in vars(kind):
             continue
         hints = get_type_hints(vars(kind)["__init__"])
-        own = list(inspect.signature(vars(kind)["__init__"]).parameters.values())[1:]
-        named = [p for p in own if p.kind is not p.VAR_KEYWORD]
-        found |= {p.name: p.replace(annotation=hints[p.name]) for p in named if p.name not in {*found, *GIVEN}}
-        if len(named) == len(own):
+        taken = list(inspect.signature(vars(kind)["__init__"]).parameters.values())[1:]
+        named = [p for p in taken if p.kind is not p.VAR_KEYWORD]
+        new = [p for p in named if p.name not in {*settings, *GIVEN}]
+        settings |= {p.name: p.replace(annotation=hints[p.name]) for p in new}
+        if len(named) == len(taken):
             break
-    return found
+    return settings
 
 
 def check_task(task: TaskConfig) -> list[str]:
-    """Everything wrong with a task's settings, one line each: its name, its arguments, their types, their values."""
+    """List everything wrong with a task's name and settings, one line each."""
     if task.name not in TASKS:
         return [f"unknown task{did_you_mean(task.name, TASKS)}"]
     settings = settings_of(task.name)
@@ -80,7 +75,7 @@ def check_task(task: TaskConfig) -> list[str]:
 
 
 def _type_problem(key: str, value: Any, annotation: Any) -> list[str]:
-    """Strict: `1` is no text and `true` no number, but a whole number may stand where a number is asked for."""
+    """Check a type strictly, except that a whole number may stand for a number."""
     try:
         TypeAdapter(annotation, config=ConfigDict(strict=True)).validate_python(value)
     except ValidationError:

@@ -1,4 +1,4 @@
-"""What the synthetic tasks share: where rows come from, which are held out, and evaluation at other lengths.
+"""What synthetic tasks share: drawing rows, holding some out, evaluation at other lengths.
 
 **Held out.** A hash of its inputs puts one row in `HELD_OUT` on the validation side: training draws such rows again,
 validation all others, so a validation row never occurs in training, whatever the seed, step or training set. Zeros at
@@ -39,7 +39,7 @@ class Generated(base.Task):
     Args:
         n_train: the training set's size, the same set for every seed; None draws fresh rows at every step.
         n_eval: validation rows, at each length; at most, where the task has few.
-        eval_seq_lens: lengths to evaluate at beside `seq_len`.
+        eval_seq_lens: lengths to evaluate at besides `seq_len`.
     """
 
     settings: tuple[str, ...] = ()  # of the task itself, which `describe` lists
@@ -69,7 +69,7 @@ class Generated(base.Task):
         """
 
     def fits(self, seq_len: int) -> str | None:
-        """What forbids rows of `seq_len` positions, as `setting: what would be right`; None if nothing does."""
+        """What forbids rows of `seq_len` positions, as `setting: what is right`, or None."""
         return None
 
     @property
@@ -107,11 +107,11 @@ class Generated(base.Task):
         Each rank draws the global batch and keeps its part: the draw costs less than a step, and makes the batch the
         same for every world size.
         """
-        part = self._slice(rank, world)
+        share = self._slice(rank, world)
         if self.n_train is None:
             rows = self._side(np.random.default_rng([FRESH, self.seed, step]), self.batch_size, validation=False)
-            return Batch(*(a[part] for a in rows))
-        index = self._order.take(step * self.batch_size + part.start, part.stop - part.start)
+            return Batch(*(a[share] for a in rows))
+        index = self._order.take(step * self.batch_size + share.start, share.stop - share.start)
         return Batch(*(a[index].astype(np.int64) for a in self._pool))
 
     def eval_examples(self, limit: int | None = None) -> Batch:
@@ -127,8 +127,8 @@ class Generated(base.Task):
         twins = {}
         for n in self.eval_seq_lens:
             twin = copy.copy(self)
-            for kept in ("_validation", "held_out"):  # what was computed for this length
-                twin.__dict__.pop(kept, None)
+            for cached in ("_validation", "held_out"):  # what was computed for this length
+                twin.__dict__.pop(cached, None)
             twin.seq_len = n
             twins[f"_T{n}"] = twin
         return twins
@@ -150,7 +150,7 @@ class Generated(base.Task):
 
     @cached_property
     def _pool(self) -> Batch:
-        """The fixed training set, the same for every seed, which only orders it; int32 to halve its memory."""
+        """The fixed training set, which a seed only orders; int32 to halve its memory."""
         assert self.n_train is not None
         rng = np.random.default_rng([POOL])
         sizes = [min(CHUNK, self.n_train - start) for start in range(0, self.n_train, CHUNK)]
@@ -193,14 +193,14 @@ class Generated(base.Task):
             `held_out`; `windows`: validation rows at all lengths; `in_training`: the share of them that occur among
             `looked_at` rows of training, all of them where there is a training set of at most so many, else the first.
         """
-        asked = np.concatenate([_hash(at.eval_examples().inputs) for at in self.lengths().values()])
+        validation = np.concatenate([_hash(task.eval_examples().inputs) for task in self.lengths().values()])
         fresh = min(CHUNK, max(256, LOOKED_AT // self.seq_len))
         rows, steps = max(fresh, min(self.n_train or 0, 64 * CHUNK)), itertools.count()
         seen = np.empty(0, np.uint64)
         while len(seen) < rows:
             seen = np.append(seen, _hash(self.batch(next(steps)).inputs))
-        found = {"held_out": self.describe()["held_out"], "windows": len(asked), "looked_at": len(seen)}
-        return found | {"in_training": float(np.isin(asked, seen).mean())}
+        counts = {"held_out": self.describe()["held_out"], "windows": len(validation), "looked_at": len(seen)}
+        return counts | {"in_training": float(np.isin(validation, seen).mean())}
 
     def describe(self) -> dict[str, Any]:
         """The settings, and whether validation is held out."""
@@ -214,9 +214,10 @@ class Generated(base.Task):
 
 
 def _hash(inputs: NDArray[np.int64]) -> NDArray[np.uint64]:
-    """Hash rows of tokens, [n, T] -> [n]: a random linear map modulo 2^64 (zeros at a row's end add nothing).
+    """Hash rows of tokens, [n, T] -> [n]: a random linear map modulo 2^64.
 
-    Its bits are then mixed by splitmix64's finaliser (Steele, Lea and Flood 2014, OOPSLA).
+    Zeros at a row's end add nothing. Its bits are then mixed by splitmix64's finaliser (Steele, Lea and Flood 2014,
+    OOPSLA).
     """
     weights = np.random.default_rng([HASH]).integers(2**64, size=inputs.shape[1], dtype=np.uint64)
     h = inputs.astype(np.uint64) @ weights

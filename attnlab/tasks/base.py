@@ -1,4 +1,4 @@
-"""What every task gives the training loop and the evaluation: numpy batches, a vocabulary, and facts for the report.
+"""What every task gives training, evaluation and the report.
 
 A task is one file in this folder with a class `Task(base.Task)`; the file's name is the task's name. The signature of
 its `__init__` is its schema: keyword-only, every argument annotated; `**common` stands for its parent's. A file
@@ -20,14 +20,14 @@ Readout = Literal["last"] | None
 
 
 class Batch(NamedTuple):
-    """`inputs` and `targets`, both int64 [B, T]: position t must predict `targets[b, t]`, -100 for nothing."""
+    """`inputs` and `targets` [B, T]: position t must predict `targets[b, t]`, -100 for nothing."""
 
     inputs: NDArray[np.int64]
     targets: NDArray[np.int64]
 
 
 class Task(ABC):
-    """One learning problem. Constructing is cheap and touches no data; `prepare` does the work, once, when needed.
+    """One learning problem; constructing is cheap, `prepare` does the work when needed.
 
     Args:
         seq_len: T, positions per example; every batch has exactly this many.
@@ -50,13 +50,14 @@ class Task(ABC):
         return []
 
     def prepare(self) -> None:  # noqa: B027 -- a task that computes its examples has nothing to prepare
-        """Do the one-time work: download, tokenise, fill the cache. Everything below calls it when it has to."""
+        """Download, tokenise, fill the cache; everything below calls it when it has to."""
 
     @abstractmethod
     def batch(self, step: int, rank: int = 0, world: int = 1) -> Batch:
-        """The examples of `rank` at optimizer step `step`, [B / world, T]: pure in (seed, step, rank, world).
+        """The examples of `rank` at optimizer step `step`, [B / world, T].
 
-        The global batch of a step is the same for every world size; rank r gets its r-th contiguous part.
+        Pure in (seed, step, rank, world). The global batch of a step is the same for every world size; rank r gets its
+        r-th contiguous part.
 
         Raises:
             ValueError: `batch_size` is no multiple of `world`.
@@ -74,20 +75,16 @@ class Task(ABC):
         """
         examples = self.eval_examples(None if max_batches is None else max_batches * batch_size)
         for start in range(0, len(examples.inputs), batch_size):
-            part = Batch(*(a[start : start + batch_size] for a in examples))
-            if missing := batch_size - len(part.inputs):
-                part = Batch(
-                    *(
-                        np.pad(a, ((0, missing), (0, 0)), constant_values=fill)
-                        for a, fill in zip(part, (0, IGNORE), strict=True)
-                    )
-                )
-            yield part
+            rows = Batch(*(a[start : start + batch_size] for a in examples))
+            if missing := batch_size - len(rows.inputs):
+                below = ((0, missing), (0, 0))
+                rows = Batch(np.pad(rows.inputs, below), np.pad(rows.targets, below, constant_values=IGNORE))
+            yield rows
 
     def kinds(self, batch: Batch) -> NDArray[np.int64]:
-        """For each target of `batch` the kind it is of, as its place in `kind_names`; [B, T], of no meaning elsewhere.
+        """The kind of each target of `batch`, as an index into `kind_names`: [B, T].
 
-        Each kind k is told as `val_accuracy_<k>`. Asked only of a task that has `kind_names`.
+        It means nothing elsewhere. Each kind k becomes `val_accuracy_<k>`. Called only if there are `kind_names`.
         """
         raise NotImplementedError
 
@@ -107,7 +104,7 @@ class Task(ABC):
         return None
 
     def leakage(self) -> dict[str, Any]:
-        """How much of validation occurs in training, as measured and JSON-able; empty where a task does not know.
+        """How much of validation occurs in training, JSON-able; empty: not known.
 
         `attnlab.plan.guards.leakage` reads it. Of text see `tasks.text`, of drawn rows `tasks._generated`.
         """
@@ -121,5 +118,5 @@ class Task(ABC):
         """Rank's part of the global batch."""
         if self.batch_size % world:
             raise ValueError(f"batch_size {self.batch_size} cannot be split evenly over {world} workers")
-        part = self.batch_size // world
-        return slice(rank * part, (rank + 1) * part)
+        rows = self.batch_size // world
+        return slice(rank * rows, (rank + 1) * rows)

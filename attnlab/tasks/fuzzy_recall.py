@@ -58,14 +58,14 @@ class Task(Generated):
         return problems
 
     def fits(self, seq_len: int) -> str | None:
-        """The longest pair twice, but for the last token."""
+        """The longest pair twice, without the last token."""
         least = 2 * (self.key_size + self.value_size) - 1
         return f"seq_len: at least {least} for a pair and its repeat, not {seq_len}" if seq_len < least else None
 
     def draw(self, rng: np.random.Generator, n: int, validation: bool) -> Batch:
         """Draw n rows."""
         k, v, rows = self.key_size, self.value_size, np.arange(n)
-        longest, width = k + v, self.seq_len + 1  # the last token is told, not read
+        longest, width = k + v, self.seq_len + 1  # the last token is answered, not read
         pairs = (width - longest) // 2
         keys, key_sizes = self._motifs(rng, n, pairs, k, self.n_keys)
         values, value_sizes = self._motifs(rng, n, pairs, v, self.answers)
@@ -78,28 +78,28 @@ class Task(Generated):
         probe = (rng.random(n) * used.sum(axis=1)).astype(int)
 
         tokens = np.concatenate([keys, self.n_keys + values], axis=2)
-        asked = np.broadcast_to((first < np.arange(pairs))[..., None] & (np.arange(longest) >= k), tokens.shape)
-        kept = np.concatenate([np.arange(k) < key_sizes[..., None], np.arange(v) < value_sizes[..., None]], axis=2)
+        is_answer = np.broadcast_to((first < np.arange(pairs))[..., None] & (np.arange(longest) >= k), tokens.shape)
+        is_used = np.concatenate([np.arange(k) < key_sizes[..., None], np.arange(v) < value_sizes[..., None]], axis=2)
         last = np.broadcast_to(np.arange(longest) >= k, (n, 1, longest))
         tokens = np.concatenate([tokens, tokens[rows, probe][:, None]], axis=1)
-        asked = np.concatenate([asked, last], axis=1)
-        kept = np.concatenate([kept & used[..., None], kept[rows, probe][:, None]], axis=1)
+        is_answer = np.concatenate([is_answer, last], axis=1)
+        is_used = np.concatenate([is_used & used[..., None], is_used[rows, probe][:, None]], axis=1)
 
         # what is kept of each row, in order, ends at its end
-        row, told = np.full((n, width), self.vocab_size - 1), np.full((n, width), IGNORE)
-        filled = np.arange(width) >= width - kept.sum(axis=(1, 2))[:, None]
-        row[filled], told[filled] = tokens[kept], np.where(asked, tokens, IGNORE)[kept]
-        return Batch(row[:, :-1].copy(), told[:, 1:].copy())
+        row, answer = np.full((n, width), self.vocab_size - 1), np.full((n, width), IGNORE)
+        filled = np.arange(width) >= width - is_used.sum(axis=(1, 2))[:, None]
+        row[filled], answer[filled] = tokens[is_used], np.where(is_answer, tokens, IGNORE)[is_used]
+        return Batch(row[:, :-1].copy(), answer[:, 1:].copy())
 
     def _motifs(
         self, rng: np.random.Generator, n: int, pairs: int, size: int, below: int
     ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """[n, pairs, size] distinct tokens in [0, below), and how many of them count [n, pairs]."""
+        """Distinct tokens in [0, below) [n, pairs, size]; how many of them count [n, pairs]."""
         tokens = distinct(rng, n * pairs, size, below).reshape(n, pairs, size)
         return tokens, rng.integers(1, size + 1, size=(n, pairs))
 
     def kinds(self, batch: Batch) -> NDArray[np.int64]:
-        """The key's length, less 1: of the run of key tokens that ends last at or before the target's position."""
+        """The length, less 1, of the last run of key tokens before the answer."""
         is_key, t = batch.inputs < self.n_keys, np.arange(batch.inputs.shape[1])
         last_key = np.maximum.accumulate(np.where(is_key, t, 0), axis=1)
         last_other = np.maximum.accumulate(np.where(is_key, -1, t), axis=1)

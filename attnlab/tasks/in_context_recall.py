@@ -53,9 +53,9 @@ class Task(Generated):
         np.minimum.at(first, (rows, keys[:, :-1]), earlier)
         keys[:, -1] = np.where(first < pairs, rng.random(first.shape), -1).argmax(axis=1)  # one of the keys seen
         values = self.n_keys + rng.integers(self.answers, size=(n, self.n_keys))[rows, keys]
-        asked = (np.arange(pairs) > first[rows, keys]) & ~noise
+        is_repeat = (np.arange(pairs) > first[rows, keys]) & ~noise
 
         row = np.stack([keys, values], axis=-1)
         row[noise] = self.vocab_size - 1 - rng.integers(max(1, self.noise_vocab_size), size=(int(noise.sum()), 2))
-        answers = np.stack([np.where(asked, values, IGNORE), np.full_like(values, IGNORE)], axis=-1)
+        answers = np.stack([np.where(is_repeat, values, IGNORE), np.full_like(values, IGNORE)], axis=-1)
         return Batch(*(np.ascontiguousarray(a.reshape(n, -1)[:, : self.seq_len]) for a in (row, answers)))

@@ -40,7 +40,7 @@ class Task(Generated):
         """Draw n rows."""
         inputs = rng.integers(1, self.vocab_size, size=(n, self.seq_len))
         targets = np.full_like(inputs, IGNORE)
-        rows, at = np.arange(n), rng.integers(self.seq_len - 2, size=n)
-        inputs[rows, at] = inputs[:, -1] = 0
-        targets[:, -1] = inputs[rows, at + 1]
+        rows, first = np.arange(n), rng.integers(self.seq_len - 2, size=n)
+        inputs[rows, first] = inputs[:, -1] = 0
+        targets[:, -1] = inputs[rows, first + 1]
         return Batch(inputs, targets)

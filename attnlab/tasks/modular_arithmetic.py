@@ -93,7 +93,7 @@ class Task(Generated):
         return np.array([OPERATORS.index(o) for o in self.operators])[rng.integers(len(self.operators), size=size)]
 
     def _flat(self, rng: np.random.Generator, length: Ints) -> tuple[Ints, Ints]:
-        """Expressions without brackets: tokens [n, T - 1], of which `length` count, and their values [n]."""
+        """Draw expressions without brackets: tokens [n, T - 1], `length` of which count; values [n]."""
         n, most = len(length), self.seq_len - 1
         numbers = rng.integers(self.modulus, size=(n, (most + 1) // 2))
         operators = self._operators(rng, (n, most // 2))
@@ -121,19 +121,19 @@ class Task(Generated):
         start, span = np.arange(n) * most, length
         while len(start):
             leaf = span < 5
-            at, size = start[leaf], span[leaf]
-            number = rng.integers(self.modulus, size=len(at))
+            first, size = start[leaf], span[leaf]
+            number = rng.integers(self.modulus, size=len(first))
             minus, bracket = size % 2 == 0, size > 2
-            tokens[at[bracket]], tokens[(at + size - 1)[bracket]] = self.id_of("("), self.id_of(")")
-            tokens[(at + bracket)[minus]] = self.id_of("-")
-            tokens[at + bracket + minus] = ZERO + number
-            at, size = start[~leaf], span[~leaf]
+            tokens[first[bracket]], tokens[(first + size - 1)[bracket]] = self.id_of("("), self.id_of(")")
+            tokens[(first + bracket)[minus]] = self.id_of("-")
+            tokens[first + bracket + minus] = ZERO + number
+            first, size = start[~leaf], span[~leaf]
             left = rng.integers(1, np.maximum(size - 3, 2))
-            operator = self._operators(rng, (len(at),))
-            tokens[at], tokens[at + size - 1] = self.id_of("("), self.id_of(")")
-            tokens[at + 1 + left] = ZERO + self.modulus + operator
+            operator = self._operators(rng, (len(first),))
+            tokens[first], tokens[first + size - 1] = self.id_of("("), self.id_of(")")
+            tokens[first + 1 + left] = ZERO + self.modulus + operator
             levels.append(Level(leaf, np.where(minus, -number, number), operator))
-            start, span = np.concatenate([at + 1, at + 2 + left]), np.concatenate([left, size - 3 - left])
+            start, span = np.concatenate([first + 1, first + 2 + left]), np.concatenate([left, size - 3 - left])
         value = np.empty(0, np.int64)
         for level in reversed(levels):  # `value` is of the level below: all left parts, then all right parts
             a, b = np.split(value, 2)

@@ -79,9 +79,9 @@ class Task(Generated):
             inputs[:, context:] = rng.integers(self.vocab_size, size=(n, self.seq_len - context))
         targets = np.full((n, self.seq_len), IGNORE, np.int64)
         inputs[:, 0:context:2], inputs[:, 1:context:2] = keys, values
-        at = context + 2 * self._slots(rng, n)
-        np.put_along_axis(inputs, at, keys, axis=1)
-        np.put_along_axis(targets, at, values, axis=1)
+        queries = context + 2 * self._slots(rng, n)
+        np.put_along_axis(inputs, queries, keys, axis=1)
+        np.put_along_axis(targets, queries, values, axis=1)
         return Batch(inputs, targets)
 
     def _slots(self, rng: np.random.Generator, n: int) -> NDArray[np.int64]:
@@ -94,17 +94,14 @@ class Task(Generated):
         return np.argsort(-(logits + rng.gumbel(size=(n, slots))), axis=1)[:, : self.n_pairs]
 
     def baselines(self) -> dict[str, float]:
-        """A uniform guess among all values (accuracy, loss in nats), and among those in the prompt (accuracy)."""
+        """A uniform guess among all values, and among those in the prompt."""
         values = self.vocab_size - self.vocab_size // 2
-        return {
-            "chance_accuracy": 1 / values,
-            "prompt_value_accuracy": 1 / self.n_pairs,
-            "chance_loss": math.log(values),
-        }
+        accuracies = {"chance_accuracy": 1 / values, "prompt_value_accuracy": 1 / self.n_pairs}
+        return accuracies | {"chance_loss": math.log(values)}
 
 
 def distinct(rng: np.random.Generator, rows: int, n: int, below: int) -> NDArray[np.int64]:
-    """[rows, n] whole numbers in [0, below), distinct and in random order within each row, uniform over all such rows.
+    """Rows of n distinct whole numbers in [0, below), uniform over all such rows: [rows, n].
 
     Repeats of an earlier column are drawn again until there are none. Relabelling the numbers turns any run of this
     into an equally likely one, so every row without repeats is equally likely.

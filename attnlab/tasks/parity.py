@@ -48,7 +48,7 @@ class Task(Generated):
         most, t = self.seq_len, np.arange(self.seq_len)
         length = rng.integers(most if self.other_length else self.min_length, most + 1, size=(n, 1))
         bits = rng.integers(2, size=(n, most))
-        asked = t == length - 1 if self.ask == "last" else t < length
+        is_answer = t == length - 1 if self.ask == "last" else t < length
         return Batch(
-            np.where(t < length, ZERO + bits, PAD), np.where(asked, ZERO + np.cumsum(bits, axis=1) % 2, IGNORE)
+            np.where(t < length, ZERO + bits, PAD), np.where(is_answer, ZERO + np.cumsum(bits, axis=1) % 2, IGNORE)
         )

@@ -51,7 +51,7 @@ class Task(Generated):
         return problems
 
     def fits(self, seq_len: int) -> str | None:
-        """Mark, number, question, number but for its last digit; and a place for each depth."""
+        """Mark, number, question, number without its last digit; and a place for each depth."""
         least = 2 * self.n_digits + 1 + len(self.depths)
         if seq_len >= least:
             return None
@@ -67,9 +67,9 @@ class Task(Generated):
         k, T = self.n_digits, self.seq_len
         inputs, targets = rng.integers(FILLER, self.vocab_size, size=(n, T)), np.full((n, T), IGNORE)
         digits = rng.integers(DIGITS, size=(n, k))
-        at = rng.choice(self._places(), size=n) if validation else rng.integers(T - 2 * k, size=n)
-        np.put_along_axis(inputs, at[:, None], MARK, axis=1)
-        np.put_along_axis(inputs, at[:, None] + 1 + np.arange(k), digits, axis=1)
+        mark = rng.choice(self._places(), size=n) if validation else rng.integers(T - 2 * k, size=n)
+        np.put_along_axis(inputs, mark[:, None], MARK, axis=1)
+        np.put_along_axis(inputs, mark[:, None] + 1 + np.arange(k), digits, axis=1)
         inputs[:, T - k] = ASK
         inputs[:, T - k + 1 :] = digits[:, :-1]
         targets[:, T - k :] = digits
@@ -77,6 +77,6 @@ class Task(Generated):
 
     def kinds(self, batch: Batch) -> NDArray[np.int64]:
         """The depth nearest to where the mark stands."""
-        at = (batch.inputs == MARK).argmax(axis=1)
-        nearest = abs(at[:, None] - self._places()).argmin(axis=1)
+        mark = (batch.inputs == MARK).argmax(axis=1)
+        nearest = abs(mark[:, None] - self._places()).argmin(axis=1)
         return np.repeat(nearest[:, None], self.seq_len, axis=1)

@@ -32,7 +32,7 @@ from attnlab.util.files import cache_root, write_json
 # Language Models Better" (arXiv 2107.06499, section 4.1), in bytes of English at 4 a token.
 SPAN_BYTES = 200
 MOST_SPANS = 1 << 17
-KEEP_BEYOND = 1 << 24  # training tokens; of more the look-up, some 0.1 s per million, is kept beside them
+KEEP_BEYOND = 1 << 24  # training tokens; of more the look-up, some 0.1 s per million, is stored with them
 
 
 class Task(base.Task):
@@ -116,7 +116,7 @@ class Task(base.Task):
 
     @property
     def vocab_size(self) -> int:  # type: ignore[override]
-        """V, as the tokenizer came out: a BPE of a small corpus may stay below the size asked for."""
+        """V, which a BPE of a small corpus may keep below the size given."""
         return int(self.packed.meta["vocab_size"])
 
     @property
@@ -126,9 +126,9 @@ class Task(base.Task):
 
     @property
     def bytes_per_token(self) -> float:  # type: ignore[override]
-        """UTF-8 bytes per token over the whole validation split: bits per byte = loss / ln 2 / bytes_per_token.
+        """UTF-8 bytes per token over the whole validation split.
 
-        End-of-document tokens count as tokens of 0 bytes.
+        Bits per byte are loss / ln 2 / bytes_per_token. End-of-document tokens count as tokens of 0 bytes.
         """
         return float(self.packed.meta["validation"]["bytes"] / self.packed.meta["validation"]["tokens"])
 
@@ -160,28 +160,28 @@ class Task(base.Task):
             lie in a run of `span_tokens` that occurs there; `copies`: further documents that were left out because
             training has them too (None: packed by a version that did not count).
         """
-        kept = self.packed.path / f"overlap-{self.seq_len}-{self.eval_tokens}.json"  # the folder is of this content
+        file = self.packed.path / f"overlap-{self.seq_len}-{self.eval_tokens}.json"  # the folder is of this content
         large = len(self.packed.train) > KEEP_BEYOND
-        found = json.loads(kept.read_text()) if large and kept.exists() else self._overlap()
-        if large and not kept.exists():
+        overlap: dict[str, Any] = json.loads(file.read_text()) if large and file.exists() else self._overlap()
+        if large and not file.exists():
             with contextlib.suppress(OSError):  # a cache that others own
-                write_json(kept, found)
-        return found
+                write_json(file, overlap)
+        return overlap
 
     def _overlap(self) -> dict[str, Any]:
         packed, windows = self.packed, self.eval_examples().inputs
         n = max(1, min(round(SPAN_BYTES / self.bytes_per_token), len(packed.validation)))
         every = max(1, n // 4, len(packed.validation) // MOST_SPANS)
         spans = np.lib.stride_tricks.sliding_window_view(packed.validation, n)[::every]
-        known, found = (contained(runs, packed.train, self.vocab_size) for runs in (windows, spans))
+        repeated, copied = (contained(runs, packed.train, self.vocab_size) for runs in (windows, spans))
         edges = np.zeros(len(packed.validation) + 1, np.int64)  # +1 where a run that was found begins, -1 where it ends
-        at = np.flatnonzero(found) * every
-        edges[at] += 1
-        np.subtract.at(edges, at + n, 1)
+        starts = np.flatnonzero(copied) * every
+        edges[starts] += 1
+        np.subtract.at(edges, starts + n, 1)
         return {
             "windows": len(windows),
             "window_tokens": self.seq_len,
-            "in_training": float(known.mean()),
+            "in_training": float(repeated.mean()),
             "tokens": len(packed.validation),
             "span_tokens": n,
             "tokens_in_training": float((edges.cumsum()[:-1] > 0).mean()),

@@ -34,16 +34,16 @@ def rotary_embedding(
         seqlen_offsets: the first position, an int or one per sequence.
     """
     steps, rotated = x.shape[1], 2 * cos.shape[-1]
-    at = torch.arange(steps, device=x.device)
+    positions = torch.arange(steps, device=x.device)
     if cu_seqlens is not None:
         lengths = cu_seqlens.diff()
         offsets = torch.as_tensor(seqlen_offsets, device=x.device).expand(len(lengths))
-        at = (at + torch.repeat_interleave(offsets - cu_seqlens[:-1], lengths))[None]
+        positions = (positions + torch.repeat_interleave(offsets - cu_seqlens[:-1], lengths))[None]
     elif isinstance(seqlen_offsets, Tensor):
-        at = at + seqlen_offsets[:, None]
+        positions = positions + seqlen_offsets[:, None]
     else:
-        at = at[None] + seqlen_offsets
-    c, s = (table[at].unsqueeze(2).float() for table in (cos, sin))  # [B or 1, T, 1, R]
+        positions = positions[None] + seqlen_offsets
+    c, s = (table[positions].unsqueeze(2).float() for table in (cos, sin))  # [B or 1, T, 1, R]
     turned = x[..., :rotated].float()
     a, b = (turned[..., ::2], turned[..., 1::2]) if interleaved else turned.chunk(2, -1)
     pair = (a * c - b * s, a * s + b * c)

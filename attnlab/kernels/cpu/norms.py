@@ -35,8 +35,8 @@ def normalize(
     out = out.to(x.dtype)
     if not prenorm:
         return out
-    kept = torch.float32 if residual_in_fp32 else x.dtype if residual is None else residual.dtype
-    return out, total.to(kept)
+    residual_dtype = torch.float32 if residual_in_fp32 else x.dtype if residual is None else residual.dtype
+    return out, total.to(residual_dtype)
 
 
 def then(result: Tensor | tuple[Tensor, Tensor], function) -> Tensor | tuple[Tensor, Tensor]:

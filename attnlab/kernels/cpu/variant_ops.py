@@ -131,7 +131,7 @@ def parallel_moba(q, k, v, chunk_size, topk, max_seqlen=None):
         past = block[:, None] > torch.arange(whole, device=q.device)
         best = gate.masked_fill(~past, -torch.inf).topk(chosen, -1).indices
         seen = torch.zeros_like(past).expand(batch, heads, -1, -1).scatter(-1, best, True) & past
-        own = block[:, None] == block
-        seen = own | torch.nn.functional.pad(seen, (0, int(block[-1]) + 1 - whole))[..., block]
+        same_block = block[:, None] == block
+        seen = same_block | torch.nn.functional.pad(seen, (0, int(block[-1]) + 1 - whole))[..., block]
         scores = scores.masked_fill(~seen, -torch.inf)
     return causal_softmax(scores, v).to(v.dtype)

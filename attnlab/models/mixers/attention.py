@@ -1,4 +1,4 @@
-"""The rows of `mixers.MIXERS` that score every earlier token, or a choice of them: softmax attention and its kin."""
+"""The rows of mixers that score earlier tokens: softmax attention and its kin."""
 
 from __future__ import annotations
 

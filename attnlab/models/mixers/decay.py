@@ -1,4 +1,4 @@
-"""The rows of mixers that decay and add to a state, and erase nothing: linear attention, Mamba and their kin."""
+"""The rows of mixers whose state decays and gains: linear attention, Mamba and their kin."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The rows of mixers that erase from their state what they write anew: delta rules and their kin."""
+"""The rows of mixers that erase what they write anew: delta rules and their kin."""
 
 from __future__ import annotations
 

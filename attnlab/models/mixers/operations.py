@@ -1,4 +1,4 @@
-"""Operations per token of the mixers' mixing over time, counted from the algorithm; the rows name what applies.
+"""Operations per token of mixing over time, counted from the algorithm.
 
 A multiplication and an addition count one each. Those of a recurrent mixer are w per number of its recurrent state
 (whose size is measured, see `state`), with

@@ -1,7 +1,7 @@
-"""How a model's shape becomes a mixer's arguments, and which shapes a mixer refuses: pure functions of plain numbers.
+"""How a model's shape becomes a mixer's arguments, and which shapes a mixer refuses.
 
 The rows of `mixers.MIXERS` are put together from these. A value is a function of (the model's shape, the arguments
-given in the sweep file); a rule is a function of (the shape, the resolved arguments) and returns one line or None.
+given in the sweep file). A rule is a function of (the shape, the resolved arguments) and returns one line or None.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 
 class ModelShape(NamedTuple):
-    """What a mixer is told of the model around it."""
+    """What a mixer knows of the model around it."""
 
     d_model: int
     n_heads: int
@@ -50,7 +50,7 @@ def head_power_of_two(shape: ModelShape, given: Mapping[str, Any]) -> int:
 
 
 def depth(shape: ModelShape, given: Mapping[str, Any]) -> int:
-    """The model's layers; at least 2, as RWKV7's initialisation divides by the layers after the first."""
+    """The model's layers, at least 2: RWKV7's initialisation divides by one less."""
     return max(2, shape.n_layers)
 
 
@@ -60,7 +60,7 @@ def twice_d_model(shape: ModelShape, given: Mapping[str, Any]) -> int:
 
 
 def three_quarter_head(shape: ModelShape, given: Mapping[str, Any]) -> int:
-    """Head width with n_heads * head_dim = 3/4 d_model, where FLA's gated layers have 6 d_model^2 parameters.
+    """3/4 d_model / n_heads, at which FLA's gated layers have 6 d_model^2 parameters.
 
     In multiples of 8, at least 16, which suits the kernels' tiles.
     """
@@ -68,12 +68,12 @@ def three_quarter_head(shape: ModelShape, given: Mapping[str, Any]) -> int:
 
 
 def eighth_width(shape: ModelShape, given: Mapping[str, Any]) -> int:
-    """A low rank that grows with the model: an eighth of d_model, at least 16 (FLA's 128 at its default width 1024)."""
+    """A low rank: d_model / 8, at least 16 (FLA's 128 at its width 1024)."""
     return max(16, shape.d_model // 8)
 
 
 def quarter_width(shape: ModelShape, given: Mapping[str, Any]) -> int:
-    """Latent attention's rank: d_model / 4, at least 16 (FLA's 512 at its default width 2048)."""
+    """Latent attention's rank: d_model / 4, at least 16 (FLA's 512 at 2048)."""
     return max(16, shape.d_model // 4)
 
 
@@ -134,8 +134,8 @@ def at_most(largest: int, what: str, value: Callable[[ModelShape, Mapping[str, A
     """A limit of FLA's kernels."""
 
     def rule(shape: ModelShape, args: Mapping[str, Any]) -> str | None:
-        found = value(shape, args)
-        return f"{what} is {found:g}, at most {largest} works; use more heads" if found > largest else None
+        size = value(shape, args)
+        return f"{what} is {size:g}, at most {largest} works; use more heads" if size > largest else None
 
     return rule
 

@@ -16,7 +16,7 @@ BFLOAT16 = 10 * 2.0**-8  # a bound: as many roundings to 8 bits, one after the o
 
 
 class Option(NamedTuple):
-    """A switch of ours that FLA's class lacks: its default, and `module:function` that changes the built layer."""
+    """A switch that FLA's class lacks: its default, and `module:function` that applies it."""
 
     default: bool
     apply: str
@@ -47,7 +47,7 @@ class Compared(NamedTuple):
 
 @dataclass(frozen=True)
 class Tested:
-    """What the contract tests need to know of a layer beyond the rest of its row.
+    """What the contract tests need to know of a layer besides its row.
 
     Attributes:
         compared: each is compared with FLA's kernels, dense, at variable length and forgetting at once.

@@ -1,4 +1,4 @@
-"""What rows of `mixers.MIXERS` do to the layers that they build: switches of ours, and initialisations.
+"""What rows do to the layers that they build: switches and initialisations.
 
 Rodimus's is that of FLA 0.6's language model (`fla/models/rodimus/modeling_rodimus.py`), its constants included.
 """
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 
 class _Never(nn.Module):
-    """A gate's logit so high that log sigmoid of it is 0 in every float type: nothing is forgotten."""
+    """A gate's logit so high that its log sigmoid is 0: nothing is forgotten."""
 
     def __init__(self, width: int):
         super().__init__()
@@ -23,7 +23,7 @@ class _Never(nn.Module):
 
 
 def without_decay(layer: nn.Module) -> None:
-    """GLA without its forget gate (`use_gk: false`): linear attention with GLA's projections, norm and output gate."""
+    """Take GLA's forget gate out (`use_gk: false`), keeping its projections, norm and output gate."""
     layer.gk_proj = _Never(layer.key_dim_per_group)
 
 
