@@ -24,11 +24,14 @@ def add(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("checkpoints and benchmarks")
     group.add_argument("--arm", nargs="+", default=[], help="examine the best trial of these arms; default: of all")
     group.add_argument("--trial", help="examine this trial, by its id or the beginning of it")
-    group.add_argument("--checkpoint", type=Path, help="examine this folder, as a trial's checkpoints/final")
+    group.add_argument(
+        "--checkpoint", type=Path, metavar="PATH", help="examine this folder, as a trial's checkpoints/final"
+    )
     which = "which, or all, or none; default: attnlab's own, and lm-eval's that --data-dir holds"
     group.add_argument("--benchmarks", nargs="+", metavar="NAME", help=which)
-    group.add_argument("--data-dir", type=Path, help="a folder per dataset, in hub schema; default: the hub's cache")
-    group.add_argument("--text", type=Path, help="a text file to give perplexity and bits per byte on")
+    folders = "a folder per dataset, in hub schema; default: the hub's cache"
+    group.add_argument("--data-dir", type=Path, metavar="DIR", help=folders)
+    group.add_argument("--text", type=Path, metavar="FILE", help="a text file to give perplexity and bits per byte on")
     group.add_argument("--limit", type=int, help="items per benchmark, at most; marks the results as limited")
     group.add_argument("--device", default="auto", help="cpu, cuda, ...; default: CUDA where there is any")
     group.add_argument("--dtype", default="auto", help="auto (bf16 on CUDA), float32, bfloat16 or float16")

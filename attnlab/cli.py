@@ -69,7 +69,7 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("--dry-run", action="store_true", help="check everything and print the plan, and stop")
     parser.add_argument("--warm", action="store_true", help="tune the GPU kernels of all arms, and stop")
     parser.add_argument("--resume", action="store_true", help="go on with what the sweep's results folder holds")
-    only = "these arms alone, of whichever sweeps have them; with --resume beside those that were begun"
+    only = "these arms alone, of whichever sweeps have them; with --resume in addition to those begun"
     parser.add_argument("--only", nargs="+", metavar="ARM", help=only)
     parser.add_argument("--plain", action="store_true", help="no search: every arm as declared; results in NAME-plain")
     parser.add_argument("--scale", metavar="tiny", help="try it small, in minutes on 2 CPU cores; results in NAME-tiny")

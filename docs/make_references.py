@@ -80,7 +80,7 @@ def meanings(kind: type) -> dict[str, str]:
     for each in kind.__mro__:
         _, _, args = inspect.cleandoc(each.__doc__ or "").partition("Args:\n")
         for names, text in re.findall(r"^    (\w+(?:, \w+)*): (.*(?:\n      .*)*)", args, re.M):
-            found = {**dict.fromkeys(names.split(", "), " ".join(text.split())), **found}
+            found = {**dict.fromkeys(names.split(", "), " ".join(text.replace("None", "null").split())), **found}
     return found
 
 
@@ -88,9 +88,17 @@ SWEEP_HEAD = f"""# The sweep file
 
 {WRITTEN}
 
-What stands first is what counts least: the defaults below, the file's `trial:`, the arm, and `a.b=c` on the command
-line, which edits the file before anything is resolved. An arm changes the shared `trial` by dotted keys
-(`model.mixer: gla`) or nested ones. README.md shows a whole file.
+Later overrides earlier:
+
+1. the defaults below
+2. the file's `trial:`
+3. the arm's own settings, by dotted keys (`model.mixer: gla`) or nested ones
+4. `a.b=c` on the command line, which edits the file before anything is resolved
+5. the settings that the search samples for one trial
+
+A recipe (`trial.recipe`) is a numbered version of how settings become numbers: generators of rows, initialisations,
+splits. A change that would give a trial other numbers at equal settings gets the next recipe. README.md shows a whole
+file.
 """
 
 
@@ -168,7 +176,10 @@ def command_line() -> str:
     pages = [f"# The command line\n\n{WRITTEN}"]
     for title, main in (("launch.py", launch.main), ("python -m analysis", analysis.main)):
         module = sys.modules[main.__module__]
-        rows = [[option(each), " ".join((each.help or "").split())] for each in module.arguments()._actions]
+        rows = [
+            [option(each), " ".join((each.help or "").replace("%%", "%").split())]
+            for each in module.arguments()._actions
+        ]
         pages += [f"## `{title}`", inspect.cleandoc(module.__doc__ or ""), table(["option", "meaning"], rows).rstrip()]
     listed = table(
         ["benchmark", "what is asked"], [[f"`{name}`", text] for name, text in benchmarks.summaries().items()]

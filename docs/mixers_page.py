@@ -83,7 +83,7 @@ def runs_on(spec: MixerSpec) -> str:
 
 
 def use(spec: MixerSpec) -> list[str]:
-    """How it decodes, and whether it may stand beside others."""
+    """How it decodes, and whether it may stand in a pattern with others."""
     if spec.refused:
         return ["-", "-"]
     return ["cached" if spec.cached else "recompute", "if the first layer is one" if spec.shares else "yes"]

@@ -28,7 +28,7 @@ class AshaConfig(Config):
 
     grace_steps: PositiveInt = Field(description="steps that every trial gets")
     reduction_factor: float = Field(3.0, gt=1.0, description="one trial of so many goes on at each rung")
-    decay_rungs: bool = Field(False, description="schedule wsd: judge what a short decay from the rung comes to")
+    decay_rungs: bool = Field(False, description="with schedule wsd: judge what a short decay from the rung comes to")
 
     def rungs(self, max_steps: int) -> list[int]:
         """The steps at which trials are judged: grace_steps * reduction_factor^k, rounded up, below max_steps."""
@@ -56,14 +56,14 @@ class SearchConfig(Config):
     """How each arm is tuned. Every arm gets the same number of trials from its own study."""
 
     space: dict[str, dict[str, Any]] = Field(description="dotted keys of the trial -> values or a range to search")
-    trials: PositiveInt = Field(8, description="of every arm; fewer where its space has fewer points")
-    metric: str = Field("val_loss", description="of the task: what trials are tuned and arms compared by")
+    trials: PositiveInt = Field(8, description="trials of every arm; fewer where its space has fewer points")
+    metric: str = Field("val_loss", description="the task's metric that trials are tuned and arms compared by")
     mode: Literal["min", "max"] = Field("min", description="whether less or more of the metric is better")
     sampler: Literal[tuple(SAMPLERS)] = Field("tpe", description="what picks a trial's settings")  # type: ignore[valid-type]
     extend: int = Field(
         0, ge=0, description="trials more for every arm, if any arm's best lies at the end of its range"
     )
-    seed: int = Field(0, ge=0, description="of the sampler; arms with one space begin alike")
+    seed: int = Field(0, ge=0, description="the sampler's seed; arms with one space begin alike")
     asha: AshaConfig | None = Field(None, description="early stopping of bad trials; null: every trial runs to its end")
 
     @field_validator("space")
@@ -94,14 +94,14 @@ class ConfirmConfig(Config):
     """Each arm's best settings trained again, unstopped, once per seed."""
 
     seeds: tuple[int, ...] = Field(min_length=1, description="training seeds, one run each")
-    top: PositiveInt = Field(1, description="how many of its best settings; the best mean over the seeds counts")
+    top: PositiveInt = Field(1, description="how many of an arm's best settings; the best mean over the seeds counts")
 
 
 class NoiseConfig(Config):
     """One arm as declared, trained first over its own seeds, to see how runs scatter."""
 
-    arm: str = Field(description="its name in `arms`")
-    seeds: int = Field(5, ge=3, description="how many; two would tell next to nothing of how far runs scatter")
+    arm: str = Field(description="the arm's name in `arms`")
+    seeds: int = Field(5, ge=3, description="how many seeds; two would tell next to nothing of how far runs scatter")
 
     @property
     def values(self) -> tuple[int, ...]:
@@ -113,7 +113,7 @@ class ResourcesConfig(Config):
     """What one trial takes.
 
     `auto` GPUs: none where the cluster has none; one per worker; a part of one where small trials of one worker share
-    it (see plan/gpu_packing.py).
+    it (see attnlab/plan/gpu_packing.py).
     """
 
     workers: PositiveInt = Field(1, description="processes of one trial, under DDP")
@@ -147,8 +147,8 @@ class BudgetConfig(Config):
     """What every trial may take, in place of `train.max_steps`: exactly one of the three."""
 
     tokens: float | None = Field(None, gt=0.0, description="training tokens")
-    flops: float | None = Field(None, gt=0.0, description="training's operations without the head, see models/flops.py")
-    seconds: float | None = Field(None, gt=0.0, description="of training, validation apart; max_steps is then a limit")
+    flops: float | None = Field(None, gt=0.0, description="operations without the head (attnlab/models/flops.py)")
+    seconds: float | None = Field(None, gt=0.0, description="seconds without validation; max_steps is then a limit")
 
     @model_validator(mode="after")
     def _one(self) -> BudgetConfig:
@@ -170,15 +170,15 @@ class BudgetConfig(Config):
 class RankConfig(Config):
     """What the arms of a sweep without a search are compared by."""
 
-    metric: str = Field("val_loss", description="of the task, or tokens_per_s: between the last two reports")
+    metric: str = Field("val_loss", description="a metric of the task, or tokens_per_s: between the last two reports")
     mode: Literal["min", "max"] = Field("min", description="whether less or more of the metric is better")
 
 
 class Sweep(Config):
     """One question: arms trained and tuned equally. `arms` keeps what each declares besides the shared `trial`."""
 
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="of the results' folder")
-    description: str = Field("", description="for the report")
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="name of the results' folder")
+    description: str = Field("", description="the question, for the report")
     hypothesis: str = Field("", description="what is expected, for the report")
     trial: dict[str, Any] = Field({}, description="what all arms share, over the defaults below")
     arms: dict[str, dict[str, Any]] = Field(min_length=1, description="arm -> its own settings of the trial")

@@ -44,7 +44,7 @@ class MixerConfig(BaseModel):
     """One layer's sequence mixer: its name in the table, or `package.module:Class`, and its arguments."""
 
     model_config = ConfigDict(extra="allow", frozen=True)
-    name: str = Field(description="in docs/mixers.md, or `package.module:Class`; other keys are its arguments")
+    name: str = Field(description="a mixer of docs/mixers.md, or `package.module:Class`; other keys are its arguments")
 
     @property
     def args(self) -> dict[str, Any]:
@@ -61,13 +61,13 @@ class ModelConfig(Config):
     """A pre-norm decoder. Only `mixer` differs between arms that compare mixers."""
 
     d_model: PositiveInt = Field(128, description="width of the residual stream")
-    n_layers: PositiveInt = Field(2, description="mixer and MLP each")
-    n_heads: PositiveInt = Field(4, description="of every mixer that has heads")
+    n_layers: PositiveInt = Field(2, description="layers, each a mixer and an MLP")
+    n_heads: PositiveInt = Field(4, description="heads of every mixer that has any")
     d_ff: PositiveInt | None = Field(None, description="MLP width; absent: 8/3 d_model (swiglu) or 4 d_model (gelu)")
-    mlp: Literal["swiglu", "gelu", "none"] = Field("swiglu", description="of each layer; none: mixers alone")
+    mlp: Literal["swiglu", "gelu", "none"] = Field("swiglu", description="MLP of each layer; none: mixers alone")
     tie_embeddings: bool = Field(False, description="one matrix for the embedding and the head")
-    dropout: float = Field(0.0, ge=0.0, lt=1.0, description="on the embedding and both residual branches")
-    mixer: tuple[MixerConfig, ...] = Field((MixerConfig(name="standard"),), description="one, or a pattern to repeat")
+    dropout: float = Field(0.0, ge=0.0, lt=1.0, description="share dropped on the embedding and both residual branches")
+    mixer: tuple[MixerConfig, ...] = Field((MixerConfig(name="standard"),), description="a mixer or a pattern of them")
 
     @field_validator("mixer", mode="before")
     @classmethod
@@ -96,7 +96,7 @@ class TaskConfig(BaseModel):
     """What is learnt: a task's name, the training length, and settings of the task's own."""
 
     model_config = ConfigDict(extra="allow", frozen=True)
-    name: str = Field("text", description="in docs/tasks.md; other keys are its settings")
+    name: str = Field("text", description="a task of docs/tasks.md; other keys are its settings")
     seq_len: PositiveInt = Field(256, description="tokens of a training sequence")
 
     @property
@@ -108,16 +108,16 @@ class TaskConfig(BaseModel):
 class OptimConfig(Config):
     """The optimizer and its learning-rate schedule. One `lr` serves Muon's and AdamW's groups (see `attnlab.optim`)."""
 
-    name: Literal["adamw", "muon"] = Field("adamw", description="muon: of hidden matrices, AdamW of the rest")
+    name: Literal["adamw", "muon"] = Field("adamw", description="muon: Muon for hidden matrices, AdamW for the rest")
     lr: float = Field(3e-3, gt=0.0, description="learning rate at its peak, per step")
-    weight_decay: float = Field(0.1, ge=0.0, description="decoupled; multiplied by the learning rate, per step")
+    weight_decay: float = Field(0.1, ge=0.0, description="decoupled decay; multiplied by the learning rate, per step")
     beta1: float = Field(0.9, ge=0.0, lt=1.0, description="AdamW's decay of the gradient's mean, per step")
     beta2: float = Field(0.95, ge=0.0, lt=1.0, description="AdamW's decay of the squared gradient's mean, per step")
-    momentum: float = Field(0.95, ge=0.0, lt=1.0, description="Muon's, per step")
-    warmup: float = Field(0.05, ge=0.0, description="below 1: a fraction of max_steps; from 1 on: optimizer steps")
-    schedule: Literal["cosine", "linear", "wsd", "constant"] = Field("cosine", description="of lr, after the warm-up")
+    momentum: float = Field(0.95, ge=0.0, lt=1.0, description="Muon's momentum, per step")
+    warmup: float = Field(0.05, ge=0.0, description="a fraction of max_steps if below 1, else optimizer steps")
+    schedule: Literal["cosine", "linear", "wsd", "constant"] = Field("cosine", description="lr after the warm-up")
     decay: float = Field(
-        0.2, gt=0.0, le=1.0, description="wsd: the fraction of max_steps the final decay takes, of a rung its branch's"
+        0.2, gt=0.0, le=1.0, description="wsd: the final decay's fraction of max_steps, or of the steps up to a rung"
     )
     min_lr_ratio: float = Field(0.1, ge=0.0, le=1.0, description="the rate at the last step, relative to lr")
     clip: float | None = Field(1.0, gt=0.0, description="largest global gradient norm; null: no clipping")
@@ -136,11 +136,13 @@ class TrainConfig(Config):
     eval_every: PositiveInt = Field(100, description="steps between validations; every validation is a report")
     save_every: PositiveInt | None = Field(None, description="steps between checkpoints; absent: at every report")
     precision: Literal["auto", "bf16", "fp32"] = Field("auto", description="auto: bf16 on CUDA, else fp32")
-    step: Literal["auto", "captured", "compiled", "eager"] = Field("auto", description="how a step is run; see step.py")
-    seconds: float | None = Field(
-        None, gt=0.0, description="of training, validation apart, after which it ends, at max_steps at the latest"
+    step: Literal["auto", "captured", "compiled", "eager"] = Field(
+        "auto", description="how a step is run; see attnlab/training/step.py"
     )
-    seed: int = Field(0, ge=0, description="of the weights, the dropout and the order of the data")
+    seconds: float | None = Field(
+        None, gt=0.0, description="seconds without validation after which training ends, at max_steps at the latest"
+    )
+    seed: int = Field(0, ge=0, description="seed of the weights, the dropout and the order of the data")
 
     @property
     def save_every_steps(self) -> int:
@@ -151,7 +153,7 @@ class TrainConfig(Config):
 class Trial(Config):
     """Everything that determines one training run's result, and nothing else."""
 
-    recipe: int = Field(1, description="how settings become numbers, see `check_recipe`; new trials get the newest")
+    recipe: int = Field(1, description="the version of how settings become numbers; new trials get the newest")
     model: ModelConfig = Field(ModelConfig(), description="the network")
     task: TaskConfig = Field(TaskConfig(), description="the data and what is scored")
     optim: OptimConfig = Field(OptimConfig(), description="the optimizer and its schedule")

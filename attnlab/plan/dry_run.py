@@ -66,8 +66,9 @@ def _show_arm(console: Console, arm: Arm, task: Task, space: Any) -> None:
     console.print(f"  {costs(trial, task.vocab_size)}")
     if trial.model.places:
         console.print(f"  {trial.model.places}", markup=False)
-    for section, tree in trial.model_dump(mode="json", exclude_none=True).items():
-        console.print(f"  {section + ':':<7}{_flow(tree)}", markup=False)
+    unsaid = {"recipe"} if trial.recipe == 1 else set()
+    for section, tree in trial.model_dump(mode="json", exclude_none=True, exclude=unsaid).items():
+        console.print(f"  {section + ':':<6} {_flow(tree)}", markup=False)
     if space:
         console.print(f"  search its own {_flow(space)}", markup=False)
 
@@ -82,4 +83,4 @@ def _search_text(search: SearchConfig) -> str:
 
 def _flow(tree: Any) -> str:
     """A tree as YAML on one line."""
-    return yaml.safe_dump(tree, default_flow_style=True, sort_keys=False, width=1000).strip()
+    return yaml.safe_dump(tree, default_flow_style=True, sort_keys=False, width=1000).removesuffix("...\n").strip()

@@ -28,6 +28,7 @@ class Task(Generated):
 
     Args:
         vocab_size: V; V - 1 tokens to be compressed.
+        eval_seq_lens: None only: one length.
     """
 
     readout = "last"

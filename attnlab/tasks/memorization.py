@@ -29,7 +29,8 @@ class Task(Generated):
 
     Args:
         vocab_size: V; floor((V - 1) / 2) keys, each with a value of its own.
-        fact_seed: of the facts; MAD's.
+        fact_seed: the facts' seed; MAD's.
+        eval_seq_lens: None only: one length.
     """
 
     settings = ("fact_seed",)

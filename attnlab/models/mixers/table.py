@@ -1,9 +1,9 @@
-"""The table of sequence mixers: one row per layer, by family.
+"""The table of sequence mixers, joined from the rows of `attention`, `decay` and `delta`.
 
 A row names a class, how `d_model` and `n_heads` become its arguments, which widths it refuses, what it needs, what its
 mixing costs, and what tests need to know of it; `spec` explains the fields. Everything else that a sweep file gives
-passes through to the class (`checks`). None of these modules imports torch or FLA. To add an FLA layer, add a row; to
-use a layer of your own, add a row or write `my_package.my_file:MyMixer` as the mixer's name.
+passes through to the class (`checks`). None of these modules imports torch or FLA. To add an FLA layer, add a row to
+its family's module; to use a layer of your own, add a row or write `my_package.my_file:MyMixer` as the mixer's name.
 """
 
 from __future__ import annotations
