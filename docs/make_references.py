@@ -93,8 +93,10 @@ Later overrides earlier:
 1. the defaults below
 2. the file's `trial:`
 3. the arm's own settings, by dotted keys (`model.mixer: gla`) or nested ones
-4. `a.b=c` on the command line, which edits the file before anything is resolved
-5. the settings that the search samples for one trial
+4. the settings that the search samples for one trial
+
+`a.b=c` on the command line edits the file before anything is resolved: `trial.train.seed=1` changes what all arms
+share, which an arm still overrides, and `arms.gla.train.seed=1` an arm.
 
 A recipe (`trial.recipe`) is a numbered version of how settings become numbers: generators of rows, initialisations,
 splits. A change that would give a trial other numbers at equal settings gets the next recipe. README.md shows a whole

@@ -1,7 +1,7 @@
 """The sweep file as a frozen, fully checked tree.
 
-Precedence, lowest first: the defaults below, the file's `trial:`, the arm, the command line's `a.b=c` overrides, and
-the settings that a search samples for one trial. Overrides edit the file before anything is resolved.
+Precedence, lowest first: the defaults below, the file's `trial:`, the arm, and the settings that a search samples for
+one trial. The command line's `a.b=c` overrides edit the file before anything is resolved.
 
 Structure and types are checked here. What mixers and tasks accept is known to their tables and checked by
 `attnlab.plan.validate`, so that loading a file reports every mistake in it at once.
