@@ -18,7 +18,7 @@ from attnlab.records.metrics import best_row, learning_curve, steps_run
 from attnlab.records.mirror import Mirror
 from attnlab.records.paths import TrialDir
 from attnlab.records.results import Job, Results
-from attnlab.sweep.search.arm import ArmStudy
+from attnlab.sweep.search.arm_study import ArmStudy
 from attnlab.sweep.search.asha import Reports
 from attnlab.sweep.search.snapshot import EmptySnapshot
 from attnlab.util.files import write_json
