@@ -39,9 +39,9 @@ def main(argv: list[str] | None = None) -> int:
     try:
         if args.interactive and not interactive.available():
             raise UserError("--interactive: needs plotly; pip install 'attnlab[interactive]'")
-        elsewhere = fetched(args)
+        elsewhere = fetch_remote_results(args)
         if args.sweep and comparison.holds_several(args.sweep):
-            if unusable := cli.given(parser, args):
+            if unusable := cli.options_set(parser, args):
                 raise UserError(f"{args.sweep}: of several sweeps; {unusable[0]} needs the folder of one")
             print(f"wrote {comparison.write(args.sweep)}")
             if elsewhere:
@@ -71,7 +71,7 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
-def fetched(args: argparse.Namespace) -> Mirror | None:
+def fetch_remote_results(args: argparse.Namespace) -> Mirror | None:
     """Copy a URI's records here, which `args` then names; None for a path. Raises StorageError."""
     if args.sweep is None:
         return None

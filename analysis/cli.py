@@ -38,7 +38,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--fresh", action="store_true", help="score again what was scored before")
 
 
-def given(parser: argparse.ArgumentParser, args: argparse.Namespace) -> list[str]:
+def options_set(parser: argparse.ArgumentParser, args: argparse.Namespace) -> list[str]:
     """The options that are not at their defaults."""
     actions = [a for a in parser._actions if a.option_strings and a.dest != "help"]
     return [a.option_strings[-1] for a in actions if getattr(args, a.dest) != a.default]
@@ -60,7 +60,7 @@ def run(args: argparse.Namespace, sel: Selection | None, console: Console) -> No
     if args.data_dir is not None and not args.data_dir.is_dir():
         raise UserError(f"--data-dir {args.data_dir}: no such folder")
     context = benchmarks.Context(args.data_dir, args.limit, args.text)
-    chosen = benchmarks.chosen(args.benchmarks, context)
+    chosen = benchmarks.select_benchmarks(args.benchmarks, context)
     examined, notes = targets(sel, args.arm, args.trial, args.checkpoint)
     folder = sel.data.folder.analysis if sel else args.checkpoint.resolve().parent / "analysis"
     settings = run.Settings(chosen, context, args.device, args.dtype, args.fresh)

@@ -168,7 +168,7 @@ def run_sweep(
         sweep: a sweep file's path, its tree, or what `load_sweep` gives, which is run as it is.
         results_dir: holds the sweep's folder, a path or a URI; on a cluster every node must see it.
         overrides: `a.b=c` texts, to a file.
-        only: these arms alone; with `resume`, besides those that the folder has trials of.
+        only: these arms alone; with `resume`, in addition to arms already begun.
         plain, scale: as launch.py's `--plain` and `--scale`, of a file or a tree.
         address: None: the Ray that this process is connected to (by `ray.init`), which is left up; without one, a Ray
             of this machine, which ends with the sweep. `auto` or an URL: a cluster that is up.

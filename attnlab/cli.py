@@ -27,7 +27,7 @@ from attnlab.plan.prepare import prepare_tasks
 from attnlab.ranking.leaderboard import Leaderboard
 from attnlab.records.mirror import mirror
 from attnlab.records.storage import local
-from attnlab.sweep.folder import opened
+from attnlab.sweep.folder import open_sweep_folder
 from attnlab.tasks import summaries
 from attnlab.util.errors import SweepStopped, UserError
 from attnlab.util.text import did_you_mean, value_text
@@ -36,7 +36,7 @@ SWEEPS = Path(__file__).parents[1] / "sweeps"
 
 
 @dataclass(frozen=True)
-class Ended:
+class SweepOutcome:
     """How a sweep ended: its exit code, and its leaderboard or why there is none."""
 
     name: str
@@ -51,7 +51,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         if args.list:
             return list_sweeps(args)
-        plans = chosen(args)
+        plans = load_plans(args)
         return show_plans(plans) if args.dry_run else warm(plans, args) if args.warm else run(plans, args)
     except UserError as error:
         print("\n".join(f"error: {problem}" for problem in error.problems), file=sys.stderr)
@@ -69,7 +69,7 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("--dry-run", action="store_true", help="check everything and print the plan, and stop")
     parser.add_argument("--warm", action="store_true", help="tune the GPU kernels of all arms, and stop")
     parser.add_argument("--resume", action="store_true", help="go on with what the sweep's results folder holds")
-    only = "these arms alone, of whichever sweeps have them; with --resume in addition to those begun"
+    only = "these arms alone, of whichever sweeps have them; with --resume in addition to arms already begun"
     parser.add_argument("--only", nargs="+", metavar="ARM", help=only)
     parser.add_argument("--plain", action="store_true", help="no search: every arm as declared; results in NAME-plain")
     parser.add_argument("--scale", metavar="tiny", help="try it small, in minutes on 2 CPU cores; results in NAME-tiny")
@@ -89,7 +89,7 @@ def files_and_overrides(words: Sequence[str]) -> tuple[list[str], list[str]]:
     return files, overrides
 
 
-def chosen(args: argparse.Namespace) -> list[Plan]:
+def load_plans(args: argparse.Namespace) -> list[Plan]:
     """The requested sweeps with their requested arms. Raises UserError: every mistake in any, one line each."""
     wanted = [word for word in args.only or [] if "=" not in word]  # `--only ARM a.b=c` reads on to the end
     files, overrides = files_and_overrides([*args.words, *(word for word in args.only or [] if "=" in word)])
@@ -170,7 +170,7 @@ def warm(plans: Sequence[Plan], args: argparse.Namespace) -> int:
 def run(plans: Sequence[Plan], args: argparse.Namespace) -> int:
     """Run one sweep after the other. If there are more than one, print a line each at the end."""
     check_all(plans, args)
-    ended: list[Ended] = []
+    ended: list[SweepOutcome] = []
     for plan in plans:
         ended.append(launch(plan, args))
         if ended[-1].code == 130:
@@ -188,7 +188,7 @@ def check_all(plans: Sequence[Plan], args: argparse.Namespace) -> None:
     problems = []
     for plan in plans if len(plans) > 1 else ():
         try:
-            opened(plan, args.results, args.resume)
+            open_sweep_folder(plan, args.results, args.resume)
             prepare_tasks(plan)
         except UserError as error:
             problems += [f"{plan.name}: {line}" for line in error.problems]
@@ -196,7 +196,7 @@ def check_all(plans: Sequence[Plan], args: argparse.Namespace) -> None:
         raise UserError(problems)
 
 
-def launch(plan: Plan, args: argparse.Namespace) -> Ended:
+def launch(plan: Plan, args: argparse.Namespace) -> SweepOutcome:
     """Run a sweep, analyse it, and print where everything is."""
     from attnlab.sweep import engine  # torch, ray
 
@@ -205,11 +205,11 @@ def launch(plan: Plan, args: argparse.Namespace) -> Ended:
         board = engine.run(plan, args.results, **options, own_process=True)
     except (UserError, SweepStopped) as error:
         print("\n".join(f"error: {line}" for line in getattr(error, "problems", [error])), file=sys.stderr)
-        return Ended(plan.name, 1 if isinstance(error, SweepStopped) else 2, why=str(error).splitlines()[0])
+        return SweepOutcome(plan.name, 1 if isinstance(error, SweepStopped) else 2, why=str(error).splitlines()[0])
     except KeyboardInterrupt:
         again = shlex.join([sys.executable, *sys.argv, *([] if args.resume else ["--resume"])])
         print(f"\nstopped; what ended is kept. Go on with:\n  {again}", file=sys.stderr)
-        return Ended(plan.name, 130, why="stopped")
+        return SweepOutcome(plan.name, 130, why="stopped")
     results = mirror(args.results, plan.name)
     folder = results.folder.path if results.remote else Path(local(args.results) or "", plan.name)
     report = subprocess.run([sys.executable, "-m", "analysis", str(folder), "--benchmarks", "none"], check=False)
@@ -219,16 +219,16 @@ def launch(plan: Plan, args: argparse.Namespace) -> Ended:
     print(f"results      {address}")
     print(f"report       {address}/analysis/report.html")
     print(f"tensorboard  tensorboard --logdir {folder}")
-    return Ended(plan.name, 1 if failed or report.returncode else 0, board)
+    return SweepOutcome(plan.name, 1 if failed or report.returncode else 0, board)
 
 
-def summary(ended: Sequence[Ended]) -> str:
+def summary(ended: Sequence[SweepOutcome]) -> str:
     """One line per sweep: how it ended, its best arm, where its results are."""
     width = max(len(each.name) for each in ended)
     return "\n".join(f"{each.name:<{width}}  {_end_text(each)}" for each in ended)
 
 
-def _end_text(ended: Ended) -> str:
+def _end_text(ended: SweepOutcome) -> str:
     if ended.board is None:
         return ended.why
     board, first = ended.board, ended.board["ranking"][0]

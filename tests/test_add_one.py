@@ -131,7 +131,7 @@ def test_a_task_is_one_file(tiny, cache, capsys, add_file):
 
 def test_a_benchmark_is_one_file(add_file):
     add_file(benchmarks, benchmarks.BENCHMARKS, "nothing", BENCHMARK)
-    assert [name for name, _ in benchmarks.chosen(["nothing"], Context())] == ["nothing"]
+    assert [name for name, _ in benchmarks.select_benchmarks(["nothing"], Context())] == ["nothing"]
     assert "| `nothing` | Nothing is asked. |" in make_references.command_line()
 
 

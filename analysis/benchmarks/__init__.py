@@ -17,7 +17,7 @@ from analysis.scoring.exam import Answers, Benchmark, Context, Exam, Metric
 from attnlab.util.errors import UserError
 from attnlab.util.text import did_you_mean
 
-__all__ = ["BENCHMARKS", "Answers", "Benchmark", "Context", "Exam", "Metric", "chosen", "harness_of"]
+__all__ = ["BENCHMARKS", "Answers", "Benchmark", "Context", "Exam", "Metric", "harness_of", "select_benchmarks"]
 
 
 def _load(name: str) -> Benchmark:
@@ -38,7 +38,7 @@ def summaries() -> dict[str, str]:
 BENCHMARKS = discover()
 
 
-def chosen(names: Sequence[str] | None, context: Context) -> list[tuple[str, Benchmark]]:
+def select_benchmarks(names: Sequence[str] | None, context: Context) -> list[tuple[str, Benchmark]]:
     """The benchmarks that `--benchmarks` names; None: those by default. Raises UserError: no such one."""
     if names is None:
         return [(name, b) for name, load in BENCHMARKS.items() if (b := load()).by_default(context)]

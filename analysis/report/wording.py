@@ -39,7 +39,7 @@ def layers(sel: Selection) -> dict[str, str]:
     out = {}
     for arm in sel.plan.names:
         with contextlib.suppress(ValueError):  # another version's sweep, whose trial does not parse
-            out[arm] = sel.plan.arm(arm).trial.model.places
+            out[arm] = sel.plan.arm(arm).trial.model.layers_by_mixer
     return {arm: text for arm, text in out.items() if text}
 
 

@@ -83,7 +83,7 @@ class ModelConfig(Config):
         return self.mixer[layer % len(self.mixer)]
 
     @property
-    def places(self) -> str:
+    def layers_by_mixer(self) -> str:
         """Each mixer's layers, as `layers 0, 1, 3: gla; layer 2: standard (window 256)`. Empty if all are one."""
         layers: dict[str, list[str]] = {}
         for layer in range(self.n_layers):

@@ -41,7 +41,7 @@ def build_mixer(mixer: MixerConfig, model: ModelConfig, layer: int) -> nn.Module
         built = load(spec.path)(**arguments(spec, mixer.args, shape))
     for warning in caught:
         if issubclass(warning.category, UserWarning):  # others may be another thread's: Ray is imported meanwhile
-            _tell(f"{mixer.name}: {warning.message}")
+            _warn_once(f"{mixer.name}: {warning.message}")
     if spec.init:
         load(spec.init)(built)
     for name, option in spec.options.items():
@@ -51,7 +51,7 @@ def build_mixer(mixer: MixerConfig, model: ModelConfig, layer: int) -> nn.Module
 
 
 @functools.cache
-def _tell(advice: str) -> None:
+def _warn_once(advice: str) -> None:
     """Log what a layer's authors warn of, once per process and not once per layer."""
     logger.warning(advice)
 

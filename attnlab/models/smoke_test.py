@@ -44,13 +44,13 @@ def try_mixer(mixer: MixerConfig, model: ModelConfig, layer: int) -> str | None:
     """
     try:
         with torch.random.fork_rng(devices=[]):
-            kind = _asked("importing it", mixer, load, mixer.name)
+            kind = _call_user_code("importing it", mixer, load, mixer.name)
             if not (isinstance(kind, type) and issubclass(kind, nn.Module)):
                 raise Refused("it is no torch.nn.Module")
             _check_call(kind)
             device = "cuda" if getattr(kind, "cuda_only", False) else "cpu"
             if device == "cpu" or torch.cuda.is_available():
-                built = _asked("its constructor", mixer, _build, mixer, model, layer, device)
+                built = _call_user_code("its constructor", mixer, _build, mixer, model, layer, device)
                 for steps in LENGTHS:
                     x = torch.randn(BATCH, steps, model.d_model, generator=torch.Generator().manual_seed(steps))
                     _check_run(_Runner(built, mixer), x.to(device))
@@ -79,7 +79,7 @@ class _Runner:
         self.start = {name: value.clone() for name, value in built.state_dict().items() if isinstance(value, Tensor)}
 
     def __call__(self, x: Tensor) -> Any:
-        return _asked(f"forward for {list(x.shape)}", self.mixer, self._run, x)
+        return _call_user_code(f"forward for {list(x.shape)}", self.mixer, self._run, x)
 
     def _run(self, x: Tensor) -> Any:
         self.built.load_state_dict(self.start, strict=False)
@@ -118,7 +118,7 @@ def _check_run(run: _Runner, x: Tensor) -> None:
         raise Refused(f"forward gave values that are not finite for normally distributed {list(x.shape)}")
     if out.requires_grad:
         seen = out.detach().clone()
-        _asked(f"the backward pass for {list(x.shape)}", run.mixer, out.sum().backward)
+        _call_user_code(f"the backward pass for {list(x.shape)}", run.mixer, out.sum().backward)
         if x.grad is not None and not x.grad.isfinite().all():
             raise Refused(f"its gradient is not finite for normally distributed {list(x.shape)}")
         out = seen
@@ -145,7 +145,7 @@ def _first_change(a: Tensor, b: Tensor, allowed: Tensor) -> int | None:
     return int(apart[0]) if len(apart) else None
 
 
-def _asked(what: str, mixer: MixerConfig, function: Any, *args: Any) -> Any:
+def _call_user_code(what: str, mixer: MixerConfig, function: Any, *args: Any) -> Any:
     """Call the user's code; an exception is refused on one line, with the file's last line."""
     try:
         return function(*args)

@@ -64,8 +64,8 @@ def _show_arm(console: Console, arm: Arm, task: Task, space: Any) -> None:
         f"{trial.train.max_steps:,} steps x {trial.tokens_per_step:,} tokens"
     )
     console.print(f"  {costs(trial, task.vocab_size)}")
-    if trial.model.places:
-        console.print(f"  {trial.model.places}", markup=False)
+    if trial.model.layers_by_mixer:
+        console.print(f"  {trial.model.layers_by_mixer}", markup=False)
     unsaid = {"recipe"} if trial.recipe == 1 else set()
     for section, tree in trial.model_dump(mode="json", exclude_none=True, exclude=unsaid).items():
         console.print(f"  {section + ':':<6} {_flow(tree)}", markup=False)

@@ -1,4 +1,4 @@
-"""Searching on where a best setting lies at the end of its range.
+"""Extends the search when a best setting lies at the edge of its range.
 
 The rule follows from the plan and its ended trials alone: searcher, records, report and a resumed sweep agree.
 
@@ -19,8 +19,8 @@ from typing import Any
 from attnlab.config.resolved import Arm, Plan
 from attnlab.config.space import RANGES, Dimension
 from attnlab.plan.validate import trial_problems
-from attnlab.ranking.leaderboard import Leaderboard, standings
-from attnlab.ranking.search_coverage import Extension, certificate, number_of
+from attnlab.ranking.leaderboard import Leaderboard, rank_arms
+from attnlab.ranking.search_coverage import Extension, number_of, tuning_summary
 from attnlab.records.results import Results
 
 HALVINGS = 5
@@ -37,7 +37,7 @@ def extension(plan: Plan, results: Sequence[Results]) -> Extension | None:
         searched = sorted((r for r in results if r["arm"] == arm.name and r["phase"] == "search"), key=number_of)
         if len(searched) < quota:
             return None
-        edges = {k: s["edge"] for k, s in certificate(plan, arm.name, searched[:quota])["settings"].items()}
+        edges = {k: s["edge"] for k, s in tuning_summary(plan, arm.name, searched[:quota])["settings"].items()}
         widened[arm.name] = {k: _widened(arm, k, d, edges[k]) if edges.get(k) else d for k, d in arm.space.items()}
     if widened == spaces:
         return Extension(0, spaces)
@@ -59,7 +59,7 @@ def leaderboard(
     guards: Mapping[str, Any] | None = None,
 ) -> Leaderboard:
     """The leaderboard of a plan's ended trials, with what they call for. See `attnlab.ranking.leaderboard`."""
-    return standings(plan, results, extension(plan, results), baselines, guards)
+    return rank_arms(plan, results, extension(plan, results), baselines, guards)
 
 
 def _widened(arm: Arm, key: str, dimension: Dimension, edge: str) -> Dimension:

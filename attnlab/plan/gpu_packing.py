@@ -65,7 +65,10 @@ class Need:
 
 
 def need(trial: Trial, vocab_size: int, targets_ratio: float = 1.0) -> Need:
-    """Apply the formulas above to a trial of one worker. `targets_ratio`: R."""
+    """Estimate memory and operations of one trial's step.
+
+    By the formulas above, for one worker. `targets_ratio`: R.
+    """
     model, train = trial.model, trial.train
     matrices, ratio = MLP[model.mlp]
     width = model.d_ff or ratio * model.d_model

@@ -49,7 +49,7 @@ def solve(plan: Plan, folder: Plan | None = None) -> Plan:
     """
     if problems := list(_searched(plan)):
         raise UserError(problems)
-    known = _known(plan, folder) if folder else {}
+    known = _previously_solved(plan, folder) if folder else {}
     if plan.sweep.match != "none":
         plan = _each(plan, _width, known)
     return _each(plan, _steps, known) if plan.sweep.budget else plan
@@ -71,7 +71,7 @@ def _searched(plan: Plan) -> Iterator[str]:
                 yield f"search.space.{key}: {name} is solved once per arm, so this cannot be searched; give it per arm"
 
 
-def _known(plan: Plan, folder: Plan) -> dict[str, dict[str, Any]]:
+def _previously_solved(plan: Plan, folder: Plan) -> dict[str, dict[str, Any]]:
     """What was solved for a folder's arms, as trees. {} if anything else in them differs from the plan's."""
     known = {}
     if (plan.sweep.match, plan.sweep.budget) != (folder.sweep.match, folder.sweep.budget):
@@ -79,7 +79,7 @@ def _known(plan: Plan, folder: Plan) -> dict[str, dict[str, Any]]:
     for arm in plan.arms:
         if arm.name in folder.names:
             new, old = arm.trial, folder.arm(arm.name).trial
-            solved = _open(plan, arm, old)
+            solved = _solvable_settings(plan, arm, old)
             changed = {key: getattr(new, key).model_copy(update=values) for key, values in solved.items()}
             if new.model_copy(update=changed).digest != old.digest:
                 return {}
@@ -87,7 +87,7 @@ def _known(plan: Plan, folder: Plan) -> dict[str, dict[str, Any]]:
     return known
 
 
-def _open(plan: Plan, arm: Arm, old: Trial) -> dict[str, dict[str, Any]]:
+def _solvable_settings(plan: Plan, arm: Arm, old: Trial) -> dict[str, dict[str, Any]]:
     """What solving may have set in a folder's trial: settings that the arm leaves open."""
     model: dict[str, Any] = {}
     train: dict[str, Any] = {}

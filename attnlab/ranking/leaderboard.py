@@ -8,7 +8,7 @@ from typing import Any, Literal, TypedDict, cast
 
 from attnlab.config.resolved import Plan
 from attnlab.ranking.noise_floor import noise_floor, sentences
-from attnlab.ranking.search_coverage import Extension, certificate, edges
+from attnlab.ranking.search_coverage import Extension, edges, tuning_summary
 from attnlab.records.metrics import better
 from attnlab.records.results import STATES, Results, State
 
@@ -52,7 +52,7 @@ class Standing(TypedDict):
     state_bytes: int | None
     tokens_per_s: float | None  # between its last two reports
     peak_mem_gib: float | None  # of the GPU, in training and validation
-    certificate: dict[str, Any]  # how it was tuned, see `certificate`
+    certificate: dict[str, Any]  # how it was tuned, see `tuning_summary`
 
 
 class Leaderboard(TypedDict):
@@ -70,7 +70,7 @@ class Leaderboard(TypedDict):
     arms: dict[str, Standing]
 
 
-def standings(
+def rank_arms(
     plan: Plan,
     results: Sequence[Results],
     extension: Extension | None,
@@ -142,7 +142,7 @@ def _row(plan: Plan, arm: str, results: Sequence[Results], extension: Extension 
         **{key: sum(r[key] for r in results) for key in ("steps", "tokens", "seconds", "device_seconds")},
         **{key: top.get(key) if top else None for key in SIZES},
         **{key: ((top and top["last"]) or {}).get(key) for key in PACE},
-        "certificate": certificate(plan, arm, results, extension),
+        "certificate": tuning_summary(plan, arm, results, extension),
     }
     return cast(Standing, row)
 

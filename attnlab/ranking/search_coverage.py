@@ -27,7 +27,9 @@ def number_of(result: Results) -> int:
     return int(result["trial_id"][1:].partition("-")[0])
 
 
-def certificate(plan: Plan, arm: str, results: Sequence[Results], extension: Extension | None = None) -> dict[str, Any]:
+def tuning_summary(
+    plan: Plan, arm: str, results: Sequence[Results], extension: Extension | None = None
+) -> dict[str, Any]:
     """An arm's row of `leaderboard.json` under `certificate`, from its trials that have ended.
 
     Returns:

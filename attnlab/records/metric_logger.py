@@ -1,4 +1,4 @@
-"""What a trial writes into its folder while it trains: metrics.jsonl and TensorBoard events."""
+"""What a trial writes into its folder while it trains: metrics.jsonl, results.json and TensorBoard events."""
 
 from __future__ import annotations
 

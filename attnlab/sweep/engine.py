@@ -15,7 +15,7 @@ from attnlab.records.paths import SweepDir
 from attnlab.records.results import Results
 from attnlab.sweep.cluster import warmup
 from attnlab.sweep.cluster.session import check_nodes, cluster, start_ray
-from attnlab.sweep.folder import opened
+from attnlab.sweep.folder import open_sweep_folder
 from attnlab.sweep.preflight import Preflight
 from attnlab.sweep.ui.interrupt import Interrupts
 from attnlab.sweep.ui.progress import print_notes
@@ -48,7 +48,7 @@ def run(
         SweepStopped: workers are missing or records cannot be written; `resume` goes on.
         KeyboardInterrupt: Ctrl-C; everything finished is kept, and `resume` goes on.
     """
-    mirror = opened(plan, results, resume)
+    mirror = open_sweep_folder(plan, results, resume)
     ended = mirror.folder.results()
     plan = plan.rejoined(r["arm"] for r in ended)
     if final := _finished(plan, mirror.folder, ended):

@@ -13,15 +13,15 @@ from attnlab.records.paths import SweepDir
 from attnlab.util.errors import StorageError, UserError
 
 
-def opened(plan: Plan, results: str | Path, resume: bool) -> Mirror:
-    """The sweep's folder with its records fetched. Raises UserError as `check_folder` does."""
+def open_sweep_folder(plan: Plan, results: str | Path, resume: bool) -> Mirror:
+    """Fetch a sweep's folder and check that the sweep may go on there. Raises UserError as `check_folder` does."""
     try:
-        folder = mirror(results, plan.name)
-        folder.pull()
+        records = mirror(results, plan.name)
+        records.pull()
     except StorageError as error:
         raise UserError(f"--results {error}") from None
-    check_folder(plan, folder.folder, resume, str(folder))
-    return folder
+    check_folder(plan, records.folder, resume, str(records))
+    return records
 
 
 def check_folder(plan: Plan, folder: SweepDir, resume: bool, name: str) -> None:

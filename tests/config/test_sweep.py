@@ -217,11 +217,11 @@ def test_a_mixer_that_names_itself_replaces_the_other_whole():
 
 def test_where_a_patterns_mixers_stand():
     hybrid = ModelConfig(n_layers=6, mixer=["gla", "gla", {"name": "standard", "window": 256}])
-    assert hybrid.places == "layers 0, 1, 3, 4: gla; layers 2, 5: standard (window 256)"
-    assert ModelConfig(n_layers=3, mixer=["gla", "gla", {"name": "gla", "expand_k": 1.0, "use_gk": False}]).places == (
-        "layers 0, 1: gla; layer 2: gla (expand_k 1.0, use_gk False)"
-    )
-    assert ModelConfig(n_layers=2, mixer=["gla", "gla", "hgrn"]).places == ModelConfig(n_layers=9).places == ""
+    assert hybrid.layers_by_mixer == "layers 0, 1, 3, 4: gla; layers 2, 5: standard (window 256)"
+    widened = ModelConfig(n_layers=3, mixer=["gla", "gla", {"name": "gla", "expand_k": 1.0, "use_gk": False}])
+    assert widened.layers_by_mixer == "layers 0, 1: gla; layer 2: gla (expand_k 1.0, use_gk False)"
+    for model in (ModelConfig(n_layers=2, mixer=["gla", "gla", "hgrn"]), ModelConfig(n_layers=9)):
+        assert model.layers_by_mixer == ""
 
 
 def test_the_dry_run_lists_a_hybrids_layers(tmp_path, cache, tiny, capsys):

@@ -102,12 +102,12 @@ def divides(what: str, total: int, parts_name: str, parts: int) -> str | None:
 
 
 def split_evenly(shape: ModelShape, args: Mapping[str, Any]) -> str | None:
-    """d_model into n_heads."""
+    """Refuse a d_model that n_heads does not divide."""
     return divides("d_model", shape.d_model, "n_heads", shape.n_heads)
 
 
 def expanded_evenly(shape: ModelShape, args: Mapping[str, Any]) -> str | None:
-    """d_model times expand_k, and times expand_v, is a whole number that n_heads divides."""
+    """Refuse expand_k or expand_v whose product with d_model is no whole multiple of n_heads."""
     for name in ("expand_k", "expand_v"):
         width = shape.d_model * args[name]
         if abs(width - round(width)) > 1e-9 * width:
@@ -118,7 +118,7 @@ def expanded_evenly(shape: ModelShape, args: Mapping[str, Any]) -> str | None:
 
 
 def even_head(ratio: str | None = None) -> Rule:
-    """Rotary embedding turns pairs of channels."""
+    """Refuse heads of odd width, as rotary embedding turns pairs of channels."""
 
     def rule(shape: ModelShape, args: Mapping[str, Any]) -> str | None:
         width = round(shape.d_model * (args[ratio] if ratio else 1))
@@ -131,7 +131,7 @@ def even_head(ratio: str | None = None) -> Rule:
 
 
 def at_most(largest: int, what: str, value: Callable[[ModelShape, Mapping[str, Any]], float]) -> Rule:
-    """A limit of FLA's kernels."""
+    """Refuse a `value` above `largest`, a limit of FLA's kernels."""
 
     def rule(shape: ModelShape, args: Mapping[str, Any]) -> str | None:
         size = value(shape, args)
@@ -141,7 +141,7 @@ def at_most(largest: int, what: str, value: Callable[[ModelShape, Mapping[str, A
 
 
 def fixed(name: str, value: Any, why: str) -> Rule:
-    """An argument of FLA's that works at one value only."""
+    """Refuse an argument at all but the one value that works in FLA."""
 
     def rule(shape: ModelShape, args: Mapping[str, Any]) -> str | None:
         return None if args.get(name, value) == value else f"{name} is {args[name]!r}, but {value!r} alone works: {why}"
@@ -150,7 +150,7 @@ def fixed(name: str, value: Any, why: str) -> Rule:
 
 
 def power_of_two(name: str) -> Rule:
-    """FLA's kernels read whole blocks of it."""
+    """Refuse an argument that is no power of two."""
 
     def rule(shape: ModelShape, args: Mapping[str, Any]) -> str | None:
         value = args[name]
@@ -164,7 +164,7 @@ def power_of_two(name: str) -> Rule:
 
 
 def head_width_in(*widths: int) -> Rule:
-    """FLA's kernels are written for some head widths only."""
+    """Refuse head widths that FLA's kernels are not written for."""
 
     def rule(shape: ModelShape, args: Mapping[str, Any]) -> str | None:
         if problem := split_evenly(shape, args):
@@ -180,12 +180,12 @@ def head_width_in(*widths: int) -> Rule:
 
 
 def grouped(name: str) -> Rule:
-    """n_heads is a multiple of the key/value heads, if they are given."""
+    """Refuse key/value heads that do not divide n_heads, if they are given."""
     return lambda shape, args: None if args[name] is None else divides("n_heads", shape.n_heads, name, args[name])
 
 
 def groups_of(size: int) -> Rule:
-    """Each key/value head serves a multiple of `size` heads."""
+    """Refuse key/value heads that do not each serve a multiple of `size` heads."""
 
     def rule(shape: ModelShape, args: Mapping[str, Any]) -> str | None:
         heads = args["num_kv_heads"] or shape.n_heads
@@ -197,19 +197,19 @@ def groups_of(size: int) -> Rule:
 
 
 def whole_values(shape: ModelShape, args: Mapping[str, Any]) -> str | None:
-    """head_dim * expand_v is a whole number."""
+    """Refuse an expand_v whose product with head_dim is no whole number."""
     width, ratio = args["head_dim"], args["expand_v"]
     return None if width * ratio == int(width * ratio) else f"head_dim {width} x expand_v {ratio} is no whole number"
 
 
 def value_groups(shape: ModelShape, args: Mapping[str, Any]) -> str | None:
-    """More value heads than key heads come in whole groups."""
+    """Refuse value heads that are no multiple of the key heads."""
     heads = args["num_v_heads"]
     return None if heads is None else divides("num_v_heads", heads, "n_heads", shape.n_heads)
 
 
 def mamba2_heads(shape: ModelShape, args: Mapping[str, Any]) -> str | None:
-    """Mamba2's channels into heads, and those into groups."""
+    """Refuse Mamba2 channels that do not divide into heads, or heads into groups."""
     channels = int(args["expand"] * shape.d_model)
     if "head_dim" in args and channels % args["head_dim"] == 0:
         return divides("heads:", channels // args["head_dim"], "n_groups", args["n_groups"])

@@ -64,7 +64,7 @@ class Tested:
 
 @dataclass(frozen=True)
 class MixerSpec:
-    """One row.
+    """One mixer's row in the table.
 
     Attributes:
         path: `module:Class`.

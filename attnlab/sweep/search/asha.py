@@ -71,7 +71,7 @@ class ArmAsha(EmptySnapshot, FIFOScheduler):
                 self._judge(job, row)
 
     def set_search_properties(self, metric: str | None, mode: str | None, **spec: Any) -> bool:
-        """Change nothing: the plan says both."""
+        """Do nothing: metric and mode come from the plan."""
         return True
 
     def on_trial_result(self, controller: Any, trial: Any, result: dict[str, Any]) -> str:

@@ -57,7 +57,7 @@ class ArmSearch(EmptySnapshot, Searcher):
         return self.arms[trial.config["job"]["arm"]].jobs[trial.config["job"]["trial_id"]]
 
     def set_search_properties(self, metric: str | None, mode: str | None, config: dict[str, Any], **spec: Any) -> bool:
-        """Change nothing: the plan says everything."""
+        """Do nothing: metric and mode come from the plan."""
         return True
 
     def suggest(self, trial_id: str) -> Any:

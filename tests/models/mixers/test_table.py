@@ -258,7 +258,7 @@ def test_arguments_reach_the_layer_and_it_still_trains_and_decodes(name, args):
 def test_what_a_layers_authors_warn_of_is_logged_once(caplog):
     from attnlab.models import build as module
 
-    module._tell.cache_clear()
+    module._warn_once.cache_clear()
     for layer in (0, 1):
         build("deltanet", layer, use_short_conv=False)
     assert [r.message.split(":")[0] for r in caplog.records] == ["deltanet"]

@@ -4,7 +4,7 @@ import pytest
 
 from attnlab.config import sweep_file
 from attnlab.plan.extension import extension, leaderboard, planned_trials
-from attnlab.ranking.search_coverage import certificate
+from attnlab.ranking.search_coverage import tuning_summary
 from attnlab.records.paths import SweepDir
 from attnlab.util.errors import UserError
 from tests.sweep.search.test_searcher import end, run_out, start, sweep_of
@@ -134,7 +134,7 @@ def test_a_range_is_widened_as_far_as_the_trial_is_valid(form, best, low, high):
 def test_trials_are_ordered_by_number_beyond_a_thousand(folder):
     plan = sweep_of(search={"trials": 2000})
     results = [result("a", number, value) for number, value in ((1000, 1.0), (101, 3.0), (999, 2.0))]
-    assert certificate(plan, "a", results)["best_by_trials"] == [3.0, 2.0, 1.0]
+    assert tuning_summary(plan, "a", results)["best_by_trials"] == [3.0, 2.0, 1.0]
 
 
 def test_a_search_that_ends_inside_its_ranges_is_not_extended(folder):
