@@ -108,7 +108,8 @@ def _trial(trial: TrialDir, problems: list[str]) -> TrialRecord:
         try:
             return read()
         except (ValueError, OSError) as error:
-            problems.append(f"{trial.arm}/{trial.trial_id}/{file} cannot be used: {_short(error)}")
+            reason = _short(error).removeprefix(f"{trial.path / file}: ")
+            problems.append(f"{trial.arm}/{trial.trial_id}/{file} cannot be used: {reason}")
             return UNREADABLE
 
     job = attempt("experiment_config.json", trial.job)

@@ -87,7 +87,8 @@ class SearchConfig(Config):
     def trials_of(self, dimensions: Mapping[str, Dimension]) -> int:
         """Trials in a space: `trials`, or as many as it has points if fewer. A grid's are its points."""
         points = math.prod(d.points for d in dimensions.values())
-        return int(points if SAMPLERS[self.sampler].exhaustive else min(self.trials, points))
+        exhaustive = SAMPLERS[self.sampler].exhaustive and points < math.inf  # a grid of a range is refused elsewhere
+        return int(points if exhaustive else min(self.trials, points))
 
 
 class ConfirmConfig(Config):

@@ -117,6 +117,8 @@ def change(raw: dict[str, Any], changes: Iterable[tuple[str, Any]], prefix: str 
             problems.append(f"{prefix}{key}: unknown key{hint or did_you_mean(parts[0], Sweep.model_fields)}")
         elif parts[0] == "arms" and (len(parts) < 3 or parts[1] not in raw.get("arms", {})):
             problems.append(f"{prefix}{key}: no such arm{did_you_mean('.'.join(parts[1:2]), raw.get('arms', {}))}")
+        elif prefix and parts[0] == "name":
+            problems.append(f"{prefix}{key}: a tiny sweep is called NAME-tiny, so that its results have a folder apart")
         elif prefix and len(parts) == 1 and isinstance(value, Mapping):
             problems.append(f"{prefix}{key}: its keys are dotted, as in {prefix[:-1]}: {{trial.train.max_steps: 12}}")
         else:

@@ -21,7 +21,7 @@ def check_recipe(recipe: int) -> int:
     A recipe is how settings become numbers: generators of rows, initialisations, splits. What changes a trial's
     numbers at equal settings gets the next recipe. A file that names none was written under recipe 1.
     """
-    if 1 <= recipe <= NEWEST_RECIPE:
+    if isinstance(recipe, int) and 1 <= recipe <= NEWEST_RECIPE:
         return recipe
     raise ValueError(f"recipe {recipe} is not known to this attnlab, whose newest is {NEWEST_RECIPE}; update attnlab")
 

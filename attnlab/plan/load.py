@@ -75,7 +75,13 @@ def resolve(
     if scale:
         if scale not in SCALES:
             raise UserError([f"scale {scale}: there is none of this name{did_you_mean(scale, SCALES)}"])
-        return resolve(tiny(resolve(tree, solve=False)), solve=solve, resume_in=resume_in)
+        plan = resolve(tree, solve=False)
+        try:
+            return resolve(tiny(plan), solve=solve, resume_in=resume_in)
+        except UserError as error:  # of a value that the file gives for the scale, its key in the file is named
+            given = tuple(f"{key}:" for key in plan.sweep.tiny or ())
+            lines = (f"tiny.{line}" if line.startswith(given) else line for line in error.problems)
+            raise UserError(list(lines)) from None
     sweep, problems = validate.parse(tree)
     if sweep is None or problems:
         raise UserError(problems)
@@ -104,6 +110,7 @@ def _folder(name: str, results: str | Path) -> Plan | None:
     try:
         copy = mirror(results, name)
         copy.pull()
-        return read(copy.folder.sweep_file)
+        plan = read(copy.folder.sweep_file)
+        return plan if all(arm.trial for arm in plan.arms) else None  # a trial is validated when it is first read
     except (ValueError, OSError):  # the engine says what is wrong with it
         return None

@@ -68,7 +68,7 @@ class Results(TypedDict):
 
 def refuse_mixed_recipes(results: Iterable[Results], folder: Path) -> None:
     """Raise UserError if trials that would be ranked together are of two recipes."""
-    trials = {result.get("recipe", 1): result for result in results}
+    trials = {str(result.get("recipe", 1)): result for result in results}
     if len(trials) > 1:
         named = [f"{r['arm']}/{r['trial_id']} is of recipe {recipe}" for recipe, r in sorted(trials.items())]
         raise UserError(f"{folder}: {', '.join(named)}; two recipes are never ranked against each other")

@@ -153,6 +153,14 @@ def test_what_the_folder_has_is_kept_of_another_program_and_solved_anew_where_se
     assert (resumed(20).model.d_ff, resumed(20).train.max_steps) == (width, steps)
 
 
+@pytest.mark.parametrize("damage", [{"model": {"d_modle": 8}}, {"train": {"max_steps": "x32"}}, {"recipe": 2}])
+def test_a_folder_whose_trial_is_not_valid_solves_nothing(damage, begun):
+    asked = {"match": "params", "budget": {"tokens": 1e6}, "trial": {"train": {"eval_every": 10}}}
+    plan = sweep_of(("standard", "mamba2"), **asked)
+    results = begun(Plan.of(plan.sweep.model_copy(update={"trial": merge(plan.sweep.trial, damage)})))
+    assert sweep_of(("standard", "mamba2"), resume_in=results, **asked) == plan
+
+
 def test_a_new_sweep_gets_the_newest_recipe_and_one_that_is_resumed_its_folders(begun, monkeypatch):
     results = begun(sweep_of(("gla",)))
     for module in (trial, sys.modules[resolve.__module__]):

@@ -137,8 +137,9 @@ def test_what_a_file_says_under_tiny_stands_in_place_of_the_scales_own():
 @pytest.mark.parametrize(
     ("given", "problem"),
     [
-        ({"trial.train.max_step": 5}, "trial.train.max_step: unknown key; did you mean 'max_steps'?"),
+        ({"trial.train.max_step": 5}, "tiny.trial.train.max_step: unknown key; did you mean 'max_steps'?"),
         ({"train.max_steps": 5}, "tiny.train.max_steps: unknown key; did you mean 'trial.train.max_steps'?"),
+        ({"name": "real"}, "tiny.name: a tiny sweep is called NAME-tiny"),
         ({"arms.glaa.optim.lr": 5}, "tiny.arms.glaa.optim.lr: no such arm; did you mean 'gla'?"),
         ({"trial": {"train": {"max_steps": 5}}}, "tiny.trial: its keys are dotted, as in tiny: {trial.train.max_steps"),
     ],

@@ -11,7 +11,7 @@ from attnlab.config.trial import Trial
 from attnlab.models import build_model
 from attnlab.models.backbone import BackboneConfig
 from attnlab.records.paths import SweepDir, TrialDir
-from attnlab.records.results import Job
+from attnlab.records.results import Job, refuse_mixed_recipes
 from attnlab.training.loop import train
 from attnlab.util.errors import UserError
 from attnlab.util.files import read_json, write_json
@@ -49,6 +49,15 @@ def test_a_recipe_of_a_newer_program_is_refused_in_one_line(tmp_path):
         home.job()
     with pytest.raises(ValueError, match=f"^{newer}$"):
         BackboneConfig(recipe=2)
+
+
+@pytest.mark.parametrize("recipe", ["x", None, -1, 0, 1.5, [1]])
+def test_a_recipe_that_is_no_number_of_one_is_refused(recipe, tmp_path):
+    with pytest.raises(ValueError, match="is not known to this attnlab"):
+        BackboneConfig(recipe=recipe)
+    trials = [{"arm": "gla", "trial_id": "a", "recipe": recipe}, {"arm": "gla", "trial_id": "b", "recipe": 1}]
+    with pytest.raises(UserError, match="never ranked against each other"):
+        refuse_mixed_recipes(trials, tmp_path)
 
 
 def test_a_folder_that_names_no_recipe_is_of_the_first(tmp_path, two_recipes):
