@@ -56,6 +56,7 @@ def slow(tiny):
 def breaking(tmp_path, monkeypatch):
     """Puts `breaks.py` beside the sweep, and us there; the arms that break as they are called."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])  # before a folder that an earlier test has added
     shutil.copy(ROOT / "tests" / "tools" / "breaks.py", tmp_path)
     yield lambda *hows: {how: {"model.mixer": {"name": "breaks:Breaks", "how": how}} for how in hows}
     sys.modules.pop("breaks", None)  # the next test's is another file
