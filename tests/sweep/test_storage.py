@@ -32,6 +32,7 @@ def download(uri, to):
     return to
 
 
+@pytest.mark.slow
 def test_a_sweep_to_s3_survives_its_launcher_and_its_machine(
     write_sweep, launch, tmp_path, s3, machine, tiny, breaking, capsys
 ):

@@ -95,6 +95,7 @@ def test_two_ranks_per_trial_give_the_losses_of_one_and_a_cluster_is_left_as_it_
             assert two["val_loss"] == pytest.approx(one["val_loss"], abs=1e-5)
 
 
+@pytest.mark.slow
 def test_a_precision_that_the_clusters_gpus_refuse_is_told_before_anything_is_written(
     write_sweep, launch, folder, cluster
 ):
@@ -127,6 +128,7 @@ def blind(cluster, tmp_path):
         process.wait(300)
 
 
+@pytest.mark.slow
 def test_a_node_that_does_not_see_the_results_is_named_at_the_start(
     write_sweep, launch, folder, cluster, blind, tmp_path, tiny
 ):
