@@ -99,12 +99,13 @@ def load_plans(args: argparse.Namespace) -> list[Plan]:
     known = dict.fromkeys(arm for arms in named.values() for arm in arms or ())
     if len(files) > 1 and wanted:  # one that cannot be read stays, for its error
         files = [file for file in files if (arms := named[file]) is None or set(arms) & set(wanted)]
+    solve = not wanted or set(wanted) <= known.keys()  # an arm that is not there is told before torch is imported
     plans, problems = [], []
     for file in files:
         prefix = f"{file}: " if len(files) > 1 else ""
         try:
             resume_in = args.results if args.resume else None
-            plan = load(file, overrides, plain=args.plain, scale=args.scale, resume_in=resume_in)
+            plan = load(file, overrides, plain=args.plain, scale=args.scale, solve=solve, resume_in=resume_in)
         except UserError as error:
             problems += [line if line.startswith(file) else prefix + line for line in error.problems]
             continue
