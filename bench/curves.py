@@ -74,14 +74,14 @@ def path_of(grid: str) -> Path:
 
 def read(grid: str) -> dict[str, Any]:
     """A grid's `{max_steps, trials: [{arm, lr, seed, state, rows: [{step, val_loss, ...}]}]}`; branches marked."""
-    with lzma.open(path_of(grid), "rt") as file:
+    with lzma.open(path_of(grid), "rt", encoding="utf-8") as file:
         return json.load(file)
 
 
 def write(grid: str, data: dict[str, Any]) -> None:
     FOLDER.mkdir(exist_ok=True)
     new = path_of(grid).with_suffix(".new")
-    with lzma.open(new, "wt") as file:
+    with lzma.open(new, "wt", encoding="utf-8") as file:
         json.dump(data, file)
     new.replace(path_of(grid))
 

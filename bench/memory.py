@@ -100,7 +100,7 @@ def config(name: str, mlp: str) -> ModelConfig:
 
 def resident_bytes() -> int:
     """What this process has in memory now; field 2 of statm, in pages (proc(5))."""
-    with open("/proc/self/statm") as file:
+    with open("/proc/self/statm", encoding="utf-8") as file:
         return int(file.read().split()[1]) * resource.getpagesize()
 
 

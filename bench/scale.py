@@ -73,7 +73,7 @@ def pretend(config: dict[str, Any], report: Callable[[dict[str, Any]], Any], sto
         report(rows[-1])
         if pruned := stop():
             break
-    home.metrics_file.write_text("".join(f"{row}\n".replace("'", '"') for row in rows))
+    home.metrics_file.write_text("".join(f"{row}\n".replace("'", '"') for row in rows), encoding="utf-8")
     state = "pruned" if pruned else "completed"
     best = best_row(rows, job.metric, job.mode)
     known = {"trial_id": job.trial_id, "arm": job.arm, "state": state, "phase": job.phase, "settings": job.settings}
@@ -259,7 +259,11 @@ def resume_s(plan: Plan, folder: SweepDir) -> float:
 def measure(trials: int, args: argparse.Namespace) -> None:
     """One sweep of `trials` trials, and its resume."""
     plan = resolve({**SWEEP, "search": {**SEARCH, "trials": trials // 3, "sampler": args.sampler}})
-    with tempfile.TemporaryDirectory() as results, ExitStack() as stack, open(os.devnull, "w") as nowhere:
+    with (
+        tempfile.TemporaryDirectory() as results,
+        ExitStack() as stack,
+        open(os.devnull, "w", encoding="utf-8") as nowhere,
+    ):
         folder = SweepDir(Path(results) / plan.name)
         meter = Meter(time.monotonic() + 60 * args.minutes)
         profile = cProfile.Profile() if args.profile else None

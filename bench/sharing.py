@@ -303,7 +303,7 @@ def daemon() -> Iterator[None]:
 
 def control(options: list[str], say: str = "") -> subprocess.CompletedProcess[str] | None:
     """Run its control program; None if it does not answer."""
-    with tempfile.TemporaryFile("w+") as heard:  # no pipe: the daemon would inherit it and hold it open
+    with tempfile.TemporaryFile("w+", encoding="utf-8") as heard:  # the daemon would inherit a pipe and hold it open
         try:
             done = subprocess.run(
                 ["nvidia-cuda-mps-control", *options], input=say, stdout=heard, stderr=heard, text=True, timeout=15

@@ -125,15 +125,15 @@ def measure(way: str, args: argparse.Namespace, home: Path) -> dict[str, Any]:
 
 def read(file: Path) -> dict[str, Any]:
     """A trial's end, with its learning rate."""
-    config = json.loads(file.with_name("experiment_config.json").read_text())
-    return json.loads(file.read_text()) | {"lr": config["trial"]["optim"]["lr"]}
+    config = json.loads(file.with_name("experiment_config.json").read_text(encoding="utf-8"))
+    return json.loads(file.read_text(encoding="utf-8")) | {"lr": config["trial"]["optim"]["lr"]}
 
 
 def launch(sweep: dict[str, Any], home: Path, kernels: Path, *options: str) -> None:
     """`launch.py` as a user calls it."""
     home.mkdir(parents=True, exist_ok=True)
     file = home / "question.yaml"
-    file.write_text(yaml.safe_dump(sweep))
+    file.write_text(yaml.safe_dump(sweep), encoding="utf-8")
     run([str(ROOT / "launch.py"), str(file), "--results", str(home), "--kernel-cache", str(kernels), *options])
 
 

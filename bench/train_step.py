@@ -105,7 +105,7 @@ def measure(name: str, args: argparse.Namespace) -> None:
         row["mfu"] = 6 * row.pop("matrix_params") * rate / PEAK
         keep = {k: v for k, v in vars(args).items() if k in ("d_model", "n_layers", "n_heads", "batch_size", "seq_len")}
         if args.out:
-            with args.out.open("a") as file:
+            with args.out.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(row | keep) + "\n")
         print(
             f"{name:18} {path:9} {ms:8.2f} {row['ratio']:6.2f} {rate:10,.0f} {row['mfu']:6.1%} {row['gib']:5.1f} "

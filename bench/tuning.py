@@ -67,7 +67,9 @@ def main() -> None:
 def records(cache: Path) -> Iterator[tuple[Path, dict[Config, list[float]]]]:
     """Every record below `cache` in which there was something to choose: candidate -> [median, p20, p80] in ms."""
     for path in sorted(cache.rglob("*.autotune.json")):
-        timings = {Config(**config): times for config, times in json.loads(path.read_text())["configs_timings"]}
+        timings = {
+            Config(**config): times for config, times in json.loads(path.read_text(encoding="utf-8"))["configs_timings"]
+        }
         if sum(math.isfinite(times[0]) for times in timings.values()) > 1:
             yield path, timings
 

@@ -60,7 +60,7 @@ HEAD = f"""# Mixers
 def page() -> str:
     """docs/mixers.md: what each row of the table says, and what building and running the layer shows."""
     torch.set_num_threads(1)
-    errors = json.loads(ERRORS.read_text())
+    errors = json.loads(ERRORS.read_text(encoding="utf-8"))
     if unknown := errors.keys() - MIXERS.keys():
         raise ValueError(f"{ERRORS.name} names {', '.join(sorted(unknown))}: no such mixer")
     titles = ["mixer", "source", "runs on", "decode", "in hybrids", "parameters", "state", "MFLOP", *COLUMNS.values()]

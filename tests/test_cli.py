@@ -81,7 +81,9 @@ def test_the_exit_code_is_the_worst_and_only_ctrl_c_stops_the_others(files, ran,
 
 
 def test_a_mistake_in_any_is_told_before_the_first_starts(files, ran, capsys, tmp_path):
-    Path(files[1]).write_text(Path(files[1]).read_text().replace("n_layers", "n_layrs"))
+    Path(files[1]).write_text(
+        Path(files[1]).read_text(encoding="utf-8").replace("n_layers", "n_layrs"), encoding="utf-8"
+    )
     assert ran(*files) == 2
     assert ran == [] and f"{files[1]}: " in (said := capsys.readouterr().err) and "did you mean 'n_layers'" in said
     assert not (tmp_path / "results").exists()
@@ -94,7 +96,7 @@ def test_data_that_cannot_be_had_and_a_folder_that_is_taken_too(files, ran, caps
     assert ran == [] and "error: a: " in said and "error: b: " in said and "seq_len" in said
     taken = tmp_path / "results" / "b"
     taken.mkdir(parents=True)
-    (taken / "sweep.yaml").write_text(Path(files[1]).read_text())
+    (taken / "sweep.yaml").write_text(Path(files[1]).read_text(encoding="utf-8"))
     assert ran(*files) == 2
     assert ran == [] and "--resume" in capsys.readouterr().err
 

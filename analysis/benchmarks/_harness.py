@@ -100,7 +100,7 @@ class Harness(Benchmark):
         with tempfile.TemporaryDirectory() as temporary:
             path = Path(temporary) / f"{self.name}.yaml"
             # the index wants the task's name in the file itself
-            path.write_text(yaml.safe_dump(tree | {"task": _name_in(original)}))
+            path.write_text(yaml.safe_dump(tree | {"task": _name_in(original)}), encoding="utf-8")
             manager = lm_eval.tasks.TaskManager(include_path=temporary, include_defaults=False)
             try:
                 return next(iter(manager.load(str(path))["tasks"].values()))
@@ -199,7 +199,7 @@ class Loaded:
 
 def _name_in(path: Path) -> str:
     """The `task:` of a definition, which may have tags that only lm-eval reads."""
-    lines = [line for line in path.read_text().splitlines() if line.startswith("task:")]
+    lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line.startswith("task:")]
     return lines[0].partition(":")[2].strip()
 
 

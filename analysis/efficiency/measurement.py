@@ -101,7 +101,7 @@ class Memory:
 def resident() -> int:
     """Bytes of this process in memory now, or at most so far without /proc."""
     try:
-        with open("/proc/self/statm") as file:
+        with open("/proc/self/statm", encoding="utf-8") as file:
             return int(file.read().split()[1]) * resource.getpagesize()
     except OSError:
         return _peak_resident()

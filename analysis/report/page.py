@@ -49,7 +49,7 @@ def write(sel: Selection, hover: bool = False) -> Path:
             old.unlink()
     (folder / "figures").mkdir(exist_ok=True)
     for name, plot in drawn.items():  # many, and made again at will: not worth an fsync each
-        (folder / "figures" / name).write_text(svg.file_text(plot))
+        (folder / "figures" / name).write_text(svg.file_text(plot), encoding="utf-8")
     return page
 
 

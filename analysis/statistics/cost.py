@@ -51,7 +51,7 @@ def vocab_size(folder: Path) -> int | None:
     """The vocabulary of a sweep's models, by the first exported one that can be read."""
     for path in sorted(folder.glob("*/*/checkpoints/final/config.json")):
         try:
-            return int(json.loads(path.read_text())["vocab_size"])
+            return int(json.loads(path.read_text(encoding="utf-8"))["vocab_size"])
         except (OSError, ValueError, KeyError, TypeError):
             continue
     return None

@@ -63,7 +63,7 @@ def read(path: str | Path) -> dict[str, Any]:
     """The file's raw tree, dotted keys of arms expanded. Raises UserError."""
     path = Path(path)
     try:
-        text = path.read_text()
+        text = path.read_text(encoding="utf-8")
     except OSError as error:
         near = did_you_mean(path.name, [p.name for p in path.parent.glob("*.yaml")]) if path.parent.is_dir() else ""
         raise UserError([f"{path}: {error.strerror or error}{near}"]) from None

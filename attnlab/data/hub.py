@@ -32,7 +32,7 @@ def pinned_revision(name: str, revision: str | None, cache: Path) -> str:
             write_text(cached, commit, overwrite=False)
         except Exception as error:  # offline, no such dataset, no such revision, gated, ...
             raise unreachable(name, error) from None
-    return cached.read_text().strip()
+    return cached.read_text(encoding="utf-8").strip()
 
 
 def documents(name: str, config: str | None, split: str, commit: str, field: str) -> Iterator[str]:

@@ -134,7 +134,7 @@ def _build(scratch: Path, source: Source, spec: Spec, tokenizer: Tokenizer | Non
     }
     train, validation = (np.memmap(scratch / f"{name}.bin", writer.dtype, "r") for name in SPLITS)
     meta["unigram_loss"] = unigram_loss(train, validation, tokenizer.vocab_size)
-    (scratch / "meta.json").write_text(json.dumps(meta, indent=1))
+    (scratch / "meta.json").write_text(json.dumps(meta, indent=1), encoding="utf-8")
 
 
 class _Writer:

@@ -186,4 +186,4 @@ def _hash(path: Path, cache: Path) -> str:
     cached = cache / "hashes" / f"{path.resolve().name}-{key}"
     if not cached.exists():
         write_text(cached, file_digest(path), overwrite=False)
-    return cached.read_text()
+    return cached.read_text(encoding="utf-8")

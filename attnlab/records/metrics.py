@@ -25,7 +25,7 @@ class MetricsWriter:
         """Append one report and return it as written. Raises DiskFull (readers leave out half a line)."""
         row = json_value(row)
         assert not self.rows or report_order(row) > report_order(self.rows[-1]), f"step {row['step']} reported twice"
-        with naming_full_disk(self._path), self._path.open("a") as file:
+        with naming_full_disk(self._path), self._path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(row, allow_nan=False) + "\n")
         self.rows.append(row)
         return row

@@ -162,7 +162,9 @@ class Task(base.Task):
         """
         file = self.packed.path / f"overlap-{self.seq_len}-{self.eval_tokens}.json"  # the folder is of this content
         large = len(self.packed.train) > KEEP_BEYOND
-        overlap: dict[str, Any] = json.loads(file.read_text()) if large and file.exists() else self._overlap()
+        overlap: dict[str, Any] = (
+            json.loads(file.read_text(encoding="utf-8")) if large and file.exists() else self._overlap()
+        )
         if large and not file.exists():
             with contextlib.suppress(OSError):  # a cache that others own
                 write_json(file, overlap)

@@ -38,7 +38,7 @@ def save(trial: TrialDir, step: int, model: torch.nn.Module, optimizer: Any, sta
     with _replacing(path) as folder:
         _save(tensors(model), folder / "model.safetensors")
         _save(optimizer.state_dict(), folder / "optimizer.safetensors")
-        (folder / "state.json").write_text(json.dumps({"step": step, **state}))
+        (folder / "state.json").write_text(json.dumps({"step": step, **state}), encoding="utf-8")
     tidy(trial, KEEP)
     return path
 
@@ -58,7 +58,7 @@ def load(trial: TrialDir, model: torch.nn.Module, optimizer: Any, device: torch.
     """Load the newest readable checkpoint into model and optimizer. Returns its state, None if there is none."""
     for path in reversed(steps(trial)):
         try:
-            state = json.loads((path / "state.json").read_text())
+            state = json.loads((path / "state.json").read_text(encoding="utf-8"))
             weights = load_file(path / "model.safetensors", device=str(device))
             moments = load_file(path / "optimizer.safetensors", device=str(device))
         except (OSError, ValueError, SafetensorError) as error:
@@ -91,11 +91,11 @@ def export(trial: TrialDir, model: Any, tokenizer_json: str | None, eos_id: int 
         logging.disable_progress_bar()  # transformers draws one per save
         model.save_pretrained(folder)
         if tokenizer_json is not None:
-            (folder / "tokenizer.json").write_text(tokenizer_json)
+            (folder / "tokenizer.json").write_text(tokenizer_json, encoding="utf-8")
             config = {"tokenizer_class": "PreTrainedTokenizerFast"}
             if eos_id is not None:
                 config["eos_token"] = tokenizers.Tokenizer.from_str(tokenizer_json).id_to_token(eos_id)
-            (folder / "tokenizer_config.json").write_text(json.dumps(config))
+            (folder / "tokenizer_config.json").write_text(json.dumps(config), encoding="utf-8")
     return trial.final
 
 

@@ -21,7 +21,7 @@ def book(tmp_path):
 
 def test_targets_are_the_next_tokens_of_the_text(book):
     task = build(dataset=book, seq_len=32, tokenizer="bytes")
-    text = Path(book).read_text()
+    text = Path(book).read_text(encoding="utf-8")
     for inputs, targets in zip(*task.batch(0), strict=True):
         assert (inputs[1:] == targets[:-1]).all()
         assert bytes(inputs.astype(np.uint8)).decode() in text
@@ -30,7 +30,7 @@ def test_targets_are_the_next_tokens_of_the_text(book):
 def test_windows_of_the_two_splits_share_no_position(book):
     task = build(dataset=book, seq_len=32, tokenizer="bytes", eval_tokens=10**6)
     train, validation = task.packed.train, task.packed.validation
-    whole = Path(book).read_text().encode()
+    whole = Path(book).read_text(encoding="utf-8").encode()
     assert bytes(train[:-1].astype(np.uint8)) + bytes(validation[:-1].astype(np.uint8)) == whole  # the two are disjoint
     steps = (len(train) - 1) // 32 // 8 + 1
     trained = {int(n) for step in range(steps) for row in task.batch(step).targets for n in numbers(row)}

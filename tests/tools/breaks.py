@@ -50,7 +50,7 @@ class Breaks(torch.nn.Module):
         torch.cuda.synchronize()
 
     def limit(self):
-        used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+        used = int(Path("/proc/self/statm").read_text(encoding="utf-8").split()[0]) * resource.getpagesize()
         resource.setrlimit(resource.RLIMIT_AS, (used + 2**26, resource.getrlimit(resource.RLIMIT_AS)[1]))
         self.more = torch.ones(2**30)
 

@@ -101,7 +101,7 @@ def record(file: Path, commit: str | None) -> int:
         found = train_commit(commit, Path(scratch)) if commit else train_in(ROOT, Path(scratch, "here"))
     plain = {name: [i, [[float.fromhex(n) for n in row] for row in rows]] for name, (i, rows) in found.items()}
     lines = (f"{json.dumps(name)}: {json.dumps(numbers)}" for name, numbers in plain.items())
-    file.write_text("{\n" + ",\n".join(lines) + "\n}\n")
+    file.write_text("{\n" + ",\n".join(lines) + "\n}\n", encoding="utf-8")
     return 0
 
 

@@ -60,7 +60,7 @@ def _cached(trial_json: str, vocab_size: int, readout: Any) -> Fingerprint | Non
 def _code() -> str:
     """The digest of all code that turns a trial into a model and an optimizer."""
     files = [path for package in (models, optim) for path in Path(str(package.__file__)).parent.rglob("*.py")]
-    sources = [path.read_text() for path in sorted(files)]
+    sources = [path.read_text(encoding="utf-8") for path in sorted(files)]
     return _digest([*sources, version("flash-linear-attention"), torch.__version__])
 
 

@@ -92,7 +92,7 @@ def _config_reader() -> Any:
             same_cluster = options.get("--gcs-address", "").rpartition(":")[2] == port
             if same_cluster and "--autoscaling-config" in options:
                 try:
-                    with open(os.path.expanduser(options["--autoscaling-config"])) as file:
+                    with open(os.path.expanduser(options["--autoscaling-config"]), encoding="utf-8") as file:
                         return yaml.safe_load(file)
                 except (OSError, ValueError, yaml.YAMLError):
                     return {}

@@ -43,7 +43,7 @@ class SharedFolder:
         else:
             path = self.location / name
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(text)
+            path.write_text(text, encoding="utf-8")
 
     def read(self, name: str, expected: str, patience_s: float = PATIENCE_S) -> str | None:
         """Read a file. Returns what is wrong with it, None if it is as expected."""
@@ -64,7 +64,7 @@ class SharedFolder:
     def _read(self, name: str) -> str:
         if isinstance(self.location, Store):
             return self.location.read(name).decode()
-        return (self.location / name).read_text()
+        return (self.location / name).read_text(encoding="utf-8")
 
     def clear(self, folder: str) -> None:
         """Remove one of its folders."""

@@ -119,13 +119,13 @@ class CrashLog:
 
     def read_previous(self) -> str | None:
         """The traceback that the previous process left on this host, if any."""
-        text = self._path.read_text(errors="replace") if self._path.exists() else ""
+        text = self._path.read_text(encoding="utf-8", errors="replace") if self._path.exists() else ""
         lines = [line for line in text.splitlines() if line and not line.startswith("Extension modules")]
         return "\n".join(lines[:CRASH_LINES]) or None
 
     def open(self) -> None:
         """From now on, let SIGSEGV, SIGFPE, SIGABRT, SIGBUS and SIGILL leave a traceback."""
-        self._file = self._path.open("w")
+        self._file = self._path.open("w", encoding="utf-8")
         faulthandler.enable(self._file, all_threads=False)
 
     def close(self) -> None:

@@ -65,7 +65,7 @@ class Slots:
             "hang_s": resources.hang_s,
             "pool": self.pool,
             "mirror": mirror,
-            "sweep_file": mirror.folder.sweep_file.read_text(),  # what later workers should see
+            "sweep_file": mirror.folder.sweep_file.read_text(encoding="utf-8"),  # what later workers should see
             "kernel_cache": str(kernel_cache),
             "cpus": shape.cpus,
             "gpus": shape.gpus,

@@ -206,11 +206,13 @@ def test_a_link_that_is_cut_moves_the_trial_and_ends_the_worker_behind_it(write_
     head = ["--head", "--port=6379", "--node-ip-address=10.77.0.1", "--num-cpus=0", "--include-dashboard=false"]
     with said:
         net.start(0, *ray, *head, f"--temp-dir={net.scratch}", **logged)
-        wait_until(lambda: "ray start --address" in Path(said.name).read_text())
+        wait_until(lambda: "ray start --address" in Path(said.name).read_text(encoding="utf-8"))
         for host in (1, 2):  # one after the other: they share a disk, and look there for names of sockets that are free
             join = ["--address=10.77.0.1:6379", f"--node-ip-address=10.77.0.{10 + host}", "--num-cpus=1"]
             net.start(host, *ray, *join, **logged)
-            assert net.start(0, sys.executable, "-c", UP, host, **logged).wait(120) == 0, Path(said.name).read_text()
+            assert net.start(0, sys.executable, "-c", UP, host, **logged).wait(120) == 0, Path(said.name).read_text(
+                encoding="utf-8"
+            )
 
     log = tmp_path / "launch.log"
     command = [*LAUNCH, write_sweep(trial=long, search=SEARCH), "--results", tmp_path / "results"]
