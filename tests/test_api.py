@@ -91,6 +91,7 @@ def test_a_sweep_is_found_by_path_tree_or_as_it_is(tiny, tmp_path, monkeypatch):
 
 
 @pytest.mark.timeout(1200)
+@pytest.mark.slow
 def test_readmes_example_runs_as_it_stands(tmp_path):
     """A script without a guard, in a folder of its own; what it left is read again here."""
     section = README[README.index("## From Python") :]
