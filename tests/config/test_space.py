@@ -1,3 +1,5 @@
+import math
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -42,3 +44,43 @@ def test_corners_are_all_combinations_until_there_are_too_many():
     assert len(seen) <= 256
     for name in many:
         assert {corner[name] for corner in seen} == {0, 1}
+
+
+@pytest.mark.parametrize(
+    ("form", "edge", "wanted"),
+    [  # half of the span more; on a log scale the root of the ratio
+        ({"loguniform": [1e-4, 1e-2]}, "lower", (1e-5, 1e-2)),
+        ({"loguniform": [1e-4, 1e-2]}, "upper", (1e-4, 1e-1)),
+        ({"logint": [4, 64]}, "lower", (1, 64)),
+        ({"logint": [4, 64]}, "upper", (4, 256)),
+        ({"logint": [2, 200]}, "lower", (1, 200)),  # 0.2 would be 0, which has no logarithm
+        ({"logint": [8, 60]}, "lower", (2, 60)),  # 2.9 downwards
+        ({"logint": [8, 60]}, "upper", (8, 165)),  # 164.3 upwards
+        ({"uniform": [2.0, 4.0]}, "lower", (1.0, 4.0)),
+        ({"uniform": [2.0, 4.0]}, "upper", (2.0, 5.0)),
+        ({"uniform": [1.0, 3.0]}, "lower", (0.0, 3.0)),
+        ({"uniform": [0.5, 4.0]}, "lower", (0.0, 4.0)),
+        ({"uniform": [-0.5, 4.0]}, "lower", (-2.75, 4.0)),  # it reached below 0 already
+        ({"int": [10, 15]}, "lower", (7, 15)),
+        ({"int": [10, 15]}, "upper", (10, 18)),
+        ({"int": [-4, 1]}, "lower", (-7, 1)),
+    ],
+    ids=str,
+)
+def test_a_range_is_widened_by_half_of_its_span_or_the_root_of_its_ratio(form, edge, wanted):
+    kind = next(iter(form))
+    wide = space.parse(form).widened(edge)
+    assert (wide.low, wide.high) == pytest.approx(wanted) and (wide.kind, wide.choices) == (kind, ())
+    assert all(isinstance(end, space.RANGES[kind]) for end in (wide.low, wide.high))
+
+
+@given(st.floats(1e-6, 1e3), st.floats(1.01, 1e4), st.sampled_from(["lower", "upper"]))
+def test_widened_twice_a_log_range_has_twice_its_logarithmic_width_and_a_quarter(low, ratio, edge):
+    wide = space.parse({"loguniform": [low, low * ratio]}).widened(edge).widened(edge)
+    assert math.log(wide.high / wide.low) == pytest.approx(2.25 * math.log(ratio), rel=1e-9)
+    assert (wide.high if edge == "lower" else wide.low) == pytest.approx(low * (ratio if edge == "lower" else 1))
+
+
+def test_a_choice_is_not_widened():
+    choice = space.parse({"choice": [1, 2, 4]})
+    assert choice.widened("upper") is choice and choice.widened("lower") is choice

@@ -58,6 +58,40 @@ def test_a_few_passages_in_common_are_a_warning(tmp_path):
     assert errors == [] and "the two share passages" in warning
 
 
+def figures(share=0.0, tokens=0.0, window=256, copies=0):
+    """What a task of text measures, of a thousand sequences."""
+    return {"in_training": share, "windows": 1000, "tokens_in_training": tokens, "span_tokens": 200,
+            "window_tokens": window, "copies": copies, "documents": 30}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("measured", "errors", "warnings"),
+    [
+        (figures(), 0, 0),
+        (figures(share=0.001), 0, 1),
+        (figures(share=0.01), 0, 1),  # one sequence in a hundred is tolerated, and told
+        (figures(share=0.011), 1, 0),
+        (figures(share=0.011, window=200), 1, 0),
+        (figures(share=0.9, window=199), 0, 0),  # too short to show copying
+        (figures(tokens=0.01), 0, 0),
+        (figures(tokens=0.011), 0, 1),
+        (figures(tokens=0.5), 0, 1),
+        (figures(tokens=0.51), 1, 0),  # half of the tokens in shorter runs
+        (figures(share=0.9, tokens=0.51, window=199), 1, 0),
+        (figures(share=0.01, tokens=0.5), 0, 2),
+        (figures(copies=1), 0, 1),
+        (figures(share=0.02, copies=1), 1, 1),
+        ({"in_training": 0.0, "windows": 9, "held_out": True}, 0, 0),
+        ({"in_training": 0.001, "windows": 9, "held_out": True}, 1, 0),
+        ({"in_training": 0.001, "windows": 9, "held_out": False}, 0, 1),
+        ({"in_training": 0.0, "windows": 9, "held_out": False}, 0, 0),
+    ],
+)
+def test_the_limits_of_what_is_tolerated(measured, errors, warnings):
+    found = leakage.judge(measured)
+    assert (len(found[0]), len(found[1])) == (errors, warnings)
+
+
 def test_copies_that_were_left_out_are_told(tmp_path):
     train = [words(i, 100) for i in range(10)]
     errors, (warning,) = judged(write(tmp_path, train, [train[2], words(77, 300), words(78, 300)]))

@@ -33,6 +33,18 @@ def test_a_trial_is_judged_once_per_rung():
     assert not b.judge("a", 10, 9.0)
 
 
+def test_a_trial_that_passes_several_rungs_is_judged_at_the_highest_alone():
+    late = bracket(max_steps=270)  # rungs at 10, 30 and 90
+    for trial, value in enumerate((1.0, 0.5, 0.6)):
+        late.judge(str(trial), 10, value)
+    assert not late.judge("late", 95, 0.8), "the first of its rung, though not among the best of those below"
+    assert late.rungs == {10: {"0": 1.0, "1": 0.5, "2": 0.6, "late": 0.8}, 30: {"late": 0.8}, 90: {"late": 0.8}}
+    early = bracket()
+    early.judge("ahead", 10, 2.0)
+    early.judge("ahead", 30, 0.1)
+    assert early.judge("best below", 35, 1.0), "the second of its rung, though the best of those below"
+
+
 def test_larger_is_better_where_the_sweep_says_so():
     b = bracket(mode="max")
     b.judge("a", 10, 0.9)

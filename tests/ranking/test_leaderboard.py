@@ -1,0 +1,114 @@
+"""Which trial is an arm's best, what its confirm runs came to, and the order of the arms."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from attnlab.ranking.leaderboard import best_result, best_settings, notes, rank_arms, value_of
+from tests.sweep.search.test_searcher import sweep_of
+
+
+def result(value, state="completed", phase="search", arm="a", number=0, seed=0, **settings):
+    """A trial as its results.json has it; its best value is reached at step 4, its last one is 0.5 more."""
+    row = None if value is None else {"step": 4, "val_loss": value}
+    return {
+        "trial_id": f"t{number:03d}-x", "arm": arm, "state": state, "phase": phase, "settings": settings, "seed": seed,
+        "best": row, "last": row and {**row, "step": 8, "val_loss": value + 0.5, "tokens_per_s": 100 + number},
+        "steps": 8, "tokens": 64, "seconds": 2.0, "device_seconds": 4.0, "n_params": 10 + number,
+        "n_params_non_embedding": 5, "checkpoint": None, "error": None, "environment": {},
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("state", ["diverged", "failed"])
+@pytest.mark.parametrize(("mode", "far"), [("min", 0.0), ("max", 9.0)])
+def test_a_diverged_or_failed_trial_is_never_the_best_result(state, mode, far):
+    good = result(2.0, number=1)
+    assert best_result([result(far, state), good], "val_loss", mode) is good
+    assert best_result([good, result(far, state)], "val_loss", mode) is good
+    assert best_result([result(far, state)], "val_loss", mode) is None
+    assert best_settings([result(far, state, lr=1)], "val_loss", mode, 2) == []
+
+
+def test_a_pruned_trial_may_be_the_best_and_one_without_a_value_may_not():
+    pruned, unknown = result(1.0, "pruned"), result(None)
+    assert best_result([unknown, result(2.0), pruned], "val_loss", "min") is pruned
+    assert value_of(unknown, "val_loss") is None and value_of(pruned, "val_loss") == 1.0
+    assert value_of(pruned, "other") is None
+
+
+@given(st.lists(st.integers(-3, 3), min_size=1, max_size=8), st.sampled_from(["min", "max"]))
+def test_the_best_is_the_earliest_of_the_best_values(values, mode):
+    results = [result(float(v)) for v in values]
+    pick = min if mode == "min" else max
+    assert best_result(results, "val_loss", mode) is results[values.index(pick(values))]
+
+
+def test_the_best_settings_come_once_each_and_the_best_first():
+    results = [result(v, lr=lr) for v, lr in ((3.0, 1), (1.0, 2), (2.0, 1), (1.5, 2), (9.0, 3))]
+    for count, wanted in ((0, []), (1, [2]), (2, [2, 1]), (3, [2, 1, 3]), (9, [2, 1, 3])):
+        assert [s["lr"] for s in best_settings(results, "val_loss", "min", count)] == wanted
+
+
+def board_of(plan, *results):
+    return rank_arms(plan, results, None)
+
+
+def test_arms_are_ranked_by_the_search_until_all_are_confirmed():
+    plan = sweep_of(confirm={"seeds": [1, 2]})
+    search = [result(1.0, arm="a", **{"optim.lr": 0.1}), result(2.0, arm="b", **{"optim.lr": 0.2})]
+    runs = [result(5.0 + s, phase="confirm", arm="a", seed=s, number=3 + s, **{"optim.lr": 0.1}) for s in (1, 2)]
+    other = [result(3.0 + s, phase="confirm", arm="b", seed=s, number=3 + s, **{"optim.lr": 0.2}) for s in (1, 2)]
+    board = board_of(plan, *search, *runs)
+    assert (board["ranked_by"], board["ranking"]) == ("best of search", ["a", "b"])
+    board = board_of(plan, *search, *runs, *other)
+    assert (board["ranked_by"], board["ranking"]) == ("confirm mean", ["b", "a"])
+    assert board["arms"]["a"]["confirm"] == {
+        "n": 2, "mean": 7.0, "std": pytest.approx(0.5**0.5), "values": [6.5, 7.5], "settings": {"optim.lr": 0.1}
+    }  # fmt: skip
+    assert board_of(plan, *search, runs[0])["arms"]["a"]["confirm"]["std"] is None
+
+
+@pytest.mark.parametrize(("metric", "mode", "wanted"), [("val_loss", "min", "ba"), ("val_accuracy", "max", "ab")])
+def test_arms_stand_in_the_metrics_direction_and_those_without_a_value_last(metric, mode, wanted):
+    tree = {"task": {"name": "mqar", "seq_len": 32}, "train": {"max_steps": 8, "eval_every": 2}}
+    plan = sweep_of(trial=tree, search={"metric": metric, "mode": mode})
+    rows = [result(v, arm=arm) for arm, v in (("a", 2.0), ("b", 1.0))]
+    for row in rows:
+        row["best"] = {"step": 4, metric: row["best"]["val_loss"]}
+    assert "".join(board_of(plan, *rows)["ranking"]) == wanted
+    assert board_of(plan, rows[1])["ranking"] == ["b", "a"]
+    assert board_of(plan, rows[0])["ranking"] == ["a", "b"]
+
+
+def test_a_row_sums_over_the_arms_trials_and_tells_of_its_best_one():
+    plan = sweep_of()
+    trials = [result(2.0, number=0), result(1.0, "pruned", number=1), result(None, "diverged", number=2)]
+    row = board_of(plan, *trials)["arms"]["a"]
+    assert row["best"] == {"trial_id": "t001-x", "value": 1.0, "step": 4, "settings": {}, "state": "pruned"}
+    assert {state: n for state, n in row["counts"].items() if n} == {"completed": 1, "pruned": 1, "diverged": 1}
+    assert (row["steps"], row["tokens"], row["seconds"], row["device_seconds"]) == (24, 192, 6.0, 12.0)
+    assert (row["n_params"], row["tokens_per_s"], row["peak_mem_gib"]) == (11, 101, None)
+    empty = board_of(plan, *trials)["arms"]["b"]
+    assert (empty["best"], empty["confirm"], empty["n_params"], empty["steps"]) == (None, None, None, 0)
+
+
+def test_what_counts_are_the_best_settings_with_most_runs():
+    plan = sweep_of(confirm={"seeds": [1, 2], "top": 2})
+    search = [result(1.0, **{"optim.lr": 0.1}), result(2.0, **{"optim.lr": 0.2}), result(3.0, **{"optim.lr": 0.3})]
+
+    def confirmed(*runs):
+        made = [result(v, phase="confirm", number=9, **{"optim.lr": lr}) for lr, v in runs]
+        found = board_of(plan, *search, *made)["arms"]["a"]["confirm"]
+        return found and (found["settings"]["optim.lr"], found["values"])
+
+    assert confirmed((0.1, 4.0), (0.2, 3.0)) == (0.2, [3.5]), "as many runs of either: the better mean"
+    assert confirmed((0.1, 4.0), (0.1, 4.0), (0.2, 3.0)) == (0.1, [4.5, 4.5]), "more runs count first"
+    assert confirmed((0.3, 1.0), (0.2, 3.0)) == (0.2, [3.5]), "a former best counts no more"
+    assert confirmed((0.3, 1.0), (0.3, 2.0)) == (0.3, [1.5, 2.5]), "unless none of the best has run"
+    assert confirmed() is None
+
+
+def test_notes_tell_the_guards_findings_then_the_edges():
+    board = {"guards": {"warnings": ["x"], "no_op": {"unsure": ["y"]}}, "edges": ["z"], "noise": None, "metric": "m"}
+    assert notes(board) == ["warning: x", "unsure: y", "z"]
+    assert notes({"guards": None, "edges": [], "metric": "m"}) == []
