@@ -18,6 +18,7 @@ from attnlab.config import sweep_file
 from attnlab.config.resolved import Plan
 from attnlab.config.sweep import Sweep
 from attnlab.config.trial import Trial
+from attnlab.plan.direction import filled
 from attnlab.plan.guards.run import run_guards
 from attnlab.plan.load import load, read, resolve
 from attnlab.plan.prepare import check_device, prepare_tasks
@@ -190,7 +191,7 @@ def run_sweep(
     elif plain or scale:
         raise UserError(["plain, scale: of a sweep file or its tree; a Sweep is run as it is"])
     else:
-        plan = sweep if isinstance(sweep, Plan) else Plan.of(sweep)
+        plan = sweep if isinstance(sweep, Plan) else filled(Plan.of(sweep))
     plan = plan.only(only) if only else plan
     board = engine.run(plan, results_dir, address=address, resume=resume, kernel_cache=kernel_cache)
     return SweepResults(plan.rejoined(board["arms"]), mirror(results_dir, plan.name).folder.path, board)

@@ -15,6 +15,7 @@ from typing import Any, get_args
 from pydantic import ValidationError
 
 from attnlab.config.resolved import Plan
+from attnlab.plan import direction
 from attnlab.plan.load import read
 from attnlab.records.metrics import learning_curve
 from attnlab.records.paths import SweepDir, TrialDir
@@ -87,6 +88,8 @@ def load(path: Path) -> SweepData:
         bad = sum(t.state == "unreadable" for t in trials)
         begun = f"{len(trials)} begun" + (f", {bad} with unreadable results.json" if bad else "")
         raise UserError(f"{path}: no trial has ended yet ({begun}); there is nothing to report")
+    if wrong := direction.problem(plan):
+        problems.append(f"sweep.yaml: {wrong}. Its arms are ranked and its search was led by {plan.mode}")
     return SweepData(folder, plan, trials, _baselines(folder, problems), problems)
 
 

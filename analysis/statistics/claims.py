@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from analysis.records.scores import benchmarks
 from analysis.records.select import Selection
+from attnlab.plan.direction import mode_of
 from attnlab.ranking import claims
 from attnlab.ranking.claims import Claim, Evidence, Judgement
 from attnlab.util.errors import UserError
 from attnlab.util.text import did_you_mean, number
 
-FALLING = ("loss", "bits", "perplexity", "seconds", "mem")  # in a metric's name: lower is better
+FALLING = ("loss", "bits", "perplexity", "seconds", "mem")  # in a report's column that is no metric of the task
 
 
 def judge(claim: Claim, sel: Selection) -> Judgement:
@@ -33,6 +34,7 @@ def evidence(claim: Claim, sel: Selection) -> Evidence:
                 if number(v) is not None} | {sel.metric}  # fmt: skip
     if metric not in reported:
         raise UserError(f"claim: no metric or benchmark {metric}{did_you_mean(metric, [*sorted(reported), *tables])}")
-    falling = sel.plan.mode == "min" if metric == sel.metric else any(word in metric for word in FALLING)
+    by_words = "min" if any(word in metric for word in FALLING) else "max"
+    mode = sel.plan.mode if metric == sel.metric else mode_of(sel.plan, metric) or by_words
     values = {arm.arm: sel.confirm_values(arm, metric) for arm in sel.arms}
-    return Evidence(metric, "min" if falling else "max", "seeds", values)
+    return Evidence(metric, mode, "seeds", values)

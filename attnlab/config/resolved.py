@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any
 
 from attnlab.config.merge import merge, nest
 from attnlab.config.space import Dimension, parse
 from attnlab.config.sweep import RankConfig, Sweep, trial_part
-from attnlab.config.trial import Trial
+from attnlab.config.trial import Mode, Trial
 from attnlab.util.errors import UserError
 from attnlab.util.text import did_you_mean
 
@@ -85,9 +85,11 @@ class Plan:
         return (self.sweep.search or self.sweep.rank or RankConfig()).metric
 
     @property
-    def mode(self) -> Literal["min", "max"]:
+    def mode(self) -> Mode:
         """Whether smaller (`min`) or larger (`max`) values of the metric are better."""
-        return (self.sweep.search or self.sweep.rank or RankConfig()).mode
+        given = self.sweep.search or self.sweep.rank or RankConfig()
+        assert given.mode or given.metric == RankConfig().metric, "attnlab.plan.direction fills it in"
+        return given.mode or "min"
 
     @property
     def seeds(self) -> tuple[int, ...]:

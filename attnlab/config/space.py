@@ -8,6 +8,9 @@ from dataclasses import dataclass
 from itertools import islice, product
 from typing import TYPE_CHECKING, Any
 
+from attnlab.config.values import scalar_problem
+from attnlab.util.text import quoted
+
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
 
@@ -93,10 +96,13 @@ class Dimension:
 def parse(form: Any) -> Dimension:
     """Parse `{kind: [...]}`. Raises ValueError: one line that says what is wrong and what would be right."""
     if not isinstance(form, Mapping) or len(form) != 1 or next(iter(form)) not in KINDS:
-        raise ValueError(f"{form!r} is no range; write one of {{{': [...]}, {'.join(KINDS)}: [...]}}")
+        example = f", such as {{choice: {quoted(form, 40)}}}" if isinstance(form, (list, tuple)) else ""
+        raise ValueError(f"{quoted(form)} is no range; write one of {{{': [...]}, {'.join(KINDS)}: [...]}}{example}")
     kind, values = next(iter(form.items()))
     if not isinstance(values, (list, tuple)):
-        raise ValueError(f"{kind} takes a list, not {values!r}")
+        raise ValueError(f"{kind} takes a list, not {quoted(values)}")
+    if problem := next(filter(None, map(scalar_problem, values)), None):
+        raise ValueError(f"{kind}: {problem}")
     return _choice(values) if kind == "choice" else _range(kind, values)
 
 
@@ -105,27 +111,30 @@ def _choice(values: Iterable[Any]) -> Dimension:
     if not values:
         raise ValueError("choice: [] is empty; give at least one value")
     if bad := [v for v in values if not isinstance(v, (bool, int, float, str, type(None)))]:
-        raise ValueError(f"choice takes numbers, strings, booleans and null, not {bad[0]!r}")
+        raise ValueError(f"choice takes numbers, strings, booleans and null, not {quoted(bad[0])}")
     if len({(type(v), v) for v in values}) < len(values):
-        raise ValueError(f"choice: {list(values)} names a value twice")
+        raise ValueError(f"choice: {quoted(list(values))} names a value twice")
     return Dimension("choice", choices=values)
 
 
 def _range(kind: str, values: Iterable[Any]) -> Dimension:
     values, want = list(values), RANGES[kind]
+    shown = quoted(values)
     if len(values) != 2 or any(isinstance(v, bool) or not isinstance(v, (int, float)) for v in values):
-        raise ValueError(f"{kind} takes [low, high], two numbers, not {values}")
+        raise ValueError(f"{kind} takes [low, high], two numbers, not {shown}")
+    if not math.isfinite(float(values[1]) - float(values[0])):
+        raise ValueError(f"{kind}: {shown} is wider than a number can say")
     if want is int and any(v != int(v) for v in values):
-        raise ValueError(f"{kind} takes whole numbers, not {values}")
+        raise ValueError(f"{kind} takes whole numbers, not {shown}")
     low, high = (want(v) for v in values)
-    if not (math.isfinite(low) and math.isfinite(high)):
-        raise ValueError(f"{kind}: {values} is not finite")
+    if problem := scalar_problem(low) or scalar_problem(high):
+        raise ValueError(f"{kind}: {problem}")
     if low == high:
-        raise ValueError(f"{kind}: {values} is empty; set the value in `trial` instead of searching it")
+        raise ValueError(f"{kind}: {shown} is empty; set the value in `trial` instead of searching it")
     if low > high:
-        raise ValueError(f"{kind}: {values} is reversed; write [{high}, {low}]")
+        raise ValueError(f"{kind}: {shown} is reversed; write [{quoted(high)}, {quoted(low)}]")
     if kind.startswith("log") and low <= 0:
-        raise ValueError(f"{kind}: {values} must be above 0")
+        raise ValueError(f"{kind}: {shown} must be above 0")
     return Dimension(kind, low, high)
 
 

@@ -17,8 +17,9 @@ from pydantic import Field, PositiveInt, field_validator, model_validator
 
 from attnlab.config.samplers import SAMPLERS
 from attnlab.config.space import Dimension, parse
-from attnlab.config.trial import Config, Trial
+from attnlab.config.trial import Config, Mode, Trial
 
+MODE = "whether less or more of the metric is better; absent: what the metric itself says"
 NOISE_SEED = 10_000  # the first seed of `noise`
 ARM_ONLY = ("search", "differs")  # what an arm may say besides its trial
 
@@ -27,7 +28,7 @@ class AshaConfig(Config):
     """Asynchronous successive halving (Li et al. 2020, arXiv 1810.05934), stopping variant, one bracket per arm."""
 
     grace_steps: PositiveInt = Field(description="steps that every trial gets")
-    reduction_factor: float = Field(3.0, gt=1.0, description="one trial of so many goes on at each rung")
+    reduction_factor: float = Field(3.0, ge=1.01, description="one trial of so many goes on at each rung")
     decay_rungs: bool = Field(False, description="with schedule wsd: judge what a short decay from the rung comes to")
 
     def rungs(self, max_steps: int) -> list[int]:
@@ -55,10 +56,10 @@ class AshaConfig(Config):
 class SearchConfig(Config):
     """How each arm is tuned. Every arm gets the same number of trials from its own study."""
 
-    space: dict[str, dict[str, Any]] = Field(description="dotted keys of the trial -> values or a range to search")
+    space: dict[str, Any] = Field(description="dotted keys of the trial -> values or a range to search")
     trials: PositiveInt = Field(8, description="trials of every arm; fewer where its space has fewer points")
     metric: str = Field("val_loss", description="the task's metric that trials are tuned and arms compared by")
-    mode: Literal["min", "max"] = Field("min", description="whether less or more of the metric is better")
+    mode: Mode | None = Field(None, description=MODE)
     sampler: Literal[tuple(SAMPLERS)] = Field("tpe", description="what picks a trial's settings")  # type: ignore[valid-type]
     extend: int = Field(
         0, ge=0, description="trials more for every arm, if any arm's best lies at the end of its range"
@@ -102,7 +103,9 @@ class NoiseConfig(Config):
     """One arm as declared, trained first over its own seeds, to see how runs scatter."""
 
     arm: str = Field(description="the arm's name in `arms`")
-    seeds: int = Field(5, ge=3, description="how many seeds; two would tell next to nothing of how far runs scatter")
+    seeds: int = Field(
+        5, ge=3, le=1000, description="how many seeds; two would tell next to nothing of how far runs scatter"
+    )
 
     @property
     def values(self) -> tuple[int, ...]:
@@ -172,7 +175,7 @@ class RankConfig(Config):
     """What the arms of a sweep without a search are compared by."""
 
     metric: str = Field("val_loss", description="a metric of the task, or tokens_per_s: between the last two reports")
-    mode: Literal["min", "max"] = Field("min", description="whether less or more of the metric is better")
+    mode: Mode | None = Field(None, description=MODE)
 
 
 class Sweep(Config):

@@ -1,76 +1,60 @@
-"""The sweep file as text: read without YAML's two traps, overridden, and written again."""
+"""The sweep file as text: read, overridden, and written again."""
 
 from __future__ import annotations
 
-import re
+import codecs
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from attnlab.config import yaml_text
 from attnlab.config.merge import expand
 from attnlab.config.sweep import Sweep, trial_part
 from attnlab.util.errors import UserError
-from attnlab.util.text import did_you_mean
-
-
-class Loader(yaml.SafeLoader):
-    """Reads YAML 1.2's numbers and booleans and refuses equal keys. PyYAML reads `1e-4` as a string, `no` as false."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        """Read a mapping. Raises UserError if a key is given twice."""
-        seen: dict[Any, int] = {}
-        for key_node, _ in node.value:
-            key, line = self.construct_object(key_node, deep=True), key_node.start_mark.line + 1
-            if key in seen:
-                raise UserError([f"{key}: given twice, in lines {seen[key]} and {line}; keep one"])
-            seen[key] = line
-        return super().construct_mapping(node, deep)
-
-
-def _resolve(tag: str, pattern: str, first: str) -> None:
-    Loader.add_implicit_resolver(tag, re.compile(pattern, re.X), list(first))
-
-
-# PyYAML's own resolvers, less those for the two types that YAML 1.2 reads otherwise (its section 10.3).
-Loader.yaml_implicit_resolvers = {
-    first: [(tag, regex) for tag, regex in rules if not tag.endswith((":float", ":bool"))]
-    for first, rules in yaml.SafeLoader.yaml_implicit_resolvers.items()
-}
-_resolve("tag:yaml.org,2002:bool", r"^(?:true|True|TRUE|false|False|FALSE)$", "tTfF")
-_resolve(
-    "tag:yaml.org,2002:float",
-    r"^(?:[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)[eE][-+]?[0-9]+|[-+]?(?:\.[0-9]+|[0-9]+\.[0-9]*)"
-    r"|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN))$",
-    "-+0123456789.",
-)
+from attnlab.util.text import did_you_mean, shortened
 
 
 def parse(text: str, name: str) -> Any:
     """Read YAML text. Raises UserError with its name and the line."""
     try:
-        return yaml.load(text, Loader)  # a SafeLoader
+        return yaml_text.load(text)
     except UserError as error:
-        raise UserError([f"{name}: {problem}" for problem in error.problems]) from None
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f" line {mark.line + 1}" if mark else ""
-        raise UserError([f"{name}:{line} {getattr(error, 'problem', error)}"]) from None
+        alone = "\n" not in text.strip()  # an override: its line would say nothing
+        problems = (line.removeprefix("line 1: ") if alone else line for line in error.problems)
+        raise UserError([f"{name}: {problem}" for problem in problems]) from None
 
 
 def read(path: str | Path) -> dict[str, Any]:
     """The file's raw tree, dotted keys of arms expanded. Raises UserError."""
     path = Path(path)
-    try:
-        text = path.read_text(encoding="utf-8")
-    except OSError as error:
-        near = did_you_mean(path.name, [p.name for p in path.parent.glob("*.yaml")]) if path.parent.is_dir() else ""
-        raise UserError([f"{path}: {error.strerror or error}{near}"]) from None
-    raw = parse(text, str(path))
+    raw = parse(_text(path), str(path))
     if not isinstance(raw, dict):
         raise UserError([f"{path}: a sweep file is a mapping with the keys {', '.join(Sweep.model_fields)}"])
     return normal(raw)
+
+
+def _text(path: Path) -> str:
+    """The file's text. Raises UserError: it cannot be read, or is not UTF-8."""
+    most = 4 * yaml_text.CHARACTERS + 4
+    try:
+        with open(path, "rb") as file:
+            raw = file.read(most)  # a longer one is refused for its length
+    except (OSError, ValueError) as error:  # ValueError: a name with a NUL
+        near = did_you_mean(path.name, [p.name for p in path.parent.glob("*.yaml")]) if _is_dir(path.parent) else ""
+        raise UserError([f"{path}: {getattr(error, 'strerror', None) or error}{near}"]) from None
+    try:
+        return raw.decode("utf-8-sig", errors="strict" if len(raw) < most else "ignore")
+    except UnicodeDecodeError as error:
+        line = raw.count(b"\n", 0, error.start) + 1
+        found = "UTF-16" if raw[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) else f"the byte {raw[error.start]:#x}"
+        raise UserError(f"{path}: line {line}: {found} is not UTF-8; save the file as UTF-8") from None
+
+
+def _is_dir(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except (OSError, ValueError):
+        return False
 
 
 def normal(raw: dict[str, Any]) -> dict[str, Any]:
@@ -92,7 +76,9 @@ def override(raw: dict[str, Any], overrides: Sequence[str]) -> None:
         if equals and key:
             changes.append((key, parse(value, key)))
         else:
-            problems.append(f"{text}: not an override; write key=value, such as trial.train.max_steps=100")
+            problems.append(
+                f"{shortened(text, 100)}: not an override; write key=value, such as trial.train.max_steps=100"
+            )
     try:
         change(raw, changes)
     except UserError as error:
@@ -104,19 +90,14 @@ def override(raw: dict[str, Any], overrides: Sequence[str]) -> None:
 def change(raw: dict[str, Any], changes: Iterable[tuple[str, Any]], prefix: str = "") -> None:
     """Set dotted keys of a raw tree, in place. `prefix` begins the mistakes' lines. Raises UserError."""
     problems = []
+    arms = tree if isinstance(tree := raw.get("arms"), Mapping) else {}
     for key, value in changes:
-        parts = key.split(".")
-        if key.startswith("search.space."):  # the space's own keys are dotted
-            parts = ["search", "space", key.removeprefix("search.space.")]
-        elif parts[0] == "arms" and parts[2:4] == ["search", "space"] and len(parts) > 4:
-            parts = [*parts[:4], ".".join(parts[4:])]
-        elif parts[0] == "tiny":
-            parts = ["tiny", key.removeprefix("tiny.")]
+        parts, key = _parts(key, arms), shortened(key, 100)
         if parts[0] not in Sweep.model_fields:
             hint = f"; did you mean 'trial.{key}'?" if parts[0] in ("model", "task", "optim", "train") else ""
             problems.append(f"{prefix}{key}: unknown key{hint or did_you_mean(parts[0], Sweep.model_fields)}")
-        elif parts[0] == "arms" and (len(parts) < 3 or parts[1] not in raw.get("arms", {})):
-            problems.append(f"{prefix}{key}: no such arm{did_you_mean('.'.join(parts[1:2]), raw.get('arms', {}))}")
+        elif parts[0] == "arms" and (len(parts) < 3 or parts[1] not in arms):
+            problems.append(f"{prefix}{key}: no such arm{did_you_mean('.'.join(parts[1:2]), arms)}")
         elif prefix and parts[0] == "name":
             problems.append(f"{prefix}{key}: a tiny sweep is called NAME-tiny, so that its results have a folder apart")
         elif prefix and len(parts) == 1 and isinstance(value, Mapping):
@@ -125,6 +106,22 @@ def change(raw: dict[str, Any], changes: Iterable[tuple[str, Any]], prefix: str 
             _set(raw, parts, value)
     if problems:
         raise UserError(problems)
+
+
+def _parts(key: str, arms: Iterable[str]) -> list[str]:
+    """A dotted key's parts; a space's own keys and the arms' names, which may hold dots, stay whole."""
+    section, _, rest = key.partition(".")
+    if section == "tiny":
+        return [section, rest]
+    if key.startswith("search.space."):
+        return ["search", "space", key.removeprefix("search.space.")]
+    named = [arm for arm in arms if isinstance(arm, str) and rest.startswith(f"{arm}.")] if section == "arms" else []
+    if not named:
+        return key.split(".")
+    arm = max(named, key=len)
+    inner = rest.removeprefix(f"{arm}.")
+    own = inner.removeprefix("search.space.")
+    return [section, arm, *(["search", "space", own] if own != inner else inner.split("."))]
 
 
 def plain(raw: Mapping[str, Any]) -> dict[str, Any]:
@@ -158,4 +155,4 @@ def _set(tree: dict[str, Any], parts: Sequence[str], value: Any) -> None:
 def dump(sweep: Sweep) -> str:
     """The resolved sweep as a sweep file: reading it back gives an equal Sweep."""
     tree = sweep.model_dump(mode="json", exclude_none=True)
-    return yaml.safe_dump(tree, sort_keys=False, allow_unicode=True, width=120)
+    return yaml_text.dump(tree, width=120)

@@ -6,9 +6,12 @@ from functools import reduce
 from operator import getitem
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, field_validator
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, field_validator, model_validator
 
+from attnlab.config import values
 from attnlab.util.files import json_digest
+
+Mode = Literal["min", "max"]  # whether less or more of a metric is better
 
 NEWEST_RECIPE = 1
 NOT_DIGESTED = ("train.step",)  # it says how and not what is computed
@@ -35,15 +38,34 @@ def refuse_step(step: str, device: str, workers: int) -> None:
 
 
 class Config(BaseModel):
-    """Base of every node: unknown keys are errors, values never change."""
+    """Base of every node: unknown keys are errors, values never change, numbers are finite and of 64 bits."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=False)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=False, allow_inf_nan=False)
+
+    @field_validator("*")
+    @classmethod
+    def _in_range(cls, value: Any) -> Any:
+        """Refuse what `2e400` and texts of many digits become, which the tree of a sweep does not show."""
+        if problem := values.scalar_problem(value):
+            raise ValueError(problem)
+        return value
 
 
-class MixerConfig(BaseModel):
+class OpenConfig(Config):
+    """A node that takes keys of its own: a mixer's or a task's arguments."""
+
+    model_config = ConfigDict(extra="allow")
+
+    @model_validator(mode="after")
+    def _extra_in_range(self) -> OpenConfig:
+        if wrong := list(values.problems(self.model_extra or {})):
+            raise ValueError("\n".join(wrong))
+        return self
+
+
+class MixerConfig(OpenConfig):
     """One layer's sequence mixer: its name in the table, or `package.module:Class`, and its arguments."""
 
-    model_config = ConfigDict(extra="allow", frozen=True)
     name: str = Field(description="a mixer of docs/mixers.md, or `package.module:Class`; other keys are its arguments")
 
     @property
@@ -61,7 +83,7 @@ class ModelConfig(Config):
     """A pre-norm decoder. Only `mixer` differs between arms that compare mixers."""
 
     d_model: PositiveInt = Field(128, description="width of the residual stream")
-    n_layers: PositiveInt = Field(2, description="layers, each a mixer and an MLP")
+    n_layers: PositiveInt = Field(2, le=10_000, description="layers, each a mixer and an MLP")
     n_heads: PositiveInt = Field(4, description="heads of every mixer that has any")
     d_ff: PositiveInt | None = Field(None, description="MLP width; absent: 8/3 d_model (swiglu) or 4 d_model (gelu)")
     mlp: Literal["swiglu", "gelu", "none"] = Field("swiglu", description="MLP of each layer; none: mixers alone")
@@ -92,10 +114,9 @@ class ModelConfig(Config):
         return "; ".join(each) if len(layers) > 1 else ""
 
 
-class TaskConfig(BaseModel):
+class TaskConfig(OpenConfig):
     """What is learnt: a task's name, the training length, and settings of the task's own."""
 
-    model_config = ConfigDict(extra="allow", frozen=True)
     name: str = Field("text", description="a task of docs/tasks.md; other keys are its settings")
     seq_len: PositiveInt = Field(256, description="tokens of a training sequence")
 
@@ -142,7 +163,9 @@ class TrainConfig(Config):
     seconds: float | None = Field(
         None, gt=0.0, description="seconds without validation after which training ends, at max_steps at the latest"
     )
-    seed: int = Field(0, ge=0, description="seed of the weights, the dropout and the order of the data")
+    seed: int = Field(
+        0, ge=0, description="seed of the weights, the dropout and the order of the data, of at most 63 bits"
+    )
 
     @property
     def save_every_steps(self) -> int:

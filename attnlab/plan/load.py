@@ -10,7 +10,7 @@ from attnlab.config import sweep_file
 from attnlab.config.resolved import Plan
 from attnlab.config.sweep import Sweep
 from attnlab.config.trial import NEWEST_RECIPE
-from attnlab.plan import match, validate
+from attnlab.plan import direction, match, validate
 from attnlab.plan.scale import SCALES, tiny
 from attnlab.records.mirror import mirror
 from attnlab.util.errors import UserError
@@ -55,7 +55,7 @@ def load(
 
 def read(path: str | Path) -> Plan:
     """The plan of a results folder's sweep.yaml, checked when the sweep began. Raises ValueError if it is none."""
-    return Plan.of(Sweep.model_validate(sweep_file.read(path)))
+    return direction.filled(Plan.of(Sweep.model_validate(sweep_file.read(path))))
 
 
 def resolve(
@@ -87,7 +87,7 @@ def resolve(
         raise UserError(problems)
     folder_counts = solve and (match.wanted(sweep) or NEWEST_RECIPE > 1)
     folder = _folder(sweep.name, resume_in) if resume_in and folder_counts else None
-    plan = Plan.of(_with_recipe(sweep, folder) if solve else sweep)
+    plan = direction.filled(Plan.of(_with_recipe(sweep, folder) if solve else sweep))
     if solve and match.wanted(sweep):
         plan = match.solve(plan, folder)
     if solve or sweep.budget is None:  # until a budget is solved, its runs have no length

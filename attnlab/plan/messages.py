@@ -2,27 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from attnlab.util.text import did_you_mean
+from attnlab.config.trial import Trial
+from attnlab.util.text import did_you_mean, quoted
 
 # pydantic's words for the commonest mistakes, in ours
 SAY = {
-    **dict.fromkeys(("int_parsing", "int_from_float", "int_type"), "a whole number, not {input!r}"),
-    **dict.fromkeys(("float_parsing", "float_type"), "a number, not {input!r}"),
-    "bool_parsing": "true or false, not {input!r}",
-    "string_type": "a text, not {input!r}",
-    "dict_type": "a mapping, not {input!r}",
-    "literal_error": "one of {ctx[expected]}, not {input!r}",
-    "greater_than": "above {ctx[gt]}, not {input!r}",
-    "greater_than_equal": "at least {ctx[ge]}, not {input!r}",
-    "less_than": "below {ctx[lt]}, not {input!r}",
-    "less_than_equal": "at most {ctx[le]}, not {input!r}",
+    **dict.fromkeys(("int_parsing", "int_from_float", "int_type"), "a whole number, not {input}"),
+    **dict.fromkeys(("float_parsing", "float_type"), "a number, not {input}"),
+    "bool_parsing": "true or false, not {input}",
+    "string_type": "a text, not {input}",
+    "dict_type": "a mapping, not {input}",
+    "literal_error": "one of {ctx[expected]}, not {input}",
+    "greater_than": "above {ctx[gt]}, not {input}",
+    "greater_than_equal": "at least {ctx[ge]}, not {input}",
+    "less_than": "below {ctx[lt]}, not {input}",
+    "less_than_equal": "at most {ctx[le]}, not {input}",
     "missing": "missing, and it has no default",
     "too_short": "empty; give at least one",
-    "string_pattern_mismatch": "letters, digits, '.', '_' and '-' only, not {input!r}",
+    "string_pattern_mismatch": "letters, digits, '.', '_' and '-' only, not {input}",
 }
 
 
@@ -38,10 +40,18 @@ def lines(error: ValidationError, root: type[BaseModel], prefix: str = "") -> li
             texts = str(e["ctx"]["error"]).split("\n")
             out += [f"{key}.{text}" if key.endswith("space") else f"{key}: {text}" for text in texts]
         elif e["type"] in SAY:
-            out.append(f"{key}: " + SAY[e["type"]].format(input=e["input"], ctx=e.get("ctx", {})))
+            said = SAY[e["type"]].format(input=quoted(e["input"]), ctx=e.get("ctx", {}))
+            out.append(f"{key}: {said}{_searched(e, loc) if root is Trial else ''}")
         else:
             out.append(f"{key}: {e['msg']}")
     return list({line.partition(":")[0]: line for line in out}.values())  # one line per key: unions report twice
+
+
+def _searched(error: Any, loc: list[str]) -> str:
+    """How to search a setting, where a list or a range stands for a number."""
+    if error["type"] not in ("int_type", "float_type") or not isinstance(error["input"], (list, Mapping)):
+        return ""
+    return f"; to search it, write {'.'.join(loc)}: {{loguniform: [low, high]}} under search.space"
 
 
 def known_keys(root: type[BaseModel], loc: list[str]) -> list[str]:

@@ -6,29 +6,38 @@ is checked in `attnlab.plan.prepare`, when a sweep is about to run.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
 from attnlab import models, tasks
-from attnlab.config import space, sweep_file
+from attnlab.config import space, sweep_file, values
 from attnlab.config.merge import merge
 from attnlab.config.resolved import Arm, Plan
 from attnlab.config.samplers import SAMPLERS
 from attnlab.config.sweep import AshaConfig, ResourcesConfig, SearchConfig, Sweep, trial_part
 from attnlab.config.trial import ModelConfig, TaskConfig, Trial, refuse_step
+from attnlab.plan import direction, names
 from attnlab.plan.guards import factors
 from attnlab.plan.messages import lines
 from attnlab.util.errors import UserError
-from attnlab.util.text import did_you_mean
+from attnlab.util.text import did_you_mean, quoted
 
+MOST_CHOICES = 256  # as many as corners
+MOST_ARMS = 1000  # each is checked at every corner of its space
 ONE_RECIPE = "all trials of a sweep share it, as two are never ranked against each other; set trial.recipe"
 
 
 def parse(raw: Mapping[str, Any]) -> tuple[Sweep | None, list[str]]:
     """A raw tree's schema, and every mistake before its arms are resolved, one line each."""
-    problems, sweep = [], None
+    arms = raw.get("arms")
+    if isinstance(arms, Mapping) and len(arms) > MOST_ARMS:
+        return None, [f"arms: {len(arms):,} of them; at most {MOST_ARMS:,}"]
+    if problems := list(values.problems(raw)):
+        return None, problems
+    sweep = None
     try:
         sweep = Sweep.model_validate(raw)
     except ValidationError as error:
@@ -36,6 +45,7 @@ def parse(raw: Mapping[str, Any]) -> tuple[Sweep | None, list[str]]:
     base, arms = (tree if isinstance(tree := raw.get(key), dict) else {} for key in ("trial", "arms"))
     problems += _trials_problems(base, arms)
     problems += [line for arm, tree in arms.items() if isinstance(tree, dict) for line in _space_problems(arm, tree)]
+    problems += names.problems(sweep.name if sweep else "", arms)
     problems += factors.problems(arms)
     recipes = [arm for arm, tree in arms.items() if isinstance(tree, dict) and "recipe" in tree]
     problems += [f"arms.{arm}.recipe: {ONE_RECIPE}" for arm in recipes]
@@ -57,9 +67,10 @@ def _trials_problems(base: Mapping[str, Any], arms: Mapping[str, Any]) -> Iterat
     by_arm = {arm: [line.removeprefix(f"arms.{arm}.") for line in trial_problems(tree, f"arms.{arm}")]
               for arm, tree in trees.items()}  # fmt: skip
     known = {line.removeprefix("trial.") for line in shared}
+    having = Counter(line for problems in by_arm.values() for line in dict.fromkeys(problems))
     for arm, problems in by_arm.items():
         for line in problems:
-            everywhere = len(by_arm) > 1 and all(line in others for others in by_arm.values())
+            everywhere = len(by_arm) > 1 and having[line] == len(by_arm)
             if line not in known:
                 yield f"trial.{line}" if everywhere else f"arms.{arm}.{line}"
 
@@ -68,12 +79,16 @@ def _space_problems(arm: str, tree: Mapping[str, Any]) -> Iterator[str]:
     """Mistakes in an arm's `search`. Only its `space` may be its own, so that all arms are tuned the same way."""
     key, search = f"arms.{arm}.search", tree.get("search", {})
     if not isinstance(search, dict):
-        yield f"{key}: a mapping with the key `space`, not {search!r}"
+        yield f"{key}: a mapping with the key `space`, not {quoted(search)}"
         return
     if unknown := [key for key in search if key != "space"]:
         yield f"{key}.{unknown[0]}: all arms share it; an arm has a `search.space` of its own at most"
         return
-    for setting, form in (search.get("space") or {}).items():
+    forms = search.get("space") or {}
+    if not isinstance(forms, Mapping):
+        yield f"{key}.space: a mapping of dotted keys to ranges, not {quoted(forms)}"
+        return
+    for setting, form in forms.items():
         try:
             space.parse(form)
         except ValueError as error:
@@ -100,7 +115,7 @@ def at_corner(line: str, arm: str, settings: Mapping[str, Any]) -> str:
     line = line.removeprefix(".")
     if any(line.startswith(f"{key}:") for key in settings):
         return f"search.space.{line}"
-    return f"search.space at {settings}, arm {arm}: {line}"
+    return f"search.space at {quoted(dict(settings), 120)}, arm {arm}: {line}"
 
 
 def _sound(kind: type[BaseModel], tree: Any) -> Any:
@@ -121,16 +136,20 @@ def plan_problems(plan: Plan) -> Iterator[str]:
         optim, key = arm.trial.optim, "optim.min_lr_ratio"
         if optim.min_lr_ratio == 1 and optim.schedule != "constant" and key not in arm.space:
             yield f"arms.{arm.name}.{key}: at 1 schedule {optim.schedule} never decays; lower it, or use constant"
-        known = tasks.metrics_of(arm.trial.task) + (() if sweep.search else ("tokens_per_s",))
+        known = tasks.metrics_of(arm.trial.task) + (() if sweep.search else tuple(direction.PACE))
         if plan.metric not in known:
             section, hint = "search" if sweep.search else "rank", did_you_mean(plan.metric, known)
             yield f"{section}.metric: arm {arm.name}, task {arm.trial.task.name}, has no metric {plan.metric!r}{hint}"
         if sweep.search:
             yield from _search_problems(sweep.search, arm, sweep.resources)
+    if len(set(plan.seeds)) < len(plan.seeds):
+        yield f"confirm.seeds: {quoted(list(plan.seeds))} names a seed twice, and its run would be the same"
+    if line := direction.problem(plan):
+        yield line
     if sweep.search:
         yield from _budget_problems(plan, sweep.search)
         if sweep.rank:
-            yield "rank: the search has a metric and a mode; leave one of the two out"
+            yield "rank: the search has a metric; leave one of the two out"
 
 
 def _budget_problems(plan: Plan, search: SearchConfig) -> Iterator[str]:
@@ -234,3 +253,22 @@ def _search_problems(search: SearchConfig, arm: Arm, resources: ResourcesConfig)
         if problems:
             yield from problems
             return  # one corner shows the mistake; the others would repeat it
+    for key, dimension in arm.space.items():
+        yield from _choice_problems(arm, key, dimension.choices)
+
+
+def _choice_problems(arm: Arm, key: str, choices: Sequence[Any]) -> Iterator[str]:
+    """Choices that are no settings, where there are too many to see all at corners, or that make the same trial."""
+    if len(choices) > MOST_CHOICES:
+        yield f"search.space.{key}: {len(choices):,} choices; at most {MOST_CHOICES:,}, or a range"
+        return
+    trials: list[tuple[Any, Trial]] = []
+    for choice in choices:
+        if problems := list(trial_problems(arm.tree({key: choice}), "")):
+            yield at_corner(problems[0], arm.name, {key: choice})
+            return
+        trial = arm.with_settings({key: choice})
+        if same := [other for other, known in trials if known == trial]:
+            yield f"search.space.{key}: {quoted(same[0])} and {quoted(choice)} are the same setting; keep one"
+            return
+        trials.append((choice, trial))

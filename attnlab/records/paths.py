@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from glob import escape
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,11 @@ class Below:
 
     def __init__(self, *names: str):
         self._names = names
+
+    @property
+    def name(self) -> str:
+        """The first part of the path."""
+        return self._names[0]
 
     def __get__(self, folder: TrialDir | SweepDir, owner: Any) -> Path:
         return folder.path.joinpath(*self._names)
@@ -79,13 +85,19 @@ class SweepDir:
     ray = Below("ray")  # what Ray Tune keeps; scratch
     analysis = Below("analysis")  # the report and its tables
 
+    @classmethod
+    def names(cls) -> set[str]:
+        """What lies at the top of every sweep's folder, so that no arm may be called so."""
+        return {below.name for below in vars(cls).values() if isinstance(below, Below)}
+
     def trial(self, arm: str, trial_id: str) -> TrialDir:
         """One trial's folder."""
         return TrialDir(self.path / arm / trial_id)
 
     def trials(self, arm: str | None = None) -> list[TrialDir]:
         """Every trial that was begun, or one arm's, by arm and id."""
-        return [TrialDir(file.parent) for file in sorted(self.path.glob(f"{arm or '*'}/*/experiment_config.json"))]
+        arms = "*" if arm is None else escape(arm)
+        return [TrialDir(file.parent) for file in sorted(self.path.glob(f"{arms}/*/experiment_config.json"))]
 
     def results(self) -> list[Results]:
         """Read the results of every trial that has ended. Raises UserError where they are of two recipes."""

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from attnlab.config.resolved import Plan
+from attnlab.plan import direction
 from attnlab.plan.load import read
 from attnlab.records.mirror import Mirror, mirror
 from attnlab.records.paths import SweepDir
@@ -29,9 +30,15 @@ def check_folder(plan: Plan, folder: SweepDir, resume: bool, name: str) -> None:
     if not folder.sweep_file.exists():
         return
     try:
-        differs = changes(read(folder.sweep_file), plan)
+        old = read(folder.sweep_file)
+        differs = changes(old, plan)
     except ValueError as error:
         raise UserError(f"{name}/sweep.yaml: not a sweep of this version ({error}); use another --results") from None
+    if wrong := direction.problem(old):
+        raise UserError(
+            f"{name} was trained under a mode that contradicts its metric ({wrong}): it can be reported, not "
+            f"resumed; start afresh under another folder (--results DIR) or name (name=...)"
+        )
     if differs:
         raise UserError(
             f"{name} holds another sweep of this name: {'; '.join(differs[:4])}. "

@@ -18,11 +18,12 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
-from attnlab.config.trial import TaskConfig
+from attnlab.config.trial import Mode, TaskConfig
 from attnlab.tasks.base import IGNORE, Batch, Task
 from attnlab.util.text import did_you_mean
 
-__all__ = ["IGNORE", "TASKS", "Task", "Batch", "build_task", "check_task", "metrics_of", "settings_of", "summaries"]
+__all__ = ["IGNORE", "TASKS", "Batch", "Task", "build_task", "check_task", "metrics_of", "mode_of", "settings_of",
+           "summaries"]  # fmt: skip
 
 GIVEN = ("batch_size", "seed")  # given by the training loop, never by a sweep file's `task:`
 WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "a text", dict: "a mapping"}
@@ -115,6 +116,18 @@ def metrics_of(task: TaskConfig) -> tuple[str, ...]:
     if task.name not in TASKS or check_task(task):
         return ()
     return TASKS[task.name]()(**task.args, batch_size=1, seed=0).metrics
+
+
+def mode_of(task: TaskConfig, metric: str) -> Mode | None:
+    """Which values of a task's metric are better, those of a length (`val_loss_T512`) or a kind as of the whole.
+
+    None where the task does not say, or has no such metric.
+    """
+    if metric not in metrics_of(task):
+        return None
+    better = TASKS[task.name]().better
+    named = [name for name in better if f"{metric}_".startswith(f"{name}_")]
+    return better[max(named, key=len)] if named else None
 
 
 def summaries() -> dict[str, str]:

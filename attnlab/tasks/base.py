@@ -8,11 +8,14 @@ whose name begins with an underscore is no task.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+
+from attnlab.config.trial import Mode
 
 IGNORE = -100  # the target of a position that predicts nothing; PyTorch's cross_entropy ignores it by default
 
@@ -37,6 +40,8 @@ class Task(ABC):
 
     vocab_size: int  # token ids; inputs and targets lie in [0, vocab_size)
     metrics: tuple[str, ...]  # what the evaluation of this task gives
+    # which value of a metric is better, by its name before `_T512`; of one that is not here a sweep says its `mode`
+    better: Mapping[str, Mode] = MappingProxyType({"val_loss": "min", "val_bpb": "min", "val_accuracy": "max"})
     kind_names: tuple[str, ...] = ()  # of the targets, where they are of several kinds
     readout: Readout = None  # "last": every target is answered out of the last position (`attnlab.models.readout`)
     bytes_per_token: float | None = None  # of the validation split; None where the tokens are no text

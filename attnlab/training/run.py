@@ -45,7 +45,12 @@ class Run:
         return loss
 
     def _seed(self, seed: int) -> None:
-        """Seed dropout, the step's only randomness, without torch.manual_seed's tour of all backends."""
+        """Seed dropout, the step's only randomness, without torch.manual_seed's tour of all backends.
+
+        PyTorch's generators take 64 bits (`torch.Generator.manual_seed`), which a `train.seed` from 4.5e9 on, such as
+        a date and time, would outgrow here.
+        """
+        seed %= 2**64
         torch.default_generator.manual_seed(seed)
         if self.device.type == "cuda":
             torch.cuda.default_generators[self.device.index or 0].manual_seed(seed)

@@ -4,12 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from attnlab.util.text import shortened, visible
+
+LONGEST = 400  # characters of a problem's line; values in it are cut to far less (`attnlab.util.text.quoted`)
+
 
 class UserError(ValueError):
-    """A mistake in a request, or something missing that it needs. `problems` has one line each."""
+    """A mistake in a request, or something missing that it needs.
+
+    `problems` has one line each: without control characters, and cut in the middle beyond LONGEST characters.
+    """
 
     def __init__(self, problems: str | Sequence[str]):
-        self.problems = [problems] if isinstance(problems, str) else list(problems)
+        lines = [problems] if isinstance(problems, str) else problems
+        self.problems = [shortened(visible(line), LONGEST) for line in lines]
         super().__init__("\n".join(self.problems))
 
 

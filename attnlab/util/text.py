@@ -12,15 +12,37 @@ NONE = "-"  # stands for a figure that is not known
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """The end of an error message: `; did you mean 'x'?`, or the known words."""
-    word, known = str(word), [str(name) for name in known]
+    word, known = shortened(str(word), 100), [str(name) for name in known]
     swapped = [name for name in known if sorted(name) == sorted(word)]  # two mistakes to difflib, one to a typist
     close = swapped or difflib.get_close_matches(word, known, n=1, cutoff=0.6)
-    return f"; did you mean {close[0]!r}?" if close else f"; one of: {', '.join(known)}"
+    return f"; did you mean {quoted(close[0])}?" if close else f"; one of: {', '.join(known)}"
+
+
+def visible(text: str) -> str:
+    """A text with whatever does not show, as a control character, escaped. Line breaks become blanks."""
+    text = text.replace("\n", " ").replace("\xa0", " ")
+    return text if text.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
+def shortened(text: str, most: int) -> str:
+    """A text of at most `most` characters: of a longer one the beginning and the end."""
+    if len(text) <= most:
+        return text
+    tail = (most - 3) // 3
+    return f"{text[: most - 3 - tail]}...{text[-tail:]}"
+
+
+def quoted(value: object, most: int = 60) -> str:
+    """A user's value in a message: its `repr`, cut in the middle if it is long."""
+    try:
+        return shortened(repr(value), most)
+    except (ValueError, RecursionError):  # a whole number of more than 4,300 digits; a list within itself
+        return f"a {type(value).__name__} that is too large to show"
 
 
 def one_line(message: object) -> str:
     """An error's message, or a text, on one line. An error's type if it has no message."""
-    return " ".join(str(message).split()) or type(message).__name__
+    return visible(" ".join(str(message).split())) or type(message).__name__
 
 
 def first_line(error: BaseException) -> str:

@@ -185,8 +185,8 @@ def test_a_plain_sweep_has_no_search_but_its_metric_and_a_name_of_its_own(tmp_pa
 
 def test_what_a_sweep_without_a_search_is_ranked_by(tmp_path):
     plain = GOOD[: GOOD.index("search:")]
-    plan = load(write(tmp_path, plain + "rank: {metric: val_bpb, mode: max}\n"))
-    assert (plan.metric, plan.mode) == ("val_bpb", "max")
+    plan = load(write(tmp_path, plain + "rank: {metric: val_bpb}\n"))
+    assert (plan.metric, plan.mode) == ("val_bpb", "min")
     found = problems(tmp_path, plain + "rank: {metric: val_bpp}\n")
     assert found[0].startswith("rank.metric") and "did you mean 'val_bpb'" in found[0]
     (line,) = problems(tmp_path, GOOD + "rank: {metric: val_bpb}\n")

@@ -13,7 +13,7 @@ from attnlab import tasks
 from attnlab.config.resolved import Arm
 from attnlab.config.space import corners
 from attnlab.config.trial import TaskConfig, Trial
-from attnlab.util.text import did_you_mean
+from attnlab.util.text import did_you_mean, quoted
 
 FACTORS: Mapping[str, str] = {
     "mixer": "what mixes over time, and its arguments",
@@ -76,12 +76,12 @@ def problems(arms: Mapping[str, Any]) -> Iterator[str]:
     """Mistakes in the arms' `differs`, one line each."""
     for arm, tree in arms.items():
         differs = tree.get("differs", []) if isinstance(tree, Mapping) else []
-        if not isinstance(differs, list):
-            yield f"arms.{arm}.differs: a list of factors, such as [params, tokens], not {differs!r}"
+        if not isinstance(differs, (list, tuple)):
+            yield f"arms.{arm}.differs: a list of factors, such as [params, tokens], not {quoted(differs)}"
             continue
         for name in differs:
-            if name not in FACTORS:
-                yield f"arms.{arm}.differs: no factor {name!r}{did_you_mean(str(name), FACTORS)}"
+            if not isinstance(name, str) or name not in FACTORS:
+                yield f"arms.{arm}.differs: no factor {quoted(name)}{did_you_mean(str(name), FACTORS)}"
 
 
 def factor_of(setting: str, task: str) -> str | None:

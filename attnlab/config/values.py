@@ -1,0 +1,49 @@
+"""What every value of a sweep may be, whatever its key: a tree that can be held, written and read back."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from attnlab.util.text import quoted, shortened
+
+MOST = 2**63 - 1  # the largest whole number of PyTorch, NumPy and Parquet
+LONGEST_KEY = 200
+DEPTH = 50
+
+
+def problems(tree: Any, key: str = "", depth: int = 0) -> Iterator[str]:
+    """What is wrong with a tree's values, one line each, `key: what is wrong`."""
+    if depth > DEPTH:
+        yield f"{key}: nested deeper than {DEPTH} levels"
+    elif isinstance(tree, Mapping):
+        for name, value in tree.items():
+            below = f"{key}.{name}" if key else str(name)
+            if not isinstance(name, str) or len(name) > LONGEST_KEY:
+                yield f"{key or 'the sweep'}: the key {quoted(name)}; a key is a text of at most {LONGEST_KEY} letters"
+            elif surrogate(name):
+                yield f"{key or 'the sweep'}: the key {quoted(name)} holds half a character (a lone surrogate)"
+            else:
+                yield from problems(value, below, depth + 1)
+    elif isinstance(tree, (list, tuple)):
+        for value in tree:
+            yield from problems(value, key, depth + 1)
+    elif problem := scalar_problem(tree):
+        yield f"{shortened(key, 100)}: {problem}"
+
+
+def scalar_problem(value: Any) -> str | None:
+    """Why a value can be no setting: a number out of range, or a text that cannot be written. None if it can."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return f"a finite number, not {value}"
+    if isinstance(value, int) and abs(value) > MOST:
+        return f"a whole number within +-{MOST:,}, not {quoted(value)}"
+    if isinstance(value, str) and surrogate(value):
+        return f"{quoted(value)} holds half a character (a lone surrogate)"
+    return None
+
+
+def surrogate(text: str) -> bool:
+    """Whether a text cannot be written as UTF-8."""
+    return any("\ud800" <= character <= "\udfff" for character in text) if not text.isascii() else False
