@@ -26,6 +26,7 @@ from attnlab.ranking.claims import parse
 from attnlab.records.mirror import Mirror, mirror
 from attnlab.records.paths import TrialDir
 from attnlab.records.storage import local
+from attnlab.util import trust
 from attnlab.util.errors import StorageError, UserError
 
 
@@ -36,6 +37,7 @@ def main(argv: list[str] | None = None) -> int:
     if args.sweep is None and (args.checkpoint is None or args.arm or args.trial or args.claim or args.efficiency):
         parser.error("give a sweep's results folder, such as results/quickstart (or --checkpoint PATH alone)")
     console = Console(highlight=False)
+    trust.name(args.trust)
     try:
         if args.interactive and not interactive.available():
             raise UserError("--interactive: needs plotly; pip install 'attnlab[interactive]'")

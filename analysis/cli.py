@@ -35,6 +35,8 @@ def add(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--limit", type=int, help="items per benchmark, at most; marks the results as limited")
     group.add_argument("--device", default="auto", help="cpu, cuda, ...; default: CUDA where there is any")
     group.add_argument("--dtype", default="auto", help="auto (bf16 on CUDA), float32, bfloat16 or float16")
+    modules = "a module of own mixers that the folder names and that may be imported; may be repeated"
+    group.add_argument("--trust", action="append", default=[], metavar="MODULE", help=modules)
     group.add_argument("--fresh", action="store_true", help="score again what was scored before")
 
 

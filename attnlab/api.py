@@ -31,6 +31,7 @@ from attnlab.sweep import engine
 from attnlab.sweep.ui.progress import table
 from attnlab.training import kernel_cache as tuned
 from attnlab.training.loop import train
+from attnlab.util import trust as trusted
 from attnlab.util.errors import UserError
 from attnlab.util.files import read_json, write_json
 from attnlab.util.text import did_you_mean
@@ -45,8 +46,13 @@ class SweepResults:
     leaderboard: Leaderboard  # what leaderboard.json holds
 
     @classmethod
-    def read(cls, folder: str | Path) -> SweepResults:
-        """The results that launch.py or `run_sweep` left in a folder. Raises OSError or ValueError without any."""
+    def read(cls, folder: str | Path, trust: Sequence[str] = ()) -> SweepResults:
+        """The results that launch.py or `run_sweep` left in a folder. Raises OSError or ValueError without any.
+
+        Own mixers that the folder names are imported, when it comes to building them, only if `trust` names their
+        modules (or a sweep file or a trial that you gave to this process did).
+        """
+        trusted.name(trust)
         sweep_dir = SweepDir(Path(folder))
         return cls(read(sweep_dir.sweep_file), sweep_dir.path, read_json(sweep_dir.leaderboard_file))
 
@@ -162,6 +168,7 @@ def run_sweep(
     address: str | None = None,
     resume: bool = False,
     kernel_cache: str | Path | None = None,
+    trust: Sequence[str] = (),
 ) -> SweepResults:
     """Run a sweep to its end.
 
@@ -175,6 +182,7 @@ def run_sweep(
             of this machine, which ends with the sweep. `auto` or an URL: a cluster that is up.
         resume: go on with what the folder holds.
         kernel_cache: as `run_experiment`'s; on a cluster every node must see it.
+        trust: modules of own mixers that a `Plan` or a `Sweep` may import; those in a file or a tree of yours may be.
 
     Raises:
         UserError: as on the command line; nothing was written.
@@ -182,6 +190,7 @@ def run_sweep(
     """
     if overrides and not isinstance(sweep, (str, Path)):
         raise UserError(["overrides: they change a sweep file; change the tree, or give a path"])
+    trusted.name(trust)
     resume_in = results_dir if resume else None
     if isinstance(sweep, (str, Path)):
         plan = load(sweep, overrides, plain=plain, scale=scale, resume_in=resume_in)
@@ -193,5 +202,9 @@ def run_sweep(
     else:
         plan = sweep if isinstance(sweep, Plan) else filled(Plan.of(sweep))
     plan = plan.only(only) if only else plan
+    for arm in plan.arms:  # of a Plan that was read from a folder
+        for mixer in arm.trial.model.mixer:
+            if ":" in mixer.name:
+                trusted.require(mixer.name, f"arms.{arm.name}.model.mixer")
     board = engine.run(plan, results_dir, address=address, resume=resume, kernel_cache=kernel_cache)
     return SweepResults(plan.rejoined(board["arms"]), mirror(results_dir, plan.name).folder.path, board)

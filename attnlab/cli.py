@@ -29,6 +29,7 @@ from attnlab.records.mirror import mirror
 from attnlab.records.storage import local
 from attnlab.sweep.folder import open_sweep_folder
 from attnlab.tasks import summaries
+from attnlab.util import trust
 from attnlab.util.errors import SweepStopped, UserError
 from attnlab.util.text import did_you_mean, value_text
 
@@ -213,7 +214,9 @@ def launch(plan: Plan, args: argparse.Namespace) -> SweepOutcome:
         return SweepOutcome(plan.name, 130, why="stopped")
     results = mirror(args.results, plan.name)
     folder = results.folder.path if results.remote else Path(local(args.results) or "", plan.name)
-    report = subprocess.run([sys.executable, "-m", "analysis", str(folder), "--benchmarks", "none"], check=False)
+    trusted = [word for module in trust.named() for word in ("--trust", module)]
+    command = [sys.executable, "-m", "analysis", str(folder), "--benchmarks", "none", *trusted]
+    report = subprocess.run(command, check=False)
     results.push(folder / "analysis")
     address = results if results.remote else folder
     failed = sum(row["counts"]["failed"] for row in board["arms"].values())

@@ -13,6 +13,7 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from analysis.efficiency import measurement
+from attnlab.util import trust
 
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(["analysis.efficiency.measurement", "fla.layers"])
@@ -28,7 +29,7 @@ def start() -> None:
 def measure(case: measurement.Case, workload: str) -> dict[str, Any]:
     """As `measurement.run`, in its own process; `error` if the system ends that."""
     receiver, sender = CONTEXT.Pipe(duplex=False)
-    process = CONTEXT.Process(target=_answer, args=(case, workload, sender), daemon=True)
+    process = CONTEXT.Process(target=_answer, args=(case, workload, sender, trust.named()), daemon=True)
     try:
         process.start()
         sender.close()  # so that the pipe ends with the process
@@ -45,8 +46,9 @@ def measure(case: measurement.Case, workload: str) -> dict[str, Any]:
         sender.close()
 
 
-def _answer(case: measurement.Case, workload: str, sender: Connection) -> None:
+def _answer(case: measurement.Case, workload: str, sender: Connection, trusted: list[str]) -> None:
     """Measure in the forked process, with stdout on stderr: a mixer's prints are no output."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C: the parent reports it
     os.dup2(2, 1)
+    trust.name(trusted)  # the fork server knows of none
     sender.send(measurement.run(case, workload))

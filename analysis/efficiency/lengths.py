@@ -48,7 +48,7 @@ def measure(
     folder = sel.data.folder
     vocab = vocab_size(folder.path)
     if vocab is None:
-        raise UserError(f"{folder.path}: no trial has a checkpoints/final/config.json to measure after")
+        raise UserError(f"{folder.path}: no trial has a checkpoints/final/model.safetensors to measure after")
     settings = {arm.arm: arm.best.settings if arm.best else {} for arm in sel.declared}
     trials = {name: sel.plan.arm(name).with_settings(settings[name]) for name in settings}
     root, threads = folder.path.resolve().parent, sel.plan.sweep.resources.cpus_per_worker

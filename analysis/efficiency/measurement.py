@@ -24,13 +24,14 @@ import torch
 
 from analysis.efficiency.peaks import peak_of
 from attnlab.config.trial import TrainConfig, Trial
-from attnlab.models import build_model
+from attnlab.models import assemble
 from attnlab.models.flops import flops_per_token
 from attnlab.models.fused import compile_between_kernels
 from attnlab.optim import make_optimizer
 from attnlab.tasks import Batch
 from attnlab.training.run import Loss
 from attnlab.training.step import Step, choose
+from attnlab.util.errors import UserError
 from attnlab.util.text import one_line
 
 REPEATS, WARM = 5, {"cuda": 5, "cpu": 1}  # CUDA: attnlab's step captures after its third
@@ -62,6 +63,8 @@ def run(case: Case, workload: str) -> dict[str, Any]:
         if case.device == "cpu":
             _settle(case)
         return {"train": _train, "prefill": _prefill, "decode": _decode}[workload](case, Memory(case.device))
+    except UserError as error:
+        return {"error": one_line(error)}
     except Exception as error:  # of a mixer's author or of CUDA: reported, and the rest goes on
         line = one_line(f"{type(error).__name__}: {error}")[:200]
         return {"error": "out of memory" if isinstance(error, torch.OutOfMemoryError) else line}
@@ -155,7 +158,7 @@ def _decode(case: Case, memory: Memory) -> dict[str, Any]:
 
 def _model(case: Case) -> Any:
     torch.manual_seed(0)
-    return build_model(case.trial.model, case.vocab).to(case.device)
+    return assemble(case.trial.model, case.vocab).to(case.device)
 
 
 def _tokens(case: Case, rows: int, columns: int) -> torch.Tensor:

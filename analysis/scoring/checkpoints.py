@@ -14,7 +14,7 @@ from transformers.utils import logging
 
 from analysis.scoring.targets import digest_of
 from attnlab.config.trial import check_recipe
-from attnlab.data.tokenizer import Tokenizer
+from attnlab.data.tokenizer import Tokenizer, eos_of
 from attnlab.models.backbone import BackboneConfig
 from attnlab.records.results import Job
 from attnlab.util.errors import UserError
@@ -54,6 +54,8 @@ def open_model(path: Path, job: Job | None = None) -> tuple[Any, Tokenizer | Non
             model, report = AutoModelForCausalLM.from_pretrained(
                 path, use_safetensors=True, output_loading_info=True, local_files_only=True
             )
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
     except Exception as error:  # whatever safetensors, transformers, or a mixer of the user's may raise
         raise UserError(f"{path}: damaged, {first_line(error)}") from None
     # transformers fills in at random what a file lacks, and only warns
@@ -65,12 +67,11 @@ def open_model(path: Path, job: Job | None = None) -> tuple[Any, Tokenizer | Non
 
 
 def _tokenizer(path: Path, vocab_size: int) -> Tokenizer | None:
-    file, config = path / "tokenizer.json", path / "tokenizer_config.json"
+    file = path / "tokenizer.json"
     if not file.is_file():
         return None
-    eos = _json(config).get("eos_token") if config.is_file() else None
     try:
-        tokenizer = Tokenizer(file.read_text(encoding="utf-8"), eos, file.name)
+        tokenizer = Tokenizer(file.read_text(encoding="utf-8"), eos_of(path), file.name)
     except (ValueError, OSError) as error:
         raise UserError(f"{path}: damaged, {first_line(error)}") from None
     if tokenizer.vocab_size > vocab_size:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Sequence
 from contextlib import suppress
@@ -11,12 +10,14 @@ from functools import cache
 from pathlib import Path
 
 import numpy as np
+from safetensors import SafetensorError
 from scipy import stats
 
 from analysis.records.load import TrialRecord
 from analysis.records.select import ArmSummary, Selection
 from attnlab.ranking.tests import LEVEL, Interval, mean_over_seeds
 from attnlab.util.text import number
+from attnlab.util.weights import EMBEDDING, shapes_in
 
 
 @dataclass(frozen=True)
@@ -48,12 +49,10 @@ def flops_per_token(trial: TrialRecord) -> float | None:
 
 @cache
 def vocab_size(folder: Path) -> int | None:
-    """The vocabulary of a sweep's models, by the first exported one that can be read."""
-    for path in sorted(folder.glob("*/*/checkpoints/final/config.json")):
-        try:
-            return int(json.loads(path.read_text(encoding="utf-8"))["vocab_size"])
-        except (OSError, ValueError, KeyError, TypeError):
-            continue
+    """The vocabulary of a sweep's models, by the weights of the first exported one that can be read."""
+    for path in sorted(folder.glob("*/*/checkpoints/final/model.safetensors")):
+        with suppress(OSError, SafetensorError, KeyError, IndexError):
+            return shapes_in(path)[EMBEDDING][0]
     return None
 
 

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from attnlab.data import backend
 from attnlab.util.files import read_json, text_digest, write_text
 from attnlab.util.text import did_you_mean, first_line
 
@@ -87,16 +88,13 @@ class Tokenizer:
     """
 
     def __init__(self, text: str, eos: str | None, name: str):
-        import tokenizers
-
-        try:
-            self._backend = tokenizers.Tokenizer.from_str(text)
-        except Exception as error:  # tokenizers raises bare Exception
-            raise ValueError(f"tokenizer {name}: no tokenizer.json: {first_line(error)}") from None
+        self._backend = backend.build(text, f"tokenizer {name}: no tokenizer.json")
         self._backend.no_truncation()
         self._backend.no_padding()
         self._backend.encode_special_tokens = True  # text that looks like a special token is text
         self.json, self.name = text, name
+        if not self._backend.get_vocab_size(with_added_tokens=True):
+            raise ValueError(f"tokenizer {name}: no tokenizer.json: it has no tokens")
         names = [eos] if eos else EOS_NAMES
         known = [(e, i) for e in names if (i := self._backend.token_to_id(e)) is not None]
         if not known:
@@ -115,21 +113,23 @@ class Tokenizer:
 
     def encode(self, texts: Sequence[str]) -> list[NDArray[np.uint32]]:
         """Token ids of each text, encoded in parallel, without any special token."""
-        encoded = self._backend.encode_batch_fast(list(texts), add_special_tokens=False)
+        with backend.refusing(f"tokenizer {self.name}: cannot encode"):
+            encoded = self._backend.encode_batch_fast(list(texts), add_special_tokens=False)
         return [np.array(encoding.ids, np.uint32) for encoding in encoded]
 
     def decode(self, ids: Iterable[int]) -> str:
         """The text of `ids`, special tokens included."""
-        return self._backend.decode([int(i) for i in ids], skip_special_tokens=False)
+        with backend.refusing(f"tokenizer {self.name}: cannot decode"):
+            return self._backend.decode([int(i) for i in ids], skip_special_tokens=False)
 
 
 class ByteTokenizer(Tokenizer):
     """The 256 bytes and, as id 256, the end of a document."""
 
     def __init__(self) -> None:
-        backend = _byte_level({char: byte for byte, char in enumerate(byte_alphabet())})
-        backend.add_special_tokens([EOS])
-        super().__init__(backend.to_str(), EOS, "bytes")
+        built = _byte_level({char: byte for byte, char in enumerate(byte_alphabet())})
+        built.add_special_tokens([EOS])
+        super().__init__(built.to_str(), EOS, "bytes")
 
     def encode(self, texts: Sequence[str]) -> list[NDArray[np.uint32]]:
         """Token ids of each text, as the tokenizer.json would give them."""
@@ -147,10 +147,10 @@ def _byte_level(vocab: dict[str, int] | None = None) -> Any:
     from tokenizers import Tokenizer as Backend
     from tokenizers import decoders, models, pre_tokenizers
 
-    backend = Backend(models.BPE(vocab, []) if vocab else models.BPE())
-    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    backend.decoder = decoders.ByteLevel()
-    return backend
+    built = Backend(models.BPE(vocab, []) if vocab else models.BPE())
+    built.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    built.decoder = decoders.ByteLevel()
+    return built
 
 
 def train_bpe(texts: Iterable[str], vocab_size: int) -> Tokenizer:
@@ -160,12 +160,12 @@ def train_bpe(texts: Iterable[str], vocab_size: int) -> Tokenizer:
     """
     from tokenizers import trainers
 
-    backend = _byte_level()
+    built = _byte_level()
     trainer = trainers.BpeTrainer(
         vocab_size=vocab_size, special_tokens=[EOS], initial_alphabet=byte_alphabet(), show_progress=False
     )
-    backend.train_from_iterator(_up_to(texts, TRAIN_BYTES), trainer)
-    return Tokenizer(backend.to_str(), EOS, "bpe")
+    built.train_from_iterator(_up_to(texts, TRAIN_BYTES), trainer)
+    return Tokenizer(built.to_str(), EOS, "bpe")
 
 
 def _up_to(texts: Iterable[str], limit_bytes: int) -> Iterable[str]:
@@ -187,7 +187,7 @@ def load(spec: Spec, cache: Path) -> Tokenizer:
     if path.is_file():
         return Tokenizer(path.read_text(encoding="utf-8"), None, spec.name)
     if (path / "tokenizer.json").is_file():
-        return Tokenizer((path / "tokenizer.json").read_text(encoding="utf-8"), _eos_of(path), spec.name)
+        return Tokenizer((path / "tokenizer.json").read_text(encoding="utf-8"), eos_of(path), spec.name)
     if path.is_dir():
         return Tokenizer(*_from_transformers(spec), spec.name)
     cached = cache / "tokenizers" / f"{text_digest(f'{spec.name}@{spec.revision}', 20)}.json"
@@ -199,13 +199,15 @@ def load(spec: Spec, cache: Path) -> Tokenizer:
     return Tokenizer(tree["tokenizer"], tree["eos"], spec.name)
 
 
-def _eos_of(folder: Path) -> str | None:
-    """The eos token that a folder's tokenizer_config.json names."""
+def eos_of(folder: Path) -> str | None:
+    """The eos token that a folder's tokenizer_config.json names, if there is one that can be read."""
     try:
-        eos = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8")).get("eos_token")
+        tree = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
-    return eos.get("content") if isinstance(eos, dict) else eos
+    eos = tree.get("eos_token") if isinstance(tree, dict) else None
+    eos = eos.get("content") if isinstance(eos, dict) else eos
+    return eos if isinstance(eos, str) else None
 
 
 def _from_transformers(spec: Spec) -> tuple[str, str | None]:
@@ -213,9 +215,13 @@ def _from_transformers(spec: Spec) -> tuple[str, str | None]:
     from transformers import AutoTokenizer
 
     try:
-        tokenizer = AutoTokenizer.from_pretrained(spec.name, revision=spec.revision or "main")
-        return tokenizer.backend_tokenizer.to_str(), tokenizer.eos_token
-    except Exception as error:  # whatever the hub, the network or a conversion may raise
+        with backend.refusing("it cannot be read"):  # whatever the hub, the network or a conversion may raise
+            # without code of the folder's own, for which transformers would ask on the terminal
+            tokenizer = AutoTokenizer.from_pretrained(
+                spec.name, revision=spec.revision or "main", trust_remote_code=False
+            )
+            return tokenizer.backend_tokenizer.to_str(), tokenizer.eos_token
+    except ValueError as error:
         raise ValueError(
             f"tokenizer {spec.name}: no local file or folder, and not to be had from the hub ({first_line(error)}); "
             "give bpe, bytes, a tokenizer.json, or a hub id that can be reached"

@@ -12,6 +12,7 @@ from attnlab.config.trial import NEWEST_RECIPE, MixerConfig, ModelConfig
 from attnlab.models.checks import check_mixer, precision_problems, refuse_precision
 from attnlab.models.mixers.spec import MixerSpec
 from attnlab.models.mixers.table import MIXERS
+from attnlab.util import trust
 
 if TYPE_CHECKING:
     from torch import nn
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 __all__ = [
     "MIXERS",
     "MixerSpec",
+    "assemble",
     "build_model",
     "check_mixer",
     "count_params",
@@ -37,7 +39,8 @@ def build_model(
     """Build a language model on the default device, in fp32, initialised from torch's seed.
 
     Args:
-        model: a `ModelConfig`, or the same as a dict (`{"d_model": 64, "mixer": "gla"}`).
+        model: a `ModelConfig`, or the same as a dict (`{"d_model": 64, "mixer": "gla"}`). Modules of your own mixers
+            in it count as named by you, and are imported.
         vocab_size: rows of the embedding.
         readout: the task's; "last" adds a decoder (`attnlab.models.readout`).
         recipe: the trial's; None: the newest.
@@ -45,11 +48,22 @@ def build_model(
     Raises:
         ValueError: a mixer that cannot be built as told; pydantic's ValidationError (a ValueError) for a wrong dict.
     """
+    checked = model if isinstance(model, ModelConfig) else ModelConfig.model_validate(model)
+    trust.name(trust.modules_in([mixer.name for mixer in checked.mixer]))
+    return assemble(checked, vocab_size, readout, recipe)
+
+
+def assemble(
+    model: ModelConfig, vocab_size: int, readout: str | None = None, recipe: int | None = None
+) -> BackboneForCausalLM:
+    """Build a model that may have been read from a folder: as `build_model`, but its modules stay unnamed.
+
+    Raises:
+        ValueError: a mixer that cannot be built as told, or whose module the user did not name (`UntrustedModule`).
+    """
     from attnlab.models import backbone
 
-    checked = model if isinstance(model, ModelConfig) else ModelConfig.model_validate(model)
-    config = backbone.BackboneConfig.of(checked, vocab_size, readout, recipe or NEWEST_RECIPE)
-    return backbone.BackboneForCausalLM(config)
+    return backbone.BackboneForCausalLM(backbone.BackboneConfig.of(model, vocab_size, readout, recipe or NEWEST_RECIPE))
 
 
 def try_mixer(mixer: MixerConfig, model: ModelConfig, layer: int) -> str | None:

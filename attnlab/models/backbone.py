@@ -20,6 +20,7 @@ from attnlab.kernels import install
 from attnlab.models.block import NORM_EPS, Block
 from attnlab.models.checks import spec_of
 from attnlab.models.fused import EAGER, IGNORED
+from attnlab.models.pretrained import DROPPED, CheckedLoading
 from attnlab.models.readout import Readout
 
 install()  # before the imports below: it imports FLA, and through it transformers, without their warnings
@@ -59,6 +60,7 @@ class BackboneConfig(PreTrainedConfig):
         self.d_ff, self.mlp, self.dropout, self.use_cache = d_ff, mlp, dropout, use_cache
         self.mixer = mixer or [{"name": "standard"}]
         self.readout, self.recipe = readout, check_recipe(recipe)
+        kwargs = {name: value for name, value in kwargs.items() if name not in DROPPED}
         super().__init__(tie_word_embeddings=tie_word_embeddings, **kwargs)
 
     @classmethod
@@ -74,7 +76,7 @@ class BackboneConfig(PreTrainedConfig):
         return ModelConfig(tie_embeddings=self.tie_word_embeddings, **{name: getattr(self, name) for name in names})
 
 
-class BackbonePreTrainedModel(PreTrainedModel):
+class BackbonePreTrainedModel(CheckedLoading, PreTrainedModel):
     """What transformers needs to know of both classes below."""
 
     config_class = BackboneConfig

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import functools
-import importlib
 import logging
-import os
-import sys
 import warnings
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
@@ -16,6 +13,8 @@ from torch import nn
 from attnlab.kernels import install
 from attnlab.models.checks import arguments, check_mixer, spec_of
 from attnlab.models.mixers.rules import ModelShape
+from attnlab.models.mixers.table import MIXERS
+from attnlab.util import trust
 
 if TYPE_CHECKING:
     from attnlab.config.trial import MixerConfig, ModelConfig
@@ -27,8 +26,11 @@ def build_mixer(mixer: MixerConfig, model: ModelConfig, layer: int) -> nn.Module
     """Build the layer at depth `layer` (0-based), initialised, on the default device.
 
     Raises:
-        ValueError: what `check_mixer` says, one line each; or it needs CUDA and there is none.
+        UntrustedModule: a mixer in a module that the user did not name (`attnlab.util.trust`); nothing was imported.
+        ValueError: what `check_mixer` says, one line each; it is no `nn.Module`; or it needs CUDA and there is none.
     """
+    if ":" in mixer.name:
+        trust.require(mixer.name, "mixer")
     if problems := check_mixer(mixer, model):
         raise ValueError("\n".join(f"mixer {mixer.name}: {problem}" for problem in problems))
     spec = spec_of(mixer.name)
@@ -38,15 +40,15 @@ def build_mixer(mixer: MixerConfig, model: ModelConfig, layer: int) -> nn.Module
     shape = ModelShape(model.d_model, model.n_heads, layer, model.n_layers)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        built = load(spec.path)(**arguments(spec, mixer.args, shape))
+        built = layer_class(mixer.name)(**arguments(spec, mixer.args, shape))
     for warning in caught:
         if issubclass(warning.category, UserWarning):  # others may be another thread's: Ray is imported meanwhile
             _warn_once(f"{mixer.name}: {warning.message}")
     if spec.init:
-        load(spec.init)(built)
+        trust.imported(spec.init)(built)
     for name, option in spec.options.items():
         if mixer.args.get(name, option.default) != option.default:
-            load(option.apply)(built)
+            trust.imported(option.apply)(built)
     return built
 
 
@@ -56,9 +58,14 @@ def _warn_once(advice: str) -> None:
     logger.warning(advice)
 
 
-def load(path: str) -> Any:
-    """The object at `module:name`; a module of the user's may lie in the working directory."""
-    module, _, name = path.partition(":")
-    if os.getcwd() not in sys.path and "" not in sys.path:
-        sys.path.append(os.getcwd())
-    return getattr(importlib.import_module(module), name)
+def layer_class(name: str) -> type[nn.Module]:
+    """The class of a mixer of the table, or of a user's own `module:Class`.
+
+    Raises:
+        UntrustedModule: the user did not name its module.
+        ValueError: it is no subclass of `torch.nn.Module`, and so is never called.
+    """
+    kind = trust.imported(MIXERS[name].path) if name in MIXERS else trust.load(name, "mixer")
+    if not (isinstance(kind, type) and issubclass(kind, nn.Module)):
+        raise ValueError(f"mixer {name}: it is no torch.nn.Module")
+    return kind

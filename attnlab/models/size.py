@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from attnlab.config.trial import ModelConfig
-from attnlab.models import build_model, count_params
+from attnlab.models import assemble, count_params
 from attnlab.models.backbone import BackboneForCausalLM
 from attnlab.models.flops import flops_per_token
 from attnlab.models.state import state_bytes
@@ -18,7 +18,7 @@ def build_empty(model: ModelConfig, vocab_size: int, readout: str | None = None)
     """
     custom = any(":" in mixer.name for mixer in model.mixer)
     with torch.random.fork_rng(devices=[]), torch.device("cpu" if custom else "meta"):
-        return build_model(model, vocab_size, readout)
+        return assemble(model, vocab_size, readout)
 
 
 def measure(kind: str, model: ModelConfig, seq_len: int) -> float | None:

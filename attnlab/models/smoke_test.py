@@ -15,7 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from attnlab.models import signature
-from attnlab.models.build import build_mixer, load
+from attnlab.models.build import build_mixer
+from attnlab.util import trust
 from attnlab.util.text import one_line
 
 if TYPE_CHECKING:
@@ -41,10 +42,13 @@ def try_mixer(mixer: MixerConfig, model: ModelConfig, layer: int) -> str | None:
 
     Returns:
         one line on the first thing that is wrong; None if nothing is.
+
+    Raises:
+        UntrustedModule: the user did not name its module.
     """
     try:
         with torch.random.fork_rng(devices=[]):
-            kind = _call_user_code("importing it", mixer, load, mixer.name)
+            kind = _call_user_code("importing it", mixer, trust.load, mixer.name, "mixer")
             if not (isinstance(kind, type) and issubclass(kind, nn.Module)):
                 raise Refused("it is no torch.nn.Module")
             _check_call(kind)
@@ -149,7 +153,7 @@ def _call_user_code(what: str, mixer: MixerConfig, function: Any, *args: Any) ->
     """Call the user's code; an exception is refused on one line, with the file's last line."""
     try:
         return function(*args)
-    except Refused:
+    except (Refused, trust.UntrustedModule):
         raise
     except (Exception, SystemExit) as error:  # a file that is a script may exit when imported
         file = os.path.realpath(signature.locate(mixer.name.partition(":")[0]))

@@ -13,6 +13,7 @@ from attnlab.config.trial import NEWEST_RECIPE
 from attnlab.plan import direction, match, validate
 from attnlab.plan.scale import SCALES, tiny
 from attnlab.records.mirror import mirror
+from attnlab.util import trust
 from attnlab.util.errors import UserError
 from attnlab.util.text import did_you_mean
 
@@ -54,14 +55,17 @@ def load(
 
 
 def read(path: str | Path) -> Plan:
-    """The plan of a results folder's sweep.yaml, checked when the sweep began. Raises ValueError if it is none."""
+    """The plan of a results folder's sweep.yaml, checked when the sweep began. Raises ValueError if it is none.
+
+    It is data: the modules that it names are not imported for that (`attnlab.util.trust`).
+    """
     return direction.filled(Plan.of(Sweep.model_validate(sweep_file.read(path))))
 
 
 def resolve(
     tree: Mapping[str, Any], *, scale: str | None = None, solve: bool = True, resume_in: str | Path | None = None
 ) -> Plan:
-    """Check and resolve a sweep's tree.
+    """Check and resolve a sweep's tree, which the user gave: modules of own mixers in it count as named.
 
     Args:
         tree: as in a sweep file, its dotted keys expanded (`sweep_file.normal`).
@@ -72,6 +76,7 @@ def resolve(
     Raises:
         UserError: every mistake found, each on one line that names its key.
     """
+    trust.name(trust.modules_in(tree))
     if scale:
         if scale not in SCALES:
             raise UserError([f"scale {scale}: there is none of this name{did_you_mean(scale, SCALES)}"])

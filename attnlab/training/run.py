@@ -14,7 +14,7 @@ from torch import nn
 
 from attnlab.config.trial import Trial
 from attnlab.kernels.cuda import autotune
-from attnlab.models import build_model, refuse_precision
+from attnlab.models import assemble, refuse_precision
 from attnlab.models.fused import compile_between_kernels
 from attnlab.optim import Optimizer, make_optimizer
 from attnlab.tasks import Task, build_task
@@ -83,7 +83,7 @@ def set_up(
     refuse_precision(trial.model, trial.train.precision, device.type)
     if device.type == "cuda":
         autotune.install()
-    model = build_model(trial.model, task.vocab_size, task.readout, trial.recipe).to(device).train()
+    model = assemble(trial.model, task.vocab_size, task.readout, trial.recipe).to(device).train()
     kind, why = choose(trial.train.step, device, world)
     if kind != "eager":
         compile_between_kernels(model)

@@ -14,6 +14,7 @@ from attnlab.models import build_model, try_mixer
 from attnlab.models.build import build_mixer
 from attnlab.plan.load import load
 from attnlab.plan.prepare import prepare_tasks, try_custom_mixers
+from attnlab.util import trust
 from attnlab.util.errors import UserError
 
 torch.set_num_threads(1)
@@ -44,7 +45,8 @@ def beside(tmp_path, monkeypatch):
     (tmp_path / "my_mixer.py").write_text(FILE)
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
-    yield tmp_path
+    with trust.naming(["my_mixer", "mine", "noisy"]):
+        yield tmp_path
     for name in [n for n, module in sys.modules.items() if str(tmp_path) in str(getattr(module, "__file__", ""))]:
         del sys.modules[name]
 

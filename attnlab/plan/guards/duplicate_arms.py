@@ -23,7 +23,7 @@ import torch
 
 from attnlab.config.resolved import Arm, Plan
 from attnlab.config.trial import ModelConfig, Trial
-from attnlab.models import build_model
+from attnlab.models import assemble
 from attnlab.plan.guards.factors import corner_trial, differing, flat_settings, task_settings
 from attnlab.plan.guards.fingerprint import fingerprint, schedule
 from attnlab.tasks import Task, build_task
@@ -171,7 +171,7 @@ def _run(model: ModelConfig, steps: int, readout: Any) -> Iterator[torch.Tensor]
     """
     with torch.random.fork_rng(devices=[]), torch.device("cpu"):
         torch.manual_seed(0)
-        built = build_model(model, VOCABULARY, readout).train()
+        built = assemble(model, VOCABULARY, readout).train()
         yield from (tensor.clone() for tensor in built.state_dict().values())
         draw = torch.Generator().manual_seed(1)
         with torch.no_grad():

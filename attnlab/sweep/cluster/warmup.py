@@ -24,6 +24,7 @@ from attnlab.tasks import build_task
 from attnlab.training import kernel_cache
 from attnlab.training.kernel_cache import directory
 from attnlab.training.step import choose
+from attnlab.util import trust
 from attnlab.util.errors import UserError
 from attnlab.util.files import json_digest, read_json, write_json
 
@@ -186,7 +187,7 @@ def run_on_ray(tasks: Sequence[TuningTask], root: Path) -> Iterator[tuple[Tuning
         resources = {TYPE + task.gpu_type: 0.001} if task.gpu_type else {}
         call = rehearse.options(num_gpus=task.share, resources=resources)
         tree = task.kernels.trial.model_dump(mode="json")
-        pending[call.remote(tree, str(root), task.threads, os.getcwd())] = task
+        pending[call.remote(tree, str(root), task.threads, os.getcwd(), trust.named())] = task
     end = time.monotonic() + LIMIT_S
     while pending:
         ready, _ = ray.wait(list(pending), timeout=max(0.0, end - time.monotonic()))
@@ -203,12 +204,13 @@ def run_on_ray(tasks: Sequence[TuningTask], root: Path) -> Iterator[tuple[Tuning
         yield replace(task, share=1.0), TimeoutError(f"not done after {LIMIT_S / 60:.0f} minutes")
 
 
-def _rehearse(trial: dict[str, Any], root: str, threads: int, cwd: str) -> dict[str, Any]:
+def _rehearse(trial: dict[str, Any], root: str, threads: int, cwd: str, trusted: list[str]) -> dict[str, Any]:
     """Tune the kernels of a trial, in a Ray process with (part of) a GPU."""
     from attnlab.training import loop  # not at the top: the launcher does without its 0.6 CPU-seconds
 
     if os.path.isdir(cwd):  # the launcher's: a sweep file's relative paths mean the same here
         os.chdir(cwd)
+    trust.name(trusted)
     device = torch.device("cuda:0")
     autotune.install(threads)
     cache = kernel_cache.use(Path(root), device)

@@ -28,6 +28,7 @@ from attnlab.sweep.cluster.room import SlotShape
 from attnlab.sweep.slots.mailbox import Mailbox, Pool
 from attnlab.sweep.slots.worker import work
 from attnlab.sweep.slots.worker_death import WorkerDeathCallback
+from attnlab.util import trust
 from attnlab.util.text import one_line
 
 GUARD_S = 0.5  # between two looks at the actors
@@ -70,6 +71,7 @@ class Slots:
             "cpus": shape.cpus,
             "gpus": shape.gpus,
             "cwd": os.getcwd(),
+            "trust": trust.named(),
         }
         scaling = ScalingConfig(
             num_workers=shape.workers,

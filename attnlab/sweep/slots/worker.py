@@ -21,6 +21,7 @@ from attnlab.sweep.cluster import node_probe
 from attnlab.sweep.slots.heartbeat import CrashLog, Heartbeat
 from attnlab.sweep.slots.process_reset import ProcessReset
 from attnlab.training import kernel_cache
+from attnlab.util import trust
 from attnlab.util.errors import DiskFull, StorageError
 
 
@@ -65,6 +66,7 @@ def _start(config: dict[str, Any], rank: int, world: int) -> Callable[..., Resul
     node_probe.check_results(config["mirror"], config["sweep_file"])
     if os.path.isdir(config["cwd"]):  # the launcher's: a sweep file's relative paths mean the same here
         os.chdir(config["cwd"])
+    trust.name(config["trust"])  # the launcher's: what a trial's own records name decides nothing
     torch.set_num_threads(config["cpus"])
     device = ray_train.torch.get_device()
     cap_memory(config["gpus"], device)

@@ -5,7 +5,9 @@ import io
 import json
 
 import pytest
+import torch
 from rich.console import Console
+from safetensors.torch import save_file
 
 from analysis.__main__ import main
 from analysis.efficiency import isolated, lengths, measurement
@@ -14,6 +16,8 @@ from analysis.records.load import load
 from analysis.records.select import select
 from analysis.report.page import write_report
 from attnlab.config.trial import Trial
+from attnlab.util import trust
+from attnlab.util.weights import EMBEDDING
 from tests.analysis.fake_results import SWEEP, Fake
 
 pytestmark = pytest.mark.xdist_group("efficiency")  # measured once
@@ -27,7 +31,7 @@ def tiny(tmp_path_factory):
     for arm in tree["arms"]:
         home = fake.trial(arm, 3.0)
     home.final.mkdir(parents=True)
-    (home.final / "config.json").write_text('{"vocab_size": 64}')
+    save_file({EMBEDDING: torch.zeros(64, 16)}, home.final / "model.safetensors")
     sel = select(load(fake.path))
     path = lengths.measure(sel, Console(file=io.StringIO()), (16, 32), "cpu")
     return fake, json.loads(path.read_text())
@@ -63,7 +67,7 @@ def test_the_report_has_the_curves(tiny):
 def test_mistakes_are_one_line(fake, tiny, capsys):
     fake.trial("gla", 3.0)
     assert main([str(fake.path), "--efficiency"]) == 2
-    assert "checkpoints/final/config.json" in capsys.readouterr().err
+    assert "checkpoints/final/model.safetensors" in capsys.readouterr().err
     assert main([str(tiny[0].path), "--efficiency", "--device", "tpu"]) == 2
     assert capsys.readouterr().err.count("\n") == 1
     assert main([str(tiny[0].path), "--efficiency", "--dtype", "int8"]) == 2
@@ -106,6 +110,7 @@ class Own(nn.Module):
 def test_memory_is_the_models_own_and_a_process_that_dies_costs_a_line(tmp_path, monkeypatch):
     (tmp_path / "own_mixer.py").write_text(MIXER)
     monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(trust, "named", lambda: ["own_mixer"])
 
     def case(**settings):
         model = {"d_model": 16, "n_layers": 1, "n_heads": 2, "mixer": {"name": "own_mixer:Own", **settings}}

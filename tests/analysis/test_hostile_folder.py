@@ -1,0 +1,193 @@
+"""A stranger's results folder and checkpoints: nothing in them is run, and no memory asked for that they don't hold."""
+
+import json
+import shutil
+import sys
+
+import pytest
+import torch
+from transformers import AutoModel, AutoModelForCausalLM
+
+from analysis.__main__ import main
+from analysis.efficiency import measurement
+from attnlab.config import sweep_file
+from attnlab.config.sweep import Sweep
+from attnlab.data.tokenizer import Spec, load
+from attnlab.models import backbone
+from attnlab.records.paths import SweepDir
+from attnlab.util import trust
+from attnlab.util.errors import UserError
+from tests.analysis.fake_results import Fake
+from tests.analysis.small import export
+
+PLANTED = """
+from pathlib import Path
+from torch import nn
+Path(__file__).with_name("ran").touch()
+class Payload(nn.Module):
+    def __init__(self, d_model: int):
+        super().__init__()
+        self.out = nn.Linear(d_model, d_model, bias=False)
+    def forward(self, x, past_key_values=None, use_cache=False, **extra):
+        return self.out(x)
+"""
+SHELL = {"name": "subprocess:Popen", "args": "touch ran", "shell": True}
+SIZE = {"d_model": 32, "n_layers": 2, "n_heads": 2}
+SWEEP = {
+    "name": "fake",
+    "trial": {"model": SIZE, "task": {"name": "mqar", "seq_len": 32, "vocab_size": 250}},
+    "arms": {"good": {"model": {"mixer": "gla"}}, "bad": {"model": {"mixer": "gla"}}},
+}
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path, monkeypatch):
+    """A working directory that holds the stranger's module too, and nobody trusted."""
+    monkeypatch.setattr(trust, "_named", type(trust._named)())
+    (tmp_path / "planted.py").write_text(PLANTED)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    yield
+    sys.modules.pop("planted", None)
+
+
+def nothing_ran(tmp_path):
+    return not (tmp_path / "ran").exists() and "planted" not in sys.modules
+
+
+def edit(path, **values):
+    path.write_text(json.dumps({**json.loads(path.read_text()), **values}))
+
+
+def plant(folder, mixer):
+    """Name a mixer in every record of the arm `bad`, as whoever ships the folder can."""
+    tree = sweep_file.read(folder.sweep_file)
+    tree["arms"]["bad"] = {"model": {"mixer": mixer}}
+    folder.sweep_file.write_text(sweep_file.dump(Sweep.model_validate(tree)))
+    for trial in folder.trials("bad"):
+        record = json.loads(trial.config_file.read_text())
+        record["trial"]["model"]["mixer"] = [mixer]
+        trial.config_file.write_text(json.dumps(record))
+        edit(trial.final / "config.json", mixer=[mixer])
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A sweep of two arms with a checkpoint each."""
+    fake = Fake(tmp_path / "results", SWEEP)
+    for i, arm in enumerate(SWEEP["arms"]):
+        export(fake.trial(arm, 3.0 + i, steps=100).path, "gla", seed=i)
+    return fake.folder
+
+
+@pytest.mark.parametrize("mixer", [SHELL, {"name": "planted:Payload"}], ids=["shell", "import"])
+def test_analysis_of_a_folder_that_names_code_runs_none_and_reports_the_rest(folder, tmp_path, capsys, mixer):
+    plant(folder, mixer)
+    module = mixer["name"].partition(":")[0]
+    assert main([str(folder.path), "--benchmarks", "arithmetic_1", "--limit", "2", "--device", "cpu"]) == 0
+    said = capsys.readouterr()
+    lines = [line for line in said.err.splitlines() if module in line]
+    assert len(lines) == 1 and f"--trust {module} allows it" in lines[0] and "warning: bad: " in lines[0]
+    assert "wrote" in said.out and (folder.analysis / "report.html").exists()
+    arms = json.loads((folder.analysis / "benchmark_results.json").read_text())["arms"]
+    assert arms["good"]["benchmarks"] and not arms["bad"]["benchmarks"]
+    assert nothing_ran(tmp_path)
+
+
+def test_efficiency_of_an_arm_that_names_code_is_a_line(folder, tmp_path):
+    plant(folder, SHELL)
+    (trial,) = folder.trials("bad")
+    case = measurement.Case(trial.job().trial, 64, 1, 16, "cpu", "float32", 1)
+    assert measurement.run(case, "train")["error"].endswith(
+        "or from Python trust=['subprocess'] or trust_remote_code=True"
+    )
+    assert nothing_ran(tmp_path)
+
+
+@pytest.mark.parametrize("auto", [AutoModel, AutoModelForCausalLM])
+def test_from_pretrained_says_the_one_line_until_it_is_trusted(folder, tmp_path, auto):
+    plant(folder, {"name": "planted:Payload"})
+    (trial,) = folder.trials("bad")
+    with pytest.raises(UserError, match="mixer planted:Payload: module planted was named in no sweep file") as error:
+        auto.from_pretrained(trial.final)
+    assert len(str(error.value).splitlines()) == 1 and nothing_ran(tmp_path)
+    auto.from_pretrained(trial.final, trust_remote_code=True)  # its weights are another mixer's: they are drawn
+    assert (tmp_path / "ran").exists() and trust.named() == []
+
+
+def test_trust_on_the_command_line_lets_an_own_mixer_be_scored(tmp_path, capsys):
+    mixer = {"name": "planted:Payload"}
+    fake = Fake(tmp_path / "results", {**SWEEP, "arms": {"bad": {"model": {"mixer": mixer}}}})
+    export(fake.trial("bad", 3.0).path, mixer)
+    trust._named.clear()
+    options = ["--benchmarks", "arithmetic_1", "--limit", "2", "--device", "cpu"]
+    assert main([str(fake.path), *options]) == 0
+    assert "--trust planted allows it" in capsys.readouterr().err
+    assert main([str(fake.path), *options, "--trust", "planted"]) == 0
+    assert "planted" not in capsys.readouterr().err
+    arms = json.loads((SweepDir(fake.path).analysis / "benchmark_results.json").read_text())["arms"]
+    assert arms["bad"]["benchmarks"]
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"vocab_size": 10**7},
+        {"vocab_size": 10**12},
+        {"d_model": 10**7},
+        {"n_layers": 10**12},
+        {"n_layers": 1},
+        {"d_ff": 10**12},
+        {"mixer": [{"name": "gla", "expand_v": 10**9}]},
+        {"mixer": [{"name": "gsa", "num_slots": 10**12}]},
+        {"mixer": [{"name": "gla"}, {"name": "mamba", "expand": 10**7}]},
+        {"n_heads": 10**9},
+    ],
+    ids=json.dumps,
+)
+def test_sizes_that_the_weights_do_not_have_are_refused_before_memory_is_asked_for(
+    exported, tmp_path, monkeypatch, wrong
+):
+    final = shutil.copytree(exported("gla"), tmp_path / "final")
+    edit(final / "config.json", **wrong)
+    monkeypatch.setattr(backbone.BackboneForCausalLM, "__init__", lambda *args: pytest.fail("it was built"))
+    monkeypatch.setattr(backbone.Backbone, "__init__", lambda *args: pytest.fail("it was built"))
+    for auto in (AutoModelForCausalLM, AutoModel):
+        with pytest.raises(UserError, match="damaged, ") as error:
+            auto.from_pretrained(final)
+        assert len(str(error.value).splitlines()) == 1 and len(str(error.value)) < 500
+
+
+def test_keys_with_which_transformers_fetches_or_runs_more_are_left_out(exported, tmp_path):
+    final = shutil.copytree(exported("gla"), tmp_path / "final")
+    auto_map = {"AutoConfig": "planted.Payload", "AutoModelForCausalLM": "planted.Payload"}
+    (final / "planted.py").write_text(PLANTED)
+    more = {"auto_map": auto_map, "attn_implementation": "stranger/kernel", "transformers_weights": "other.safetensors"}
+    edit(final / "config.json", **more)
+    edit(
+        final / "tokenizer_config.json",
+        auto_map={"AutoTokenizer": ["planted.Payload", None]},
+        tokenizer_class="Payload",
+    )
+    loaded = AutoModelForCausalLM.from_pretrained(final)
+    assert all(not getattr(loaded.config, key, None) for key in more)
+    assert load(Spec(str(final)), tmp_path).vocab_size == 257
+    assert nothing_ran(tmp_path) and not (final / "ran").exists()
+
+
+def test_weights_in_the_other_format_are_not_read(exported, tmp_path):
+    final = shutil.copytree(exported("gla"), tmp_path / "final")
+    torch.save({}, final / "pytorch_model.bin")
+    (final / "model.safetensors").unlink()
+    with pytest.raises(OSError, match=r"model\.safetensors"):
+        AutoModelForCausalLM.from_pretrained(final)
+
+
+def test_a_tokenizer_that_panics_is_one_line(folder, capfd):
+    (trial,) = folder.trials("bad")
+    tree = json.loads((trial.final / "tokenizer.json").read_text())
+    tree["normalizer"] = {"type": "Precompiled", "precompiled_charsmap": "AAAA"}
+    (trial.final / "tokenizer.json").write_text(json.dumps(tree))
+    assert main([str(folder.path), "--benchmarks", "arithmetic_1", "--limit", "2", "--device", "cpu"]) == 0
+    (line,) = [line for line in capfd.readouterr().err.splitlines() if line.strip()]
+    assert line.startswith("warning: bad: ") and "no tokenizer.json: Precompiled" in line
