@@ -10,6 +10,7 @@ from analysis.scoring.scorer import Advance, Scorer
 PASSAGE_CHARS = 4000  # so much is scored together, from the end-of-document token on
 MAX_CHARS = 1_000_000  # of a text; beyond, passages spread evenly over it are taken
 WINDOW = 1024  # tokens read at once where the training length is not known
+VERSION = "2"  # of how passages are read; 1: a last, shorter window followed one token only
 METRICS = {
     "bits_per_byte": Metric("bits_per_byte", higher_is_better=False, column="nats"),
     "perplexity": Metric("perplexity_per_token", higher_is_better=False, column="nats"),
@@ -29,7 +30,7 @@ def exam(name: str, source: str, documents: Sequence[str], window: int, limit: i
         return Answers({"nats": nats, "tokens": tokens, "bytes": [len(text.encode()) for text in texts]})
 
     ids, wordings = [str(i) for i in taken], [(text,) for text in texts]
-    return Exam(name, source, "1", ids, most, [texts, window], METRICS, len(texts), ask, wordings)
+    return Exam(name, source, VERSION, ids, most, [texts, window], METRICS, len(texts), ask, wordings)
 
 
 def passages(document: str) -> list[str]:

@@ -96,15 +96,17 @@ class Scorer(BatchedModel):
     def rolling(self, texts: Sequence[str], window: int, advance: Advance = lambda n: None) -> list[tuple[float, int]]:
         """(nats, tokens) of each whole text, every token predicted once, in windows of `window` tokens.
 
-        The first window follows the end-of-document token, each later one its predecessor's last token (lm-eval's
-        `get_rolling_token_windows` with a context of 1).
+        The first window follows the end-of-document token, each later one its predecessor's last token. A last one with
+        fewer tokens follows as many of those before it as fill the window up (lm-eval's `get_rolling_token_windows`
+        with a context of 1, `make_disjoint_window`).
         """
         pairs, owner = [], []
         window = min(window, self.max_length)
         for i, ids in enumerate(self._encode(texts)):
             tokens = [self._text().eos_id, *ids.tolist()]
             for start in range(1, len(tokens), window):
-                pairs.append((tokens[start - 1 : start], tokens[start : start + window]))
+                end = min(start + window, len(tokens))
+                pairs.append((tokens[max(0, end - 1 - window) : start], tokens[start:end]))
                 owner.append(i)
         nats, counts, done = [0.0] * len(texts), [0] * len(texts), 0
 

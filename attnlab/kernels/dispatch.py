@@ -9,7 +9,8 @@ import contextlib
 import functools
 import inspect
 import threading
-from collections.abc import Callable, Iterator
+import warnings
+from collections.abc import Callable, Container, Iterator
 from typing import Any
 
 import torch
@@ -23,6 +24,9 @@ HINTS = {
     *("cu_seqlens_cpu", "chunk_indices", "chunk_size", "num_chunks", "backend", "inplace", "inplace_backward"),
     *("accumulate_grad_in_fp32", "safe_gate", "disable_recompute", "use_graph", "max_num_seqs", "checkpoint_level"),
 }
+
+# Arguments' older names that FLA still takes: where it does, their newer ones.
+RENAMED = {"transpose_state_layout": "state_v_first"}
 
 _bypassed = threading.local()
 
@@ -91,7 +95,7 @@ def router(
     def route(*args: Any, **kwargs: Any) -> Any:
         if bypassed() or not (every_device or takes_substitute(*args, *kwargs.values())):
             return original(*args, **kwargs)
-        given = dict(zip(order, args, strict=False), **kwargs)
+        given = _renamed(dict(zip(order, args, strict=False), **kwargs), values)
         for key in given.keys() - ours.keys():
             value = given.pop(key)
             asks = value is not None and value is not False and value is not values.get(key)
@@ -102,3 +106,19 @@ def router(
 
     route.fla_original = original  # type: ignore[attr-defined]
     return route
+
+
+def _renamed(given: dict[str, Any], takes: Container[str]) -> dict[str, Any]:
+    """Call what has an older name by its newer one, with FLA's warning.
+
+    Raises:
+        ValueError: both are given, as FLA's own functions do.
+    """
+    for old, new in RENAMED.items():
+        if old in given and old not in takes and new in takes:
+            if given.get(new):
+                raise ValueError(f"Cannot pass both `{new}` and the deprecated `{old}`.")
+            # to the caller of the routed function, as FLA's own functions warn
+            warnings.warn(f"`{old}` is deprecated and renamed to `{new}`.", DeprecationWarning, stacklevel=3)
+            given[new] = given.pop(old)
+    return given

@@ -9,6 +9,7 @@ shapes and never waits for the host, so that a training step can be compiled and
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -20,6 +21,7 @@ from attnlab.kernels import install
 from attnlab.models.block import NORM_EPS, Block
 from attnlab.models.checks import spec_of
 from attnlab.models.fused import EAGER, IGNORED
+from attnlab.models.inputs import Packed, packed_of, padding_of, refuse_unknown
 from attnlab.models.pretrained import DROPPED, CheckedLoading
 from attnlab.models.readout import Readout
 
@@ -29,6 +31,7 @@ from fla.models.generation_utils import FLAGenerationMixin  # noqa: E402
 from fla.models.utils import Cache  # noqa: E402
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel  # noqa: E402
 from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast  # noqa: E402
+from transformers.utils import can_return_tuple  # noqa: E402
 
 INIT_STD = 0.02  # GPT-2's, and that of FLA's own language models
 RESIDUAL_WRITERS = ("o_proj", "out_proj", "down_proj", "down")  # a mixer's or MLP's last matrix
@@ -143,19 +146,60 @@ class Backbone(BackbonePreTrainedModel):
                         writes = name in RESIDUAL_WRITERS
                         nn.init.normal_(module.weight, std=INIT_STD / math.sqrt(branches) if writes else INIT_STD)
 
+    @can_return_tuple
     def forward(
         self,
         input_ids: Tensor,
         attention_mask: Tensor | None = None,
         past_key_values: Cache | None = None,
         use_cache: bool | None = None,
-        **unused: Any,
+        position_ids: Tensor | None = None,
+        cu_seqlens: Tensor | None = None,
+        **extra: Any,
     ) -> BaseModelOutputWithPast:
         """Args as `BackboneForCausalLM.forward`; `last_hidden_state` is [B, T, D]."""
+        padding, packed = self.read(input_ids, attention_mask, past_key_values, position_ids, cu_seqlens, extra)
+        return self.run(input_ids, padding, packed, past_key_values, use_cache)
+
+    @staticmethod
+    def read(
+        input_ids: Tensor,
+        attention_mask: Tensor | None,
+        past_key_values: Cache | None,
+        position_ids: Tensor | None,
+        cu_seqlens: Tensor | None,
+        extra: Mapping[str, Any],
+    ) -> tuple[Tensor | None, Packed | None]:
+        """The padding that a call's arguments mark, and the sequences laid end to end.
+
+        Only here is the host asked: generate() passes a mask of ones, without which the mixers need not unpad.
+
+        Raises:
+            ValueError: an argument that these models can make nothing of; one line.
+        """
+        refuse_unknown(extra)
+        steps = input_ids.shape[1]
+        padding = padding_of(attention_mask, steps, past_key_values is not None)
+        here = None if padding is None else padding[:, -steps:]
+        return padding, packed_of(input_ids, here, position_ids, cu_seqlens, extra)
+
+    def run(
+        self,
+        input_ids: Tensor,
+        padding: Tensor | None,
+        packed: Packed | None,
+        past_key_values: Cache | None,
+        use_cache: bool | None,
+    ) -> BaseModelOutputWithPast:
+        """Run what `read` found. Raises ValueError: a state is asked for that a mixer cannot keep; one line."""
+        if packed is not None:
+            if use_cache or past_key_values is not None:
+                raise ValueError("sequences laid end to end keep no cache; pass use_cache=False and no past_key_values")
+            flat = self.hidden(packed.flat(input_ids), cu_seqlens=packed.cu_seqlens)
+            return BaseModelOutputWithPast(packed.spread(flat))
         extra = {}
-        # generate() passes a mask of ones; without one the mixers need not unpad. (Only here is the host asked.)
-        if attention_mask is not None and not bool(attention_mask.all()):
-            extra["attention_mask"] = attention_mask
+        if padding is not None:
+            extra["attention_mask"] = padding
             if self.cached and not self.caches_padded:
                 if use_cache or past_key_values is not None:
                     raise ValueError("a mixer of this model keeps no cache of padded sequences; pass use_cache=False")
@@ -192,6 +236,7 @@ class BackboneForCausalLM(BackbonePreTrainedModel, FLAGenerationMixin):
     """The language model: `loss_sum` to train, `forward` for transformers, lm-eval and `generate()`."""
 
     _tied_weights_keys = {"head.weight": "backbone.embed.weight"}
+    accepts_loss_kwargs = True  # to transformers' Trainer: `forward` divides by its `num_items_in_batch`
 
     def __init__(self, config: BackboneConfig):
         super().__init__(config)
@@ -218,6 +263,7 @@ class BackboneForCausalLM(BackbonePreTrainedModel, FLAGenerationMixin):
         hidden = hidden if positions is None else hidden[positions]
         return self.backbone.fused.loss(hidden, self.head.weight, targets.flatten())
 
+    @can_return_tuple
     def forward(
         self,
         input_ids: Tensor,
@@ -226,29 +272,37 @@ class BackboneForCausalLM(BackbonePreTrainedModel, FLAGenerationMixin):
         labels: Tensor | None = None,
         use_cache: bool | None = None,
         logits_to_keep: int | Tensor = 0,
-        **unused: Any,
+        position_ids: Tensor | None = None,
+        cu_seqlens: Tensor | None = None,
+        num_items_in_batch: Tensor | int | None = None,
+        **extra: Any,
     ) -> CausalLMOutputWithPast:
         """The transformers interface.
 
         Args:
             input_ids: [B, T].
-            attention_mask: [B, past + T], 0 at padding (to the left), or None.
+            attention_mask: [B, past + T], 0 at padding (to the left or right), or None.
             past_key_values: FLA's cache, moved on by T.
-            labels: [B, T], unshifted as transformers has it: position t is scored on labels[:, t + 1]; -100 is ignored.
+            labels: [B, T], unshifted as transformers has it: position t is scored on labels[:, t + 1]; -100 is ignored,
+                and so is what another sequence laid end to end begins with.
             use_cache: default: the config's, in evaluation mode.
             logits_to_keep: how many last positions (0: all), or which.
-            unused: what `generate()` offers every model, such as `position_ids`.
+            position_ids: [B, T]; where they begin again, so does a sequence that sees nothing of those before it.
+            cu_seqlens: [sequences + 1], the same for one row, B = 1: where each sequence begins, and T.
+            num_items_in_batch: what the loss is divided by, of a step of transformers' Trainer all labels that count.
+            extra: transformers' other names for the bounds, and switches that are off (`attnlab.models.inputs`).
 
         Returns:
             logits [B, T or kept, vocabulary]; `loss`, the mean over the labels that count, if there are labels.
+
+        Raises:
+            ValueError: an argument that would change the numbers, and that these models do not know; one line.
         """
-        out = self.backbone(input_ids, attention_mask, past_key_values, use_cache)
+        read = self.backbone.read(input_ids, attention_mask, past_key_values, position_ids, cu_seqlens, extra)
+        out = self.backbone.run(input_ids, *read, past_key_values, use_cache)
         positions = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
         logits = self.head(self.readout(out.last_hidden_state)[:, positions])
-        loss = None
-        if labels is not None:
-            scores, wanted = logits[:, :-1].float().flatten(0, 1), labels[:, 1:].flatten()
-            loss = F.cross_entropy(scores, wanted, ignore_index=IGNORED)
+        loss = None if labels is None else _loss(logits, labels, read[1], num_items_in_batch)
         return CausalLMOutputWithPast(loss=loss, logits=logits, past_key_values=out.past_key_values)
 
     def prepare_inputs_for_generation(
@@ -268,6 +322,15 @@ class BackboneForCausalLM(BackbonePreTrainedModel, FLAGenerationMixin):
     def set_output_embeddings(self, value: nn.Linear) -> None:
         """Replace the head."""
         self.head = value
+
+
+def _loss(logits: Tensor, labels: Tensor, packed: Packed | None, items: Tensor | int | None) -> Tensor:
+    """Cross entropy of logits [B, T, V] on the next position's label, over `items` or the labels that count."""
+    labels = labels if packed is None else labels.masked_fill(packed.starts, IGNORED)
+    scores, wanted = logits[:, :-1].float().flatten(0, 1), labels[:, 1:].flatten()
+    if items is None:
+        return F.cross_entropy(scores, wanted, ignore_index=IGNORED)
+    return F.cross_entropy(scores, wanted, ignore_index=IGNORED, reduction="sum") / items
 
 
 AutoConfig.register(BackboneConfig.model_type, BackboneConfig, exist_ok=True)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -53,7 +55,7 @@ class Block(nn.Module):
         self.mixer = build_mixer(model.mixer_at(layer), model, layer)
         spec = spec_of(model.mixer_at(layer).name)
         self.shares, self.padded, self.mask_to_cache = spec.shares, spec.padded, spec.mask_to_cache
-        self.compiled = spec.compiled
+        self.compiled, self.varlen = spec.compiled, spec.varlen
         self.mlp_norm = self.mlp = None
         if model.mlp != "none":
             self.mlp_norm = nn.RMSNorm(model.d_model, eps=NORM_EPS)
@@ -68,10 +70,13 @@ class Block(nn.Module):
         """Run the mixer alone: normed [B, T, D] -> [B, T, D].
 
         Its state in `cache` moves on by T. What mixers of its kind hand to later layers (`MixerSpec.shares`) is read
-        from `shared` and left there.
+        from `shared` and left there. Of `extra`, `attention_mask` [B, T] shows padding, `cu_seqlens` [sequences + 1]
+        where the sequences laid end to end in one row begin.
         """
+        if "cu_seqlens" in extra and not self.varlen:
+            return self._each_alone(normed, [(0, slice(*ends)) for ends in pairwise(extra["cu_seqlens"].tolist())])
         if not (self.padded or cache is not None or "attention_mask" not in extra):
-            return self._each_alone(normed, extra["attention_mask"])
+            return self._each_alone(normed, enumerate(extra["attention_mask"].bool()))
         if self.mask_to_cache and cache is not None and "attention_mask" not in extra:
             seen = cache.get_seq_length(self.mixer.layer_idx) + normed.shape[1]
             extra["attention_mask"] = torch.ones(normed.shape[0], seen, dtype=torch.long, device=normed.device)
@@ -87,10 +92,10 @@ class Block(nn.Module):
             x = x + self.dropout(self.mlp(self.mlp_norm(x)))
         return x
 
-    def _each_alone(self, x: Tensor, mask: Tensor) -> Tensor:
-        """Run the mixer on each sequence of x [B, T, D] without the padding that mask [B, T] shows."""
+    def _each_alone(self, x: Tensor, sequences: Iterable[tuple[int, Tensor | slice]]) -> Tensor:
+        """Run the mixer on each sequence by itself: the row of x [B, T, D] that it is in, and where."""
         out = torch.zeros_like(x)
-        for row, real in enumerate(mask.bool()):
-            mixed = self.mixer(x[row : row + 1, real])
-            out[row, real] = (mixed[0] if isinstance(mixed, tuple) else mixed)[0]
+        for row, where in sequences:
+            mixed = self.mixer(x[row : row + 1, where])
+            out[row, where] = (mixed[0] if isinstance(mixed, tuple) else mixed)[0]
         return out

@@ -42,7 +42,7 @@ def spec_of(name: str) -> MixerSpec:
     takes = signature.constructor(name)
     given = {argument: value for argument, value in BY_NAME.items() if argument in takes}
     cached = "layer_idx" in takes
-    return MixerSpec(name, "yours", sets=given, cached=cached, padded=cached, own_init=True)
+    return MixerSpec(name, "yours", sets=given, cached=cached, padded=cached, varlen=False, own_init=True)
 
 
 def check_mixer(mixer: MixerConfig, model: ModelConfig) -> list[str]:

@@ -43,15 +43,21 @@ def tuning_summary(
             `place` is 0 to 1 between low and high on the scale searched, None for what has no order. `edge` is "lower"
             or "upper" within `EDGE` of that end. For an ordered choice that is its first or last of three values or
             more, if a second one was tried. Else it is None. Only the best trial counts: the best value of a setting
-            without effect would lie at an edge in one sweep of ten.
+            without effect would lie at an edge in one sweep of ten. Trials as good as the best must lie at the same
+            end; where all trials are as good, nothing does.
     """
     search = sorted((r for r in results if r["phase"] == "search"), key=number_of)
-    best, best_value, by_trials = None, None, []
+    best, best_value, by_trials, with_value = None, None, [], []
     for r in search:
         value = r["best"].get(plan.metric) if r["best"] and r["state"] in ("completed", "pruned") else None
-        if value is not None and (best_value is None or better(value, best_value, plan.mode)):
-            best, best_value = r, value
+        if value is not None:
+            with_value.append((r, value))
+            if best_value is None or better(value, best_value, plan.mode):
+                best, best_value = r, value
         by_trials.append(best_value)
+    as_good = [r for r, value in with_value if value == best_value]
+    if len(as_good) == len(with_value) > 1:
+        as_good = []  # nothing tells the settings apart
     dimensions = extension.spaces[arm] if extension else plan.arm(arm).space
     more = extension.trials if extension else 0
     tried = {key: len({str(r["settings"].get(key)) for r in search}) for key in dimensions}
@@ -66,20 +72,26 @@ def tuning_summary(
         "searched": len(dimensions),
         "best_by_trials": by_trials,
         "settings": {
-            key: {"value": best["settings"][key], **_position(dimension, best["settings"][key], tried[key])}
+            key: _position(dimension, best["settings"][key], [r["settings"].get(key) for r in as_good], tried[key])
             for key, dimension in dimensions.items()
             if best and key in best["settings"]
         },
     }
 
 
-def _position(dimension: Dimension, value: Any, tried: int) -> dict[str, Any]:
+def _position(dimension: Dimension, value: Any, as_good: Sequence[Any], tried: int) -> dict[str, Any]:
+    """Where the best value lies. It is at an end if the values as good as it all lie there."""
     low, high = dimension.ends
-    position = dimension.position(value)
-    edge = None
-    if position is not None and (dimension.kind != "choice" or (len(dimension.choices) > 2 and tried > 1)):
-        edge = "lower" if position <= EDGE else "upper" if position >= 1 - EDGE else None
-    return {"low": low, "high": high, "place": position, "edge": edge}
+    ends = {_end(dimension.position(other)) for other in as_good}
+    tells = dimension.kind != "choice" or (len(dimension.choices) > 2 and tried > 1)
+    edge = ends.pop() if tells and len(ends) == 1 else None
+    return {"value": value, "low": low, "high": high, "place": dimension.position(value), "edge": edge}
+
+
+def _end(position: float | None) -> str | None:
+    if position is None:
+        return None
+    return "lower" if position <= EDGE else "upper" if position >= 1 - EDGE else None
 
 
 def edges(arm: str, certified: Mapping[str, Any]) -> list[str]:

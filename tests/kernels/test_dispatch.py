@@ -1,6 +1,8 @@
 """Putting the substitutes in place."""
 
+import inspect
 import sys
+import warnings
 
 import pytest
 import torch
@@ -47,6 +49,91 @@ def test_an_argument_that_is_not_implemented_is_refused_and_a_hint_is_not():
     fused_recurrent_gla(x, x, x, gk=-x.abs(), reverse=False)
     with pytest.raises(NotImplementedError, match=r"fused_recurrent_gla\(reverse=True\)"):
         fused_recurrent_gla(x, x, x, gk=-x.abs(), reverse=True)
+
+
+def originals():
+    for path in dispatch.SUBSTITUTES:
+        module, _, name = path.partition(":")
+        yield path, getattr(sys.modules[module], name).fla_original
+
+
+@pytest.mark.parametrize("path", dispatch.SUBSTITUTES)
+def test_every_argument_that_fla_takes_is_taken_or_refused_by_name(path):
+    """And the CPU function asks for nothing that FLA's own function does not have."""
+    theirs = inspect.signature(dict(originals())[path]).parameters.values()
+    named = {p.name: p.default for p in theirs if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
+    ours = inspect.signature(dispatch.SUBSTITUTES[path]).parameters.values()
+    if not named:
+        return  # an autograd function's `apply`: its arguments are the CPU function's, in order
+    needed = {p.name for p in ours if p.default is p.empty and p.kind is not p.VAR_KEYWORD}
+    assert needed <= named.keys()
+    reached = []
+    route = dispatch.router(dict(originals())[path], _noting(dispatch.SUBSTITUTES[path], reached), "name", True)
+    for name in named:
+        try:
+            route(**{name: 7})
+        except NotImplementedError as refused:
+            assert f"name({name}=7)" in str(refused)
+        else:
+            assert reached.pop().get(name) == 7 or name in dispatch.HINTS
+
+
+def _noting(function, reached):
+    """The function's signature, with a body that notes what it is called with."""
+
+    def note(**given):
+        reached.append(given)
+
+    note.__signature__ = inspect.signature(function)
+    return note
+
+
+WITH_STATE = [
+    "gla.fused_recurrent_gla", "simple_gla.fused_recurrent_simple_gla", "retention.fused_recurrent_retention",
+    "gated_delta_rule.chunk_gated_delta_rule", "gated_delta_rule.fused_recurrent_gated_delta_rule",
+    "kda.chunk_kda", "kda.fused_recurrent_kda", "gdn2.chunk_gdn2", "gdn2.fused_recurrent_gdn2",
+    "precond_gated_delta_rule.chunk_precond_gated_delta_rule", "precond_kda.fused_recurrent_precond_kda",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("path", WITH_STATE)
+def test_the_states_older_name_is_taken_with_flas_warning(path):
+    """`transpose_state_layout`; the preconditioned rules know no other name, and do not warn."""
+    package, _, name = path.partition(".")
+    function = getattr(sys.modules[f"fla.ops.{package}"], name)
+    torch.manual_seed(0)
+    key = torch.randn(1, 5, 2, 4)
+    takes = inspect.signature(function).parameters
+    few, many = torch.rand(1, 5, 2), torch.rand(1, 5, 2, 4)
+    gates = {"g": -many if "kda" in path or "gdn2" in path else -few, "beta": few, "g_atk": -few, "beta_atk": few}
+    gates |= {"gk": -many, "b": many, "w": torch.rand(1, 5, 2, 6)}
+    if "gated_delta_rule" in path:
+        del gates["gk"]
+    args = {"q": key, "k": key, "v": torch.randn(1, 5, 2, 6), **{n: x for n, x in gates.items() if n in takes}}
+    args |= {"initial_state": torch.randn(1, 2, 4, 6), "output_final_state": True}
+    want, state, *_ = function(**args)
+    args["initial_state"] = args["initial_state"].mT.contiguous()
+    old = {"transpose_state_layout": True}
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        got, swapped, *_ = function(**args, **old)
+    assert torch.allclose(got, want, atol=1e-6) and torch.allclose(swapped.mT, state, atol=1e-6)
+    if "precond" in path:
+        assert not said
+        return
+    (warning,) = said
+    assert warning.category is DeprecationWarning and warning.filename == __file__
+    assert "`transpose_state_layout` is deprecated and renamed to `state_v_first`" in str(warning.message)
+    with pytest.raises(ValueError, match="both `state_v_first` and the deprecated `transpose_state_layout`"):
+        function(**args, **old, state_v_first=True)
+
+
+def test_the_older_name_is_refused_where_fla_has_no_newer_one():
+    from fla.ops.delta_rule import chunk_delta_rule
+
+    x = torch.randn(1, 3, 1, 4)
+    with pytest.raises(NotImplementedError, match="transpose_state_layout=True"):
+        chunk_delta_rule(x, x, x, torch.rand(1, 3, 1), transpose_state_layout=True)
 
 
 def test_defaults_are_fla_s_own():

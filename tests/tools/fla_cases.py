@@ -47,4 +47,4 @@ def cases_of(name: str) -> list[str]:
     """The cases that there are of a name in `WAYS`."""
     mixer, way = WAYS[name]
     forgets = bool(way.pushed or way.sharpened)
-    return ["dense"] + ["varlen"] * MIXERS[mixer].tests.varlen + ["strong_decay"] * forgets
+    return ["dense"] + ["varlen"] * MIXERS[mixer].varlen + ["strong_decay"] * forgets

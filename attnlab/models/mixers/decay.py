@@ -39,7 +39,8 @@ DECAY: dict[str, MixerSpec] = {
         defaults={"intermediate_size": rules.twice_d_model},
         own_init=("dt_proj",),
         operations=operations.SELECTIVE,
-        tests=Tested(varlen=False, compared=(Compared(pushed={"dt_proj.bias": 6.0}),)),
+        varlen=False,
+        tests=Tested(compared=(Compared(pushed={"dt_proj.bias": 6.0}),)),
     ),
     "mamba2": MixerSpec(
         "fla.layers.mamba2:Mamba2",
@@ -49,9 +50,9 @@ DECAY: dict[str, MixerSpec] = {
         rules=(rules.mamba2_heads,),
         compiled=True,
         operations=operations.DECAYED,
+        varlen=False,
         # against FLA's own PyTorch; and our forward, with FLA's Triton kernels under it as on CUDA
         tests=Tested(
-            varlen=False,
             compared=(
                 Compared("groups", {"n_groups": 2}, pushed={"dt_bias": 4.0}),
                 Compared("kernels", {"n_groups": 2}, pushed={"dt_bias": 4.0}),
@@ -64,7 +65,8 @@ DECAY: dict[str, MixerSpec] = {
         sets={"hidden_size": rules.d_model, "layer_idx": rules.layer},
         compiled=True,
         operations=operations.ELEMENTWISE,
-        tests=Tested(varlen=False, compared=(Compared(pushed={"f_proj.weight": -10.0}),)),
+        varlen=False,
+        tests=Tested(compared=(Compared(pushed={"f_proj.weight": -10.0}),)),
     ),
     "linear": MixerSpec(
         "fla.layers.linear_attn:LinearAttention",
@@ -105,7 +107,8 @@ DECAY: dict[str, MixerSpec] = {
         cached=False,
         padded=False,
         operations=operations.TAYLOR,
-        tests=Tested(varlen=False, all_pairs=True),
+        varlen=False,
+        tests=Tested(all_pairs=True),
     ),
     "rebased": MixerSpec(
         "fla.layers.rebased:ReBasedLinearAttention",
@@ -115,7 +118,8 @@ DECAY: dict[str, MixerSpec] = {
         cached=False,
         padded=False,
         operations=operations.SQUARED,
-        tests=Tested(varlen=False, all_pairs=True),
+        varlen=False,
+        tests=Tested(all_pairs=True),
     ),
     "gsa": MixerSpec(
         "fla.layers.gsa:GatedSlotAttention",
@@ -135,7 +139,8 @@ DECAY: dict[str, MixerSpec] = {
         defaults={"num_slots": rules.head_power_of_two},
         rules=(rules.expanded_evenly, rules.even_head("expand_k"), rules.power_of_two("num_slots")),
         operations=operations.DECAYED,
-        tests=Tested(varlen=False, compared=(Compared(sharpened={"s_proj.weight": 20.0}),)),
+        varlen=False,
+        tests=Tested(compared=(Compared(sharpened={"s_proj.weight": 20.0}),)),
     ),
     "lightnet": MixerSpec(
         "fla.layers.lightnet:LightNetAttention",
@@ -164,7 +169,9 @@ DECAY: dict[str, MixerSpec] = {
             rules.fixed("dt_limit", None, "FLA's kernel has no limits"),
         ),
         operations=operations.LOG_LINEAR,
-        tests=Tested(varlen=False, compared=(Compared(pushed={"dt_bias": 15.0}),)),
+        padded=False,
+        varlen=False,
+        tests=Tested(compared=(Compared(pushed={"dt_bias": 15.0}),)),
     ),
     "raven": MixerSpec(
         "fla.layers.raven:Raven",

@@ -111,7 +111,8 @@ DELTAS: dict[str, MixerSpec] = {
         rules=HEAD_DIM,
         padded=False,
         operations=operations.MOMENTUM,
-        tests=Tested(varlen=False, compared=(Compared(pushed={"dt_bias": 6.0}),)),
+        varlen=False,
+        tests=Tested(compared=(Compared(pushed={"dt_bias": 6.0}),)),
     ),
     "cyfa": MixerSpec(
         "fla.layers.cyfa:CyclicFlowAttention",

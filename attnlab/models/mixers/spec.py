@@ -51,13 +51,11 @@ class Tested:
 
     Attributes:
         compared: each is compared with FLA's kernels, dense, at variable length and forgetting at once.
-        varlen: whether its `forward` takes `cu_seqlens`, sequences laid end to end.
         all_pairs: whether our PyTorch forms all pairs of steps, so that memory grows as T^2.
         shortest_chunks_gib: what 16 x 512 tokens may take when decays are so strong that chunks are the shortest.
     """
 
     compared: tuple[Compared, ...] = (Compared(),)
-    varlen: bool = True
     all_pairs: bool = False
     shortest_chunks_gib: float = 1.5
 
@@ -81,6 +79,7 @@ class MixerSpec:
         mask_to_cache: whether it keeps a state only under an attention mask; the model then gives it one of ones.
         padded: whether, without a cache, its `forward` leaves out what an attention mask marks as padding; if not, the
             model runs it on each sequence by itself.
+        varlen: whether its `forward` takes `cu_seqlens`, sequences laid end to end; if not, the model runs it on each.
         init: `module:function` that initialises the built layer, where FLA leaves that to its own language model.
         needs: what must be there: the names of packages to import, or "cuda" where no CPU implementation exists.
         half_only: whether its kernels on CUDA refuse fp32 in training: always (True), or where the package named is
@@ -106,6 +105,7 @@ class MixerSpec:
     cached: bool = True
     mask_to_cache: bool = False
     padded: bool = True
+    varlen: bool = True
     init: str | None = None
     needs: tuple[str, ...] = ()
     half_only: bool | str = False

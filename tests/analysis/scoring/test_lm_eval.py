@@ -14,7 +14,7 @@ from analysis.benchmarks._harness import Harness, quiet
 from analysis.scoring.checkpoints import open_model
 from analysis.scoring.exam import value_of
 from analysis.scoring.lm_eval import LM
-from analysis.scoring.scorer import Scorer
+from analysis.scoring.scorer import Scored, Scorer
 from attnlab.util.errors import UserError
 
 TASKS = [name for name in BENCHMARKS if isinstance(BENCHMARKS[name](), Harness)]
@@ -80,6 +80,38 @@ def test_rolling_and_generating_as_lm_eval_asks(exported):
     assert written == scorer.greedy(["the sea"], [6])[0].split("z")[0]
     with pytest.raises(ValueError, match="only greedy"):
         lm.generate_until([Instance("generate_until", {}, ("a", {"do_sample": True}), 0)])
+
+
+@pytest.mark.parametrize("length", [0, 1, 7, 8, 9, 15, 16, 17, 23, 25])
+def test_rolling_windows_are_lm_evals(exported, monkeypatch, length):
+    from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
+
+    scorer, asked = Scorer(*open_model(exported("gla"))), []
+
+    def score(pairs, advance):
+        asked.extend(pairs)
+        return [Scored(0.0, True)] * len(pairs)
+
+    monkeypatch.setattr(scorer, "score", score)
+    text = ("a quiet sea, a long day and a boat" * 2)[:length]
+    scorer.rolling([text], 8)
+    tokens = scorer.tokenizer.encode([text])[0].tolist()
+    theirs = map(make_disjoint_window, get_rolling_token_windows(tokens, scorer.tokenizer.eos_id, 8, 1))
+    assert [(list(context), list(continuation)) for context, continuation in asked] == list(theirs)
+
+
+@pytest.mark.parametrize("mixer", ["standard", "gla"])
+def test_rolling_over_several_windows_gives_lm_evals_numbers(exported, mixer):
+    from lm_eval.api.instance import Instance
+
+    scorer = Scorer(*open_model(exported(mixer)), max_length=16)
+    theirs = hflm(exported(mixer), scorer.model)
+    theirs._max_length = 16
+    texts = ["a quiet sea and a boat, a long way out", "sixteen letters.", "sixteen letters. ", "b"]
+    rolling = [Instance("loglikelihood_rolling", {}, (text,), i) for i, text in enumerate(texts)]
+    with quiet():
+        want = theirs.loglikelihood_rolling(rolling, disable_tqdm=True)
+    assert LM(scorer).loglikelihood_rolling(rolling) == pytest.approx(want, abs=1e-3)
 
 
 def test_missing_data_is_one_line_that_says_how_to_get_it(tmp_path, data_dir, monkeypatch):

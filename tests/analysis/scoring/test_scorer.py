@@ -133,6 +133,8 @@ def test_rolling_predicts_every_token_once(exported):
     text, eos = words(2, 12), ours.tokenizer.eos_id
     tokens = list(text.encode())
     windows = [([eos, *tokens][i : i + 1], tokens[i : i + 20]) for i in range(0, len(tokens), 20)]
+    assert len(tokens) > 20 and len(windows[-1][1]) < 20
+    windows[-1] = [eos, *tokens][len(tokens) - 20 : -len(windows[-1][1])], windows[-1][1]  # 20 inputs, as in the others
     want = -sum(by_itself(ours.model, *window)[0] for window in windows)
     ((nats, n), (empty, none)) = ours.rolling([text, ""], 20)
     assert nats == pytest.approx(want, abs=1e-3) and n == len(tokens) and (empty, none) == (0.0, 0)

@@ -116,30 +116,6 @@ def test_generate_greedy_equals_stepwise_argmax(name):
     assert torch.equal(got, tokens)
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_padding_to_the_left_changes_nothing(name):
-    torch.manual_seed(0)
-    model = models.build_model(config(name), 32).eval()
-    tokens = torch.randint(0, 32, (1, 9))
-    padded = torch.cat([torch.zeros(1, 3, dtype=torch.long), tokens], 1)
-    both = torch.cat([padded, torch.randint(0, 32, (1, 12))])
-    mask = torch.ones_like(both)
-    mask[0, :3] = 0
-    with torch.no_grad():
-        alone, together = model(tokens, use_cache=False).logits[0], model(both, attention_mask=mask).logits[0, 3:]
-    assert torch.allclose(alone, together, atol=2e-5)
-
-
-@pytest.mark.parametrize("name", [n for n in NAMES if MIXERS[n].tests.varlen])
-def test_sequences_laid_end_to_end_equal_separate_ones(name):
-    """Some layers take no `cu_seqlens` in FLA 0.6 (HGRN's not beyond 64 steps)."""
-    mixer, lengths = build(name).eval(), (9, 1, 70)
-    x = torch.randn(1, sum(lengths), D)
-    together = out(mixer(x, cu_seqlens=torch.tensor([0, *lengths]).cumsum(0)))
-    apart = torch.cat([out(mixer(part)) for part in x.split(lengths, 1)], 1)
-    assert torch.allclose(together, apart, atol=1e-5)
-
-
 def problems(name, model=None, **args):
     mixer = ModelConfig(mixer={"name": name, **args}).mixer[0]
     return models.check_mixer(mixer, ModelConfig(**(model or {}), mixer=mixer))

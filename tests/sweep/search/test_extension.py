@@ -64,6 +64,31 @@ def test_the_first_value_that_is_tried_lies_at_no_edge(folder):
     assert lrs(search, "a") == [0.001] and board_of(plan, search)["edges"] == []
 
 
+def test_where_all_settings_tie_nothing_lies_at_an_edge(folder):
+    plan = sweep_of(search={"space": {"optim.lr": {"choice": [0.001, 0.01, 0.1]}}, "trials": 3, "extend": 2})
+    board = board_of(plan, play(folder, plan, lambda job: 0.5))
+    assert board["edges"] == [] and board["arms"]["a"]["certificate"]["extended"] == 0
+
+
+@pytest.mark.parametrize(
+    ("values", "edge"),
+    [
+        ({0.0001: 1.0, 0.01: 2.0, 0.09: 2.0}, "lower"),
+        ({0.0001: 1.0, 0.00011: 1.0, 0.01: 2.0}, "lower"),
+        ({0.0001: 1.0, 0.01: 1.0, 0.09: 2.0}, None),  # as good inside the range
+        ({0.0001: 1.0, 0.01: 2.0, 0.1: 1.0}, None),  # and at the other end
+        ({0.0001: 1.0, 0.00011: 1.0}, None),  # nothing tells them apart
+        ({0.0001: 1.0}, "lower"),
+        ({0.0001: 1.0, 0.01: None}, "lower"),  # one that diverged has no value to tie with
+    ],
+)
+def test_settings_as_good_as_the_best_must_lie_at_the_same_edge(values, edge):
+    plan = sweep_of(search={"space": {"optim.lr": {"loguniform": [1e-4, 1e-1]}}, "trials": len(values)})
+    ended = [result("a", i, value, **{"optim.lr": lr}) for i, (lr, value) in enumerate(values.items())]
+    ended = [{**r, "state": "completed" if r["best"]["val_loss"] else "diverged"} for r in ended]
+    assert tuning_summary(plan, "a", ended)["settings"]["optim.lr"]["edge"] == edge
+
+
 def at_the_end(job):
     return job["settings"]["optim.lr"] if job["arm"] == "a" else abs(job["settings"]["optim.lr"] - 0.003)
 

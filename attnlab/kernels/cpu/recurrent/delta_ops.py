@@ -178,22 +178,24 @@ def _preconditioned_delta(q, k, v, g, g_atk, beta, beta_atk, scale, initial_stat
 )
 def preconditioned_delta_rule(
     q, k, v, g, g_atk, beta, beta_atk, scale, initial_state, initial_A_state, output_final_state, x, eps,
-    log_atk_scale, use_qk_l2norm_in_kernel=True, cu_seqlens=None, lower_bound=None,
+    log_atk_scale, transpose_state_layout, use_qk_l2norm_in_kernel=True, cu_seqlens=None, lower_bound=None,
 ):  # fmt: skip
     """Preconditioned gated DeltaNet and KDA (arXiv 2604.21100).
 
     g is [B, T, H] or [B, T, H, K]. It erases along k and writes along the preconditioned k. `lower_bound` only tells
-    FLA's kernel how strong g can be.
+    FLA's kernel how strong g can be. `transpose_state_layout` is these functions' name of `state_v_first`.
 
     Returns:
         o, the state [B, H, K, V] and the keys' second moment [B, H, K].
     """
     q, k = _unit(use_qk_l2norm_in_kernel, q, k)
-    start = None if initial_state is None and initial_A_state is None else (initial_state, initial_A_state)
+    before = swap_state(initial_state, transpose_state_layout)
+    start = None if before is None and initial_A_state is None else (before, initial_A_state)
     o, (final, moment) = _preconditioned_delta(
         q=q, k=k, v=v, g=g, g_atk=g_atk, beta=beta, beta_atk=beta_atk, scale=scale, initial_state=start, x=x, eps=eps,
         log_atk_scale=log_atk_scale, cu_seqlens=cu_seqlens,
     )  # fmt: skip
+    final = swap_state(final, transpose_state_layout)
     return o, if_wanted(final, output_final_state), if_wanted(moment, output_final_state)
 
 
