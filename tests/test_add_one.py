@@ -22,7 +22,7 @@ from attnlab.models.mixers.rules import d_model
 from attnlab.plan import resolve
 from docs import make_references, mixers_page
 from tests.models import test_flops
-from tests.models.mixers import test_table
+from tests.models.mixers import test_sequences, test_table
 from tests.tasks import test_contract, test_golden
 
 LAYER = '''"""Half of what it reads."""
@@ -97,14 +97,14 @@ def sweep_of(tiny, change):
 def test_a_mixer_is_one_row(tiny, tmp_path, monkeypatch, add_file):
     (tmp_path / "halved.py").write_text(LAYER)
     monkeypatch.syspath_prepend(tmp_path)
-    row = MixerSpec("halved:Halved", "this test", sets={"d_model": d_model}, cached=False, padded=False)
+    row = MixerSpec("halved:Halved", "this test", sets={"d_model": d_model}, cached=False, padded=False, varlen=False)
     monkeypatch.setitem(MIXERS, "halved", row)
     plan = sweep_of(tiny, {"model": {**tiny["model"], "mixer": "halved"}})
     results = run_experiment(plan.arms[0].trial, tmp_path / "results", device="cpu")
     assert (results["state"], results["flops_per_token"]) == ("completed", None)  # its operations are not known
     assert mixers_page.row("halved", {})[:3] == ["`halved`", "this test", "CPU, CUDA"]
     test_table.test_a_few_steps_lower_the_loss_and_repeat_exactly("halved")
-    test_table.test_padding_to_the_left_changes_nothing("halved")
+    test_sequences.test_padded_or_laid_end_to_end_they_are_as_alone("halved")
     test_flops.test_every_state_is_measured("halved")
 
 

@@ -18,8 +18,8 @@ def build(mixer, enlarged=6.0):
     model = models.build_model({"d_model": 32, "n_layers": 2, "n_heads": 2, "mixer": mixer}, 32).eval()
     with torch.no_grad():
         for parameter in model.parameters():
-            if parameter.dim() > 1:
-                parameter.mul_(enlarged)
+            if parameter.dim() > 1:  # some start at 0
+                parameter.mul_(enlarged).add_(0.05 * torch.randn_like(parameter))
             else:
                 parameter.add_(0.3 * torch.randn_like(parameter))
     return model
