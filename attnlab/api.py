@@ -6,6 +6,7 @@ Both work in scripts and in notebooks. Neither needs an `if __name__ == "__main_
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from io import StringIO
 from pathlib import Path
@@ -22,6 +23,7 @@ from attnlab.plan.direction import filled
 from attnlab.plan.guards.run import run_guards
 from attnlab.plan.load import load, read, resolve
 from attnlab.plan.prepare import check_device, prepare_tasks
+from attnlab.plan.provenance import UNKNOWN_FILES, Provenance
 from attnlab.ranking.leaderboard import Leaderboard
 from attnlab.records.mirror import mirror
 from attnlab.records.paths import SweepDir, TrialDir
@@ -34,7 +36,7 @@ from attnlab.training.loop import train
 from attnlab.util import trust as trusted
 from attnlab.util.errors import UserError
 from attnlab.util.files import read_json, write_json
-from attnlab.util.text import did_you_mean
+from attnlab.util.text import did_you_mean, say_once
 
 
 @dataclass(frozen=True, repr=False)
@@ -150,8 +152,18 @@ def run_experiment(
         jobs = [Job.make(name, 0, trial) for trial in older]
         job = next((j for j in jobs if TrialDir(root / name / j.trial_id).config_file.exists()), job)
     folder = TrialDir(root / name / job.trial_id)
+    if begun := folder.config_file.exists():
+        with suppress(ValueError):  # a damaged one is written anew
+            job = job.model_copy(update={"hashes": folder.job().hashes})
+        if job.hashes is None:
+            say_once(f"{folder.path}: {UNKNOWN_FILES}")
+        if changed := Provenance().changes([job]):
+            raise UserError(f"{folder.path}: {'; '.join(changed)} since it began; put it back, or give another `name`")
     if folder.results() is None:  # finished work is a no-op
-        run_guards(plan, prepare_tasks(plan))
+        prepared = prepare_tasks(plan)
+        run_guards(plan, prepared)
+        if not begun:
+            job = job.model_copy(update={"hashes": Provenance([(job.trial, prepared[name])]).of(job.trial)})
     write_json(folder.config_file, job.model_dump(mode="json"))
     cache = tuned.use(tuned.directory(kernel_cache, results_dir), device)
     return train(job, folder, report, device=device, cache=cache)

@@ -51,6 +51,7 @@ def _read(guards: Mapping[str, Any], out: Guards) -> None:
     how = f", as far as could be told: {unsure}." if unsure else ": model, optimizer, data or schedule differ."
     out.checked.append(f"Of the {guards['no_op']['arms']} arms no two are the same experiment under two names{how}")
     out.checked += [_leakage(task) for task in guards["leakage"] if "in_training" in task]
+    out.checked += [_note(each) for each in guards.get("data", [])]
     out.warnings += [str(line) for line in guards["warnings"]]
     if not guards["warnings"]:
         out.checked.append("Between no two arms differs anything of weight that neither declares.")
@@ -58,8 +59,16 @@ def _read(guards: Mapping[str, Any], out: Guards) -> None:
     out.tables += [table for table in tables if table.rows]
 
 
+def _who(arms: list[Any]) -> str:
+    return listed([str(arm) for arm in arms]) if len(arms) <= 3 else f"{len(arms)} arms"
+
+
+def _note(data: Mapping[str, Any]) -> str:
+    return f"Data ({_who(data['arms'])}): {data['note']}."
+
+
 def _leakage(task: Mapping[str, Any]) -> str:
-    who = listed([str(arm) for arm in task["arms"]]) if len(task["arms"]) <= 3 else f"{len(task['arms'])} arms"
+    who = _who(task["arms"])
     share = f"{task['in_training']:.2%} of the {task['windows']:,} sequences validated on occur in training"
     if "held_out" in task:
         how = "rows are held out of training" if task["held_out"] else "the task has too few rows to hold any out"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from itertools import chain, islice
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -39,24 +39,42 @@ def documents(name: str, config: str | None, split: str, commit: str, field: str
     """Read column `field` in order. Raises ValueError in one line: no such dataset, config, split or column."""
     from datasets import load_dataset
 
-    try:
-        rows = iter(load_dataset(name, config, split=split, revision=commit, streaming=True))
-        first = list(islice(rows, 1))
-    except Exception as error:  # datasets has no common base class for its errors
-        raise unreachable(name, error) from None
-    for row in chain(first, rows):
-        yield text_of(row, field, f"dataset {name}")
+    rows: Iterator[Any] = iter(())
+    for number in count():
+        try:
+            if not number:
+                rows = iter(load_dataset(name, config, split=split, revision=commit, streaming=True))
+            row = next(rows, None)
+        except Exception as error:  # datasets has no common base class for its errors
+            if number:
+                raise ValueError(f"dataset {name}: not readable after row {number} ({first_line(error)})") from None
+            raise unreachable(name, error) from None
+        if row is None:
+            return
+        yield text_of(row, field, f"dataset {name} row {number + 1}")
 
 
 def text_of(row: Any, field: str, source: str) -> str:
-    """The text column of a row. Raises ValueError naming the columns of a row without it."""
-    if not isinstance(row, dict) or field not in row:
-        columns = ", ".join(map(str, row)) if isinstance(row, dict) else "none"
+    """The text column of a row; "" for a null. Raises ValueError, one line that begins with `source`."""
+    if not isinstance(row, dict):
+        raise ValueError(f"{source}: a row is an object with columns, not {type(row).__name__}")
+    if field not in row:
+        columns = ", ".join(map(str, row)).encode(errors="backslashreplace").decode()
         raise ValueError(f"{source}: no column {field!r}; set `field` to one of: {columns}")
-    if not isinstance(text := row[field], str):
+    text = "" if row[field] is None else row[field]
+    if not isinstance(text, str):
         raise ValueError(
             f"{source}: column {field!r} holds {type(text).__name__}, not text; set `field` to the text column"
         )
+    if not text.isascii():  # JSON may hold half of a surrogate pair
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            half = f"\\u{ord(text[error.start]):04x}"
+            raise ValueError(
+                f"{source}: column {field!r} holds {half}, half of a surrogate pair, at character {error.start}: no "
+                f"text; take it out"
+            ) from None
     return text
 
 

@@ -12,7 +12,8 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-from collections.abc import Generator, Iterable, Iterator
+from collections import Counter
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -23,7 +24,7 @@ from numpy.typing import NDArray
 
 from attnlab.data.sources import Source
 from attnlab.data.splits import Split
-from attnlab.data.tokenizer import ByteTokenizer, Spec, Tokenizer, load, train_bpe
+from attnlab.data.tokenizer import BUILT_IN, ByteTokenizer, Spec, Tokenizer, load, train_bpe
 from attnlab.util.files import cache_root, json_digest, read_json, remove_leftovers, replacing
 
 VERSION = 1  # of the format and of everything that decides tokens besides sources and tokenizers: splits, pieces
@@ -43,8 +44,9 @@ class Packed:
         """Facts about the tokens.
 
         The keys are `dtype`, `vocab_size`, `eos_id`, `tokenizer`, `tokenizer_sha256`, `corpus_sha256`, `unigram_loss`
-        (nats per token) and `copies` (see `Split.copies`, absent in older folders). `train` and `validation` hold
-        `tokens`, `bytes` (UTF-8, of the text alone) and `documents`.
+        (nats per token), and, absent in older folders, `copies` and `blank` (see `Split`) and `lost`: None, or the
+        share of the validation text's characters that its tokens do not give back (see `RoundTrip`). `train` and
+        `validation` hold `tokens`, `bytes` (UTF-8, of the text alone) and `documents`.
         """
         return dict(read_json(self.path / "meta.json"))
 
@@ -86,7 +88,10 @@ def pack(source: Source, spec: Spec, max_tokens: int | None = None, cache: Path 
     cache = cache or cache_root()
     tokenizer = None if spec.name == "bpe" else load(spec, cache)  # a BPE depends on the training text
     who = tokenizer.sha256 if tokenizer else f"bpe {spec.size}"
-    key = json_digest({"source": source.identity, "tokenizer": who, "max_tokens": max_tokens, "version": VERSION})
+    facts = {"source": source.identity, "tokenizer": who, "max_tokens": max_tokens, "version": VERSION}
+    if spec.name not in BUILT_IN:  # those give every text back
+        facts["round_trip"] = 1
+    key = json_digest(facts)
     folder = cache / "packed" / key
     if not (folder / "meta.json").exists():
         _build_once(folder, source, spec, tokenizer, max_tokens)
@@ -113,6 +118,7 @@ def _build(scratch: Path, source: Source, spec: Spec, tokenizer: Tokenizer | Non
     (scratch / "tokenizer.json").write_text(tokenizer.json, encoding="utf-8")
     writer = _Writer(tokenizer, np.dtype("<u2" if tokenizer.vocab_size <= 1 << 16 else "<u4"))
     facts = {"train": writer.write(scratch / "train.bin", split.train(), f"{source.name} train", max_tokens)}
+    writer.returned = None if spec.name in BUILT_IN else RoundTrip()
     facts["validation"] = writer.write(scratch / "validation.bin", split.validation(), f"{source.name} validation")
     for name in SPLITS:
         if not facts[name]["tokens"]:
@@ -130,6 +136,8 @@ def _build(scratch: Path, source: Source, spec: Spec, tokenizer: Tokenizer | Non
         "dtype": writer.dtype.name,
         "corpus_sha256": writer.sha256.hexdigest(),
         "copies": split.copies,
+        "blank": split.blank,
+        "lost": writer.returned and writer.returned.lost,
         **facts,
     }
     train, validation = (np.memmap(scratch / f"{name}.bin", writer.dtype, "r") for name in SPLITS)
@@ -137,11 +145,37 @@ def _build(scratch: Path, source: Source, spec: Spec, tokenizer: Tokenizer | Non
     (scratch / "meta.json").write_text(json.dumps(meta, indent=1), encoding="utf-8")
 
 
+@dataclass
+class RoundTrip:
+    """Whether texts come back from their tokens."""
+
+    exact: bool = True
+    characters: int = 0
+    missing: int = 0  # of the characters, counted by kind; order is left out, so it is the least
+
+    def add(self, texts: Sequence[str], returned: Sequence[str]) -> None:
+        """Count some texts and what their tokens give back."""
+        for text, back in zip(texts, returned, strict=True):
+            self.characters += len(text)
+            if text != back:
+                self.exact = False
+                self.missing += (Counter(text) - Counter(back)).total()
+
+    @property
+    def lost(self) -> float | None:
+        """The share of the characters that is missing; None if all texts come back as they are."""
+        return None if self.exact else self.missing / self.characters
+
+
 class _Writer:
-    """Encodes documents into a file of tokens. `sha256` is of their text, with a zero byte after each document."""
+    """Encodes documents into a file of tokens.
+
+    `sha256` is of their text, with a zero byte after each document. `returned`, if any, counts what comes back.
+    """
 
     def __init__(self, tokenizer: Tokenizer, dtype: np.dtype[Any]):
         self.tokenizer, self.dtype, self.sha256 = tokenizer, dtype, hashlib.sha256()
+        self.returned: RoundTrip | None = None
 
     def write(self, path: Path, documents: Iterable[str], what: str, max_tokens: int | None = None) -> dict[str, int]:
         """Write one split up to exactly `max_tokens`; returns its tokens, UTF-8 bytes and documents."""
@@ -151,7 +185,11 @@ class _Writer:
         bar = tqdm(desc=f"tokenising {what}", unit=" tokens", unit_scale=True, delay=3, disable=None)  # None: TTY only
         with path.open("wb") as file, bar, contextlib.closing(_batches(documents)) as batches:
             for batch in batches:
-                for (text, last), ids in zip(batch, self.tokenizer.encode([text for text, _ in batch]), strict=True):
+                texts = [text for text, _ in batch]
+                encoded = self.tokenizer.encode(texts)
+                if self.returned:
+                    self.returned.add(texts, self.tokenizer.decode_all(encoded))
+                for (text, last), ids in zip(batch, encoded, strict=True):
                     row = np.append(ids, self.tokenizer.eos_id) if last else ids
                     left = len(row) if max_tokens is None else max_tokens - tokens
                     raw = (text if left >= len(ids) else self.tokenizer.decode(ids[:left])).encode()

@@ -25,6 +25,7 @@ class Split:
     def __init__(self, source: Source):
         self.source = source
         self._copies: set[bytes] = set()  # validation documents met among the training documents
+        self.blank = {"train": 0, "validation": 0}  # documents passed over as null or blank, in each side's last pass
 
     @cached_property
     def _rule(self) -> Callable[[bytes], bool] | None:
@@ -65,13 +66,21 @@ class Split:
 
     def _candidates(self) -> Iterator[str]:
         if self.source.validation:
-            return _written(self.source.validation())
+            return self._written(self.source.validation(), "validation")
         if self._rule is None:
             return (cut_tail(document)[1] for document in self._documents())
         return (document for document in self._documents() if self._rule(digest_of(document)))
 
     def _documents(self) -> Iterator[str]:
-        return _written(self.source.train())
+        return self._written(self.source.train(), "train")
+
+    def _written(self, documents: Iterable[str], side: str) -> Iterator[str]:
+        self.blank[side] = 0
+        for document in documents:
+            if document and not document.isspace():
+                yield document
+            else:
+                self.blank[side] += 1
 
 
 def held_out_rule(documents: Iterable[str]) -> Callable[[bytes], bool] | None:
@@ -101,7 +110,3 @@ def cut_tail(document: str) -> tuple[str, str]:
         if (cut := document.find(mark, start)) != -1 and cut + 1 < len(document):
             return document[: cut + 1], document[cut + 1 :]
     return document[:start], document[start:]
-
-
-def _written(documents: Iterable[str]) -> Iterator[str]:
-    return (document for document in documents if document and not document.isspace())

@@ -122,6 +122,10 @@ class Tokenizer:
         with backend.refusing(f"tokenizer {self.name}: cannot decode"):
             return self._backend.decode([int(i) for i in ids], skip_special_tokens=False)
 
+    def decode_all(self, encoded: Sequence[NDArray[np.uint32]]) -> list[str]:
+        """The text of each array of ids, decoded in parallel."""
+        return self._backend.decode_batch([ids.tolist() for ids in encoded], skip_special_tokens=False)
+
 
 class ByteTokenizer(Tokenizer):
     """The 256 bytes and, as id 256, the end of a document."""

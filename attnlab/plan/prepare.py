@@ -8,7 +8,7 @@ from attnlab.config.resolved import Plan
 from attnlab.plan.validate import at_corner, device_problems
 from attnlab.tasks import Task
 from attnlab.util.errors import UserError
-from attnlab.util.text import one_line
+from attnlab.util.text import one_line, say_once
 
 
 def try_custom_mixers(plan: Plan) -> None:
@@ -36,7 +36,8 @@ def try_custom_mixers(plan: Plan) -> None:
 def prepare_tasks(plan: Plan) -> dict[str, Task]:
     """Try users' own mixers, build each arm's task, and read, tokenise and cache its data.
 
-    Arms with equal tasks share one. Raises UserError: mixers that fail, data that are missing, one line each.
+    Arms with equal tasks share one. What a user should know of the data is printed, once per process. Raises UserError:
+    mixers that fail, data that are missing or do not give the sweep's metric, one line each.
     """
     try_custom_mixers(plan)
     ready, problems = dict[str, Task](), []
@@ -46,10 +47,15 @@ def prepare_tasks(plan: Plan) -> dict[str, Task]:
             if key not in ready:
                 ready[key] = tasks.build_task(trial.task, batch_size=trial.train.batch_size, seed=trial.train.seed)
                 ready[key].prepare()
+            if why := ready[key].missing.get(plan.metric):
+                problems.append(f"arms.{arm.name}.task: no {plan.metric}, the sweep's metric: {why}; use val_loss")
         except (ValueError, OSError) as error:
             problems.append(f"arms.{arm.name}.task: {one_line(error)}")
     if problems:
         raise UserError(problems[:1] if len(problems) == len(plan.arms) > 1 else problems)
+    for task in ready.values():
+        for line in task.notes():
+            say_once(line)
     return {arm.name: ready[arm.trial.task.model_dump_json()] for arm in plan.arms}
 
 

@@ -22,6 +22,14 @@ STATES: tuple[State, ...] = ("completed", "pruned", "diverged", "failed")
 Phase = Literal["search", "confirm", "noise"]
 
 
+class Hashes(Config):
+    """What a trial was made of besides its settings, as it began. No part of its id."""
+
+    corpus: str | None = None  # of the data's files; None: the task draws its examples
+    tokenizer: str | None = None
+    mixers: dict[str, str] = {}  # module of an own mixer -> SHA-256 of its file
+
+
 class Job(Config):
     """`experiment_config.json`: one trial and what its records need besides it."""
 
@@ -33,6 +41,7 @@ class Job(Config):
     metric: str = "val_loss"
     mode: Literal["min", "max"] = "min"
     branches: dict[int, int] = {}  # with asha.decay_rungs: step -> optimizer steps of the decay that branches off there
+    hashes: Hashes | None = None  # None: recorded by a version without, or not to be had
     trial: Trial
 
     @classmethod

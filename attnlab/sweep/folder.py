@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from attnlab.config.resolved import Plan
 from attnlab.plan import direction
 from attnlab.plan.load import read
+from attnlab.plan.provenance import UNKNOWN_FILES, Provenance
 from attnlab.records.mirror import Mirror, mirror
 from attnlab.records.paths import SweepDir
 from attnlab.util.errors import StorageError, UserError
+from attnlab.util.text import say_once
 
 
 def open_sweep_folder(plan: Plan, results: str | Path, resume: bool) -> Mirror:
@@ -50,6 +53,23 @@ def check_folder(plan: Plan, folder: SweepDir, resume: bool, name: str) -> None:
             f"{name} already holds this sweep, {ended} trials ended: go on with --resume, or keep it and start "
             f"afresh under another folder (--results DIR) or name (name=...)"
         )
+    _refuse_changed_files(plan, folder, name)
+
+
+def _refuse_changed_files(plan: Plan, folder: SweepDir, name: str) -> None:
+    """Raise UserError if trials began with another corpus, tokenizer or mixer's file than there is now."""
+    jobs = []
+    for trial in folder.trials():
+        with suppress(ValueError):  # a damaged record is said where trials are read
+            jobs.append(trial.job())
+    jobs = [job for job in jobs if job.arm in plan.names]
+    if changed := Provenance().changes(jobs):
+        raise UserError(
+            f"{name}: {'; '.join(changed)} since its trials began: put back what was there, or start afresh under "
+            f"another folder (--results DIR) or name (name=...)"
+        )
+    if older := sum(job.hashes is None for job in jobs):
+        say_once(f"{name}: {older} of {len(jobs)} trials {UNKNOWN_FILES}")
 
 
 def changes(old: Plan, new: Plan) -> list[str]:

@@ -9,6 +9,7 @@ from attnlab.config.resolved import Plan
 from attnlab.plan import gpu_packing
 from attnlab.plan.guards.run import run_guards
 from attnlab.plan.prepare import prepare_tasks
+from attnlab.plan.provenance import Provenance
 
 
 @dataclass(frozen=True)
@@ -18,10 +19,12 @@ class Preflight:
     need: gpu_packing.Need  # of the largest trial
     baselines: dict[str, float]
     guards: dict[str, Any]  # their findings
+    provenance: Provenance
 
     @classmethod
     def of(cls, plan: Plan) -> Preflight:
         """Prepare a plan's tasks and run its guards. Raises UserError."""
         tasks = prepare_tasks(plan)
         baselines = next(iter(tasks.values())).baselines()
-        return cls(gpu_packing.largest(plan, tasks), baselines, run_guards(plan, tasks))
+        provenance = Provenance((arm.trial, tasks[arm.name]) for arm in plan.arms)
+        return cls(gpu_packing.largest(plan, tasks), baselines, run_guards(plan, tasks), provenance)

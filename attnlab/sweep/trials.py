@@ -30,7 +30,7 @@ def run_trials(
     plan: Plan, mirror: Mirror, shape: SlotShape, count: int, preflight: Preflight, cache: Path, interrupts: Interrupts
 ) -> Leaderboard:
     """Run what is left of a sweep in `count` slots; see `engine.run`."""
-    search = ArmSearch(plan, mirror, at_first=count)
+    search = ArmSearch(plan, mirror, at_first=count, hashes=preflight.provenance.of)
     slots = Slots(count, shape, mirror, plan.sweep.resources, cache)
     asha = ArmAsha(plan, search.job_of, slots.pool.mark.remote, search.reports())
     progress = Progress(plan, count, search.ended, slots.waiting)

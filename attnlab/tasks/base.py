@@ -49,6 +49,18 @@ class Task(ABC):
 
     def __init__(self, *, seq_len: int, batch_size: int, seed: int):
         self.seq_len, self.batch_size, self.seed = seq_len, batch_size, seed
+        self.missing: dict[str, str] = {}  # metrics that the data turn out not to give: name -> why
+
+    def notes(self) -> list[str]:
+        """What a user should know of the data, a line each; after `prepare`."""
+        return []
+
+    def hashes(self) -> dict[str, str]:
+        """Hashes of the files that the data are made of, by what they are; of a text `corpus` and `tokenizer`.
+
+        Nothing is tokenised. Raises ValueError or OSError if the files cannot be read.
+        """
+        return {}
 
     def check(self) -> list[str]:
         """What is wrong with the settings' values, one line each; no download, no tokenising."""

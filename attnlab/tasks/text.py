@@ -22,11 +22,11 @@ import numpy as np
 from attnlab.data.overlap import contained
 from attnlab.data.packed import Packed, pack
 from attnlab.data.sampler import Blocks, Sampler
-from attnlab.data.sources import Dataset, check_dataset, open_dataset
-from attnlab.data.tokenizer import Spec
+from attnlab.data.sources import Dataset, Source, check_dataset, open_dataset
+from attnlab.data.tokenizer import Spec, load
 from attnlab.tasks import base
 from attnlab.tasks.base import Batch
-from attnlab.util.files import cache_root, write_json
+from attnlab.util.files import cache_root, json_digest, write_json
 
 # A run so long that two texts have it by copying: the 50 tokens of Lee et al. 2022, "Deduplicating Training Data Makes
 # Language Models Better" (arXiv 2107.06499, section 4.1), in bytes of English at 4 a token.
@@ -40,11 +40,13 @@ class Task(base.Task):
 
     Args:
         dataset: `austen` (built in), a local file or folder (.txt, .jsonl, .json, .parquet, `save_to_disk`), a hub id.
-        config, split, revision: of a hub dataset; `split` also picks a local folder's files of that name.
+        config, split, revision: of a hub dataset; of a local folder, `config` is a folder within and `split` the split
+            by its files' names.
         field: the text column.
         max_tokens: training tokens used, at most.
-        validation: the validation split's name; None: 5 % of the text, whole documents chosen by a hash of their
-            content, or the tail of a single document.
+        validation: the validation split's name; None: a local folder's files so named, else 5 % of the text, whole
+            documents chosen by a hash of their content, or the tail of a single document.
+        files: of a local folder, a pattern that the paths of its files match, such as `*.parquet`.
         tokenizer: `bpe` (trained on the training split), `bytes`, a tokenizer.json, a folder with one, or a hub id;
             or `{name: ..., vocab_size: ..., revision: ...}`.
         vocab_size: of the `bpe`; None: 4096.
@@ -52,7 +54,7 @@ class Task(base.Task):
             the same ones.
     """
 
-    metrics = ("val_loss", "val_bpb")
+    metrics: tuple[str, ...] = ("val_loss", "val_bpb")
 
     def __init__(
         self,
@@ -70,9 +72,10 @@ class Task(base.Task):
         tokenizer: str | dict[str, Any] = "bpe",
         vocab_size: int | None = None,
         eval_tokens: int = 65536,
+        files: str | None = None,
     ):
         super().__init__(seq_len=seq_len, batch_size=batch_size, seed=seed)
-        self.dataset = Dataset(dataset, config, split, revision, field, validation)
+        self.dataset = Dataset(dataset, config, split, revision, field, validation, files)
         self.max_tokens, self.eval_tokens = max_tokens, eval_tokens
         self._tokenizer_form, self._bpe_size = tokenizer, vocab_size
 
@@ -98,17 +101,43 @@ class Task(base.Task):
         assert self.packed
 
     @cached_property
+    def _source(self) -> Source:
+        return open_dataset(self.dataset, cache_root())
+
+    @cached_property
     def packed(self) -> Packed:
-        """The corpus's tokens and the facts about them."""
-        spec, cache = Spec.parse(self._tokenizer_form, self._bpe_size), cache_root()
-        packed = pack(open_dataset(self.dataset, cache), spec, self.max_tokens, cache)
+        """The corpus's tokens and the facts about them. Bits per byte are no metric where text does not come back."""
+        packed = pack(self._source, Spec.parse(self._tokenizer_form, self._bpe_size), self.max_tokens, cache_root())
         for name in ("train", "validation"):
             if (tokens := packed.meta[name]["tokens"]) <= self.seq_len:
                 raise ValueError(
                     f"dataset {self.dataset.name}: the {name} split has {tokens} tokens, fewer than one block of "
                     f"seq_len + 1 = {self.seq_len + 1}; use more text or seq_len at most {tokens - 1}"
                 )
+        if (lost := packed.meta.get("lost")) is not None:
+            share = f"{lost:.1%} of the validation text's characters do not" if lost else "the validation text does not"
+            why = f"{share} come back from its tokens, so there are no bits per byte"
+            self.missing = {"val_bpb": f"tokenizer {packed.meta['tokenizer']}: {why}"}
+            self.metrics = ("val_loss",)
         return packed
+
+    def notes(self) -> list[str]:
+        """Which files of a folder are read, rows without text, and a tokenizer that loses text."""
+        blank = self.packed.meta.get("blank", {})
+        rows = " and ".join(f"{n:,} {side}" for side, n in blank.items() if n)
+        passed = [f"dataset {self.dataset.name}: {rows} rows are null or blank and were passed over"] if rows else []
+        return [*filter(None, [self._source.note]), *passed, *self.missing.values()]
+
+    def hashes(self) -> dict[str, str]:
+        """Of the documents' files, in order, and of the tokenizer's; a `bpe` is named by its size."""
+        spec = Spec.parse(self._tokenizer_form, self._bpe_size)
+        if spec.name == "bpe":
+            tokenizer = f"bpe {spec.size}"
+        elif "packed" in vars(self):  # a large one takes a second to load
+            tokenizer = self.packed.meta["tokenizer_sha256"]
+        else:
+            tokenizer = load(spec, cache_root()).sha256
+        return {"corpus": json_digest(self._source.identity, 64), "tokenizer": tokenizer}
 
     @cached_property
     def _sampler(self) -> Sampler:
@@ -125,11 +154,15 @@ class Task(base.Task):
         return int(self.packed.meta["eos_id"])
 
     @property
-    def bytes_per_token(self) -> float:  # type: ignore[override]
-        """UTF-8 bytes per token over the whole validation split.
+    def bytes_per_token(self) -> float | None:  # type: ignore[override]
+        """UTF-8 bytes per token over the whole validation split; None if the text does not come back from its tokens.
 
         Bits per byte are loss / ln 2 / bytes_per_token. End-of-document tokens count as tokens of 0 bytes.
         """
+        return self._bytes_per_token if self.packed.meta.get("lost") is None else None
+
+    @property
+    def _bytes_per_token(self) -> float:
         return float(self.packed.meta["validation"]["bytes"] / self.packed.meta["validation"]["tokens"])
 
     def batch(self, step: int, rank: int = 0, world: int = 1) -> Batch:
@@ -172,7 +205,7 @@ class Task(base.Task):
 
     def _overlap(self) -> dict[str, Any]:
         packed, windows = self.packed, self.eval_examples().inputs
-        n = max(1, min(round(SPAN_BYTES / self.bytes_per_token), len(packed.validation)))
+        n = max(1, min(round(SPAN_BYTES / self._bytes_per_token), len(packed.validation)))
         every = max(1, n // 4, len(packed.validation) // MOST_SPANS)
         spans = np.lib.stride_tricks.sliding_window_view(packed.validation, n)[::every]
         repeated, copied = (contained(runs, packed.train, self.vocab_size) for runs in (windows, spans))
@@ -196,6 +229,7 @@ class Task(base.Task):
         meta = self.packed.meta
         keys = ("source", "train", "validation", "corpus_sha256", "tokenizer", "tokenizer_sha256", "unigram_loss")
         facts = {"dataset": self.dataset.name, "eval_tokens": self.eval_tokens, "bytes_per_token": self.bytes_per_token}
+        facts["lost"] = meta.get("lost")
         return super().describe() | facts | {key: meta[key] for key in keys}
 
 

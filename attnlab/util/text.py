@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import functools
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -38,6 +39,12 @@ def quoted(value: object, most: int = 60) -> str:
         return shortened(repr(value), most)
     except (ValueError, RecursionError):  # a whole number of more than 4,300 digits; a list within itself
         return f"a {type(value).__name__} that is too large to show"
+
+
+@functools.lru_cache(maxsize=1024)
+def say_once(line: str) -> None:
+    """Print a line for the user, once per process."""
+    print(f"attnlab: {line}", flush=True)
 
 
 def one_line(message: object) -> str:

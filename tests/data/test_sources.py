@@ -130,7 +130,7 @@ def test_a_hub_dataset_is_pinned_and_streamed(cache, monkeypatch, documents):
     dataset = Dataset("some/set", "en", field="body", validation="validation")
     assert split(dataset, cache) == split(dataset, cache) == (documents, ["held out"])
     assert asked == [("some/set", None)]
-    with pytest.raises(ValueError, match="dataset some/set: no column 'text'; set `field` to one of: body"):
+    with pytest.raises(ValueError, match="dataset some/set row 1: no column 'text'; set `field` to one of: body"):
         split(Dataset("some/set", "en", validation="validation"), cache)
 
 

@@ -1,11 +1,12 @@
 import math
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from attnlab.config.trial import TaskConfig
-from attnlab.tasks import build_task, check_task
+from attnlab.tasks import build_task, check_task, metrics_of
 
 
 def build(**settings):
@@ -108,3 +109,53 @@ def test_the_exported_tokenizer_loads_in_transformers(tmp_path):
     text = "It is a truth universally acknowledged."
     assert loaded.encode(text) == task.packed.tokenizer.encode([text])[0].tolist()
     assert loaded.decode(loaded.encode(text)) == text
+
+
+def word_level(path, texts, lower=False):
+    """A tokenizer.json of whole words, which forgets spaces, rare words and, if asked to, capitals."""
+    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
+
+    backend = Tokenizer(models.WordLevel(unk_token="[UNK]"))
+    backend.pre_tokenizer = pre_tokenizers.Whitespace()
+    if lower:
+        backend.normalizer = normalizers.Lowercase()
+    backend.train_from_iterator(
+        texts, trainers.WordLevelTrainer(special_tokens=["[UNK]", "[EOS]"], show_progress=False)
+    )
+    backend.save(str(path))
+    return str(path)
+
+
+@pytest.fixture
+def stories(tmp_path):
+    for name, seed in (("train", 0), ("validation", 1)):
+        rng = np.random.default_rng(seed)
+        words = [f"{rng.choice(['Anna', 'Ben'])} saw number{rng.integers(99)} there, twice." for _ in range(300)]
+        (tmp_path / f"{name}.txt").write_text("\n".join(words))
+    return tmp_path
+
+
+@pytest.mark.parametrize("lower", [False, True])
+def test_a_tokenizer_that_loses_text_gives_no_bits_per_byte(lower, stories):
+    tokenizer = word_level(stories / "tokenizer.json", ["Anna Ben saw there , twice ."], lower)
+    task = build(dataset=str(stories), files="*.txt", seq_len=32, tokenizer=tokenizer)
+    assert metrics_of(TaskConfig(dataset=str(stories), tokenizer=tokenizer)) == ("val_loss", "val_bpb")  # not read yet
+    task.prepare()
+    assert task.metrics == ("val_loss",) and task.bytes_per_token is None
+    text = (stories / "validation.txt").read_text()
+    back = task.packed.tokenizer.decode(task.packed.validation[:-1])
+    lost = sum((Counter(text) - Counter(back)).values()) / len(text)
+    assert task.describe()["lost"] == pytest.approx(lost) and lost > 0.1
+    why = f"{lost:.1%} of the validation text's characters do not come back from its tokens"
+    assert task.notes()[-1] == f"tokenizer {tokenizer}: {why}, so there are no bits per byte"
+    again = build(dataset=str(stories), files="*.txt", seq_len=32, tokenizer=tokenizer)  # from the cache
+    assert again.vocab_size and again.metrics == ("val_loss",)
+
+
+def test_a_tokenizer_of_the_users_that_gives_text_back_keeps_bits_per_byte(stories):
+    bpe = build(dataset=str(stories), seq_len=32, vocab_size=300)
+    (stories / "tokenizer.json").write_text(bpe.tokenizer_json())
+    task = build(dataset=str(stories), files="*.txt", seq_len=32, tokenizer=str(stories / "tokenizer.json"))
+    task.prepare()
+    assert task.metrics == ("val_loss", "val_bpb") and task.bytes_per_token == bpe.bytes_per_token
+    assert task.describe()["lost"] is None and len(task.notes()) == 1

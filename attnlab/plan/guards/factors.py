@@ -68,7 +68,7 @@ SETTINGS: Mapping[str, str | None] = {
 TEXT = {  # the task `text` calls these differently
     **dict.fromkeys(("task.tokenizer", "task.vocab_size"), "tokenizer"),
     **dict.fromkeys(("task.dataset", "task.config", "task.split", "task.revision", "task.field"), "data"),
-    **dict.fromkeys(("task.max_tokens", "task.validation"), "data"),
+    **dict.fromkeys(("task.max_tokens", "task.validation", "task.files"), "data"),
 }
 
 

@@ -16,13 +16,18 @@ def run_guards(plan: Plan, tasks: Mapping[str, Task]) -> dict[str, Any]:
 
     Returns:
         leaderboard.json's `guards`: {mode: "warn" | "strict", warnings: [sentence], no_op: {arms, compared, unsure:
-        [sentence]}, confounds (see `confounds.find`), leakage: [{arms: [arm], and the figures of `Task.leakage`}]}.
+        [sentence]}, confounds (see `confounds.find`), leakage: [{arms: [arm], and the figures of `Task.leakage`}],
+        data: [{arms: [arm], note: one of `Task.notes`}]}.
 
     Raises:
         UserError: arms that are the same, leakage, and with `guards: strict` all other findings; one line each.
     """
     same, leaks, mixed = duplicate_arms.find(plan, tasks), leakage.find(tasks), confounds.find(plan, tasks)
     warnings = [*mixed.warnings, *leaks.warnings]
+    notes: dict[str, list[str]] = {}
+    for arm, task in tasks.items():
+        for line in task.notes():
+            notes.setdefault(line, []).append(arm)
     errors = [*same.same, *leaks.errors, *(warnings if plan.sweep.guards == "strict" else [])]
     if errors:
         raise UserError(errors)
@@ -32,4 +37,5 @@ def run_guards(plan: Plan, tasks: Mapping[str, Task]) -> dict[str, Any]:
         "no_op": {"arms": len(plan.arms), "compared": same.compared, "unsure": same.unsure},
         "confounds": mixed.record,
         "leakage": leaks.record,
+        "data": [{"arms": arms, "note": line} for line, arms in notes.items()],
     }

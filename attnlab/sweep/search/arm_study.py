@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from itertools import count
 from typing import Any
 
@@ -16,11 +16,12 @@ from attnlab.config.resolved import Arm, Plan
 from attnlab.config.samplers import SAMPLERS
 from attnlab.config.space import Dimension, grid
 from attnlab.config.sweep import SearchConfig
+from attnlab.config.trial import Trial
 from attnlab.ranking.leaderboard import best_settings
 from attnlab.ranking.search_coverage import number_of
 from attnlab.records.metrics import best_row, pruning_reports
 from attnlab.records.paths import SweepDir
-from attnlab.records.results import Job, Results
+from attnlab.records.results import Hashes, Job, Results
 from attnlab.sweep.search.backfill import backfill_study
 from attnlab.sweep.search.samplers import make_sampler
 from attnlab.util.files import write_json
@@ -32,8 +33,16 @@ REPEATS = 20  # how often a sampler is asked for settings that were not tried ye
 class ArmStudy:
     """One arm's study, its quota and its jobs."""
 
-    def __init__(self, arm: Arm, plan: Plan, folder: SweepDir, storage: optuna.storages.BaseStorage):
+    def __init__(
+        self,
+        arm: Arm,
+        plan: Plan,
+        folder: SweepDir,
+        storage: optuna.storages.BaseStorage,
+        hashes: Callable[[Trial], Hashes | None] = lambda trial: None,
+    ):
         self.name, self._arm, self._plan, self._folder = arm.name, arm, plan, folder
+        self._hashes = hashes
         self.search = plan.sweep.search
         goal = "minimize" if plan.mode == "min" else "maximize"
         self.study = optuna.create_study(storage=storage, study_name=arm.name, direction=goal, load_if_exists=True)
@@ -121,8 +130,9 @@ class ArmStudy:
         branches = self.search.asha.branches(config) if self.search and self.search.asha else {}
         return self._make(trial.number, config, settings=settings, branches=branches)
 
-    def _make(self, number: int, trial: Any, **rest: Any) -> Job:
-        return Job.make(self.name, number, trial, metric=self._plan.metric, mode=self._plan.mode, **rest)
+    def _make(self, number: int, trial: Trial, **rest: Any) -> Job:
+        facts = {"metric": self._plan.metric, "mode": self._plan.mode, "hashes": self._hashes(trial)}
+        return Job.make(self.name, number, trial, **facts, **rest)
 
     def _seed_run(self) -> Job | None:
         """One of the best settings, or the arm as declared, under its next seed.

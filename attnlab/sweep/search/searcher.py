@@ -5,7 +5,7 @@ All state is on disk, in the studies' journal and the trials' results.json, so a
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +13,12 @@ import optuna
 from ray.tune.search import Searcher
 
 from attnlab.config.resolved import Plan
+from attnlab.config.trial import Trial
 from attnlab.plan.extension import Extension, extension
 from attnlab.records.metrics import best_row, learning_curve, steps_run
 from attnlab.records.mirror import Mirror
 from attnlab.records.paths import TrialDir
-from attnlab.records.results import Job, Results
+from attnlab.records.results import Hashes, Job, Results
 from attnlab.sweep.search.arm_study import ArmStudy
 from attnlab.sweep.search.asha import Reports
 from attnlab.sweep.search.snapshot import EmptySnapshot
@@ -25,14 +26,23 @@ from attnlab.util.files import write_json
 
 
 class ArmSearch(EmptySnapshot, Searcher):
-    """Tune's searcher: asks the arm with the fewest trials. Until one reports, at most `at_first` run at once."""
+    """Tune's searcher: asks the arm with the fewest trials. Until one reports, at most `at_first` run at once.
 
-    def __init__(self, plan: Plan, mirror: Mirror, at_first: int | None = None):
+    `hashes` gives what a new trial records of its files.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        mirror: Mirror,
+        at_first: int | None = None,
+        hashes: Callable[[Trial], Hashes | None] = lambda trial: None,
+    ):
         super().__init__(metric=plan.metric, mode=plan.mode)
         folder = mirror.folder
         repair_journal(folder.journal_file)
         storage = optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend(str(folder.journal_file)))
-        self.arms = {arm.name: ArmStudy(arm, plan, folder, storage) for arm in plan.arms}
+        self.arms = {arm.name: ArmStudy(arm, plan, folder, storage, hashes) for arm in plan.arms}
         self._plan, self._folder, self._mirror, self._at_most = plan, folder, mirror, at_first
         self._live: dict[str, Job] = {}
         self._extension: Extension | None = None  # not known yet
