@@ -152,6 +152,7 @@ def run_experiment(
         jobs = [Job.make(name, 0, trial) for trial in older]
         job = next((j for j in jobs if TrialDir(root / name / j.trial_id).config_file.exists()), job)
     folder = TrialDir(root / name / job.trial_id)
+    kernels = tuned.directory(kernel_cache, results_dir)
     if begun := folder.config_file.exists():
         with suppress(ValueError):  # a damaged one is written anew
             job = job.model_copy(update={"hashes": folder.job().hashes})
@@ -165,8 +166,7 @@ def run_experiment(
         if not begun:
             job = job.model_copy(update={"hashes": Provenance([(job.trial, prepared[name])]).of(job.trial)})
     write_json(folder.config_file, job.model_dump(mode="json"))
-    cache = tuned.use(tuned.directory(kernel_cache, results_dir), device)
-    return train(job, folder, report, device=device, cache=cache)
+    return train(job, folder, report, device=device, cache=tuned.use(kernels, device))
 
 
 def run_sweep(

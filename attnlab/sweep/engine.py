@@ -19,7 +19,7 @@ from attnlab.sweep.folder import open_sweep_folder
 from attnlab.sweep.preflight import Preflight
 from attnlab.sweep.ui.interrupt import Interrupts
 from attnlab.sweep.ui.progress import print_notes
-from attnlab.training.kernel_cache import directory
+from attnlab.training.kernel_folder import directory, refusal
 from attnlab.util.errors import StorageError, SweepStopped, UserError
 from attnlab.util.files import read_json, write_text
 
@@ -48,6 +48,7 @@ def run(
         SweepStopped: workers are missing or records cannot be written; `resume` goes on.
         KeyboardInterrupt: Ctrl-C; everything finished is kept, and `resume` goes on.
     """
+    cache = directory(kernel_cache, results)
     mirror = open_sweep_folder(plan, results, resume)
     ended = mirror.folder.results()
     plan = plan.rejoined(r["arm"] for r in ended)
@@ -63,11 +64,14 @@ def run(
             # not before Ray is up: it imports ray (2 CPU-seconds), which LocalRay's thread does first
             from attnlab.sweep.trials import run_trials
 
-            cache = directory(kernel_cache, results)
-            check_nodes(plan, mirror, shape, cache if shape.gpus else None, address is None)
+            foreign = refusal(cache) if shape.gpus else None
+            shared = cache if shape.gpus and not foreign else None
+            check_nodes(plan, mirror, shape, shared, address is None)
             check_device(plan, "cuda" if shape.gpus else "cpu")  # with `auto` it is only known now
-            if shape.gpus:
+            if shared:
                 warmup.warm_cluster(plan, cache)
+            elif foreign:
+                print(f"{foreign}; every worker tunes its own kernels", flush=True)
             mirror.folder.path.mkdir(parents=True, exist_ok=True)
             write_text(mirror.folder.sweep_file, dump(plan.sweep))
             try:

@@ -9,7 +9,8 @@ A mixer's first step tunes its kernels for minutes. `KernelCache.ensure` lets on
 the step under the key's file lock and leaves a marker, for which the others wait.
 
 Triton and Inductor rename files into place, so any number of processes may write to one folder. Triton records absolute
-paths, so every node must see DIR under the same path. To start afresh, remove DIR.
+paths, so every node must see DIR under the same path. To start afresh, remove DIR. Inductor unpickles its files and
+Triton runs them, hence `attnlab.training.kernel_folder`.
 """
 
 from __future__ import annotations
@@ -32,33 +33,18 @@ from filelock import FileLock, Timeout
 
 from attnlab.config.trial import Trial
 from attnlab.kernels.cuda import autotune
-from attnlab.records.storage import local
 from attnlab.training.environment import version_of
-from attnlab.util.files import cache_root, json_digest, write_json, write_text
+from attnlab.training.kernel_folder import VARIABLE, directory, keep_inductor_private, prepare
+from attnlab.util import private
+from attnlab.util.files import json_digest, write_json
 from attnlab.version import __version__
 
-VARIABLE = "ATTNLAB_KERNEL_CACHE"  # names DIR where no argument does; set for the workers of a sweep
-DEFAULT = ".attnlab-kernels"  # next to the results root
 WAIT_S = 1200.0  # at most for another process's rehearsal; KDA took 251 s with Triton's own tuner, four side by side
 POLL_S = 0.5
 
+__all__ = ["VARIABLE", "KernelCache", "directory", "prepare", "use"]  # of kernel_folder, beside its own
 logger = logging.getLogger(__name__)
 _used: KernelCache | None = None  # of this process
-
-
-def directory(given: str | Path | None, results: str | Path) -> Path:
-    """DIR as given, else by $ATTNLAB_KERNEL_CACHE, else next to the results (in the host's cache for a URI)."""
-    if chosen := given or os.environ.get(VARIABLE):
-        return Path(chosen).resolve()
-    root = local(results) or cache_root() / "results"
-    return root.resolve().parent / DEFAULT
-
-
-def prepare(root: Path) -> None:
-    """Make DIR, ignored by git. Raises OSError if it cannot be made or written to."""
-    root.mkdir(parents=True, exist_ok=True)
-    if not (root / ".gitignore").exists():
-        write_text(root / ".gitignore", "*\n")
 
 
 def folder_name(gpu: str) -> str:
@@ -71,14 +57,16 @@ def folder_name(gpu: str) -> str:
 def use(root: Path, device: str | torch.device) -> KernelCache | None:
     """Make this process keep its kernels under `root` (DIR).
 
-    It sets TRITON_CACHE_DIR and TORCHINDUCTOR_CACHE_DIR, and is to be called before the first kernel runs.
+    It sets TRITON_CACHE_DIR and TORCHINDUCTOR_CACHE_DIR, unless the user has, and is to be called before the first
+    kernel runs.
 
     Returns:
-        None, with nothing done, on CPU, if `root` cannot be written to (which is logged), and for another `root` than
-        the first of this process, because kernels in its memory would not be written there.
+        None, with nothing done, on CPU; if `root` cannot be written to or others can, which is logged; and for another
+        `root` than the first of this process, because kernels in its memory would not be written there.
     """
     global _used
     device = torch.device(device)
+    keep_inductor_private()
     if device.type != "cuda":
         return None
     cache = KernelCache(root.resolve() / folder_name(torch.cuda.get_device_name(device)))
@@ -86,10 +74,11 @@ def use(root: Path, device: str | torch.device) -> KernelCache | None:
         logger.warning("kernel cache %s: this process keeps to the one it began with, %s", cache.folder, _used)
         return None
     folders = {"TRITON_CACHE_DIR": cache.folder / "triton", "TORCHINDUCTOR_CACHE_DIR": cache.folder / "inductor"}
+    folders = {name: folder for name, folder in folders.items() if _ours(os.environ.get(name), folder)}
     try:
         prepare(root)
-        for folder in (*folders.values(), cache.folder / "warm"):
-            folder.mkdir(parents=True, exist_ok=True)
+        for folder in (cache.folder, *folders.values(), cache.folder / "warm"):
+            private.make(folder)
             if not os.access(folder, os.W_OK):
                 raise PermissionError(f"{folder} cannot be written to")
     except OSError as error:
@@ -98,6 +87,11 @@ def use(root: Path, device: str | torch.device) -> KernelCache | None:
     os.environ.update({name: str(folder) for name, folder in folders.items()})
     _used = cache
     return cache
+
+
+def _ours(value: str | None, folder: Path) -> bool:
+    """Whether a variable is unset, or names such a folder because attnlab set it, in this or a parent process."""
+    return value is None or Path(value).parts[-2:] == folder.parts[-2:]
 
 
 def share_of(trial: Trial, world: int) -> Trial:

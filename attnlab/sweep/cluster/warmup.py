@@ -105,7 +105,8 @@ def warm_up(
     try:
         kernel_cache.prepare(root)
     except OSError as error:
-        why = f"{error.strerror}; it must be a folder that can be written to"
+        what = "it must be a folder of this user's own that can be written to"
+        why = f"{error.strerror or error}; {what}"
         raise UserError(f"--kernel-cache {root}: {why}") from None
     gpu_names, kernel_sets = _gpu_names(root), find_kernel_sets(plan)
     results, tasks = [], []
