@@ -5,7 +5,7 @@ Exit codes, with more than one sweep the highest:
     0    done
     1    done but some trial failed, or stopped for want of workers or of room: one line says so, and --resume goes on
     2    a mistake in the request; nothing was written
-    130  Ctrl-C
+    130  Ctrl-C (143 SIGTERM, 129 SIGHUP): what runs is saved, and --resume goes on
 
 A mistake in any sweep ends the run before the first one starts. What needs torch or ray is imported in functions, so
 that --list, --help and mistakes that need no model answer within a second.
@@ -30,7 +30,7 @@ from attnlab.records.storage import local
 from attnlab.sweep.folder import open_sweep_folder
 from attnlab.tasks import summaries
 from attnlab.util import trust
-from attnlab.util.errors import SweepStopped, UserError
+from attnlab.util.errors import Interrupted, SweepStopped, UserError
 from attnlab.util.text import did_you_mean, value_text
 
 SWEEPS = Path(__file__).parents[1] / "sweeps"
@@ -57,8 +57,13 @@ def main(argv: list[str] | None = None) -> int:
     except UserError as error:
         print("\n".join(f"error: {problem}" for problem in error.problems), file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        return 130
+    except KeyboardInterrupt as error:
+        return exit_code(error)
+
+
+def exit_code(error: KeyboardInterrupt) -> int:
+    """The exit code for the signal that came, Ctrl-C's where none is named."""
+    return error.code if isinstance(error, Interrupted) else 130
 
 
 def arguments() -> argparse.ArgumentParser:
@@ -175,7 +180,7 @@ def run(plans: Sequence[Plan], args: argparse.Namespace) -> int:
     ended: list[SweepOutcome] = []
     for plan in plans:
         ended.append(launch(plan, args))
-        if ended[-1].code == 130:
+        if ended[-1].code >= 128:  # a signal
             break
     if len(plans) > 1:
         print(f"\n{summary(ended)}")
@@ -208,10 +213,10 @@ def launch(plan: Plan, args: argparse.Namespace) -> SweepOutcome:
     except (UserError, SweepStopped) as error:
         print("\n".join(f"error: {line}" for line in getattr(error, "problems", [error])), file=sys.stderr)
         return SweepOutcome(plan.name, 1 if isinstance(error, SweepStopped) else 2, why=str(error).splitlines()[0])
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as error:
         again = shlex.join([sys.executable, *sys.argv, *([] if args.resume else ["--resume"])])
         print(f"\nstopped; what ended is kept. Go on with:\n  {again}", file=sys.stderr)
-        return SweepOutcome(plan.name, 130, why="stopped")
+        return SweepOutcome(plan.name, exit_code(error), why="stopped")
     results = mirror(args.results, plan.name)
     folder = results.folder.path if results.remote else Path(local(args.results) or "", plan.name)
     trusted = [word for module in trust.named() for word in ("--trust", module)]

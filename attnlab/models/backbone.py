@@ -126,7 +126,14 @@ class Backbone(BackbonePreTrainedModel):
         self.caches_padded = all(row.padded or row.mask_to_cache for row in rows)
         self.fused = EAGER
         self._initialize(model)
+        first: dict[int, str] = {}
+        names = ((name, first.setdefault(id(p), name)) for name, p in self.named_parameters(remove_duplicate=False))
+        self._tied_weights_keys = {name: stored for name, stored in names if name != stored}  # a mixer may share some
         self.post_init()
+
+    def get_expanded_tied_weights_keys(self, all_submodels: bool = False) -> dict[str, str]:
+        """Tie what mixers share whether or not the head is tied. Such a weight is stored once."""
+        return dict(self._tied_weights_keys)
 
     def _initialize(self, model: ModelConfig) -> None:
         """Draw the matrices from N(0, 0.02), as GPT-2 (Radford et al. 2019, section 2.3).

@@ -80,7 +80,8 @@ class _Runner:
 
     def __init__(self, built: nn.Module, mixer: MixerConfig):
         self.built, self.mixer = built, mixer
-        self.start = {name: value.clone() for name, value in built.state_dict().items() if isinstance(value, Tensor)}
+        state = _call_user_code("its state_dict", mixer, built.state_dict)
+        self.start = {name: value.clone() for name, value in state.items() if isinstance(value, Tensor)}
 
     def __call__(self, x: Tensor) -> Any:
         return _call_user_code(f"forward for {list(x.shape)}", self.mixer, self._run, x)

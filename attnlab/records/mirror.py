@@ -64,6 +64,11 @@ class Mirror:
     def push(self, *paths: Path) -> None:
         """Publish files, and the files in folders."""
 
+    def remove(self, *paths: Path) -> None:
+        """Remove files, here and where they are published."""
+        for path in paths:
+            path.unlink(missing_ok=True)
+
     def for_worker(self, name: str) -> Mirror:
         """The mirror of a worker of that name, with a folder of its own."""
         return self
@@ -145,6 +150,12 @@ class RemoteMirror(Mirror):
         files = [f for path in paths for f in (path.rglob("*") if path.is_dir() else [path]) if f.is_file()]
         names = {str(file.relative_to(self.folder.path)): file for file in files}
         _patiently(partial(_in_threads, lambda name: self.store.put(names[name], name), names))
+
+    def remove(self, *paths: Path) -> None:
+        """Remove files, here and in the storage."""
+        super().remove(*paths)
+        for path in paths:
+            self.store.delete(str(path.relative_to(self.folder.path)))
 
     def for_worker(self, name: str) -> RemoteMirror:
         """The mirror of a worker of that name, with a copy of its own."""

@@ -16,7 +16,7 @@ from attnlab.records.results import Results
 from attnlab.sweep.cluster import warmup
 from attnlab.sweep.cluster.session import check_nodes, cluster, start_ray
 from attnlab.sweep.folder import open_sweep_folder
-from attnlab.sweep.preflight import Preflight
+from attnlab.sweep.preflight import Preflight, undone_for_mistakes
 from attnlab.sweep.ui.interrupt import Interrupts
 from attnlab.sweep.ui.progress import print_notes
 from attnlab.training.kernel_folder import directory, refusal
@@ -40,13 +40,14 @@ def run(
         address: `auto` or the URL of a cluster; None: this process's Ray, which is left up, else one started here.
         resume: go on with what the sweep's folder holds.
         kernel_cache: the cluster's tuned kernels; see `attnlab.training.kernel_cache.directory`.
-        own_process: this process only runs sweeps: a second Ctrl-C ends it at once.
+        own_process: this process only runs sweeps: a second Ctrl-C ends it at once. In another's, SIGTERM and SIGHUP
+            do what they would have done, once the sweep has ended in order.
 
     Raises:
-        UserError: folder, cluster or resources do not fit, data are missing, or guards or devices (a precision, a
-            captured step) refuse the sweep; nothing was written.
+        UserError: folder, cluster or resources do not fit, data are missing, guards or devices (a precision, a
+            captured step) refuse the sweep, or a model fails its rehearsal; nothing stays written.
         SweepStopped: workers are missing or records cannot be written; `resume` goes on.
-        KeyboardInterrupt: Ctrl-C; everything finished is kept, and `resume` goes on.
+        Interrupted: Ctrl-C, SIGTERM or SIGHUP; what runs is saved, everything finished is kept, and `resume` goes on.
     """
     cache = directory(kernel_cache, results)
     mirror = open_sweep_folder(plan, results, resume)
@@ -61,6 +62,7 @@ def run(
     with Interrupts(own_process) as interrupts, start_ray(address) as local:
         preflight = Preflight.of(plan)
         with cluster(address, plan, preflight.need, local) as (shape, count):
+            interrupts.handle()
             # not before Ray is up: it imports ray (2 CPU-seconds), which LocalRay's thread does first
             from attnlab.sweep.trials import run_trials
 
@@ -72,11 +74,11 @@ def run(
                 warmup.warm_cluster(plan, cache)
             elif foreign:
                 print(f"{foreign}; every worker tunes its own kernels", flush=True)
-            mirror.folder.path.mkdir(parents=True, exist_ok=True)
-            write_text(mirror.folder.sweep_file, dump(plan.sweep))
             try:
-                mirror.push(mirror.folder.sweep_file)
-                return run_trials(plan, mirror, shape, count, preflight, cache, interrupts)
+                with undone_for_mistakes(mirror):
+                    write_text(mirror.folder.sweep_file, dump(plan.sweep))
+                    mirror.push(mirror.folder.sweep_file)
+                    return run_trials(plan, mirror, shape, count, preflight, cache, interrupts)
             except StorageError as error:
                 raise SweepStopped(f"{error}; what was published is kept, and --resume goes on") from error
 

@@ -1,7 +1,9 @@
-"""Prepare a sweep's data and judge it before it runs."""
+"""Prepare a sweep's data and judge it before it runs, and leave nothing of one that is refused."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +12,9 @@ from attnlab.plan import gpu_packing
 from attnlab.plan.guards.run import run_guards
 from attnlab.plan.prepare import prepare_tasks
 from attnlab.plan.provenance import Provenance
+from attnlab.records.mirror import Mirror
+from attnlab.util.errors import StorageError, UserError
+from attnlab.util.files import remove, write_text
 
 
 @dataclass(frozen=True)
@@ -28,3 +33,27 @@ class Preflight:
         baselines = next(iter(tasks.values())).baselines()
         provenance = Provenance((arm.trial, tasks[arm.name]) for arm in plan.arms)
         return cls(gpu_packing.largest(plan, tasks), baselines, run_guards(plan, tasks), provenance)
+
+
+@contextmanager
+def undone_for_mistakes(mirror: Mirror) -> Iterator[None]:
+    """Leave a sweep's folder as it was found when a UserError ends it, so that a corrected one can begin there.
+
+    Within, no trial may have begun by then. Files of others stay.
+    """
+    folder = mirror.folder
+    before = folder.sweep_file.read_text(encoding="utf-8") if folder.sweep_file.exists() else None
+    try:
+        yield
+    except StorageError:
+        raise
+    except UserError:
+        if before is not None:
+            write_text(folder.sweep_file, before)
+            mirror.push(folder.sweep_file)
+            raise
+        mirror.remove(folder.sweep_file, folder.journal_file, folder.leaderboard_file, folder.suite_file)
+        remove(folder.ray)
+        with suppress(OSError):  # it holds something else
+            folder.path.rmdir()
+        raise

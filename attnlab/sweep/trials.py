@@ -13,6 +13,7 @@ from attnlab.ranking.leaderboard import Leaderboard, notes
 from attnlab.records.mirror import Mirror
 from attnlab.sweep.cluster.room import SlotShape
 from attnlab.sweep.preflight import Preflight
+from attnlab.sweep.rehearsals import find_rehearsals, rehearse
 from attnlab.sweep.search.asha import ArmAsha
 from attnlab.sweep.search.searcher import ArmSearch
 from attnlab.sweep.slots.relay import RETRIES, relay
@@ -29,7 +30,8 @@ AHEAD = 1  # trials drawn while all slots train, so that the next one begins wit
 def run_trials(
     plan: Plan, mirror: Mirror, shape: SlotShape, count: int, preflight: Preflight, cache: Path, interrupts: Interrupts
 ) -> Leaderboard:
-    """Run what is left of a sweep in `count` slots; see `engine.run`."""
+    """Rehearse the models and run what is left of a sweep in `count` slots; see `engine.run`."""
+    rehearsals = find_rehearsals(plan, begun={trial.arm for trial in mirror.folder.trials()})
     search = ArmSearch(plan, mirror, at_first=count, hashes=preflight.provenance.of)
     slots = Slots(count, shape, mirror, plan.sweep.resources, cache)
     asha = ArmAsha(plan, search.job_of, slots.pool.mark.remote, search.reports())
@@ -60,6 +62,7 @@ def run_trials(
         ending.callback(callback.write)
         ending.enter_context(slots)
         with progress, interrupts.patient():
+            rehearse(rehearsals, slots, lambda: callback.on_step_end(0, []), progress.print)
             tuner.fit()
     final = callback.leaderboard()
     print_notes(notes(final))

@@ -25,6 +25,7 @@ def evaluate(
     rank: int = 0,
     world: int = 1,
     heartbeat: Callable[[], None] = lambda: None,
+    max_batches: int | None = None,
 ) -> dict[str, float]:
     """Evaluate on the task's validation set at each of its lengths, sharing batches among ranks.
 
@@ -35,6 +36,7 @@ def evaluate(
     Args:
         batch_size: sequences per batch at the training length; see `rows_at` for other lengths.
         heartbeat: called at every batch.
+        max_batches: of each length, at most. None: all.
 
     Returns, identically on every rank:
         The task's `metrics`, each with a standard error `_se`: val_loss (nats per target), val_accuracy, val_bpb (bits
@@ -46,7 +48,7 @@ def evaluate(
     out = {}
     for ending, variant in task.lengths().items():
         sums = torch.zeros(1 + len(variant.kind_names), 13, dtype=torch.float64, device=device)
-        for i, batch in enumerate(variant.eval_batches(rows_at(batch_size, task, variant))):
+        for i, batch in enumerate(variant.eval_batches(rows_at(batch_size, task, variant), max_batches)):
             heartbeat()
             if i % world == rank:
                 kinds = variant.kinds(batch) if variant.kind_names else np.zeros_like(batch.targets)

@@ -9,9 +9,11 @@ from __future__ import annotations
 import gc
 import math
 import os
+import tempfile
 import time
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -31,9 +33,11 @@ from attnlab.training import checkpoint, kernel_cache
 from attnlab.training.branch import branch
 from attnlab.training.clock import TrainingClock
 from attnlab.training.environment import describe
-from attnlab.training.evaluate import rows_at
+from attnlab.training.rehearsal import RehearsalFailed, failure, load_again, shorten
 from attnlab.training.run import Run, set_up
 from attnlab.training.step import choose
+from attnlab.util.errors import DiskFull, TrialInterrupted
+from attnlab.util.files import remove
 
 Report = Callable[[dict[str, Any]], None]
 
@@ -49,6 +53,8 @@ def train(
     world: int = 1,
     cache: kernel_cache.KernelCache | None = None,
     heartbeat: Callable[[], None] = lambda: None,
+    eval_batches: int | None = None,
+    interrupted: Callable[[], bool] = lambda: False,
 ) -> Results:
     """Train one trial from its last checkpoint to its end, pruning or divergence.
 
@@ -61,12 +67,16 @@ def train(
         device: what to train on. With `world` > 1 a torch.distributed process group must be up.
         cache: the cluster's kernels, completed before the first step; None: each process tunes its own.
         heartbeat: called at every step and every batch of a validation.
+        eval_batches: of each validation, at most. None: all.
+        interrupted: called on rank 0 before every step: whether to save and stop at once. A trial of several workers
+            goes on from its last report's checkpoint, since its other ranks' part of the loss cannot be gathered.
 
     Returns:
         `results.json`, on every rank. Metrics, checkpoints and TensorBoard events are in `folder`.
 
     Raises:
-        DiskFull: the trial is unfinished, and its checkpoints and records are whole. Also what the model raises.
+        DiskFull: the trial is unfinished, and its checkpoints and records are whole.
+        TrialInterrupted: it is unfinished, and goes on from this very step. Also what the model raises.
     """
     if (ended := folder.results()) is not None:
         return ended
@@ -76,7 +86,7 @@ def train(
     if lead:
         folder.clear()
     warm_s = warm_up(trial, device, world, cache) if cache else 0.0
-    run = set_up(trial, device, rank, world, heartbeat)
+    run = set_up(trial, device, rank, world, heartbeat, eval_batches)
     resumed = checkpoint.load(folder, run.model, run.optimizer, device) or {"step": 0, "seconds": 0.0}
     if device.type == "cuda":
         torch.cuda.init()  # its allocator knows no device before
@@ -89,10 +99,20 @@ def train(
         timing = {"pid": os.getpid(), "kernels_warm_s": warm_s, "first_step_at": time.time()}
         state: State = "completed"
         clock = TrainingClock(trial.train, resumed.get("trained", 0.0))
-        start = mark = time.perf_counter()
-        loss_sum, since, done = torch.zeros((), device=device), 0, resumed["step"]
+        start = time.perf_counter()
+        done, since = resumed["step"], resumed.get("since", 0)
+        loss_sum = torch.tensor(resumed.get("loss_sum", 0.0), device=device)  # over the steps `since` the last report
+        mark = start - resumed.get("since_s", 0.0)
         branched = sum(steps for rung, steps in job.branches.items() if rung < done)
         for step in range(done + 1, last_step + 1):
+            if lead and interrupted():
+                if world == 1 and done:
+                    clock.pause()
+                    at = time.perf_counter()
+                    part = {"since": since, "loss_sum": loss_sum.item(), "since_s": at - mark}
+                    clocks = {"seconds": resumed["seconds"] + at - start, "trained": clock.trained}
+                    checkpoint.save(folder, done, run.model, run.optimizer, clocks | part)
+                raise TrialInterrupted
             if decay_steps := job.branches.get(done):  # a rung: judged on a short decay, which is then undone
                 clock.pause()
                 row = branch(run, done, decay_steps) | {"seconds": resumed["seconds"] + time.perf_counter() - start}
@@ -164,26 +184,59 @@ def warm_up(trial: Trial, device: torch.device, world: int, cache: kernel_cache.
     trial = kernel_cache.share_of(trial, world)
     task = build_task(trial.task, batch_size=trial.train.batch_size, seed=trial.train.seed)
     kind, _ = choose(trial.train.step, device, 1)
-    seconds = cache.ensure(kernel_cache.key_of(trial, task, kind, device.type), partial(_rehearse, trial, device))
+    seconds = cache.ensure(
+        kernel_cache.key_of(trial, task, kind, device.type), partial(_rehearse_kernels, trial, device)
+    )
     if seconds and device.type == "cuda":  # the rehearsal's memory
         gc.collect()
         torch.cuda.empty_cache()
     return seconds
 
 
-def _rehearse(trial: Trial, device: torch.device) -> None:
-    """Run a first step and a validation's forward at each length, on a throwaway model."""
-    run = set_up(trial, device, rank=0, world=1)
-    run.step(1, 1)
-    size = trial.train.batch_size // trial.train.grad_accum
-    inputs = torch.from_numpy(run.task.batch(0).inputs[:size])
-    others = [variant for variant in run.task.lengths().values() if variant is not run.task]
-    run.model.eval()
-    with torch.no_grad(), run.autocast():
-        for tokens in (inputs, *(inputs.new_zeros(rows_at(size, run.task, v), v.seq_len) for v in others)):
-            run.model.hidden(tokens.to(device))
+def _rehearse_kernels(trial: Trial, device: torch.device) -> None:
+    """Rehearse a trial for the kernels that it tunes on the way: those of a step and of a validation at each length."""
+    with tempfile.TemporaryDirectory() as scratch:
+        rehearse(Job.make("kernels", 0, trial), TrialDir(Path(scratch) / "trial"), device=device)
     if device.type == "cuda":
         torch.cuda.synchronize(device)
+
+
+def rehearse(
+    job: Job,
+    folder: TrialDir,
+    *,
+    device: str | torch.device = "cpu",
+    rank: int = 0,
+    world: int = 1,
+    heartbeat: Callable[[], None] = lambda: None,
+) -> None:
+    """Train a job to its very end in a few steps, on a throwaway model, and load what it leaves.
+
+    What would fail when a trial ends fails here: its checkpoint, validation, export and records. Each validation is of
+    one batch per length. Random generators are left as they were, and `folder` is removed.
+
+    Args:
+        job: any job of the model to be tried; see `shorten`.
+        folder: a scratch folder on the disk that trials will write to, the same for all ranks.
+        device, rank, world, heartbeat: as of `train`.
+
+    Raises:
+        RehearsalFailed: from what was raised. DiskFull: there is no room even for this.
+    """
+    device = torch.device(device)
+    try:
+        short = shorten(job, device, world)
+        with kernel_cache.untouched_randomness():
+            train(short, folder, device=device, rank=rank, world=world, heartbeat=heartbeat, eval_batches=1)
+            if rank == 0:
+                load_again(short.trial, folder)
+    except DiskFull:
+        raise
+    except Exception as error:
+        raise RehearsalFailed(failure(error)) from error
+    finally:
+        if rank == 0:
+            remove(folder.path)
 
 
 def _results(

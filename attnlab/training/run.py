@@ -36,6 +36,7 @@ class Run:
     rank: int
     world: int
     heartbeat: Callable[[], None]
+    eval_batches: int | None = None  # of each validation, at most
 
     def step(self, step: int, schedule_step: int) -> torch.Tensor:
         """Run optimizer step `step` (1-based). Returns this rank's share of the mean loss (see `Step`)."""
@@ -59,7 +60,8 @@ class Run:
         """Validate in batches of a micro-batch's size, with no more memory than training."""
         size = max(1, self.trial.train.batch_size // self.trial.train.grad_accum)
         ranks = {"device": self.device, "rank": self.rank, "world": self.world, "heartbeat": self.heartbeat}
-        return evaluate(self.model, self.task, batch_size=size, autocast=self.autocast, **ranks)
+        limit = {"batch_size": size, "max_batches": self.eval_batches}
+        return evaluate(self.model, self.task, autocast=self.autocast, **limit, **ranks)
 
     def sum_over_ranks(self, value: torch.Tensor) -> float:
         """A 0-dim tensor's sum over the ranks, as a number. Waits for the device."""
@@ -73,7 +75,12 @@ class Run:
 
 
 def set_up(
-    trial: Trial, device: torch.device, rank: int, world: int, heartbeat: Callable[[], None] = lambda: None
+    trial: Trial,
+    device: torch.device,
+    rank: int,
+    world: int,
+    heartbeat: Callable[[], None] = lambda: None,
+    eval_batches: int | None = None,
 ) -> Run:
     """Build what trains a trial on one rank. Raises ValueError if the device cannot train it."""
     bf16 = trial.train.precision == "bf16" or (trial.train.precision == "auto" and device.type == "cuda")
@@ -90,7 +97,7 @@ def set_up(
     optimizer = make_optimizer(model, trial.optim, trial.train.max_steps, device, capturable=kind == "captured")
     loss_of = Loss(model) if world == 1 else nn.parallel.DistributedDataParallel(Loss(model))
     step = Step(loss_of, optimizer, autocast, device, trial.train, trial.optim.clip, world, kind, why)
-    return Run(trial, task, model, step, optimizer, autocast, device, rank, world, heartbeat)
+    return Run(trial, task, model, step, optimizer, autocast, device, rank, world, heartbeat, eval_batches)
 
 
 class Loss(nn.Module):

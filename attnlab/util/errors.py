@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Sequence
 
 from attnlab.util.text import shortened, visible
@@ -31,3 +32,15 @@ class DiskFull(OSError):
 
 class SweepStopped(RuntimeError):
     """A sweep cannot go on here, such as for a full disk. What ended stays, and `--resume` goes on."""
+
+
+class Interrupted(KeyboardInterrupt):
+    """A signal ends the program: Ctrl-C, SIGTERM or SIGHUP. `code` is the exit code that shells expect of it."""
+
+    def __init__(self, signum: int = signal.SIGINT):
+        super().__init__()
+        self.signum, self.code = signum, 128 + signum
+
+
+class TrialInterrupted(RuntimeError):
+    """A trial was told to stop at once. Its checkpoint is saved."""

@@ -163,6 +163,32 @@ def test_the_auto_classes_know_it():
     assert AutoConfig.for_model("attnlab").hidden_size == 128
 
 
+@pytest.mark.parametrize("tied", [False, True])
+def test_weights_that_a_mixer_shares_are_stored_once_and_shared_again(tmp_path, monkeypatch, tied):
+    (tmp_path / "sharing.py").write_text(
+        "import torch\n"
+        "class Sharing(torch.nn.Module):\n"
+        "    def __init__(self, d_model: int):\n"
+        "        super().__init__()\n"
+        "        self.q_proj = torch.nn.Linear(d_model, d_model)\n"
+        "        self.k_proj, self.v_proj = self.q_proj, torch.nn.Linear(d_model, d_model)\n"
+        "        self.v_proj.bias = self.q_proj.bias\n"
+        "    def forward(self, hidden_states, **extra):\n"
+        "        return self.v_proj(self.k_proj(hidden_states)) + self.q_proj(hidden_states), None, None\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    saved = build(mixer="sharing:Sharing", tie_embeddings=tied).eval()
+    saved.save_pretrained(tmp_path / "saved")
+    torch.manual_seed(99)
+    loaded, report = AutoModelForCausalLM.from_pretrained(tmp_path / "saved", output_loading_info=True)
+    assert not any(report[key] for key in ("missing_keys", "unexpected_keys", "mismatched_keys"))
+    mixer = loaded.backbone.blocks[1].mixer
+    assert mixer.k_proj.weight is mixer.q_proj.weight and mixer.v_proj.bias is mixer.q_proj.bias
+    assert models.count_params(loaded) == models.count_params(saved)
+    tokens = torch.randint(0, 40, (2, 7))
+    assert torch.equal(loaded.eval()(tokens).logits, saved(tokens).logits)
+
+
 def test_a_users_own_mixer(tmp_path, monkeypatch):
     (tmp_path / "my_mixers.py").write_text(
         "import torch\n"

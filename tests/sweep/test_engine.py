@@ -80,13 +80,49 @@ def test_what_the_clusters_devices_cannot_do_is_refused_before_anything_is_writt
     assert not folder.exists()
 
 
-def test_ctrl_c_stops_cleanly_and_says_how_to_resume(write_sweep, launch, folder, tmp_path, tiny):
-    trial = {**tiny, "train": {**tiny["train"], "max_steps": 1_000_000, "eval_every": 20}}
+ONLY_AT_THE_END = """
+import torch
+
+class Unsaved(torch.nn.Linear):
+    def __init__(self, d_model: int):
+        super().__init__(d_model, d_model)
+
+    def forward(self, hidden_states, **extra):
+        return super().forward(hidden_states), None, None
+
+    def state_dict(self, *args, prefix="", **kwargs):
+        if prefix:  # in a model
+            raise RuntimeError("no such state")
+        return super().state_dict(*args, prefix=prefix, **kwargs)
+"""
+
+
+def test_a_model_that_would_fail_at_its_end_is_refused_in_a_line_per_arm_before_any_trial(
+    write_sweep, launch_here, folder, tmp_path
+):
+    (tmp_path / "unsaved.py").write_text(ONLY_AT_THE_END)
+    arm = {"model.mixer": "unsaved:Unsaved"}
+    done = launch_here(write_sweep(arms={"one": arm, "gla": {}, "same": {**arm, "optim.weight_decay": 0.2}}))
+    assert done.returncode == 2, done.stdout + done.stderr
+    why = "rehearsed before the sweep, it fails as its model is exported: RuntimeError: no such state"
+    told = [line.partition(" (")[0] for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert told == [f"error: arms.{name}: {why}" for name in ("one", "same")], done.stderr
+    assert "unsaved.py:13)" in done.stderr, "the line of the user's file is named"
+    assert not folder.exists(), "a corrected sweep can begin there"
+
+
+def test_sigterm_to_all_processes_saves_what_runs_and_says_how_to_resume(write_sweep, launch, folder, tmp_path, tiny):
+    """As `timeout`, Slurm and Kubernetes send it; Ctrl-C ends a sweep in the same way."""
+    trial = {**tiny, "train": {**tiny["train"], "max_steps": 1_000_000, "eval_every": 50, "save_every": 100_000}}
     path = write_sweep(trial=trial, resources={"max_concurrent": 1})
     process = launch(path, wait=False, ATTNLAB_TEST=str(tmp_path))
     wait_until(lambda: list(folder.glob("*/*/metrics.jsonl")))
-    process.send_signal(signal.SIGINT)
+    for _ in range(2):  # `timeout` sends it to its child and then to the group
+        os.killpg(process.pid, signal.SIGTERM)
     done = finish(process)
-    assert done.returncode == 130
-    assert "--resume" in done.stderr and "Traceback" not in done.stderr
+    assert done.returncode == 143, done.stdout + done.stderr
+    assert "--resume" in done.stderr.splitlines()[-1] and "stopped; what ended is kept" in done.stderr
+    assert "***" not in done.stderr and "Traceback" not in done.stderr, done.stderr  # a stack, of C++ or Python
     nothing_left(str(tmp_path))
+    assert list(folder.glob("*/*/checkpoints/step_*/state.json")), "far from any regular checkpoint"
+    assert (folder / "leaderboard.json").exists() and not list((folder / "ray" / "rehearsals").rglob("*.json"))

@@ -15,6 +15,7 @@ from attnlab.records.paths import TrialDir
 from attnlab.records.results import Job
 from attnlab.training import checkpoint
 from attnlab.training.loop import train
+from attnlab.util.errors import TrialInterrupted
 
 
 def job_of(tree, **changes):
@@ -76,6 +77,20 @@ def test_stopped_and_resumed_equals_undisturbed_to_the_bit(tiny, tmp_path, optim
     told = []
     train(job, parts, told.append)
     assert told[0]["step"] == cut + 2, "the last report comes again: its reader may have missed it"
+    assert rows_of(parts) == rows_of(whole)
+    assert all(torch.equal(a, b) for a, b in zip(weights(parts).values(), weights(whole).values(), strict=True))
+
+
+@pytest.mark.parametrize("at", [1, 5, 6])
+def test_interrupted_between_reports_and_resumed_equals_undisturbed_to_the_bit(tiny, tmp_path, at):
+    job = job_of(tiny, train={"save_every": 12})
+    whole, parts = TrialDir(tmp_path / "whole"), TrialDir(tmp_path / "parts")
+    train(job, whole)
+    steps = iter(range(at))
+    with pytest.raises(TrialInterrupted):
+        train(job, parts, interrupted=lambda: next(steps, None) is None)
+    assert [path.name for path in checkpoint.steps(parts)] == [f"step_{at:08d}"] and parts.results() is None
+    train(job, parts)
     assert rows_of(parts) == rows_of(whole)
     assert all(torch.equal(a, b) for a, b in zip(weights(parts).values(), weights(whole).values(), strict=True))
 
@@ -163,6 +178,7 @@ from pathlib import Path
 from attnlab.records.paths import TrialDir
 from attnlab.records.results import Job
 from attnlab.training.loop import train
+from attnlab.util.errors import TrialInterrupted
 torch.set_num_threads(1)
 rank, world, port, job, home, backend = int(sys.argv[1]), 2, sys.argv[2], json.loads(sys.argv[3]), *sys.argv[4:]
 device = f"cuda:{rank}" if backend == "nccl" else "cpu"

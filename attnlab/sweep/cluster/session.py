@@ -5,8 +5,10 @@ It is imported only in functions, after its environment is set, and not before m
 
 from __future__ import annotations
 
+import ctypes
 import logging
 import os
+import signal
 import socket
 import sys
 import threading
@@ -45,6 +47,12 @@ ENVIRONMENT = {
 }
 QUIET: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
 PROBE_S = 5.0
+ENDING = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
+ctypes.pythonapi.PyOS_getsig.restype = ctypes.c_void_p
+ctypes.pythonapi.PyOS_setsig.restype, ctypes.pythonapi.PyOS_setsig.argtypes = (
+    ctypes.c_void_p,
+    (ctypes.c_int, ctypes.c_void_p),
+)
 
 
 class LocalRay:
@@ -60,12 +68,17 @@ class LocalRay:
         self._thread = threading.Thread(target=self._run, name="ray", daemon=True)
 
     def _run(self) -> None:
+        # Ray's processes and threads start with these signals blocked: where all of a job get them, as from Slurm, the
+        # launcher has the trials saved while Ray is still up
+        signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)
+        handler = ctypes.pythonapi.PyOS_getsig(signal.SIGTERM)
         try:
             import ray
 
             ray.init("local", include_dashboard=False, **QUIET)  # "local": not a cluster that happens to be up here
         except BaseException as error:  # raised by `wait`
             self._error = error
+        ctypes.pythonapi.PyOS_setsig(signal.SIGTERM, handler)  # Ray put its own, which prints a stack and ends
         self._up.set()
         self._over.wait()
 

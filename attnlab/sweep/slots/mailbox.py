@@ -39,7 +39,7 @@ class Mailbox:
         self._slot, self._pool, self._max_failures, self._hang_s = slot, pool, max_failures, hang_s
         self._news = asyncio.Condition()
         self._halted: str | None = None  # why
-        self._closed = False
+        self._closed = self._interrupted = False  # to end after its trial; at once, with its trial saved
         # the trial
         self._key, self._job = "", dict[str, Any]()
         self._open = self._begun = self._marked = False  # posted and not ended, being trained, to be stopped
@@ -84,7 +84,7 @@ class Mailbox:
             await self._count_death()
         self._causes = {}
         async with self._news:
-            await self._news.wait_for(lambda: self._closed or group != self._group or (self._open and not self._halted))
+            await self._news.wait_for(lambda: self._closed or group != self._group or self._has_work)
         self._check(group)
         return None if self._closed else self._job
 
@@ -122,6 +122,24 @@ class Mailbox:
         """Note why the sweep cannot go on; the trial stays unfinished."""
         self._check(group)
         self._halted, self._begun, self._hang_clock = why, False, None
+
+    async def saved(self, group: int) -> None:
+        """Note that the trial was saved, as `interrupt` asks; it stays unfinished."""
+        if group == self._group:
+            self._hang_clock = None
+            async with self._news:
+                self._begun = False
+                self._news.notify_all()
+
+    async def interrupted(self, group: int) -> bool:
+        """Wait until the trial is to be saved at once (True), or the workers are to end or were replaced (False)."""
+        async with self._news:
+            await self._news.wait_for(lambda: self._interrupted or self._closed or group != self._group)
+        return self._interrupted and group == self._group
+
+    @property
+    def _has_work(self) -> bool:
+        return self._open and not self._halted and not self._interrupted
 
     async def died(self, why: str) -> None:
         """Note that the workers are gone, which their TorchTrainer replaces."""
@@ -211,6 +229,13 @@ class Mailbox:
                 await self._send_away()
             await asyncio.sleep(POLL_S)
         return self._halted
+
+    async def interrupt(self) -> None:
+        """Have the running trial saved and left, and give out no more; returns when that is done."""
+        async with self._news:
+            self._interrupted = True
+            self._news.notify_all()
+            await self._news.wait_for(lambda: not self._begun)
 
     async def close(self) -> None:
         """Give out no more trials: `take` answers None."""

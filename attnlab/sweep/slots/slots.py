@@ -32,6 +32,7 @@ from attnlab.util import trust
 from attnlab.util.text import one_line
 
 GUARD_S = 0.5  # between two looks at the actors
+SAVE_S = 10.0  # for interrupted trials to be saved; Slurm and Kubernetes give 30 s by default until they kill
 
 
 class SlotTrainer(TorchTrainer):
@@ -102,7 +103,11 @@ class Slots:
 
     def __exit__(self, kind: type[BaseException] | None, *error: Any) -> None:
         if kind is not None:
-            self._abandon()
+            try:
+                if issubclass(kind, KeyboardInterrupt):
+                    self._save_trials()
+            finally:
+                self._abandon()
             return
         try:
             self._close()
@@ -147,6 +152,11 @@ class Slots:
                     why = f"{actor} died"
                 if why:
                     self.errors.append(why)
+
+    def _save_trials(self) -> None:
+        """Have the running trials saved, as far as they come to the end of a step in time."""
+        calls = [mailbox.interrupt.remote() for mailbox in self._mailboxes]
+        ray.wait(calls, num_returns=len(calls), timeout=SAVE_S)
 
     def _stop_guard(self) -> None:
         """End the guard: if it used ray while that ends, the process would die."""

@@ -16,13 +16,18 @@ import torch.distributed as dist
 from ray import train as ray_train
 
 from attnlab.plan import gpu_packing
+from attnlab.records.paths import TrialDir
 from attnlab.records.results import Job, Results
 from attnlab.sweep.cluster import node_probe
 from attnlab.sweep.slots.heartbeat import CrashLog, Heartbeat
 from attnlab.sweep.slots.process_reset import ProcessReset
+from attnlab.sweep.slots.stopping import Stopping
 from attnlab.training import kernel_cache
 from attnlab.util import trust
-from attnlab.util.errors import DiskFull, StorageError
+from attnlab.util.errors import DiskFull, StorageError, TrialInterrupted
+from attnlab.util.text import one_line
+
+REHEARSAL = "rehearsal"  # key beside a job's own: whether it is only rehearsed
 
 
 def work(config: dict[str, Any]) -> None:
@@ -40,28 +45,29 @@ def work(config: dict[str, Any]) -> None:
     joined = mailbox.join.remote(group, actor, crash_log.read_previous())  # not waited for: it imports ray.train
     crash_log.open()
     try:
-        train = _start(config, rank, world)
+        train, rehearse = _start(config, rank, world)
     except Exception as error:
         ray.get(mailbox.start_failed.remote("".join(traceback.format_exception_only(error)).strip()))
         raise
     ray.get(joined)
     broadcast(None, world, wait=True)  # the mailbox must know of every rank before a trial is taken
-    worker = Worker(config, mailbox, rank, world, group, train, ProcessReset())
+    stopping = Stopping(mailbox, group, rank)
+    worker = Worker(config, mailbox, rank, world, group, train, rehearse, stopping, ProcessReset())
     if rank == 0:
         ray.get(config["pool"].offer.remote(config["slot"], mailbox))
-    while (job := worker.take()) is not None:
-        worker.run(job)
+    while (task := worker.take()) is not None:
+        worker.run(*task)
         worker.reset()
     crash_log.close()
 
 
-def _start(config: dict[str, Any], rank: int, world: int) -> Callable[..., Results]:
-    """Make the process ready for trials; returns `training.loop.train` for this rank."""
+def _start(config: dict[str, Any], rank: int, world: int) -> tuple[Callable[..., Results], Callable[..., None]]:
+    """Make the process ready for trials; returns `training.loop`'s `train` and `rehearse` for this rank."""
     # Read as Inductor is imported. Compiled code comes from the kernel cache, and a pool of compilers for every slot
     # took 6 s of a core each to start (H100, 16 cores, four slots).
     os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")
     # not at the top: controllers import this module, and do without its 0.6 CPU-seconds
-    from attnlab.training.loop import train
+    from attnlab.training.loop import rehearse, train
 
     node_probe.check_results(config["mirror"], config["sweep_file"])
     if os.path.isdir(config["cwd"]):  # the launcher's: a sweep file's relative paths mean the same here
@@ -72,7 +78,8 @@ def _start(config: dict[str, Any], rank: int, world: int) -> Callable[..., Resul
     cap_memory(config["gpus"], device)
     os.environ[kernel_cache.VARIABLE] = config["kernel_cache"]
     cache = kernel_cache.use(Path(config["kernel_cache"]), device)
-    return partial(train, device=device, rank=rank, world=world, cache=cache)
+    ranked = {"device": device, "rank": rank, "world": world}
+    return partial(train, cache=cache, **ranked), partial(rehearse, **ranked)
 
 
 @dataclass(frozen=True)
@@ -85,26 +92,40 @@ class Worker:
     world: int
     group: int  # number of this start of the slot's workers
     train: Callable[..., Results]
+    rehearse: Callable[..., None]
+    stopping: Stopping
     reset: ProcessReset
 
-    def take(self) -> Job | None:
-        """The next trial, on every rank; None when the slot is to end."""
+    def take(self) -> tuple[Job, bool] | None:
+        """The next trial, on every rank, and whether it is only rehearsed; None when the slot is to end."""
         job = broadcast(ray.get(self.mailbox.take.remote(self.group)) if self.rank == 0 else None, self.world)
-        return None if job is None else Job.model_validate(job)
+        if job is None:
+            return None
+        tree = dict(job)
+        rehearsal = tree.pop(REHEARSAL, False)
+        return Job.model_validate(tree), rehearsal
 
-    def run(self, job: Job) -> None:
-        """Train a trial and tell the mailbox how it ended."""
+    def run(self, job: Job, rehearsal: bool) -> None:
+        """Train or rehearse a trial and tell the mailbox how it ended."""
+        do = self._rehearse if rehearsal else self._train
         try:
             if self.rank == 0:
-                with Heartbeat(self.mailbox, self.group, self.config["hang_s"]) as heartbeat:
-                    results = self._train(job, heartbeat=heartbeat)
+                hang_s = self.config["hang_s"]
+                with self.stopping.training(), Heartbeat(self.mailbox, self.group, hang_s) as heartbeat:
+                    results = do(job, heartbeat=heartbeat)
+                    if isinstance(results, TrialInterrupted):
+                        ray.get(self.mailbox.saved.remote(self.group))
+                        return
             else:
-                results = self._train(job)
+                results = do(job)
         except (DiskFull, StorageError) as error:  # no trial's fault: every one would meet it
             ray.get(self.mailbox.halt.remote(self.group, str(error)))
             return
         if isinstance(results, Exception):
-            self._failed(results)
+            self._failed(results, (rehearsal_text if rehearsal else failure_text)(results, self.config["gpus"]))
+        elif results is None:
+            if self.rank == 0:
+                ray.get(self.mailbox.end.remote(self.group, {"state": "completed"}))
         elif self.rank == 0:
             row = {**(results["last"] or {}), "best": results["best"], "state": results["state"]}
             ray.get(self.mailbox.end.remote(self.group, row))
@@ -121,7 +142,9 @@ class Worker:
             stop = ray.get(self.mailbox.report.remote(self.group, row))
 
         try:
-            results = self.train(job, trial.folder, report, lambda: broadcast(stop, self.world), **heartbeat)
+            results = self.train(
+                job, trial.folder, report, lambda: broadcast(stop, self.world), interrupted=self.stopping, **heartbeat
+            )
         except DiskFull:
             raise
         except Exception as error:
@@ -129,9 +152,19 @@ class Worker:
         trial.close()
         return results
 
-    def _failed(self, error: Exception) -> None:
+    def _rehearse(self, job: Job, **heartbeat: Heartbeat) -> Exception | None:
+        """What a rehearsal raised, if anything. Raises DiskFull if there is no room even for it."""
+        scratch = self.config["mirror"].folder.ray / "rehearsals" / f"{self.config['name']}-{self.group}"
+        try:
+            self.rehearse(job, TrialDir(scratch / job.arm / job.trial_id), **heartbeat)
+        except DiskFull:
+            raise
+        except Exception as error:
+            return error
+        return None
+
+    def _failed(self, error: Exception, why: str) -> None:
         """Report the trial's own mistake, which is not retried as it would come again."""
-        why = failure_text(error, self.config["gpus"])
         # other ranks may hang in a collective, or a CUDA context be broken: then the group starts afresh
         restart = self.world > 1 or ray_train.torch.get_device().type == "cuda"
         if not restart:
@@ -150,10 +183,20 @@ def cap_memory(gpus: float, device: Any) -> None:
 
 def failure_text(error: BaseException, gpus: float) -> str:
     """A failed trial's traceback. Where part of a GPU was too small, also what gives more."""
-    text = "".join(traceback.format_exception(error))
-    if isinstance(error, torch.OutOfMemoryError) and 0 < gpus < 1:
-        text += f"it had {gpus:g} of a GPU; a larger resources.gpus_per_worker lets fewer trials share one\n"
-    return text
+    hint = memory_hint(error, gpus)
+    return "".join(traceback.format_exception(error)) + (f"{hint}\n" if hint else "")
+
+
+def rehearsal_text(error: BaseException, gpus: float) -> str:
+    """Why a rehearsal failed, on one line; with what gives more where part of a GPU was too small."""
+    return "; ".join(filter(None, (one_line(error), memory_hint(error.__cause__, gpus))))
+
+
+def memory_hint(error: BaseException | None, gpus: float) -> str:
+    """What gives more memory where part of a GPU was too small, else ""."""
+    small = isinstance(error, torch.OutOfMemoryError) and 0 < gpus < 1
+    hint = f"it had {gpus:g} of a GPU; a larger resources.gpus_per_worker lets fewer trials share one"
+    return hint if small else ""
 
 
 def broadcast(value: Any, world: int, wait: bool = False) -> Any:

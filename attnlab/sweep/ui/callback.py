@@ -16,6 +16,7 @@ from attnlab.sweep.search.searcher import ArmSearch
 from attnlab.sweep.search.snapshot import EmptySnapshot
 from attnlab.sweep.ui.interrupt import Interrupts
 from attnlab.sweep.ui.progress import Progress
+from attnlab.util.errors import Interrupted
 from attnlab.util.files import write_json, write_json_rows
 
 SHARE = 0.02  # of the driver's time that writing the sweep's records may take: they grow with every trial
@@ -74,7 +75,7 @@ class ProgressCallback(EmptySnapshot, tune.Callback):
     def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
         """End the sweep where it should, else write the records and show the progress."""
         if self._interrupts.came:
-            raise KeyboardInterrupt
+            raise Interrupted(self._interrupts.came)
         if self._errors:  # a trial would be waited for in vain
             raise RuntimeError(self._errors[0])
         self._progress.extended(self._search.extended)

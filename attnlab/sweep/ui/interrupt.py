@@ -1,4 +1,4 @@
-"""Ctrl-C: the first one ends a sweep in order, the second at once."""
+"""Ctrl-C, SIGTERM and SIGHUP end a sweep in order; a second Ctrl-C ends it at once."""
 
 from __future__ import annotations
 
@@ -10,33 +10,51 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from attnlab.util.errors import Interrupted
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # SIGTERM: Slurm, Kubernetes, spot machines, `timeout`
 CURSOR = "\x1b[?25h"  # a live table hides it
 TWICE = "interrupted twice; what ended is kept. Go on with --resume"
 
 
 class Interrupts:
-    """A context that handles Ctrl-C.
+    """A context that handles the signals that end a sweep.
 
-    Any raises KeyboardInterrupt, but the first one within `patient` only sets `came`. In a process of the sweep's own
-    the second one ends it at once with all that it started, as kill -9 does.
+    Any raises Interrupted, but the first one within `patient` only sets `came`. Later ones change nothing, as `timeout`
+    and Slurm send SIGTERM more than once. A Ctrl-C that is not the first signal raises in a user's process. In one of
+    the sweep's own it ends it at once with all that it started, as kill -9 does.
     """
 
     def __init__(self, own_process: bool = False) -> None:
-        self.came, self._own_process, self._patient = False, own_process, False
+        self.came = 0  # the first signal's number
+        self._own_process, self._patient = own_process, False
+        self._before: dict[int, Any] = {}
 
     def __enter__(self) -> Interrupts:
         self._handles = threading.current_thread() is threading.main_thread()  # others get no signals
-        if self._handles:
-            self._before = signal.signal(signal.SIGINT, self._note)
+        self._terminals = [fd for fd in (1, 2) if os.isatty(fd)]
+        self.handle()
         return self
 
+    def handle(self) -> None:
+        """Handle the signals from now on. Called again once Ray is up, which takes SIGTERM as it connects."""
+        for signum in SIGNALS if self._handles else ():
+            now = signal.getsignal(signum)
+            if signum == signal.SIGHUP and now is signal.SIG_IGN:  # nohup
+                continue
+            if now != self._note:
+                self._before.setdefault(signum, now or signal.SIG_DFL)
+            signal.signal(signum, self._note)
+
     def __exit__(self, *error: Any) -> None:
-        if self._handles:
-            signal.signal(signal.SIGINT, self._before)
+        for signum, before in self._before.items():
+            signal.signal(signum, before)
+        if self.came not in (0, signal.SIGINT) and not self._own_process:
+            os.kill(os.getpid(), self.came)  # to the user's process it now does what it would have done
 
     @contextmanager
     def patient(self) -> Iterator[None]:
-        """While it is open, only note the first Ctrl-C."""
+        """While it is open, only note the first signal."""
         self._patient = True
         try:
             yield
@@ -44,9 +62,21 @@ class Interrupts:
             self._patient = False
 
     def _note(self, signum: int, frame: Any) -> None:
-        if self.came and self._own_process:
-            os.write(sys.stderr.fileno(), f"{CURSOR if sys.stdout.isatty() else ''}\n{TWICE}\n".encode())
-            os._exit(130)
-        again, self.came = self.came, True
-        if again or not self._patient:
-            raise KeyboardInterrupt
+        first = not self.came
+        self.came = self.came or signum
+        if signum == signal.SIGHUP:
+            self._leave_terminal()
+        if first and not self._patient:
+            raise Interrupted(signum)
+        if not first and signum == signal.SIGINT:
+            if not self._own_process:
+                raise Interrupted(signum)
+            os.write(2, f"{CURSOR if sys.stdout.isatty() else ''}\n{TWICE}\n".encode())
+            os._exit(Interrupted(signum).code)
+
+    def _leave_terminal(self) -> None:
+        """Write to nowhere from now on what went to the terminal, which is gone."""
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        for fd in self._terminals:
+            os.dup2(nowhere, fd)
+        os.close(nowhere)

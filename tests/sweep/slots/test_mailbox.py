@@ -255,3 +255,41 @@ def test_the_sweep_ends_only_if_every_slot_was_lost_for_long(monkeypatch):
         assert "no node could run a slot's workers for 0.05 s (resources.node_wait_s)" in await soon(watching)
 
     asyncio.run(run())
+
+
+def test_an_interrupted_trial_is_saved_and_no_other_is_given_out():
+    async def run():
+        box = box_of()
+        group = await started(box)
+        await box.post("a/1", JOB, {})
+        assert await box.take(group) == JOB
+        await box.begun(group)
+        told, done = asyncio.ensure_future(box.interrupted(group)), asyncio.ensure_future(box.interrupt())
+        assert await soon(told)
+        await asyncio.sleep(0)
+        assert not done.done(), "until the trial is saved"
+        await box.saved(group)
+        await soon(done)
+        waiting = asyncio.ensure_future(box.take(group))
+        await asyncio.sleep(0)
+        assert not waiting.done()
+        await box.close()
+        assert await soon(waiting) is None
+
+    asyncio.run(run())
+
+
+def test_a_worker_that_saved_its_trial_for_a_sigterm_of_its_own_has_not_failed_it():
+    async def run():
+        box = box_of(max_failures=0)
+        group = await started(box)
+        await box.post("a/1", JOB, {})
+        for _ in range(3):
+            assert await box.take(group) == JOB
+            await box.begun(group)
+            await box.saved(group)
+            await box.died("of SIGTERM")
+            group = await started(box)
+        assert await box.take(group) == JOB
+
+    asyncio.run(run())
