@@ -46,6 +46,7 @@ TEST = [
     "flask>=3",
     "flask-cors>=5",
 ]
+LINT = ["ruff>=0.14", "mypy>=1.18", "types-PyYAML", "import-linter>=2.5", "codespell>=2.4"]
 
 setup(
     name="attnlab",
@@ -64,7 +65,7 @@ setup(
         "interactive": INTERACTIVE,
         "cluster": ["ray[default]>=2.60,<2.61", "boto3>=1.34"],  # jobs, dashboard; the autoscaler on AWS
         "test": TEST,
-        "dev": [*TEST, "ruff>=0.14", "mypy>=1.18", "types-PyYAML", "import-linter>=2.5", "codespell>=2.4"],
+        "dev": [*TEST, *LINT, "mutmut>=3.8.1,<3.9"],  # of mutmut the operators, which tests/tools/mutation.py imports
     },
     entry_points={"console_scripts": ["attnlab = attnlab.cli:main"]},
 )

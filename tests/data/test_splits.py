@@ -113,6 +113,9 @@ def test_validation_ends_with_the_document_that_fills_it(monkeypatch):
         ("x" * 99 + "\n", 95),  # nothing would be left after it
         ("x" * 98 + "\ny", 99),
         ("x" * 100, 95),
+        ("a\nb c" + "x" * 95, 95),  # a line and a word before the last twentieth are none of it
+        ("x" * 190 + "ab\ncd\nef gh", 193),  # the first of several lines
+        ("x" * 190 + "ab cd ef gh", 193),
         ("", 0),
     ],
 )
