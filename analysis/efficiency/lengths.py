@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from analysis.efficiency import isolated, kernels, measurement
@@ -81,7 +82,7 @@ def curves(
         task = bar.add_task("efficiency", total=len(WORKLOADS) * len(lengths) * len(trials))
 
         def run_one(arm: str, length: int, workload: str) -> dict[str, Any]:
-            bar.update(task, description=f"{arm}: {workload} at {length:,}")
+            bar.update(task, description=f"{escape(arm)}: {workload} at {length:,}")
             batch = max(1, max(lengths) // length)
             measured = run(measurement.Case(trials[arm], vocab, batch, length, device, dtype, threads), workload)
             bar.advance(task)

@@ -15,7 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from analysis.figures.svg import GREY, INK, STYLE, Plot, new, render
+from analysis.figures.svg import GREY, INK, STYLE, Plot, new, render, shown
 from analysis.records.load import TrialRecord
 from analysis.records.select import ArmSummary, Selection
 from analysis.statistics.cost import flops_per_token
@@ -98,7 +98,7 @@ def _overview(sel: Selection, arms: list[ArmSummary], view: str, limits: dict[st
             top.xaxis.set_major_formatter(LARGE)
             top.xaxis.set_major_locator(MaxNLocator(5))
             top.spines["top"].set_visible(True)
-        handles = [Line2D([], [], **style_of(arm.index), linewidth=2.2, label=arm.arm) for arm in arms]
+        handles = [Line2D([], [], **style_of(arm.index), linewidth=2.2, label=shown(arm.arm)) for arm in arms]
         figure.legend(handles=handles, loc="outside lower center", ncols=columns, fontsize=8.5)
         label = f"{sel.metric} against {X_LABELS[view]}, the best trial of {', '.join(a.arm for a in arms)}"
         return render(figure, f"curves-{view}", label)

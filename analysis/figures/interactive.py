@@ -6,6 +6,7 @@ plotly.js (some 5 MB) is put into the page once, so that the page still asks for
 from __future__ import annotations
 
 from collections.abc import Mapping
+from html import escape
 from importlib.util import find_spec
 from statistics import median
 from typing import Any
@@ -51,6 +52,11 @@ def _look(arm: ArmSummary, **more: Any) -> dict[str, Any]:
     return {"color": curves.COLOURS[arm.index % len(curves.COLOURS)], "dash": dash, **more}
 
 
+def _text(text: str) -> str:
+    """A text as plotly shows it, which reads some HTML and, in a hover text, `%{...}`."""
+    return escape(text).replace("%{", "%&#123;")
+
+
 def _curves(sel: Selection) -> Any:
     import plotly.graph_objects as go
 
@@ -61,12 +67,13 @@ def _curves(sel: Selection) -> Any:
                 x, y = curves.series(sel, trial, view)
                 if not x:
                     continue
-                best, label = trial is arm.best, f"{arm.arm}, {trial.trial_id} ({trial.state})"
+                best, chosen = trial is arm.best, _text(settings_text(trial.settings))
+                label = f"{_text(arm.arm)}, {trial.trial_id} ({trial.state})<br>{chosen}"
                 figure.add_scatter(
-                    x=x, y=y, mode="lines+markers" if best or len(x) == 1 else "lines", name=arm.arm,
+                    x=x, y=y, mode="lines+markers" if best or len(x) == 1 else "lines", name=_text(arm.arm),
                     legendgroup=arm.arm, showlegend=best, opacity=1 if best else 0.5,
                     line=_look(arm, width=2.6 if best else 1), marker={"size": 4},
-                    hovertemplate=f"{label}<br>{settings_text(trial.settings)}<br>%{{x}}: %{{y:.4f}}<extra></extra>",
+                    hovertemplate=f"{label}<br>%{{x}}: %{{y:.4f}}<extra></extra>",
                 )  # fmt: skip
                 shown.append(view)
     if not shown:
@@ -87,7 +94,7 @@ def _settings(sel: Selection) -> Any:
         return None
     arms = [arm.arm for arm in sel.declared]
     dimensions = [{"label": "arm", "values": [arms.index(arm.arm) for arm, _ in rows], "tickvals": [*range(len(arms))],
-                   "ticktext": arms}]  # fmt: skip
+                   "ticktext": [*map(_text, arms)]}]  # fmt: skip
     for key in keys:
         values = [t.settings.get(key) for _, t in rows]
         if all(isinstance(v, (int, float)) and not isinstance(v, bool) for v in values):
@@ -114,9 +121,10 @@ def _speed(sel: Selection, tree: Mapping[str, Any]) -> Any:
             middle = [median(each) for each in runs.values()]
             errors = {"array": [max(each) - m for each, m in zip(runs.values(), middle, strict=True)],
                       "arrayminus": [m - min(each) for each, m in zip(runs.values(), middle, strict=True)]}  # fmt: skip
-            figure.add_scatter(x=list(runs), y=middle, mode="lines+markers", name=arm.arm, line=_look(arm, width=2),
+            name = _text(arm.arm)
+            figure.add_scatter(x=list(runs), y=middle, mode="lines+markers", name=name, line=_look(arm, width=2),
                                error_y=errors,
-                               hovertemplate=f"{arm.arm}<br>%{{x}}: %{{y:,.0f}} tokens/s<extra></extra>")  # fmt: skip
+                               hovertemplate=f"{name}<br>%{{x}}: %{{y:,.0f}} tokens/s<extra></extra>")  # fmt: skip
             shown.append(workload)
     if not shown:
         return None

@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
 from analysis.efficiency import results
@@ -16,6 +15,7 @@ from analysis.figures import curves, interactive, outcomes, settings, svg
 from analysis.records.load import SweepData, load
 from analysis.records.select import Selection, select
 from analysis.report import details, leaderboard, sections, wording
+from attnlab.config import yaml_text
 from attnlab.util import text
 from attnlab.util.files import write_text
 
@@ -140,5 +140,5 @@ def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
 
 def _yaml(value: Any, flow: bool = False) -> str:
     width = 100_000 if flow else 96
-    dumped = yaml.safe_dump(value, sort_keys=False, allow_unicode=True, default_flow_style=flow, width=width)
+    dumped = yaml_text.dump(value, default_flow_style=flow, width=width)
     return dumped.strip().removesuffix("\n...")  # the end mark that a lone scalar gets

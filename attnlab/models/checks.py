@@ -15,7 +15,7 @@ from attnlab.models.mixers.rules import ModelShape, Value, d_model, n_heads
 from attnlab.models.mixers.spec import BASIC, MixerSpec
 from attnlab.models.mixers.table import MIXERS
 from attnlab.models.signature import OPAQUE, REQUIRED, Parameter
-from attnlab.util.text import did_you_mean
+from attnlab.util.text import did_you_mean, quoted
 
 if TYPE_CHECKING:
     from attnlab.config.trial import MixerConfig, ModelConfig
@@ -38,7 +38,7 @@ def spec_of(name: str) -> MixerSpec:
     if name in MIXERS:
         return MIXERS[name]
     if ":" not in name:
-        raise ValueError(f"no mixer {name!r}{did_you_mean(name, MIXERS)} (or write package.module:Class)")
+        raise ValueError(f"no mixer {quoted(name)}{did_you_mean(name, MIXERS)} (or write package.module:Class)")
     takes = signature.constructor(name)
     given = {argument: value for argument, value in BY_NAME.items() if argument in takes}
     cached = "layer_idx" in takes
@@ -100,7 +100,7 @@ def refuse_precision(model: ModelConfig, precision: str, device: str) -> None:
 def _argument_problem(spec: MixerSpec, takes: Mapping[str, Parameter], name: str, value: Any) -> str | None:
     """What is wrong with one argument of the sweep file."""
     if name in spec.options:
-        return None if isinstance(value, bool) else f"{name} is {value!r}, but should be true or false"
+        return None if isinstance(value, bool) else f"{name} is {quoted(value)}, but should be true or false"
     target = spec.aliases.get(name, name)
     if target in spec.sets:
         return f"{name} follows from the model; set {INSTEAD.get(target, 'nothing')} instead"

@@ -15,7 +15,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from attnlab.util.text import did_you_mean
+from attnlab.util.text import did_you_mean, quoted
 
 REQUIRED = object()  # the default of a parameter that has none
 OPAQUE = object()  # the default of a parameter whose default is no plain literal
@@ -40,7 +40,7 @@ def constructor(path: str) -> dict[str, Parameter]:
     """
     module, _, name = path.partition(":")
     if not (module and name):
-        raise ValueError(f"{path!r} is no `package.module:Class`")
+        raise ValueError(f"{quoted(path)} is no `package.module:Class`")
     classes = {node.name: node for node in _tree(module).body if isinstance(node, ast.ClassDef)}
     if name not in classes:
         raise ValueError(f"module {module} defines no class {name}{did_you_mean(name, classes)}")
@@ -55,7 +55,7 @@ def type_problem(parameter: Parameter, value: Any) -> str | None:
     kind = "None" if value is None else type(value).__name__
     if not kinds or kind in kinds or (kind == "int" and "float" in kinds):
         return None
-    return f"is {value!r}, but should be {' or '.join(sorted(kinds))}"
+    return f"is {quoted(value)}, but should be {' or '.join(sorted(kinds))}"
 
 
 def locate(module: str) -> str:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-import yaml
 from rich.console import Console
+from rich.text import Text
 
+from attnlab.config import yaml_text
 from attnlab.config.resolved import Arm, Plan
 from attnlab.config.sweep import SearchConfig
 from attnlab.config.trial import Trial
@@ -32,8 +33,8 @@ def costs(trial: Trial, vocab_size: int) -> str:
 
 def show(plan: Plan) -> None:
     """Print every arm's resolved trial, search space and size, and the sweep's totals."""
-    console, sweep = Console(highlight=False, soft_wrap=True), plan.sweep
-    console.print(f"[bold]{plan.name}[/]: {sweep.description}")
+    console, sweep = Console(highlight=False, soft_wrap=True, markup=False), plan.sweep
+    console.print(Text.assemble((plan.name, "bold"), f": {sweep.description}"))
     if sweep.hypothesis:
         console.print(f"hypothesis: {sweep.hypothesis}")
     tasks = prepare_tasks(plan)
@@ -41,14 +42,14 @@ def show(plan: Plan) -> None:
     for arm in plan.arms:
         _show_arm(console, arm, tasks[arm.name], (sweep.arms[arm.name].get("search") or {}).get("space"))
     if sweep.search:
-        console.print(f"\nsearch: {_search_text(sweep.search)}", markup=False)
+        console.print(f"\nsearch: {_search_text(sweep.search)}")
     console.print(f"\nGPUs: {gpu_packing.describe(sweep.resources, gpu_packing.largest(plan, tasks))}")
     if sweep.search and sweep.search.extend:
         console.print(f"and {sweep.search.extend} trials more per arm, if any arm's best lies at the end of its range")
     if sweep.noise:
         console.print(f"first, for the noise floor: {sweep.noise.seeds} runs of {sweep.noise.arm}, a seed each")
     for line in findings["warnings"]:
-        console.print(f"warning: {line}", markup=False)
+        console.print(f"warning: {line}")
     console.print(
         f"total: {len(plan.arms)} arms x up to {plan.trials_per_arm} trials: {plan.total_trials} trials, at most "
         f"{plan.total_steps:,} steps and {plan.total_tokens:,} tokens"
@@ -59,18 +60,17 @@ def _show_arm(console: Console, arm: Arm, task: Task, space: Any) -> None:
     """Print an arm. `space`: what its tree adds to the space of the search."""
     trial = arm.trial
     sizes = count_params(build_empty(trial.model, task.vocab_size, task.readout))
-    console.print(
-        f"\n[bold]{arm.name}[/]: {sizes['n_params']:,} parameters ({sizes['n_params_non_embedding']:,} non-embedding); "
-        f"{trial.train.max_steps:,} steps x {trial.tokens_per_step:,} tokens"
-    )
+    size = f"{sizes['n_params']:,} parameters ({sizes['n_params_non_embedding']:,} non-embedding)"
+    steps = f"{trial.train.max_steps:,} steps x {trial.tokens_per_step:,} tokens"
+    console.print(Text.assemble("\n", (arm.name, "bold"), f": {size}; {steps}"))
     console.print(f"  {costs(trial, task.vocab_size)}")
     if trial.model.layers_by_mixer:
-        console.print(f"  {trial.model.layers_by_mixer}", markup=False)
+        console.print(f"  {trial.model.layers_by_mixer}")
     unsaid = {"recipe"} if trial.recipe == 1 else set()
     for section, tree in trial.model_dump(mode="json", exclude_none=True, exclude=unsaid).items():
-        console.print(f"  {section + ':':<6} {_flow(tree)}", markup=False)
+        console.print(f"  {section + ':':<6} {_flow(tree)}")
     if space:
-        console.print(f"  search its own {_flow(space)}", markup=False)
+        console.print(f"  search its own {_flow(space)}")
 
 
 def _search_text(search: SearchConfig) -> str:
@@ -83,4 +83,4 @@ def _search_text(search: SearchConfig) -> str:
 
 def _flow(tree: Any) -> str:
     """A tree as YAML on one line."""
-    return yaml.safe_dump(tree, default_flow_style=True, sort_keys=False, width=1000).removesuffix("...\n").strip()
+    return yaml_text.dump(tree, default_flow_style=True, width=1000).removesuffix("...\n").strip()

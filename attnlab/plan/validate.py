@@ -23,7 +23,7 @@ from attnlab.plan import direction, names
 from attnlab.plan.guards import factors
 from attnlab.plan.messages import lines
 from attnlab.util.errors import UserError
-from attnlab.util.text import did_you_mean, quoted
+from attnlab.util.text import did_you_mean, quoted, shortened
 
 MOST_CHOICES = 256  # as many as corners
 MOST_ARMS = 1000  # each is checked at every corner of its space
@@ -50,7 +50,7 @@ def parse(raw: Mapping[str, Any]) -> tuple[Sweep | None, list[str]]:
     recipes = [arm for arm, tree in arms.items() if isinstance(tree, dict) and "recipe" in tree]
     problems += [f"arms.{arm}.recipe: {ONE_RECIPE}" for arm in recipes]
     if sweep and sweep.noise and sweep.noise.arm not in arms:
-        problems.append(f"noise.arm: no arm {sweep.noise.arm!r}{did_you_mean(sweep.noise.arm, arms)}")
+        problems.append(f"noise.arm: no arm {quoted(sweep.noise.arm)}{did_you_mean(sweep.noise.arm, arms)}")
     if sweep and sweep.tiny:
         try:
             sweep_file.change(dict(raw), sweep.tiny.items(), "tiny.")
@@ -104,10 +104,11 @@ def trial_problems(tree: Mapping[str, Any], prefix: str, complete: bool = True) 
     model = _sound(ModelConfig, tree.get("model", {}))
     if model and complete:
         for mixer in {repr(mixer): mixer for mixer in model.mixer}.values():
-            yield from (f"{prefix}.model.mixer {mixer.name}: {p}" for p in models.check_mixer(mixer, model))
+            name = shortened(mixer.name, 40)
+            yield from (f"{prefix}.model.mixer {name}: {p}" for p in models.check_mixer(mixer, model))
     task = _sound(TaskConfig, tree.get("task", {}))
     if task and complete:
-        yield from (f"{prefix}.task {task.name}: {p}" for p in tasks.check_task(task))
+        yield from (f"{prefix}.task {shortened(task.name, 40)}: {p}" for p in tasks.check_task(task))
 
 
 def at_corner(line: str, arm: str, settings: Mapping[str, Any]) -> str:
@@ -139,7 +140,8 @@ def plan_problems(plan: Plan) -> Iterator[str]:
         known = tasks.metrics_of(arm.trial.task) + (() if sweep.search else tuple(direction.PACE))
         if plan.metric not in known:
             section, hint = "search" if sweep.search else "rank", did_you_mean(plan.metric, known)
-            yield f"{section}.metric: arm {arm.name}, task {arm.trial.task.name}, has no metric {plan.metric!r}{hint}"
+            whose = f"arm {arm.name}, task {arm.trial.task.name}"
+            yield f"{section}.metric: {whose}, has no metric {quoted(plan.metric)}{hint}"
         if sweep.search:
             yield from _search_problems(sweep.search, arm, sweep.resources)
     if len(set(plan.seeds)) < len(plan.seeds):

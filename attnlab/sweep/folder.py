@@ -14,7 +14,7 @@ from attnlab.plan.provenance import UNKNOWN_FILES, Provenance
 from attnlab.records.mirror import Mirror, mirror
 from attnlab.records.paths import SweepDir
 from attnlab.util.errors import StorageError, UserError
-from attnlab.util.text import say_once
+from attnlab.util.text import quoted, say_once
 
 
 def open_sweep_folder(plan: Plan, results: str | Path, resume: bool) -> Mirror:
@@ -77,17 +77,17 @@ def changes(old: Plan, new: Plan) -> list[str]:
     out, common = [], [name for name in old.names if name in new.names]
     for name in common:
         a, b = (plan.arm(name).trial.model_dump(mode="json") for plan in (old, new))
-        out += [f"arms.{name} {path}: {x!r} there, {y!r} here" for path, x, y in _differences(a, b)]
+        out += [f"arms.{name} {path}: {quoted(x)} there, {quoted(y)} here" for path, x, y in _differences(a, b)]
     for key in ("space", "metric", "mode", "sampler", "seed", "asha"):
         a, b = (getattr(plan.sweep.search, key, None) for plan in (old, new))
         if a != b:
-            out.append(f"search.{key}: {a!r} there, {b!r} here")
+            out.append(f"search.{key}: {quoted(a)} there, {quoted(b)} here")
     if (old.metric, old.mode) != (new.metric, new.mode) and not (old.sweep.search and new.sweep.search):
         out.append(f"rank: {old.mode} {old.metric} there, {new.mode} {new.metric} here")
     for name in common:
         a, b = (plan.sweep.arms[name].get("search") for plan in (old, new))
         if a != b:
-            out.append(f"arms.{name}.search: {a!r} there, {b!r} here")
+            out.append(f"arms.{name}.search: {quoted(a)} there, {quoted(b)} here")
     return list(dict.fromkeys(out))
 
 

@@ -20,7 +20,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from attnlab.config.trial import Mode, TaskConfig
 from attnlab.tasks.base import IGNORE, Batch, Task
-from attnlab.util.text import did_you_mean
+from attnlab.util.text import did_you_mean, quoted
 
 __all__ = ["IGNORE", "TASKS", "Batch", "Task", "build_task", "check_task", "metrics_of", "mode_of", "settings_of",
            "summaries"]  # fmt: skip
@@ -82,7 +82,7 @@ def _type_problem(key: str, value: Any, annotation: Any) -> list[str]:
     except ValidationError:
         union = get_origin(annotation) in (Union, types.UnionType)
         kinds = get_args(annotation) if union else (annotation,)
-        return [f"{key}: {' or '.join(map(_words, kinds))}, not {value!r}"]
+        return [f"{key}: {' or '.join(map(_words, kinds))}, not {quoted(value)}"]
     return []
 
 

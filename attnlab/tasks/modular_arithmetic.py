@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from attnlab.tasks._generated import Generated
 from attnlab.tasks.base import IGNORE, Batch
+from attnlab.util.text import quoted
 
 Ints = NDArray[np.int64]
 PAD, ZERO = 0, 1
@@ -59,7 +60,7 @@ class Task(Generated):
         """Operators that are none, besides the common ones."""
         problems = super().check()
         if not self.operators or set(self.operators) - set(OPERATORS) or len(set(self.operators)) < len(self.operators):
-            problems.append(f"operators: some of {OPERATORS}, each once, not {self.operators!r}")
+            problems.append(f"operators: some of {OPERATORS}, each once, not {quoted(self.operators)}")
         return problems
 
     def fits(self, seq_len: int) -> str | None:

@@ -23,6 +23,14 @@ def cache_root() -> Path:
     return Path(os.environ.get("ATTNLAB_CACHE") or "~/.cache/attnlab").expanduser()
 
 
+def exists(name: str) -> bool:
+    """Whether a user's text names a file or folder. One that no path can be, as for its length, does not."""
+    try:
+        return Path(name).expanduser().exists()
+    except (OSError, RuntimeError, ValueError):  # too long; the home of a user that there is not; a NUL
+        return False
+
+
 @contextmanager
 def naming_full_disk(path: Path) -> Iterator[None]:
     """Raise DiskFull naming `path` where writing it meets a full disk."""

@@ -5,9 +5,11 @@ from __future__ import annotations
 import difflib
 import functools
 import math
+import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+LISTED = 120  # characters of the words that an error message lists
 NONE = "-"  # stands for a figure that is not known
 
 
@@ -16,7 +18,9 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     word, known = shortened(str(word), 100), [str(name) for name in known]
     swapped = [name for name in known if sorted(name) == sorted(word)]  # two mistakes to difflib, one to a typist
     close = swapped or difflib.get_close_matches(word, known, n=1, cutoff=0.6)
-    return f"; did you mean {quoted(close[0])}?" if close else f"; one of: {', '.join(known)}"
+    if close:
+        return f"; did you mean {quoted(close[0])}?"
+    return f"; one of: {textwrap.shorten(', '.join(map(visible, known)), LISTED, placeholder=' ... and others')}"
 
 
 def visible(text: str) -> str:

@@ -10,6 +10,8 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
+from attnlab.util.text import quoted
+
 
 class ModelShape(NamedTuple):
     """What a mixer knows of the model around it."""
@@ -144,7 +146,9 @@ def fixed(name: str, value: Any, why: str) -> Rule:
     """Refuse an argument at all but the one value that works in FLA."""
 
     def rule(shape: ModelShape, args: Mapping[str, Any]) -> str | None:
-        return None if args.get(name, value) == value else f"{name} is {args[name]!r}, but {value!r} alone works: {why}"
+        if args.get(name, value) == value:
+            return None
+        return f"{name} is {quoted(args[name])}, but {value!r} alone works: {why}"
 
     return rule
 

@@ -53,7 +53,7 @@ def table(
         if confirmed:
             cells.append(f"{confirm['mean']:.4f} ({confirm['n']})" if confirm else "-")
         speed = (speeds or {}).get(arm) or (row["tokens"] / row["seconds"] if row["seconds"] else 0)
-        out.add_row(arm, *cells, f"{speed:,.0f}" if speed else "-")
+        out.add_row(*map(Text, (arm, *cells, f"{speed:,.0f}" if speed else "-")))
     blank = [""] * (4 + (running is not None))
     for name, value in board["baselines"].items():
         if board["metric"].removeprefix("val_") in name:
@@ -102,7 +102,7 @@ class Progress:
 
     def print(self, text: str) -> None:
         """Print one line that stays."""
-        self._console.print(text, soft_wrap=True)
+        self._console.print(text, soft_wrap=True, markup=False)
 
     def note(self, lines: Sequence[str]) -> None:
         """Print the lines of `leaderboard.notes` that are new."""
