@@ -9,7 +9,7 @@ from typing import Any
 from attnlab.util.text import quoted, shortened
 
 MOST = 2**63 - 1  # the largest whole number of PyTorch, NumPy and Parquet
-LONGEST_KEY = 200
+LONGEST_KEY = 120
 DEPTH = 50
 
 

@@ -11,7 +11,7 @@ from typing import Any
 from attnlab.util.files import text_digest, write_text
 from attnlab.util.text import first_line
 
-HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
+HUB_ID = re.compile(r"(?=.{1,96}$)[A-Za-z0-9][\w.-]*(/[\w.-]+)?")  # at most 96 characters (huggingface_hub)
 
 
 def pinned_revision(name: str, revision: str | None, cache: Path) -> str:

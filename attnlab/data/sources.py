@@ -16,8 +16,8 @@ from typing import Any
 
 from attnlab.data import formats, hub
 from attnlab.data.folders import divide
-from attnlab.util.files import file_digest, json_digest, write_text
-from attnlab.util.text import did_you_mean
+from attnlab.util.files import exists, file_digest, json_digest, write_text
+from attnlab.util.text import did_you_mean, shortened
 
 BUILT_IN = {
     "austen": {
@@ -54,7 +54,7 @@ class Dataset:
     @property
     def is_local(self) -> bool:
         """Whether the name is a file or folder and not built in."""
-        return self.name not in BUILT_IN and self.path.exists()
+        return self.name not in BUILT_IN and exists(self.name)
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ def check_dataset(dataset: Dataset) -> list[str]:
                     next(formats.documents([path], dataset.field), None)  # its columns show in the first row
             if train and dataset.field != "text" and {formats.kind_of(path) for path in train} == {".txt"}:
                 problems.append(f"field: {name} is plain text and has no columns")
-        except ValueError as error:
+        except (ValueError, OSError) as error:  # OSError: a validation's name of 300 letters, a folder of others
             keyed = str(error).startswith(("split:", "validation:", "config:", "files:"))  # these name their key
             problems.append(str(error) if keyed else f"dataset: {str(error).removeprefix('dataset ')}")
         return problems
@@ -98,7 +98,7 @@ def check_dataset(dataset: Dataset) -> list[str]:
     near = did_you_mean(name, BUILT_IN)
     if looks_local or ("/" not in name and near.startswith("; did")):
         choices = f"; a built-in name ({', '.join(BUILT_IN)}), a local path or a hub id"
-        return [f"dataset: no file or folder {name}{near if near.startswith('; did') else choices}"]
+        return [f"dataset: no file or folder {shortened(name, 120)}{near if near.startswith('; did') else choices}"]
     return [f"files: only of a local folder's files are some chosen, and {name} is none"] if dataset.files else []
 
 
@@ -179,9 +179,8 @@ def _second_file(dataset: Dataset) -> list[Path]:
     for path in (Path(dataset.validation).expanduser(), dataset.path.parent / dataset.validation):
         if path.is_file():
             return [path]
-    raise ValueError(
-        f"validation: no file {dataset.validation}; beside the single file {dataset.name}, name a second file"
-    )
+    wanted = shortened(dataset.validation, 120)
+    raise ValueError(f"validation: no file {wanted}; beside the single file {dataset.name}, name a second file")
 
 
 def _hash(path: Path, cache: Path) -> str:

@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from attnlab.data import backend
-from attnlab.util.files import read_json, text_digest, write_text
-from attnlab.util.text import did_you_mean, first_line
+from attnlab.util.files import exists, read_json, text_digest, write_text
+from attnlab.util.text import did_you_mean, first_line, quoted, shortened
 
 EOS = "<|endoftext|>"
 # names of published tokenizers' end-of-document tokens, where no tokenizer_config.json gives it
@@ -46,27 +46,29 @@ class Spec:
         for key, value in tree.items():
             kind = {"name": str, "vocab_size": int, "revision": str}.get(key)
             if kind is None:
-                raise ValueError(f"tokenizer.{key}: unknown key{did_you_mean(key, ('name', 'vocab_size', 'revision'))}")
+                near = did_you_mean(key, ("name", "vocab_size", "revision"))
+                raise ValueError(f"tokenizer.{shortened(str(key), 60)}: unknown key{near}")
             if not isinstance(value, kind):
-                raise ValueError(f"tokenizer.{key}: {'a whole number' if kind is int else 'a text'}, not {value!r}")
+                raise ValueError(
+                    f"tokenizer.{key}: {'a whole number' if kind is int else 'a text'}, not {quoted(value)}"
+                )
         if vocab_size is not None and "vocab_size" in tree:
             raise ValueError("vocab_size: said twice, also in tokenizer; say it once")
         spec = cls(**{"name": "bpe", "vocab_size": vocab_size, **tree})
+        shown = shortened(spec.name, 120)
         if spec.name != "bpe" and spec.vocab_size is not None:
-            raise ValueError(f"vocab_size: only tokenizer bpe is trained to a size; {spec.name} has its own")
+            raise ValueError(f"vocab_size: only tokenizer bpe is trained to a size; {shown} has its own")
         if spec.name == "bpe" and spec.size < SMALLEST_BPE:
             raise ValueError(f"vocab_size: a byte-level BPE needs at least {SMALLEST_BPE}, not {spec.size}")
-        path = Path(spec.name).expanduser()
-        if (path.suffix == ".json" or spec.name.startswith((".", "/", "~"))) and not path.exists():
-            raise ValueError(
-                f"tokenizer: no file {spec.name}; a tokenizer.json, a folder with one, bpe, bytes or a hub id"
-            )
-        local = spec.name in BUILT_IN or path.exists()
+        path, here = Path(spec.name), exists(spec.name)
+        if (path.suffix == ".json" or spec.name.startswith((".", "/", "~"))) and not here:
+            raise ValueError(f"tokenizer: no file {shown}; a tokenizer.json, a folder with one, bpe, bytes or a hub id")
+        local = spec.name in BUILT_IN or here
         near = did_you_mean(spec.name, BUILT_IN)
         if not local and "/" not in spec.name and near.startswith("; did"):
-            raise ValueError(f"tokenizer: no {spec.name!r}{near}")
+            raise ValueError(f"tokenizer: no {quoted(spec.name)}{near}")
         if local and spec.revision is not None:
-            raise ValueError(f"tokenizer.revision: {spec.name} is local; only a hub id has one")
+            raise ValueError(f"tokenizer.revision: {shown} is local; only a hub id has one")
         return spec
 
     @property
