@@ -6,6 +6,8 @@ from collections.abc import Sequence
 
 from analysis.scoring.exam import Answers, Exam, Metric
 from analysis.scoring.scorer import Advance, Scorer
+from attnlab.data.tokenizer import RoundTrip
+from attnlab.util.errors import UserError
 
 PASSAGE_CHARS = 4000  # so much is scored together, from the end-of-document token on
 MAX_CHARS = 1_000_000  # of a text; beyond, passages spread evenly over it are taken
@@ -18,13 +20,22 @@ METRICS = {
 
 
 def exam(name: str, source: str, documents: Sequence[str], window: int, limit: int | None) -> Exam:
-    """The documents' passages, in windows of `window` tokens, the model's training length."""
+    """The documents' passages, in windows of `window` tokens, the model's training length.
+
+    Asking raises UserError if the passages do not come back from the checkpoint's tokens.
+    """
     whole = list(dict.fromkeys(passage for document in documents for passage in passages(document)))  # each once
     most = max(1, min(len(whole), MAX_CHARS // PASSAGE_CHARS))
     taken = [i * len(whole) // most for i in range(most)][:limit] if whole else []
     texts = [whole[i] for i in taken]
 
     def ask(scorer: Scorer, advance: Advance) -> Answers:
+        if scorer.tokenizer:
+            returned = RoundTrip()
+            returned.add(texts, scorer.tokenizer.decode_all(scorer.tokenizer.encode(texts)))
+            if returned.lost is not None:
+                share = f"{returned.lost:.1%} of the text's characters do not"
+                raise UserError(f"{share} come back from the checkpoint's tokens, so there are no bits per byte")
         rolled = scorer.rolling(texts, window, advance)
         nats, tokens = zip(*rolled, strict=True)
         return Answers({"nats": nats, "tokens": tokens, "bytes": [len(text.encode()) for text in texts]})

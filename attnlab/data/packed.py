@@ -12,8 +12,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-from collections import Counter
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -24,7 +23,7 @@ from numpy.typing import NDArray
 
 from attnlab.data.sources import Source
 from attnlab.data.splits import Split
-from attnlab.data.tokenizer import BUILT_IN, ByteTokenizer, Spec, Tokenizer, load, train_bpe
+from attnlab.data.tokenizer import BUILT_IN, ByteTokenizer, RoundTrip, Spec, Tokenizer, load, train_bpe
 from attnlab.util.files import cache_root, json_digest, read_json, remove_leftovers, replacing
 
 VERSION = 1  # of the format and of everything that decides tokens besides sources and tokenizers: splits, pieces
@@ -143,28 +142,6 @@ def _build(scratch: Path, source: Source, spec: Spec, tokenizer: Tokenizer | Non
     train, validation = (np.memmap(scratch / f"{name}.bin", writer.dtype, "r") for name in SPLITS)
     meta["unigram_loss"] = unigram_loss(train, validation, tokenizer.vocab_size)
     (scratch / "meta.json").write_text(json.dumps(meta, indent=1), encoding="utf-8")
-
-
-@dataclass
-class RoundTrip:
-    """Whether texts come back from their tokens."""
-
-    exact: bool = True
-    characters: int = 0
-    missing: int = 0  # of the characters, counted by kind; order is left out, so it is the least
-
-    def add(self, texts: Sequence[str], returned: Sequence[str]) -> None:
-        """Count some texts and what their tokens give back."""
-        for text, back in zip(texts, returned, strict=True):
-            self.characters += len(text)
-            if text != back:
-                self.exact = False
-                self.missing += (Counter(text) - Counter(back)).total()
-
-    @property
-    def lost(self) -> float | None:
-        """The share of the characters that is missing; None if all texts come back as they are."""
-        return None if self.exact else self.missing / self.characters
 
 
 class _Writer:

@@ -6,6 +6,7 @@ All are `tokenizers.Tokenizer` inside, so that each exports as `tokenizer.json`.
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -140,6 +141,28 @@ class ByteTokenizer(Tokenizer):
     def encode(self, texts: Sequence[str]) -> list[NDArray[np.uint32]]:
         """Token ids of each text, as the tokenizer.json would give them."""
         return [np.frombuffer(text.encode(), np.uint8).astype(np.uint32) for text in texts]
+
+
+@dataclass
+class RoundTrip:
+    """Whether texts come back from their tokens."""
+
+    exact: bool = True
+    characters: int = 0
+    missing: int = 0  # of the characters, counted by kind; order is left out, so it is the least
+
+    def add(self, texts: Sequence[str], returned: Sequence[str]) -> None:
+        """Count some texts and what their tokens give back."""
+        for text, back in zip(texts, returned, strict=True):
+            self.characters += len(text)
+            if text != back:
+                self.exact = False
+                self.missing += (Counter(text) - Counter(back)).total()
+
+    @property
+    def lost(self) -> float | None:
+        """The share of the characters that is missing; None if all texts come back as they are."""
+        return None if self.exact else self.missing / self.characters
 
 
 def byte_alphabet() -> list[str]:

@@ -7,8 +7,10 @@ from analysis.benchmarks import BENCHMARKS, Context, _choice, _passages
 from analysis.benchmarks._choice import Choice, matches
 from analysis.scoring.exam import value_of
 from analysis.scoring.scorer import Scorer
-from attnlab.data.tokenizer import ByteTokenizer
+from attnlab.data.tokenizer import ByteTokenizer, Spec, load
 from attnlab.models import build_model
+from attnlab.util.errors import UserError
+from tests.tasks.test_text import word_level
 
 CHOICES = [name for name in BENCHMARKS if isinstance(BENCHMARKS[name](), Choice)]
 
@@ -75,6 +77,14 @@ def test_passages_are_the_document_in_parts():
     parts = _passages.passages(text)
     assert "".join(parts) == text and max(map(len, parts)) <= _passages.PASSAGE_CHARS
     assert all(part.endswith("\n\n") for part in parts)
+
+
+def test_a_text_that_does_not_come_back_from_its_tokens_has_no_bits_per_byte(tmp_path):
+    tokenizer = load(Spec(word_level(tmp_path / "tokenizer.json", ["a line of words"])), tmp_path)
+    scorer = Scorer(build_model({"d_model": 32, "n_layers": 1, "n_heads": 2, "mixer": "gla"}, 16), tokenizer)
+    exam = _passages.exam("text", "a file", ["A line of words.\nAnother."], 64, None)
+    with pytest.raises(UserError, match=r"^\d+\.\d% of the text's characters do not come back from the checkpoint's"):
+        exam.ask(scorer, lambda n: None)
 
 
 def score(model, exam):

@@ -11,7 +11,7 @@ from attnlab.plan.extension import leaderboard
 from attnlab.plan.load import resolve
 from attnlab.records.mirror import Mirror
 from attnlab.records.paths import SweepDir
-from attnlab.records.results import Job
+from attnlab.records.results import Hashes, Job
 from attnlab.sweep.search.asha import ArmAsha
 from attnlab.sweep.search.searcher import ArmSearch
 from attnlab.util.files import write_json
@@ -53,6 +53,16 @@ def end(folder, search, tune_id, config, state="completed", value=1.0):
 @pytest.fixture
 def folder(tmp_path):
     return SweepDir(tmp_path / "study")
+
+
+def test_a_new_trial_records_the_hashes_it_is_given_and_a_resumed_one_keeps_its_own(folder):
+    hashes = [Hashes(corpus="first"), Hashes(corpus="second")]
+    first = start(sweep_of(), folder, hashes=lambda trial: hashes[0]).suggest("0")
+    again = start(sweep_of(), folder, hashes=lambda trial: hashes[1])
+    assert again.suggest("0") == first and first["job"]["hashes"]["corpus"] == "first"
+    assert again.suggest("1")["job"]["hashes"]["corpus"] == "second"
+    recorded = [trial.job().hashes for trial in folder.trials()]
+    assert all(recorded.count(each) == 1 for each in hashes) and len(recorded) == 2
 
 
 def start(sweep, folder, **options):
