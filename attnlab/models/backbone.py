@@ -9,7 +9,6 @@ shapes and never waits for the host, so that a training step can be compiled and
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -21,7 +20,7 @@ from attnlab.kernels import install
 from attnlab.models.block import NORM_EPS, Block
 from attnlab.models.checks import spec_of
 from attnlab.models.fused import EAGER, IGNORED
-from attnlab.models.inputs import Packed, packed_of, padding_of, refuse_unknown
+from attnlab.models.inputs import Packed, read_arguments
 from attnlab.models.pretrained import DROPPED, CheckedLoading
 from attnlab.models.readout import Readout
 
@@ -165,30 +164,9 @@ class Backbone(BackbonePreTrainedModel):
         **extra: Any,
     ) -> BaseModelOutputWithPast:
         """Args as `BackboneForCausalLM.forward`; `last_hidden_state` is [B, T, D]."""
-        padding, packed = self.read(input_ids, attention_mask, past_key_values, position_ids, cu_seqlens, extra)
-        return self.run(input_ids, padding, packed, past_key_values, use_cache)
-
-    @staticmethod
-    def read(
-        input_ids: Tensor,
-        attention_mask: Tensor | None,
-        past_key_values: Cache | None,
-        position_ids: Tensor | None,
-        cu_seqlens: Tensor | None,
-        extra: Mapping[str, Any],
-    ) -> tuple[Tensor | None, Packed | None]:
-        """The padding that a call's arguments mark, and the sequences laid end to end.
-
-        Only here is the host asked: generate() passes a mask of ones, without which the mixers need not unpad.
-
-        Raises:
-            ValueError: an argument that these models can make nothing of; one line.
-        """
-        refuse_unknown(extra)
-        steps = input_ids.shape[1]
-        padding = padding_of(attention_mask, steps, past_key_values is not None)
-        here = None if padding is None else padding[:, -steps:]
-        return padding, packed_of(input_ids, here, position_ids, cu_seqlens, extra)
+        past = past_key_values is not None
+        read = read_arguments(input_ids, attention_mask, past, position_ids, cu_seqlens, extra)
+        return self.run(input_ids, *read, past_key_values, use_cache)
 
     def run(
         self,
@@ -198,7 +176,11 @@ class Backbone(BackbonePreTrainedModel):
         past_key_values: Cache | None,
         use_cache: bool | None,
     ) -> BaseModelOutputWithPast:
-        """Run what `read` found. Raises ValueError: a state is asked for that a mixer cannot keep; one line."""
+        """Run tokens [B, T] as `read_arguments` found them to be laid out.
+
+        Raises:
+            ValueError: a state is asked for that a mixer cannot keep; one line.
+        """
         if packed is not None:
             if use_cache or past_key_values is not None:
                 raise ValueError("sequences laid end to end keep no cache; pass use_cache=False and no past_key_values")
@@ -305,7 +287,8 @@ class BackboneForCausalLM(BackbonePreTrainedModel, FLAGenerationMixin):
         Raises:
             ValueError: an argument that would change the numbers, and that these models do not know; one line.
         """
-        read = self.backbone.read(input_ids, attention_mask, past_key_values, position_ids, cu_seqlens, extra)
+        past = past_key_values is not None
+        read = read_arguments(input_ids, attention_mask, past, position_ids, cu_seqlens, extra)
         out = self.backbone.run(input_ids, *read, past_key_values, use_cache)
         positions = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
         logits = self.head(self.readout(out.last_hidden_state)[:, positions])

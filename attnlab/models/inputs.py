@@ -50,6 +50,36 @@ class Packed(NamedTuple):
         return out.index_copy(0, self.real, flat[0]).unflatten(0, (batch, steps))
 
 
+def read_arguments(
+    input_ids: Tensor,
+    attention_mask: Tensor | None,
+    past: bool,
+    position_ids: Tensor | None,
+    cu_seqlens: Tensor | None,
+    extra: Mapping[str, Any],
+) -> tuple[Tensor | None, Packed | None]:
+    """The padding that a call's arguments mark, and the sequences laid end to end.
+
+    Only here is the host asked: `generate()` passes a mask of ones, without which the mixers need not unpad.
+
+    Args:
+        input_ids: [B, T].
+        attention_mask: [B, T], or [B, past + T] after a cache (`past`), or None.
+        past: whether there is a cache.
+        position_ids: [T], [1, T] or [B, T], or None.
+        cu_seqlens: [sequences + 1], or None.
+        extra: every other argument, by name.
+
+    Raises:
+        ValueError: an argument that these models can make nothing of; one line.
+    """
+    refuse_unknown(extra)
+    steps = input_ids.shape[1]
+    padding = padding_of(attention_mask, steps, past)
+    here = None if padding is None else padding[:, -steps:]
+    return padding, packed_of(input_ids, here, position_ids, cu_seqlens, extra)
+
+
 def refuse_unknown(extra: Mapping[str, Any]) -> None:
     """Refuse arguments of `forward` that nothing is made of.
 
