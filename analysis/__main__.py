@@ -28,6 +28,7 @@ from attnlab.records.paths import TrialDir
 from attnlab.records.storage import local
 from attnlab.util import trust
 from attnlab.util.errors import StorageError, UserError
+from attnlab.util.secret import hide_arguments
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -36,6 +37,7 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     if args.sweep is None and (args.checkpoint is None or args.arm or args.trial or args.claim or args.efficiency):
         parser.error("give a sweep's results folder, such as results/quickstart (or --checkpoint PATH alone)")
+    hide_arguments(sys.argv)
     console = Console(highlight=False)
     trust.name(args.trust)
     try:

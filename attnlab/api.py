@@ -36,6 +36,7 @@ from attnlab.training.loop import train
 from attnlab.util import trust as trusted
 from attnlab.util.errors import UserError
 from attnlab.util.files import read_json, write_json
+from attnlab.util.secret import masked
 from attnlab.util.text import did_you_mean, say_once
 
 
@@ -139,7 +140,8 @@ def run_experiment(
         UserError (a ValueError): everything wrong with the trial or its data, one line each.
     """
     if (root := local(results_dir)) is None:
-        raise UserError([f"results_dir {results_dir}: one experiment is written to a folder; run_sweep takes a URI"])
+        given = masked(str(results_dir))
+        raise UserError([f"results_dir {given}: one experiment is written to a folder; run_sweep takes a URI"])
     tree = trial.model_dump(mode="json", exclude_none=True) if isinstance(trial, Trial) else dict(trial)
     if isinstance(trial, Trial) and "recipe" not in trial.model_fields_set:
         del tree["recipe"]

@@ -103,7 +103,7 @@ def render(sel: Selection, figures: Figures, gathered: sections.Sections, hover:
         tensorboard=shlex.join(["tensorboard", "--logdir", str(folder.path)]),
         failed=[(t, t.results["error"]) for t in trials if t.results and t.state == "failed"],
         diverged=[t for t in trials if t.state == "diverged"],
-        last_line=lambda error: text.last_line(error) or text.NONE,
+        reason=lambda error: text.reason(error) or text.NONE,
     )  # fmt: skip
 
 

@@ -10,7 +10,7 @@ import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit, urlunsplit
@@ -18,6 +18,7 @@ from uuid import uuid4
 
 from attnlab.util.errors import StorageError
 from attnlab.util.files import replacing
+from attnlab.util.secret import HIDDEN, masked
 from attnlab.util.text import one_line
 
 APPEARS_WHOLE = ("s3", "gcs", "abfs")  # pyarrow's names of filesystems where an upload that is cut short leaves nothing
@@ -40,7 +41,9 @@ def local(location: str | Path) -> Path | None:
     if parts.scheme != "file":
         return None
     if parts.netloc not in ("", "localhost"):
-        raise StorageError(f"{location}: file:// takes an absolute path, as in file:///{parts.netloc}{parts.path}")
+        raise StorageError(
+            f"{masked(str(location))}: file:// takes an absolute path, as in file:///{parts.netloc.rpartition('@')[2]}{parts.path}"
+        )
     return Path(unquote(parts.path))
 
 
@@ -52,16 +55,15 @@ def join(uri: str, *parts: str) -> str:
 
 def shown(uri: str) -> str:
     """A URI for messages, without user, password and query."""
-    split = urlsplit(uri)
-    return f"{split.scheme}://{split.netloc.rpartition('@')[2]}{split.path}"
+    return masked(uri).partition("?")[0].replace(f"//{HIDDEN}@", "//")
 
 
 @dataclass(frozen=True)
 class Store:
     """A folder of files, named relative to it with slashes. Every method raises StorageError."""
 
-    uri: str
-    fs: Any  # a pyarrow.fs.FileSystem
+    uri: str = field(repr=False)  # it may hold a password
+    fs: Any = field(repr=False)  # a pyarrow.fs.FileSystem
     path: str  # in `fs`
 
     @classmethod
@@ -169,7 +171,7 @@ def _filesystem(uri: str) -> tuple[Any, str]:
 
 
 def _reason(error: BaseException) -> str:
-    text = one_line(error)
+    text = masked(one_line(error))
     hint = next((hint for pattern, hint in HINTS.items() if re.search(pattern, text, re.IGNORECASE)), None)
     text = re.sub(r"\s*\(Request ID:[^)]*\)", "", text)
     short = text if len(text) <= 200 else f"{text[:200]}..."

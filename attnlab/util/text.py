@@ -5,11 +5,14 @@ from __future__ import annotations
 import difflib
 import functools
 import math
+import re
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 LISTED = 120  # characters of the words that an error message lists
+FRAME = re.compile(r" +File ")  # of a traceback
+RAISED = re.compile(r"[\w.]+(Error|Exception|Exit|Interrupt)(: |$)")
 NONE = "-"  # stands for a figure that is not known
 
 
@@ -62,10 +65,18 @@ def first_line(error: BaseException) -> str:
     return (lines[0].strip() if lines else type(error).__name__).rstrip(".")
 
 
-def last_line(text: str | None) -> str:
-    """The last line of a text that is not blank, as of a traceback, or ""."""
-    lines = [line.strip() for line in (text or "").splitlines() if line.strip()]
-    return lines[-1] if lines else ""
+def reason(text: str | None) -> str:
+    """The line of a traceback that names its exception, or "".
+
+    That is the first one after the last frame. What follows it may be advice, such as CUDA's, which goes on for lines.
+    Of a text without frames it is the last line that names an exception, else the last one.
+    """
+    lines = [line for line in (text or "").splitlines() if line.strip()]
+    last_frame = max((i for i, line in enumerate(lines) if FRAME.match(line)), default=None)
+    if last_frame is not None:
+        lines = [line for line in lines[last_frame + 1 :] if not line[0].isspace()][:1] or lines
+    raised = [line for line in lines if RAISED.match(line.strip())]
+    return (raised or lines or [""])[-1].strip()
 
 
 def number(value: Any) -> float | None:

@@ -19,7 +19,7 @@ from attnlab.records.mirror import Mirror, RemoteMirror
 from attnlab.records.storage import Store
 from attnlab.sweep.cluster.ask_nodes import Node, ask_nodes
 from attnlab.util.errors import StorageError, UserError
-from attnlab.util.text import last_line
+from attnlab.util.text import reason
 
 PATIENCE_S = 10.0  # until a host sees another's file: network file systems remember what was missing
 ANSWER_S = 90.0  # until a node answers: it starts a process that imports attnlab
@@ -114,7 +114,7 @@ def probe(
         answers = ask_nodes(nodes, check_node, lambda node: (shared, files, folder, token, node["NodeID"]), answer_s)
         for node, answer in answers:
             if isinstance(answer, Exception):  # late, gone, or without attnlab
-                answer = [last_line(str(answer))]
+                answer = [reason(str(answer))]
             wrong = answer or [
                 f"what it writes to {each} is not seen here: {why}"
                 for each in shared

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -27,6 +26,7 @@ from attnlab.training.step import choose
 from attnlab.util import trust
 from attnlab.util.errors import UserError
 from attnlab.util.files import json_digest, read_json, write_json
+from attnlab.util.text import reason
 
 PER_GPU = 8  # tasks on one GPU at a time, at most: most of their work is the CPU's
 LIMIT_S = 3600.0  # for all tasks; trials tune what is missing then
@@ -126,7 +126,8 @@ def warm_up(
                 again.append(replace(task, share=1.0))
                 continue
             else:
-                results.append(TuningResult(task.kernels, task.gpu_type, error=_one_line(answer)))
+                why = reason(str(answer)) or type(answer).__name__
+                results.append(TuningResult(task.kernels, task.gpu_type, error=why))
             print(f"  {results[-1]}", flush=True)
         tasks = again
     if gpu_names != _gpu_names(root):
@@ -231,10 +232,3 @@ def _is_warm(root: Path, gpu: str | None, kernels: KernelSet) -> bool:
     if gpu is None:
         return False
     return kernel_cache.KernelCache(root / kernel_cache.folder_name(gpu)).marker(kernels.key).exists()
-
-
-def _one_line(error: BaseException) -> str:
-    """The last line that names an exception, if any, else the last line. CUDA's go on with advice."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    raised = [line for line in lines if re.match(r"[\w.]+(Error|Exception|Exit|Interrupt): ", line)]
-    return (raised or lines or [type(error).__name__])[-1]

@@ -183,8 +183,8 @@ def cap_memory(gpus: float, device: Any) -> None:
 
 def failure_text(error: BaseException, gpus: float) -> str:
     """A failed trial's traceback. Where part of a GPU was too small, also what gives more."""
-    hint = memory_hint(error, gpus)
-    return "".join(traceback.format_exception(error)) + (f"{hint}\n" if hint else "")
+    text, hint = "".join(traceback.format_exception(error)), memory_hint(error, gpus)
+    return f"{text.rstrip()}; {hint}\n" if hint else text  # on the exception's own line, which is the one that is shown
 
 
 def rehearsal_text(error: BaseException, gpus: float) -> str:

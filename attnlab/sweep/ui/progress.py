@@ -16,7 +16,7 @@ from rich.text import Text
 from attnlab.config.resolved import Plan
 from attnlab.ranking.leaderboard import Leaderboard, notes
 from attnlab.records.results import Job
-from attnlab.util.text import last_line, settings_text, value_text
+from attnlab.util.text import reason, settings_text, value_text
 
 PLAIN_EVERY_S = 20.0
 LIVE_EVERY_S = 0.5
@@ -135,7 +135,7 @@ class Progress:
                 f"step {result['steps']:<6} {self._plan.metric} {value_text(best)}  {settings_text(job.settings)}"
             )
         if result["state"] == "failed":
-            self.note([f"{job.arm} {job.trial_id} failed: {last_line(result['error'])}"])
+            self.note([f"{job.arm} {job.trial_id} failed: {reason(result['error'])}"])
 
     def update(self, ended: int, leaderboard: Callable[[], Leaderboard]) -> None:
         """Draw the table anew or print a line, if it is time."""

@@ -9,7 +9,7 @@ import launch as command
 from attnlab.plan.load import load
 from attnlab.records.paths import TrialDir
 from attnlab.records.results import Job
-from attnlab.sweep.cluster.warmup import GpuPool, _one_line, find_kernel_sets, gpu_pools, tuning_tasks, warm_up
+from attnlab.sweep.cluster.warmup import GpuPool, find_kernel_sets, gpu_pools, tuning_tasks, warm_up
 from attnlab.training import kernel_cache
 from attnlab.training.loop import train
 from attnlab.util.errors import UserError
@@ -130,11 +130,3 @@ def test_warm_without_cuda_is_one_line(write_sweep, tmp_path, monkeypatch, capsy
     out, err = capsys.readouterr()
     assert not out and len(err.splitlines()) == 1 and "CUDA" in err
     assert not (tmp_path / "results").exists() and not (tmp_path / ".attnlab-kernels").exists()
-
-
-def test_a_failed_task_is_told_by_its_exception_and_not_by_cudas_advice():
-    told = "ray::f()\n  File x\ntorch.AcceleratorError: CUDA error: an illegal memory access was encountered\n"
-    told += "For debugging pass CUDA_LAUNCH_BLOCKING=1\nCompile with `TORCH_USE_CUDA_DSA` to enable assertions."
-    assert _one_line(RuntimeError(told)).endswith("CUDA error: an illegal memory access was encountered")
-    assert _one_line(TimeoutError("not done after 60 minutes")) == "not done after 60 minutes"
-    assert _one_line(ValueError()) == "ValueError"
