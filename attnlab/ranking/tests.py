@@ -142,8 +142,10 @@ def over_items(a: str, b: str, left: Sequence[float], right: Sequence[float]) ->
     if not np.isin(x, (0, 1)).all() or not np.isin(y, (0, 1)).all():
         return paired(a, b, x, y, "items")
     n, only_a, only_b = len(x), int((x > y).sum()), int((y > x).sum())
+    if n == 0:
+        return Comparison(a, b, Interval(math.nan, None, None, 0), None, "none: no item in common", "items")
     p = stats.binomtest(only_a, only_a + only_b).pvalue if only_a + only_b else 1.0
-    share = (only_a + only_b) / n if n else 0.0
+    share = (only_a + only_b) / n
     return Comparison(a, b, mcnemar_interval(only_a, only_b, n), float(p), "exact McNemar", "items", share=share)
 
 

@@ -1,5 +1,6 @@
-"""What a claim's evidence amounts to, at the very ends of its intervals."""
+"""Claims: the whole grammar, and what evidence amounts to at the very ends of its intervals."""
 
+import itertools
 import math
 from dataclasses import replace
 
@@ -9,8 +10,37 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from attnlab.ranking.claims import Claim, Evidence, equivalence, judge
+from attnlab.ranking.claims import RELATIONS, Claim, Evidence, equivalence, judge, parse
 from attnlab.ranking.tests import Comparison, Interval, over_seeds
+from attnlab.util.errors import UserError
+
+
+def test_every_sentence_of_the_grammar_is_read_as_it_is_written():
+    sides, metrics = ("standard", 4.2, 1e-3), (None, "val_loss", "hellaswag")
+    margins = ((0.0, False), (0.1, False), (2.0, True))
+    for relation, right, metric, (margin, percent) in itertools.product(RELATIONS, sides, metrics, margins):
+        claim = Claim("gla", relation, right, metric, margin, percent)
+        if relation == "~" and not margin:
+            with pytest.raises(UserError, match="needs a margin"):
+                parse(str(claim))
+        else:
+            assert parse(str(claim)) == claim
+    assert parse("a < b by 2 %") == parse("a   <  b by 2%") and parse("a < -1.5").right == -1.5
+    assert parse("a < b") == Claim("a", "<", "b", None, 0.0, False) and isinstance(parse("a < 4").right, float)
+    assert parse("a < b on m by 1e-3") == Claim("a", "<", "b", "m", 0.001, False)
+    assert parse("a ~ .5 by +2.%") == Claim("a", "~", 0.5, None, 2.0, True)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "gla", "gla <", "gla less standard", "gla < standard on", "gla < standard by", "gla < standard by x",
+     "gla < standard by -1", "gla < standard by nan", "gla < standard by 2% on val_loss", "gla < standard please",
+     "gla<standard"],
+)  # fmt: skip
+def test_what_is_no_claim_is_one_line(text):
+    with pytest.raises(UserError) as error:
+        parse(text)
+    assert "\n" not in str(error.value)
 
 
 def of_seeds(values):
@@ -94,6 +124,9 @@ def test_a_margin_moves_the_edge_by_itself_or_by_its_share_of_the_right_side(cla
     found = verdict(claim, left, BASE)
     middle = np.mean(left) - np.mean(BASE)
     assert found.verdict == "supported" and found.pair.difference.value == pytest.approx(middle - edge)
+    assert found.claim is claim and (found.pair.a, found.pair.b, found.pair.unit) == ("a", str(claim.right), "seeds")
+    assert found.pair.test == ("one-sample t" if isinstance(claim.right, float) else "paired t")
+    assert f"supported: {claim}. distance from the margin {found.pair.difference.value:.4f}, 95 % in" in found.text
     beyond = replace(claim, margin=20.0 if claim.percent else 0.7)
     assert verdict(beyond, left, BASE).verdict == "refuted"
 
@@ -133,14 +166,22 @@ def test_without_values_nothing_is_decided(unit, said, missing):
     found = judge(Claim("a", "<", "b"), Evidence("val_loss", "min", unit, values))
     assert found.verdict == "undecided" and f"{missing} has {said}" in found.text
     assert (found.pair.p, found.pair.unit, found.pair.difference.n) == (None, unit, 0)
+    assert (found.pair.a, found.pair.b, found.pair.difference.low) == ("a", "b", None)
 
 
 def test_one_seed_is_a_difference_without_an_interval():
     found = verdict(Claim("a", "<", "b"), [2.0], [3.0])
-    assert found.verdict == "undecided" and "at least 2 confirm seeds per arm" in found.text
+    assert found.text == (
+        "undecided: a < b. difference -1.0000 over 1 seeds, without an interval (none: one value or no scatter); "
+        "at least 2 confirm seeds per arm that differ would give one."
+    )
+    assert found.claim == Claim("a", "<", "b") and found.pair.difference.value == -1.0
 
 
 def test_items_are_compared_where_both_arms_have_them():
     values = {"a": {i: 1.0 for i in range(40)}, "b": {i: 0.0 for i in range(10, 60)}}
     found = judge(Claim("a", ">", "b"), Evidence("hellaswag", "max", "items", values))
     assert (found.verdict, found.pair.difference.n, found.pair.test) == ("supported", 30, "exact McNemar")
+    assert (found.pair.a, found.pair.b, found.pair.unit) == ("a", "b", "items")
+    values["b"] = {99: 1.0}
+    assert judge(Claim("a", ">", "b"), Evidence("hellaswag", "max", "items", values)).verdict == "undecided"

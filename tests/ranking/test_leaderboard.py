@@ -5,6 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from attnlab.ranking.leaderboard import best_result, best_settings, notes, rank_arms, value_of
+from attnlab.ranking.search_coverage import Extension
 from tests.sweep.search.test_searcher import sweep_of
 
 
@@ -83,13 +84,35 @@ def test_arms_stand_in_the_metrics_direction_and_those_without_a_value_last(metr
 def test_a_row_sums_over_the_arms_trials_and_tells_of_its_best_one():
     plan = sweep_of()
     trials = [result(2.0, number=0), result(1.0, "pruned", number=1), result(None, "diverged", number=2)]
+    confirmed = result(0.1, phase="confirm", number=3)
+    row = board_of(plan, *trials, confirmed)["arms"]["a"]
+    assert row["counts"]["completed"] == 2 and row["steps"] == 32, "all of them count, the search's alone may be best"
     row = board_of(plan, *trials)["arms"]["a"]
+    assert board_of(plan, *trials, confirmed)["arms"]["a"]["best"] == row["best"]
     assert row["best"] == {"trial_id": "t001-x", "value": 1.0, "step": 4, "settings": {}, "state": "pruned"}
     assert {state: n for state, n in row["counts"].items() if n} == {"completed": 1, "pruned": 1, "diverged": 1}
     assert (row["steps"], row["tokens"], row["seconds"], row["device_seconds"]) == (24, 192, 6.0, 12.0)
     assert (row["n_params"], row["tokens_per_s"], row["peak_mem_gib"]) == (11, 101, None)
     empty = board_of(plan, *trials)["arms"]["b"]
     assert (empty["best"], empty["confirm"], empty["n_params"], empty["steps"]) == (None, None, None, 0)
+
+
+def test_without_a_search_the_best_run_is_an_arms_best():
+    runs = [result(v, phase="confirm", number=n) for n, v in enumerate((2.0, 1.0))]
+    board = board_of(sweep_of(), *runs)
+    assert board["arms"]["a"]["best"]["value"] == 1.0 and board["arms"]["a"]["confirm"]["n"] == 2
+
+
+def test_a_board_tells_of_the_sweep_and_keeps_what_it_is_given():
+    plan = sweep_of()
+    more = Extension(2, {arm.name: arm.space for arm in plan.arms})
+    board = rank_arms(plan, [result(1.0, **{"optim.lr": 1e-4}), result(1.0, phase="noise")], more, {"x": 1.0}, {"g": 2})
+    assert (board["sweep"], board["metric"], board["mode"]) == ("study", "val_loss", "min")
+    assert (board["baselines"], board["guards"], board["noise"]) == ({"x": 1.0}, {"g": 2}, None)
+    assert board["arms"]["a"]["certificate"]["extended"] == 2 and board["arms"]["a"]["counts"]["completed"] == 1
+    assert [line.partition(":")[0] for line in board["edges"]] == ["a"]
+    bare = board_of(plan)
+    assert (bare["baselines"], bare["guards"], bare["ranked_by"]) == ({}, {}, "best of search")
 
 
 def test_what_counts_are_the_best_settings_with_most_runs():

@@ -13,6 +13,7 @@ from attnlab.plan.load import resolve
 from attnlab.ranking import noise_floor
 from attnlab.ranking.leaderboard import notes
 from attnlab.records.paths import SweepDir
+from tests.ranking.test_leaderboard import result
 from tests.sweep.search.test_searcher import end, start, sweep_of
 
 
@@ -133,3 +134,58 @@ def test_the_promise_holds_in_simulation():
     gap = rng.normal(size=20000) - rng.normal(size=20000) + noise_floor.detectable(1, k - 1)
     found = np.abs(gap) / (s * np.sqrt(2)) > stats.t.ppf(0.975, k - 1)
     assert found.mean() == pytest.approx(0.8, abs=0.02)
+
+
+def runs_of(values, seeds=5, arm="a"):
+    """A plan's noise runs as they ended, and others that are none of its."""
+    plan = sweep_of(noise={"arm": arm, "seeds": seeds})
+    runs = [result(v - 0.5, arm=arm, phase="noise", seed=NOISE_SEED + i) for i, v in enumerate(values)]
+    others = [result(9.0, arm="b", phase="noise", seed=NOISE_SEED), result(9.0, phase="noise", seed=7), result(9.0)]
+    return plan, [*others, *reversed(runs)]
+
+
+def test_single_runs_are_told_apart_by_the_noise_runs_own_scatter():
+    values = [1.0, 1.02, 0.99, 1.03, 0.96]
+    found = noise_floor.noise_floor(*runs_of(values))
+    assert found["values"] == pytest.approx(values) and found["mean"] == pytest.approx(1.0)
+    assert (found["n"], found["asked"], found["arm"], found["counts"]["completed"]) == (1, 5, "a", 5)
+    assert (found["steps"], found["tokens"], found["seconds"], found["device_seconds"]) == (40, 320, 10.0, 20.0)
+    d, s = found["detects"]["difference"] / found["std"], found["std"]
+    edge, centre = stats.t.ppf(0.975, 4), d / np.sqrt(2)  # the noncentral t of 4 degrees of freedom
+    assert stats.nct.sf(edge, 4, centre) + stats.nct.cdf(-edge, 4, centre) == pytest.approx(0.8, abs=1e-3)
+    assert found["detects"]["low"] == pytest.approx(d * found["std_interval"][0])
+    assert found["detects"]["high"] == pytest.approx(d * found["std_interval"][1])
+    assert [each["difference"] / s for each in found["needed"]] == pytest.approx([4, 2, 1, 0.5])
+    (line,) = noise_floor.sentences(found, "val_loss")
+    assert "With one run per arm" in line and "val_loss" in line
+    (line,) = noise_floor.sentences({**found, "n": 2}, "val_loss")
+    assert "With 2 seeds per arm" in line
+
+
+@pytest.mark.parametrize(
+    ("values", "mean", "known"), [((), None, False), ((1.0, 2.0), 1.5, False), ((1, 2, 3), 2, True)]
+)
+def test_the_scatter_is_known_from_three_runs_on(values, mean, known):
+    found = noise_floor.noise_floor(*runs_of(values, seeds=3))
+    assert found["mean"] == mean and (found["std"] is not None) == known == bool(found["needed"])
+    assert len(noise_floor.sentences(found, "val_loss")) == (len(values) == 3)
+
+
+def test_runs_that_failed_or_diverged_give_no_value():
+    plan, runs = runs_of([1.0, 2.0, 3.0, 4.0, 5.0])
+    runs[-1]["state"], runs[-2]["last"] = "diverged", None
+    found = noise_floor.noise_floor(plan, runs)
+    assert found["values"] == [3.0, 4.0, 5.0] and (found["counts"]["completed"], found["counts"]["diverged"]) == (4, 1)
+    for run in runs:
+        run["state"] = "failed"
+    (line,) = noise_floor.sentences(noise_floor.noise_floor(plan, runs), "val_loss")
+    assert line == "noise: 0 runs of a gave a value, so its scatter is not known"
+    assert noise_floor.noise_floor(sweep_of(), runs) is None and noise_floor.sentences(None, "x") == []
+
+
+def test_fewest_is_the_first_that_suffices_up_to_the_most():
+    for wanted in (2, 3, 4, 5, 7, 8, 9, 31, 32, 33):
+        assert noise_floor.fewest(lambda n, wanted=wanted: 0.8 if n >= wanted else 0.79, 33) == wanted
+    assert noise_floor.fewest(lambda n: 0.79, 33) is None
+    assert noise_floor.fewest(lambda n: 0.8 if n >= 34 else 0.0, 33) is None
+    assert noise_floor.seeds_for(0.01) is None and noise_floor.seeds_for(4.0) == 3

@@ -64,26 +64,30 @@ def _here(row: dict[str, list[str]], options: argparse.Namespace) -> int:
     from tests.tools.mutant_runner import Batch, run
     from tests.tools.mutation import Mutant, mutants_of, sample_of
 
-    terminal, chosen, found = os.fdopen(os.dup(1), "w", buffering=1), list[Mutant](), dict[str, dict[str, Any]]()
+    terminal, chosen = os.fdopen(os.dup(1), "w", buffering=1), list[Mutant]()
     for module in row:
         every = mutants_of(module, ROOT)
         before = _kept(module)["verdicts"] if options.again else {}
         lived = [m for m in every if before.get(m.name, "killed") not in DEAD]
         mutants = lived if options.again else sample_of(every, options.sample)
-        found[module] = {"made": len(every), "verdicts": {m.name: before[m.name] for m in every if m.name in before}}
+        kept = {m.name: before[m.name] for m in every if m.name in before}
+        _keep(module, {"made": len(every), "verdicts": kept})
         print(f"{module}: {len(mutants)} mutants of {len(every)}", file=terminal)
         chosen += mutants
 
-    def say(mutant: Mutant, verdict: str) -> None:
+    def say(mutant: Mutant, verdict: str) -> None:  # also called in other processes
         print(f"{verdict:>8}  {mutant.module}: {mutant.name}", file=terminal)
-        found[mutant.module]["verdicts"][mutant.name] = verdict
-        path = KEPT / f"{mutant.module.replace('/', '.')}.json"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(found[mutant.module], indent=1), encoding="utf-8")
+        found = _kept(mutant.module)
+        _keep(mutant.module, {**found, "verdicts": {**found["verdicts"], mutant.name: verdict}})
 
     if chosen:
         run(Batch(ROOT, row, chosen), say)
     return 0
+
+
+def _keep(module: str, found: dict[str, Any]) -> None:
+    KEPT.mkdir(parents=True, exist_ok=True)
+    (KEPT / f"{module.replace('/', '.')}.json").write_text(json.dumps(found, indent=1), encoding="utf-8")
 
 
 def _kept(module: str) -> dict[str, Any]:

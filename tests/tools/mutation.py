@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 import random
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from types import CodeType
@@ -19,6 +20,7 @@ from mutmut.mutation.mutators import mutation_operators, operator_string
 from mutmut.mutation.pragma_handling import IgnoredCode
 
 TEXT = (cst.BaseString, cst.Raise, cst.Annotation, cst.Decorator)
+STRICT = re.compile(r",\s*strict=\w+|,(?=\s*\))")  # zip's own check, which only our mistake would fail
 NO_EFFECT = {"cast", "isinstance", "len"}  # a wrong type for the checker alone; the other two as mutmut has it
 
 
@@ -56,14 +58,14 @@ def mutants_of(module: str, root: Path) -> list[Mutant]:
     places, lines = wrapper.resolve(WhitespaceInclusivePositionProvider), [0]
     for line in source.splitlines(keepends=True):
         lines.append(lines[-1] + len(line))
-    original, seen, found = compile(source, filename, "exec"), {source}, dict[str, Mutant]()
+    original, seen, found = compile(source, filename, "exec"), {STRICT.sub("", source)}, dict[str, Mutant]()
     for mutation in visitor.mutations:
         place = places[mutation.original_node]
         start, end = (lines[each.line - 1] + each.column for each in (place.start, place.end))
         text = source[:start] + wrapper.module.code_for_node(mutation.mutated_node) + source[end:]
-        if text in seen:
+        if (plain := STRICT.sub("", text)) in seen:
             continue
-        seen.add(text)
+        seen.add(plain)
         try:
             code = compile(text, filename, "exec")
         except SyntaxError:
