@@ -2,7 +2,12 @@
 
 import sys
 
-from attnlab.cli import main
+from attnlab.util import command
 
 if __name__ == "__main__":
-    sys.exit(main())
+    command.answer_ctrl_c()
+
+from attnlab.cli import main  # noqa: E402 - it takes a second, in which Ctrl-C is answered already
+
+if __name__ == "__main__":
+    sys.exit(command.run(main))

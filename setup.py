@@ -67,5 +67,5 @@ setup(
         "test": TEST,
         "dev": [*TEST, *LINT, "mutmut>=3.8.1,<3.9"],  # of mutmut the operators, which tests/tools/mutation.py imports
     },
-    entry_points={"console_scripts": ["attnlab = attnlab.cli:main"]},
+    entry_points={"console_scripts": ["attnlab = attnlab.cli:command_line"]},
 )

@@ -26,7 +26,7 @@ from attnlab.ranking.claims import parse
 from attnlab.records.mirror import Mirror, mirror
 from attnlab.records.paths import TrialDir
 from attnlab.records.storage import local
-from attnlab.util import trust
+from attnlab.util import command, trust
 from attnlab.util.errors import StorageError, UserError
 from attnlab.util.secret import hide_arguments
 
@@ -120,4 +120,4 @@ def _length(text: str) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(command.run(main))

@@ -29,8 +29,9 @@ from attnlab.records.mirror import mirror
 from attnlab.records.storage import local
 from attnlab.sweep.folder import open_sweep_folder
 from attnlab.tasks import summaries
-from attnlab.util import trust
+from attnlab.util import command, trust
 from attnlab.util.errors import Interrupted, SweepStopped, UserError
+from attnlab.util.secret import hide_arguments, masked
 from attnlab.util.text import did_you_mean, value_text
 
 SWEEPS = Path(__file__).parents[1] / "sweeps"
@@ -46,8 +47,15 @@ class SweepOutcome:
     why: str = ""
 
 
+def command_line() -> int:
+    """Run the command `attnlab`, as launch.py does. Returns the exit code."""
+    command.answer_ctrl_c()
+    return command.run(main)
+
+
 def main(argv: list[str] | None = None) -> int:
     """Run the command line. Returns the exit code."""
+    hide_arguments(sys.argv)
     args = arguments().parse_intermixed_args(argv)
     try:
         if args.list:
@@ -214,14 +222,14 @@ def launch(plan: Plan, args: argparse.Namespace) -> SweepOutcome:
         print("\n".join(f"error: {line}" for line in getattr(error, "problems", [error])), file=sys.stderr)
         return SweepOutcome(plan.name, 1 if isinstance(error, SweepStopped) else 2, why=str(error).splitlines()[0])
     except KeyboardInterrupt as error:
-        again = shlex.join([sys.executable, *sys.argv, *([] if args.resume else ["--resume"])])
+        again = shlex.join([sys.executable, *map(masked, sys.argv), *([] if args.resume else ["--resume"])])
         print(f"\nstopped; what ended is kept. Go on with:\n  {again}", file=sys.stderr)
         return SweepOutcome(plan.name, exit_code(error), why="stopped")
     results = mirror(args.results, plan.name)
     folder = results.folder.path if results.remote else Path(local(args.results) or "", plan.name)
     trusted = [word for module in trust.named() for word in ("--trust", module)]
-    command = [sys.executable, "-m", "analysis", str(folder), "--benchmarks", "none", *trusted]
-    report = subprocess.run(command, check=False)
+    analysis = [sys.executable, "-m", "analysis", str(folder), "--benchmarks", "none", *trusted]
+    report = subprocess.run(analysis, check=False)
     results.push(folder / "analysis")
     address = results if results.remote else folder
     failed = sum(row["counts"]["failed"] for row in board["arms"].values())

@@ -10,10 +10,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from attnlab.util import command
 from attnlab.util.errors import Interrupted
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # SIGTERM: Slurm, Kubernetes, spot machines, `timeout`
 CURSOR = "\x1b[?25h"  # a live table hides it
+EARLY = b"\nstopped before Ray was up; no trial has begun\n"
 TWICE = "interrupted twice; what ended is kept. Go on with --resume"
 
 
@@ -22,22 +24,26 @@ class Interrupts:
 
     Any raises Interrupted, but the first one within `patient` only sets `came`. Later ones change nothing, as `timeout`
     and Slurm send SIGTERM more than once. A Ctrl-C that is not the first signal raises in a user's process. In one of
-    the sweep's own it ends it at once with all that it started, as kill -9 does.
+    the sweep's own it ends it at once with all that it started, as kill -9 does. So does any signal there until Ray is
+    up, which would have to be waited for.
     """
 
     def __init__(self, own_process: bool = False) -> None:
         self.came = 0  # the first signal's number
         self._own_process, self._patient = own_process, False
+        self._at_once = False  # nothing is up yet that needs an orderly end
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> Interrupts:
         self._handles = threading.current_thread() is threading.main_thread()  # others get no signals
         self._terminals = [fd for fd in (1, 2) if os.isatty(fd)]
         self.handle()
+        self._at_once = self._own_process
         return self
 
     def handle(self) -> None:
         """Handle the signals from now on. Called again once Ray is up, which takes SIGTERM as it connects."""
+        self._at_once = False
         for signum in SIGNALS if self._handles else ():
             now = signal.getsignal(signum)
             if signum == signal.SIGHUP and now is signal.SIG_IGN:  # nohup
@@ -62,6 +68,9 @@ class Interrupts:
             self._patient = False
 
     def _note(self, signum: int, frame: Any) -> None:
+        if self._at_once:
+            os.write(2, EARLY)
+            command.leave(signum)
         first = not self.came
         self.came = self.came or signum
         if signum == signal.SIGHUP:

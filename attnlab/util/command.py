@@ -1,0 +1,44 @@
+"""What every command line does: Ctrl-C ends it from the first import on, and `| head` is no error."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from types import FrameType
+
+CTRL_C = 130  # 128 + SIGINT, as shells count
+CLOSED_PIPE = 141  # 128 + SIGPIPE
+
+
+def answer_ctrl_c() -> None:
+    """Have Ctrl-C end this process at once, until something that needs an orderly end takes it over.
+
+    KeyboardInterrupt, Python's own answer, prints a traceback while modules are imported, or is caught by what is
+    imported. Nothing that this process starts outlives it.
+    """
+    signal.signal(signal.SIGINT, leave)
+
+
+def leave(signum: int = signal.SIGINT, frame: FrameType | None = None) -> None:
+    """End this process at once, by the exit code of a signal."""
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(Exception):  # the signal may have come while it was written
+            stream.flush()
+    os._exit(128 + signum)
+
+
+def run(main: Callable[[], int]) -> int:
+    """Run a command line's `main` and give its exit code, also where whoever reads its output has read enough."""
+    try:
+        code = main()
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())  # Python flushes it once more as it ends
+        return CLOSED_PIPE
+    except KeyboardInterrupt:
+        return CTRL_C
