@@ -105,12 +105,14 @@ def files_and_overrides(words: Sequence[str]) -> tuple[list[str], list[str]]:
 
 def load_plans(args: argparse.Namespace) -> list[Plan]:
     """The requested sweeps with their requested arms. Raises UserError: every mistake in any, one line each."""
-    wanted = [word for word in args.only or [] if "=" not in word]  # `--only ARM a.b=c` reads on to the end
-    files, overrides = files_and_overrides([*args.words, *(word for word in args.only or [] if "=" in word)])
+    only = args.only or []  # `--only ARM a.b=c` reads on to the end
+    files, overrides = files_and_overrides([*args.words, *(word for word in only if "=" in word)])
     if not files:
         raise UserError(["which sweep? launch.py sweeps/quickstart.yaml, or --list"])
-    named = {file: _arms(file) for file in files} if wanted else {}
+    named = {file: _arms(file) for file in files} if only else {}
     known = dict.fromkeys(arm for arms in named.values() for arm in arms or ())
+    wanted = [word for word in only if "=" not in word or word in known]  # an arm may be called lr=0.1
+    overrides = [text for text in overrides if text not in wanted]
     if len(files) > 1 and wanted:  # one that cannot be read stays, for its error
         files = [file for file in files if (arms := named[file]) is None or set(arms) & set(wanted)]
     solve = not wanted or set(wanted) <= known.keys()  # an arm that is not there is told before torch is imported

@@ -28,7 +28,7 @@ class AshaConfig(Config):
     """Asynchronous successive halving (Li et al. 2020, arXiv 1810.05934), stopping variant, one bracket per arm."""
 
     grace_steps: PositiveInt = Field(description="steps that every trial gets")
-    reduction_factor: float = Field(3.0, ge=1.01, description="one trial of so many goes on at each rung")
+    reduction_factor: float = Field(3.0, gt=1.0, description="one trial of so many goes on at each rung")
     decay_rungs: bool = Field(False, description="with schedule wsd: judge what a short decay from the rung comes to")
 
     def rungs(self, max_steps: int) -> list[int]:

@@ -72,7 +72,9 @@ def override(raw: dict[str, Any], overrides: Sequence[str]) -> None:
     """Apply `a.b=c` texts, their values read as YAML, to a raw tree in place. Raises UserError."""
     problems, changes = [], []
     for text in overrides:
-        key, equals, value = text.partition("=")
+        beginning = _beginning(text, raw.get("arms"))  # an arm's name may hold a "=", as `lr=0.1` does
+        key, equals, value = text.removeprefix(beginning).partition("=")
+        key = beginning + key
         if equals and key:
             changes.append((key, parse(value, key)))
         else:
@@ -108,20 +110,24 @@ def change(raw: dict[str, Any], changes: Iterable[tuple[str, Any]], prefix: str 
         raise UserError(problems)
 
 
-def _parts(key: str, arms: Iterable[str]) -> list[str]:
+def _parts(key: str, arms: Mapping[str, Any]) -> list[str]:
     """A dotted key's parts; a space's own keys and the arms' names, which may hold dots, stay whole."""
-    section, _, rest = key.partition(".")
-    if section == "tiny":
-        return [section, rest]
+    if key.startswith("tiny."):
+        return ["tiny", key.removeprefix("tiny.")]
     if key.startswith("search.space."):
         return ["search", "space", key.removeprefix("search.space.")]
-    named = [arm for arm in arms if isinstance(arm, str) and rest.startswith(f"{arm}.")] if section == "arms" else []
-    if not named:
+    if not (beginning := _beginning(key, arms)):
         return key.split(".")
-    arm = max(named, key=len)
-    inner = rest.removeprefix(f"{arm}.")
+    inner = key.removeprefix(beginning)
     own = inner.removeprefix("search.space.")
-    return [section, arm, *(["search", "space", own] if own != inner else inner.split("."))]
+    arm = beginning.removeprefix("arms.").removesuffix(".")
+    return ["arms", arm, *(["search", "space", own] if own != inner else inner.split("."))]
+
+
+def _beginning(text: str, arms: Any) -> str:
+    """The `arms.NAME.` that a key or an override begins with, of the longest name that fits. "" without one."""
+    known = [f"arms.{arm}." for arm in arms or () if isinstance(arm, str)] if isinstance(arms, Mapping) else []
+    return max((each for each in known if text.startswith(each)), key=len, default="")
 
 
 def plain(raw: Mapping[str, Any]) -> dict[str, Any]:

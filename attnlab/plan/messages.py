@@ -27,12 +27,16 @@ SAY = {
     "string_pattern_mismatch": "letters, digits, '.', '_' and '-' only, not {input}",
 }
 
+UNION = ("constrained-int", "float", "literal['auto']", "int")  # which of a key's types an error is of
+
 
 def lines(error: ValidationError, root: type[BaseModel], prefix: str = "") -> list[str]:
     """One line per mistake pydantic found: `key: what is wrong, what would be right`."""
     out = []
     for e in error.errors():
-        loc = [str(p) for p in e["loc"] if p not in ("constrained-int", "float", "literal['auto']", "int")]
+        *outer, last = e["loc"] or ("",)
+        kept = [*outer, last] if e["type"] == "extra_forbidden" or last not in UNION else outer
+        loc = [str(part) for part in kept if part != ""]
         key = ".".join([*filter(None, [prefix]), *loc])
         if e["type"] == "extra_forbidden":
             out.append(f"{key}: unknown key{did_you_mean(loc[-1], known_keys(root, loc[:-1]))}")

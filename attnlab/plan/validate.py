@@ -26,6 +26,7 @@ from attnlab.util.errors import UserError
 from attnlab.util.text import did_you_mean, quoted, shortened
 
 MOST_CHOICES = 256  # as many as corners
+LEAST_FACTOR = 1.01
 MOST_ARMS = 1000  # each is checked at every corner of its space
 ONE_RECIPE = "all trials of a sweep share it, as two are never ranked against each other; set trial.recipe"
 
@@ -144,6 +145,8 @@ def plan_problems(plan: Plan) -> Iterator[str]:
             yield f"{section}.metric: {whose}, has no metric {quoted(plan.metric)}{hint}"
         if sweep.search:
             yield from _search_problems(sweep.search, arm, sweep.resources)
+    if negative := [seed for seed in plan.seeds if seed < 0]:
+        yield f"confirm.seeds: at least 0, not {negative[0]}"
     if len(set(plan.seeds)) < len(plan.seeds):
         yield f"confirm.seeds: {quoted(list(plan.seeds))} names a seed twice, and its run would be the same"
     if line := direction.problem(plan):
@@ -226,6 +229,10 @@ def _branch_problems(asha: AshaConfig, trial: Trial, arm: str) -> Iterator[str]:
 
 def _search_problems(search: SearchConfig, arm: Arm, resources: ResourcesConfig) -> Iterator[str]:
     asha, name, every, last = search.asha, arm.name, arm.trial.train.eval_every, arm.trial.train.max_steps
+    if asha and asha.reduction_factor < LEAST_FACTOR:
+        factor = f"search.asha.reduction_factor: {asha.reduction_factor:g}"
+        yield f"{factor} prunes next to nothing at each of thousands of rungs; at least {LEAST_FACTOR}"
+        return
     if asha and asha.grace_steps % every:
         yield f"search.asha.grace_steps: {asha.grace_steps} is no multiple of arm {name}'s eval_every {every}"
     if asha and asha.grace_steps >= last:

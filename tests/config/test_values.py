@@ -96,7 +96,8 @@ def test_choices_that_are_one_setting_are_refused(choices):
     assert Plan.of(Sweep.model_validate(tree)), "a folder that has them is still read"
 
 
-def test_a_seed_of_confirm_given_twice_is_refused():
+def test_a_seed_of_confirm_below_0_or_given_twice_is_refused():
+    assert problems(changed(("confirm", "seeds"), [1, -1])) == ["confirm.seeds: at least 0, not -1"]
     assert problems(changed(("confirm", "seeds"), [1, 1]))[0].startswith("confirm.seeds: [1, 1] names a seed twice")
 
 

@@ -2,6 +2,7 @@
 
 import pytest
 
+from attnlab import cli
 from attnlab.plan.load import load, read, resolve
 from attnlab.records.paths import SweepDir
 from attnlab.util.errors import UserError
@@ -82,8 +83,16 @@ def test_an_arms_trials_are_those_of_its_own_folder(tmp_path):
     assert len(folder.trials()) == 4
 
 
-def test_an_override_reaches_an_arm_with_a_dot_in_its_name(tmp_path):
+def test_an_override_reaches_an_arm_with_a_dot_or_an_equals_sign_in_its_name(tmp_path):
     file = tmp_path / "s.yaml"
-    file.write_text("name: s\narms: {v1: {}, v1.5: {}}\n", encoding="utf-8")
-    plan = load(file, ["arms.v1.5.optim.lr=0.5", "arms.v1.optim.lr=0.25"])
-    assert (plan.arm("v1.5").trial.optim.lr, plan.arm("v1").trial.optim.lr) == (0.5, 0.25)
+    file.write_text("name: s\narms: {v1: {}, v1.5: {}, lr=0.1: {}}\n", encoding="utf-8")
+    plan = load(file, ["arms.v1.5.optim.lr=0.5", "arms.v1.optim.lr=0.25", "arms.lr=0.1.optim.lr=0.1"])
+    assert [arm.trial.optim.lr for arm in plan.arms] == [0.25, 0.5, 0.1]
+
+
+def test_only_takes_an_arm_with_an_equals_sign(tmp_path):
+    file = tmp_path / "s.yaml"
+    file.write_text("name: s\narms: {lr=0.1: {}, lr=0.2: {}}\n", encoding="utf-8")
+    args = cli.arguments().parse_intermixed_args([str(file), "--only", "lr=0.1", "trial.train.seed=3"])
+    (plan,) = cli.load_plans(args)
+    assert plan.names == ("lr=0.1",) and plan.arms[0].trial.train.seed == 3
