@@ -19,6 +19,7 @@ from attnlab.config import sweep_file
 from attnlab.config.resolved import Plan
 from attnlab.config.sweep import Sweep
 from attnlab.config.trial import Trial
+from attnlab.plan import memory
 from attnlab.plan.direction import filled
 from attnlab.plan.guards.run import run_guards
 from attnlab.plan.load import load, read, resolve
@@ -163,6 +164,7 @@ def run_experiment(
         if changed := Provenance().changes([job]):
             raise UserError(f"{folder.path}: {'; '.join(changed)} since it began; put it back, or give another `name`")
     if folder.results() is None:  # finished work is a no-op
+        memory.check(plan, memory.Room.here(float(torch.device(device).type == "cuda")))
         prepared = prepare_tasks(plan)
         run_guards(plan, prepared)
         if not begun:

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from attnlab.config import sweep_file
-from attnlab.plan import Plan, load
+from attnlab.plan import Plan, load, memory
 from attnlab.plan.prepare import prepare_tasks
 from attnlab.ranking.leaderboard import Leaderboard
 from attnlab.records.mirror import mirror
@@ -61,7 +61,13 @@ def main(argv: list[str] | None = None) -> int:
         if args.list:
             return list_sweeps(args)
         plans = load_plans(args)
-        return show_plans(plans) if args.dry_run else warm(plans, args) if args.warm else run(plans, args)
+        return (
+            show_plans(plans, here=args.address is None)
+            if args.dry_run
+            else warm(plans, args)
+            if args.warm
+            else run(plans, args)
+        )
     except UserError as error:
         print("\n".join(f"error: {problem}" for problem in error.problems), file=sys.stderr)
         return 2
@@ -161,14 +167,14 @@ def list_sweeps(args: argparse.Namespace) -> int:
     return 0
 
 
-def show_plans(plans: Sequence[Plan]) -> int:
-    """Print what would run."""
+def show_plans(plans: Sequence[Plan], here: bool) -> int:
+    """Print what would run. `here`: on this machine."""
     from attnlab.plan.dry_run import show  # builds models
 
     for number, plan in enumerate(plans):
         if number:
             print(f"\n{'-' * 100}")
-        show(plan)
+        show(plan, here)
     return 0
 
 
@@ -206,6 +212,8 @@ def check_all(plans: Sequence[Plan], args: argparse.Namespace) -> None:
     for plan in plans if len(plans) > 1 else ():
         try:
             open_sweep_folder(plan, args.results, args.resume)
+            if args.address is None:
+                memory.check(plan, memory.Room.here(plan.sweep.resources.gpus_per_worker))
             prepare_tasks(plan)
         except UserError as error:
             problems += [f"{plan.name}: {line}" for line in error.problems]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
@@ -14,20 +13,12 @@ from torch import Tensor, nn
 from attnlab.config.trial import ModelConfig
 from attnlab.models.build import build_mixer
 from attnlab.models.checks import spec_of
+from attnlab.models.least import mlp_width
 
 if TYPE_CHECKING:
     from fla.models.utils import Cache
 
 NORM_EPS = 1e-6
-
-
-def mlp_width(d_model: int, kind: str) -> int:
-    """Default MLP width: 4 d_model for gelu, 8/3 d_model for swiglu.
-
-    These are equal in parameters, as swiglu has three matrices (Shazeer 2020, arXiv 2002.05202, section 3). Rounded up
-    to a multiple of 64 for the tensor cores' tiles.
-    """
-    return 4 * d_model if kind == "gelu" else math.ceil(8 * d_model / 3 / 64) * 64
 
 
 class MLP(nn.Module):

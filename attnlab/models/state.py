@@ -15,6 +15,7 @@ from attnlab.kernels.dispatch import unrecorded
 from attnlab.models.backbone import Cache
 from attnlab.models.block import Block
 from attnlab.models.checks import spec_of
+from attnlab.util.machine import host_bytes
 
 PROMPTS = 16, 80  # steps, more than any convolution is wide; what differs between the two grows with time
 
@@ -40,7 +41,7 @@ def state_of(model: ModelConfig, layer: int) -> State | None:
     """The state of the mixer at depth `layer` (0-based); None where it is not known.
 
     That is where it keeps none between calls, so that decoding reads the sequence again, or needs CUDA; where its state
-    does not grow with each token; and where it is the user's own.
+    does not grow with each token; where it is the user's own; and where one layer is larger than this machine's memory.
 
     Raises:
         ValueError: a mixer that cannot be built.
@@ -62,6 +63,9 @@ def state_of(model: ModelConfig, layer: int) -> State | None:
 def _measured(model: str) -> State | None:
     config = ModelConfig.model_validate_json(model)
     held, recurrent = [], 0
+    with torch.random.fork_rng(devices=[]), torch.device("meta"):
+        if 4 * sum(p.numel() for p in Block(config, 0).parameters()) > host_bytes():
+            return None
     with torch.random.fork_rng(devices=[]), torch.device("cpu"), unrecorded():
         block = Block(config, 0).eval()
         for steps in PROMPTS:

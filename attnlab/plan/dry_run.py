@@ -15,7 +15,7 @@ from attnlab.models import count_params
 from attnlab.models.flops import flops_per_token
 from attnlab.models.size import build_empty
 from attnlab.models.state import state_bytes
-from attnlab.plan import gpu_packing
+from attnlab.plan import gpu_packing, memory
 from attnlab.plan.guards.run import run_guards
 from attnlab.plan.prepare import prepare_tasks
 from attnlab.tasks import Task
@@ -31,13 +31,19 @@ def costs(trial: Trial, vocab_size: int) -> str:
     return f"{work}; state after {length:,} tokens: {held}{limit}"
 
 
-def show(plan: Plan) -> None:
-    """Print every arm's resolved trial, search space and size, and the sweep's totals."""
+def show(plan: Plan, here: bool = True) -> None:
+    """Print every arm's resolved trial, search space and size, and the sweep's totals.
+
+    `here`: the sweep would run on this machine. Raises UserError: also what cannot fit there.
+    """
     console, sweep = Console(highlight=False, soft_wrap=True, markup=False), plan.sweep
     console.print(Text.assemble((plan.name, "bold"), f": {sweep.description}"))
     if sweep.hypothesis:
         console.print(f"hypothesis: {sweep.hypothesis}")
+    room = memory.Room.here(sweep.resources.gpus_per_worker) if here else memory.Room()
+    memory.check(plan, room)
     tasks = prepare_tasks(plan)
+    memory.check(plan, room, {name: task.vocab_size for name, task in tasks.items()})
     findings = run_guards(plan, tasks)
     for arm in plan.arms:
         _show_arm(console, arm, tasks[arm.name], (sweep.arms[arm.name].get("search") or {}).get("space"))

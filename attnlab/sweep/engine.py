@@ -7,6 +7,7 @@ from pathlib import Path
 
 from attnlab.config.resolved import Plan
 from attnlab.config.sweep_file import dump
+from attnlab.plan import memory
 from attnlab.plan.extension import leaderboard, planned_trials
 from attnlab.plan.prepare import check_device
 from attnlab.ranking.leaderboard import Leaderboard, notes
@@ -14,7 +15,7 @@ from attnlab.ranking.noise_floor import planned_for
 from attnlab.records.paths import SweepDir
 from attnlab.records.results import Results
 from attnlab.sweep.cluster import warmup
-from attnlab.sweep.cluster.session import check_nodes, cluster, start_ray
+from attnlab.sweep.cluster.session import check_nodes, cluster, room_of_cluster, runs_alone, start_ray
 from attnlab.sweep.folder import open_sweep_folder
 from attnlab.sweep.preflight import Preflight, undone_for_mistakes
 from attnlab.sweep.ui.interrupt import Interrupts
@@ -59,10 +60,14 @@ def run(
         mirror.check()
     except StorageError as error:
         raise UserError(f"--results {error}") from None
+    room = memory.Room.here(plan.sweep.resources.gpus_per_worker) if runs_alone(address) else memory.Room()
+    memory.check(plan, room)
     with Interrupts(own_process) as interrupts, start_ray(address) as local:
-        preflight = Preflight.of(plan)
+        preflight = Preflight.of(plan, room)
         with cluster(address, plan, preflight.need, local) as (shape, count):
             interrupts.handle()
+            room = memory.Room.here(shape.gpus) if local else room_of_cluster(shape)
+            memory.check(plan, room, preflight.vocab_sizes, at_once=count)
             # not before Ray is up: it imports ray (2 CPU-seconds), which LocalRay's thread does first
             from attnlab.sweep.trials import run_trials
 

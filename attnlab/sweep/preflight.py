@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from attnlab.config.resolved import Plan
-from attnlab.plan import gpu_packing
+from attnlab.plan import gpu_packing, memory
 from attnlab.plan.guards.run import run_guards
 from attnlab.plan.prepare import prepare_tasks
 from attnlab.plan.provenance import Provenance
@@ -25,14 +25,17 @@ class Preflight:
     baselines: dict[str, float]
     guards: dict[str, Any]  # their findings
     provenance: Provenance
+    vocab_sizes: dict[str, int]  # by arm
 
     @classmethod
-    def of(cls, plan: Plan) -> Preflight:
-        """Prepare a plan's tasks and run its guards. Raises UserError."""
+    def of(cls, plan: Plan, room: memory.Room) -> Preflight:
+        """Prepare a plan's tasks and run its guards. Raises UserError, also for what cannot fit into `room`."""
         tasks = prepare_tasks(plan)
+        vocab_sizes = {name: task.vocab_size for name, task in tasks.items()}
+        memory.check(plan, room, vocab_sizes)
         baselines = next(iter(tasks.values())).baselines()
         provenance = Provenance((arm.trial, tasks[arm.name]) for arm in plan.arms)
-        return cls(gpu_packing.largest(plan, tasks), baselines, run_guards(plan, tasks), provenance)
+        return cls(gpu_packing.largest(plan, tasks), baselines, run_guards(plan, tasks), provenance, vocab_sizes)
 
 
 @contextmanager

@@ -94,6 +94,11 @@ def value_text(value: Any) -> str:
     return f"{value:.4f}" if value == 0 or 1e-3 <= abs(value) < 1e4 else f"{value:.3g}"
 
 
+def gib_text(size: float) -> str:
+    """Bytes as GiB with one decimal, or TiB."""
+    return f"{size / 2**40:,.1f} TiB" if size >= 2**40 else f"{size / 2**30:,.1f} GiB"
+
+
 def count_text(value: Any) -> str:
     """A count in full, thousands set apart."""
     return NONE if number(value) is None else f"{value:,.0f}"

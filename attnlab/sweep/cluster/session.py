@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from attnlab.config.resolved import Plan
-from attnlab.plan import gpu_packing
+from attnlab.plan import gpu_packing, memory
 from attnlab.records.mirror import Mirror
 from attnlab.sweep.cluster import code_sync, node_probe
 from attnlab.sweep.cluster.autoscaler import Autoscaler, find_autoscaler
@@ -110,7 +110,12 @@ def set_environment() -> None:
 def start_ray(address: str | None) -> AbstractContextManager[LocalRay | None]:
     """A LocalRay to start. None if the sweep runs on the address's or the user's own Ray."""
     set_environment()
-    return nullcontext() if address or _connected() else LocalRay()
+    return LocalRay() if runs_alone(address) else nullcontext()
+
+
+def runs_alone(address: str | None) -> bool:
+    """Whether the sweep gets a Ray of its own on this machine."""
+    return not (address or _connected())
 
 
 @contextmanager
@@ -173,6 +178,13 @@ def _check_listening(address: str) -> None:
     except (OSError, ValueError) as error:
         hint = "is the cluster up, the port right?"
         raise UserError(f"--address {address}: nobody answers there ({error}); {hint}") from None
+
+
+def room_of_cluster(shape: SlotShape) -> memory.Room:
+    """What the cluster that is up has for a worker, as far as Ray names it."""
+    import ray
+
+    return memory.Room.of_cluster(shape.gpus, ray.cluster_resources())
 
 
 def check_nodes(plan: Plan, mirror: Mirror, shape: SlotShape, kernel_cache: Path | None, local: bool) -> None:

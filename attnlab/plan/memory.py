@@ -1,0 +1,138 @@
+"""Refuse what cannot fit, from arithmetic, before any model is built.
+
+A trial takes at least, on what trains it,
+
+    P (4 + 4 + S)     fp32 weights and gradients and the optimizer's moments, all there at a step: S is 8 with adamw
+                      (two moments, Kingma and Ba 2015, arXiv 1412.6980) and 4 with muon (one for hidden matrices)
+    + B A             A numbers kept for the backward pass (`least_activations`), of B bytes: 2 under bf16, else 4
+
+with P parameters, the mixers' counted on torch's meta device and users' own left out. Temporaries, logits, kernels and
+libraries come on top, so nothing is refused that would fit. What passes is tried out by the rehearsal. A GPU's trial
+is built in the host's memory first (4 P). Trials that run at once on a host take at least the smallest one's together.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from attnlab.config.resolved import Plan
+from attnlab.config.space import corners
+from attnlab.config.trial import Trial
+from attnlab.models.least import least_activations, least_params
+from attnlab.plan import gpu_packing
+from attnlab.plan.validate import at_corner
+from attnlab.util.errors import UserError
+from attnlab.util.machine import host_bytes
+from attnlab.util.text import gib_text
+
+MOMENTS = {"adamw": 8, "muon": 4}  # bytes per parameter
+REACH = ("model", "task.seq_len", "train", "optim.name")  # prefixes of searched settings that change sizes
+LARGEST_GIB = {"V100": 32, "A100": 80}  # where cards of one name differ, the largest; else as `gpu_packing.MEMORY_GIB`
+HINT = "lower model.d_model, model.n_layers or train.batch_size"
+
+
+@dataclass(frozen=True)
+class Room:
+    """What there is for a trial: bytes of the host, and of a worker's GPU or its part of one."""
+
+    host: float = math.inf  # not known
+    gpu: float | None = None  # None: on the CPU
+
+    @classmethod
+    def here(cls, gpus: float | Literal["auto"]) -> Room:
+        """This machine, with so many GPUs for each worker; `auto` counts as one."""
+        import torch  # slow to import, and mistakes in a file are told without it
+
+        gpus = 1.0 if gpus == "auto" else gpus
+        if not gpus or not torch.cuda.is_available():
+            return cls(host_bytes())
+        each = (torch.cuda.get_device_properties(i).total_memory for i in range(torch.cuda.device_count()))
+        return cls(host_bytes(), _part(max(each), gpus))
+
+    @classmethod
+    def of_cluster(cls, gpus: float, have: Mapping[str, float]) -> Room:
+        """The largest GPU that Ray's resources name, with so many for each worker. Its hosts' memory is not known."""
+        if not gpus:
+            return cls()
+        kinds = [key.partition(":")[2] for key in have if key.startswith("accelerator_type:")]
+        known = [LARGEST_GIB.get(kind, gpu_packing.MEMORY_GIB.get(kind, -1) + 1) for kind in kinds]
+        return cls(gpu=_part(max(known) * 2**30, gpus) if known and 0 not in known else math.inf)
+
+
+def _part(gpu_bytes: float, gpus: float) -> float:
+    """What a worker may allocate of a GPU: all of it, or the part to which sharing caps it."""
+    return gpu_bytes if gpus >= 1 else gpu_bytes * gpu_packing.memory_fraction(gpus, gpu_bytes / 2**30)
+
+
+@dataclass(frozen=True)
+class Least:
+    """What a worker of a trial takes at least, in bytes."""
+
+    params: int
+    training: int  # where it trains
+    host: int  # where it is built
+
+    @classmethod
+    def of(cls, trial: Trial, on_gpu: bool, workers: int, params: int) -> Least:
+        """By the formula above."""
+        train = trial.train
+        bf16 = train.precision == "bf16" or (train.precision == "auto" and on_gpu)
+        tokens = train.batch_size // (workers * train.grad_accum) * trial.task.seq_len
+        kept = least_activations(trial.model, tokens) * (2 if bf16 else 4)
+        training = params * (8 + MOMENTS[trial.optim.name]) + kept
+        return cls(params, training, 4 * params if on_gpu else training)
+
+
+def check(plan: Plan, room: Room, vocab_sizes: Mapping[str, int] | None = None, at_once: int = 1) -> None:
+    """Raise UserError, one line per arm, for trials that cannot fit, at any corner of their spaces.
+
+    Args:
+        plan: the sweep.
+        room: what there is.
+        vocab_sizes: by arm, once data are prepared, when mixers count too. Before, arithmetic alone does.
+        at_once: trials that run at once on the host of `room`.
+    """
+    workers = plan.sweep.resources.workers
+    problems, smallest = [], math.inf
+    for arm in plan.arms:
+        sizes = {key: dimension for key, dimension in arm.space.items() if key.startswith(REACH)}
+        for settings in corners(sizes):
+            trial = arm.with_settings(settings)
+            params = least_params(trial.model)
+            need = Least.of(trial, room.gpu is not None, workers, params)
+            if vocab_sizes is not None and not (line := _problem(need, room, trial)):
+                params = least_params(trial.model, vocab_sizes[arm.name]) + _mixer_params(trial)
+                need = Least.of(trial, room.gpu is not None, workers, params)
+            smallest = min(smallest, need.host)
+            if line := _problem(need, room, trial):
+                problems.append(at_corner(line, arm.name, settings) if settings else f"arms.{arm.name}: {line}")
+                break
+    if not problems and (together := smallest * at_once * workers) > room.host:
+        problems.append(
+            f"resources.max_concurrent: {at_once} trials at once take at least {gib_text(together)}, and this machine "
+            f"has {gib_text(room.host)}; give a smaller number"
+        )
+    if problems:
+        raise UserError(problems)
+
+
+def _mixer_params(trial: Trial) -> int:
+    from attnlab.models.size import mixer_params  # torch, which what is refused by arithmetic does not need
+
+    return mixer_params(trial.model)
+
+
+def _problem(need: Least, room: Room, trial: Trial) -> str | None:
+    """What a trial takes and what there is, where that is less."""
+    parts = f"{need.params:,} parameters or more, with gradients, {trial.optim.name}'s moments and activations"
+    if room.gpu is not None and need.training > room.gpu:
+        return (
+            f"takes at least {gib_text(need.training)} ({parts}), and a worker has {gib_text(room.gpu)} of GPU; {HINT}"
+        )
+    if need.host > room.host:
+        what = f"{need.params:,} parameters or more, built before they go to the GPU" if room.gpu is not None else parts
+        return f"takes at least {gib_text(need.host)} ({what}), and this machine has {gib_text(room.host)}; {HINT}"
+    return None
