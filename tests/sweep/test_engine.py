@@ -6,6 +6,7 @@ from collections import Counter
 
 import pytest
 
+from attnlab.records.paths import SweepDir
 from tests.contract import check_folder
 from tests.sweep.conftest import as_if_alone, finish, nothing_left, wait_until
 
@@ -23,6 +24,7 @@ def test_many_stops_leave_nothing_and_no_trial_knows_what_ran_before_it(write_sw
     assert len(suite) == 32
     assert states["pruned"] >= 20, "ten times as many stops as slots"
     assert (folder / "analysis" / "report.html").exists()
+    assert all(trial.job().hashes.corpus for trial in SweepDir(folder).trials())
     nothing_left(str(tmp_path))
 
     by_process = {}

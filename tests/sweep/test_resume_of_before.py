@@ -16,6 +16,7 @@ def test_the_unfinished_trial_ends_from_its_checkpoint_and_nothing_is_added(laun
     shutil.copytree(FOLDER, resumed := tmp_path / "results" / "before")
     done = launch_here(tmp_path / "before.yaml", "--resume")
     assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.count("trials recorded without hashes of corpus, tokenizer and mixers") == 1
 
     trial = UNFINISHED.relative_to(FOLDER)
     step = int(next(UNFINISHED.glob("checkpoints/step_*")).name.partition("_")[2])
