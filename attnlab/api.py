@@ -26,6 +26,7 @@ from attnlab.plan.load import load, read, resolve
 from attnlab.plan.prepare import check_device, prepare_tasks
 from attnlab.plan.provenance import UNKNOWN_FILES, Provenance
 from attnlab.ranking.leaderboard import Leaderboard
+from attnlab.records.mend import standing
 from attnlab.records.mirror import mirror
 from attnlab.records.paths import SweepDir, TrialDir
 from attnlab.records.results import Job, Results
@@ -163,7 +164,7 @@ def run_experiment(
             say_once(f"{folder.path}: {UNKNOWN_FILES}")
         if changed := Provenance().changes([job]):
             raise UserError(f"{folder.path}: {'; '.join(changed)} since it began; put it back, or give another `name`")
-    if folder.results() is None:  # finished work is a no-op
+    if standing(folder, job).results is None:  # finished work is a no-op
         memory.check(plan, memory.Room.here(float(torch.device(device).type == "cuda")))
         prepared = prepare_tasks(plan)
         run_guards(plan, prepared)

@@ -27,10 +27,10 @@ from attnlab.plan.prepare import prepare_tasks
 from attnlab.ranking.leaderboard import Leaderboard
 from attnlab.records.mirror import mirror
 from attnlab.records.storage import local
-from attnlab.sweep.folder import open_sweep_folder
+from attnlab.sweep.folder import open_sweep_folder, sweep_mirror
 from attnlab.tasks import summaries
 from attnlab.util import command, trust
-from attnlab.util.errors import Interrupted, SweepStopped, UserError
+from attnlab.util.errors import DiskFull, Interrupted, SweepStopped, UserError
 from attnlab.util.secret import hide_arguments, masked
 from attnlab.util.text import did_you_mean, value_text
 
@@ -71,6 +71,9 @@ def main(argv: list[str] | None = None) -> int:
     except UserError as error:
         print("\n".join(f"error: {problem}" for problem in error.problems), file=sys.stderr)
         return 2
+    except DiskFull as error:
+        print(f"error: {disk_text(error)}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt as error:
         return exit_code(error)
 
@@ -78,6 +81,11 @@ def main(argv: list[str] | None = None) -> int:
 def exit_code(error: KeyboardInterrupt) -> int:
     """The exit code for the signal that came, Ctrl-C's where none is named."""
     return error.code if isinstance(error, Interrupted) else 130
+
+
+def disk_text(error: DiskFull) -> str:
+    """A disk's refusal and the file, in words."""
+    return f"{error.strerror}: {error.filename}"
 
 
 def arguments() -> argparse.ArgumentParser:
@@ -211,7 +219,7 @@ def check_all(plans: Sequence[Plan], args: argparse.Namespace) -> None:
     problems = []
     for plan in plans if len(plans) > 1 else ():
         try:
-            open_sweep_folder(plan, args.results, args.resume)
+            open_sweep_folder(plan, sweep_mirror(plan, args.results), args.resume)
             if args.address is None:
                 memory.check(plan, memory.Room.here(plan.sweep.resources.gpus_per_worker))
             prepare_tasks(plan)
@@ -231,6 +239,9 @@ def launch(plan: Plan, args: argparse.Namespace) -> SweepOutcome:
     except (UserError, SweepStopped) as error:
         print("\n".join(f"error: {line}" for line in getattr(error, "problems", [error])), file=sys.stderr)
         return SweepOutcome(plan.name, 1 if isinstance(error, SweepStopped) else 2, why=str(error).splitlines()[0])
+    except DiskFull as error:  # before the first trial
+        print(f"error: {disk_text(error)}", file=sys.stderr)
+        return SweepOutcome(plan.name, 1, why=disk_text(error))
     except KeyboardInterrupt as error:
         again = shlex.join([sys.executable, *map(masked, sys.argv), *([] if args.resume else ["--resume"])])
         print(f"\nstopped; what ended is kept. Go on with:\n  {again}", file=sys.stderr)

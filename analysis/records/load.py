@@ -7,24 +7,25 @@ is no sweep's, or in which nothing has ended, is an error.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, cast
 
 from pydantic import ValidationError
 
 from attnlab.config.resolved import Plan
 from attnlab.plan import direction
 from attnlab.plan.load import read
+from attnlab.records.identity import derived, job_of
+from attnlab.records.mend import standing
 from attnlab.records.metrics import learning_curve
 from attnlab.records.paths import SweepDir, TrialDir
-from attnlab.records.results import STATES, Phase, Results, refuse_mixed_recipes
+from attnlab.records.reading import ADDED_LATER, read_board
+from attnlab.records.results import STATES, Job, Results, refuse_mixed_recipes
 from attnlab.util.errors import UserError
-from attnlab.util.files import json_value, read_json
+from attnlab.util.files import json_value
 from attnlab.util.text import number
 
-UNREADABLE = object()
 ALL_STATES = (*STATES, "unfinished", "unreadable")  # without results.json, and with one that cannot be used
 
 
@@ -80,7 +81,7 @@ def load(path: Path) -> SweepData:
     trials = []
     for trial in folder.trials():
         if trial.arm in plan.names:
-            trials.append(_trial(trial, problems))
+            trials.append(_trial(plan, trial, problems))
         else:
             problems.append(f"{trial.arm}/{trial.trial_id}: left out, sweep.yaml has no arm {trial.arm}")
     refuse_mixed_recipes((t.results for t in trials if t.results), path)
@@ -103,76 +104,52 @@ def _plan(folder: SweepDir) -> Plan:
     except UserError as error:
         raise UserError(error.problems[0]) from None
     except ValidationError as error:
-        raise UserError(f"{folder.sweep_file}: {_short(error)}") from None
-
-
-def _trial(trial: TrialDir, problems: list[str]) -> TrialRecord:
-    def attempt(file: str, read: Callable[[], Any]) -> Any:
-        try:
-            return read()
-        except (ValueError, OSError) as error:
-            reason = _short(error).removeprefix(f"{trial.path / file}: ")
-            problems.append(f"{trial.arm}/{trial.trial_id}/{file} cannot be used: {reason}")
-            return UNREADABLE
-
-    job = attempt("experiment_config.json", trial.job)
-    rows = attempt("metrics.jsonl", lambda: _rows(trial))
-    results = attempt("results.json", lambda: _sound(trial, trial.results()))
-    state = "unreadable" if results is UNREADABLE else results["state"] if results else "unfinished"
-    job, rows, results = (None if value is UNREADABLE else value for value in (job, rows, results))
-    settings = results["settings"] if results else job.settings if job else {}
-    phase = results["phase"] if results else job.phase if job else "search"
-    return TrialRecord(trial.arm, trial.trial_id, state, phase, settings, results, rows or [])
-
-
-def _rows(trial: TrialDir) -> list[dict[str, Any]]:
-    rows = [row for row in trial.metrics() if isinstance(row, dict) and number(row.get("step")) is not None]
-    return json_value(learning_curve(rows))
-
-
-def _short(error: Exception) -> str:
-    """The error on one line, without the path that the caller names anyway."""
-    if isinstance(error, ValidationError):
         first = error.errors()[0]
-        return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
-    text = str(error)
-    return text.rpartition("damaged JSON (")[2].removesuffix(")") if "damaged JSON (" in text else text.split("\n")[0]
+        raise UserError(f"{folder.sweep_file}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
 
 
-def _sound(trial: TrialDir, raw: Any) -> Results | None:
-    """`results.json` with every field the contract names, of the kind it names. Raises ValueError."""
-    if raw is None:
-        return None
-    if not isinstance(raw, dict):
-        raise ValueError("it is no mapping")
-    raw = {"flops_per_token": None, "state_bytes": None, "recipe": 1} | raw  # added later than the rest
-    if missing := [key for key in Results.__annotations__ if key not in raw]:
-        raise ValueError(f"it lacks {', '.join(missing)}")
-    for key, known in (("state", STATES), ("phase", get_args(Phase))):
-        if raw[key] not in known:
-            raise ValueError(f"unknown {key} {raw[key]!r}")
-    for key in ("steps", "tokens", "seconds", "device_seconds"):
-        if number(raw[key]) is None:
-            raise ValueError(f"{key} is no number: {raw[key]!r}")
-    for key in ("best", "last", "settings"):
-        if not isinstance(raw[key], dict) and (raw[key] is not None or key == "settings"):
-            raise ValueError(f"{key} is no mapping: {raw[key]!r}")
-    out = json_value({**raw, "arm": trial.arm, "trial_id": trial.trial_id})
-    for key in ("best", "last"):
-        out[key] = out[key] and {k: number(v) for k, v in out[key].items()}
-    for key in ("n_params", "n_params_non_embedding", "flops_per_token", "state_bytes"):
-        out[key] = number(out[key])
-    out["environment"] = out["environment"] if isinstance(out["environment"], dict) else {}
-    return out
+def _trial(plan: Plan, trial: TrialDir, problems: list[str]) -> TrialRecord:
+    """A trial by the rule of `attnlab.records.mend`, changing nothing."""
+
+    def say(file: str, why: str) -> None:
+        problems.append(f"{trial.arm}/{trial.trial_id}/{file} cannot be used: {why}")
+
+    try:
+        job: Job | None = job_of(plan, trial)
+    except UserError as error:
+        say("experiment_config.json", _short(error, trial.config_file))
+        job = derived(plan, trial, ())
+    if job is None:
+        return TrialRecord(trial.arm, trial.trial_id, "unreadable", "search", {}, None, [])
+    try:
+        found = standing(trial, job)
+    except UserError as error:  # of the machine's, such as a missing permission
+        say("results.json", _short(error, trial.results_file))
+        return TrialRecord(trial.arm, trial.trial_id, "unreadable", job.phase, job.settings, None, [])
+    for path, why in found.damage.items():
+        say(path.name, why)
+    ended = trial.results_file.exists()
+    state = found.results["state"] if found.results else "unreadable" if ended else "unfinished"
+    rows = json_value(learning_curve(found.rows))
+    return TrialRecord(trial.arm, trial.trial_id, state, job.phase, job.settings, _shown(found.results), rows)
+
+
+def _shown(results: Results | None) -> Results | None:
+    """Sound results with the keys that older ones lack."""
+    return None if results is None else cast(Results, {**ADDED_LATER, **results})
+
+
+def _short(error: UserError, path: Path) -> str:
+    """The error on one line, without the path that the caller names anyway."""
+    return error.problems[0].removeprefix(f"{path}: ")
 
 
 def _baselines(folder: SweepDir, problems: list[str]) -> dict[str, float]:
     """The task's baselines, which only leaderboard.json keeps."""
-    if not folder.leaderboard_file.exists():
-        return {}
     try:
-        baselines = read_json(folder.leaderboard_file)["baselines"]
-        return {str(k): v for k, v in baselines.items() if number(v) is not None}
-    except (ValueError, OSError, KeyError, TypeError, AttributeError) as error:
-        problems.append(f"leaderboard.json cannot be used, so baselines are not shown: {_short(error)}")
+        board = read_board(folder.leaderboard_file)
+    except UserError as error:
+        why = _short(error, folder.leaderboard_file)
+        problems.append(f"leaderboard.json cannot be used, so baselines are not shown: {why}")
         return {}
+    return dict(board["baselines"]) if board else {}

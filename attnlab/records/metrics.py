@@ -7,8 +7,9 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from attnlab.records.paths import TrialDir
+from attnlab.records.reading import report_order
 from attnlab.records.results import Job
-from attnlab.util.files import json_value, naming_full_disk, write_text
+from attnlab.util.files import json_digest, json_value, naming_full_disk, write_text
 
 
 class MetricsWriter:
@@ -17,7 +18,7 @@ class MetricsWriter:
     def __init__(self, trial: TrialDir, resumed_step: int):
         """Keep the rows up to `resumed_step` (0: none). Later ones, and a branch from that step, are made again."""
         trial.path.mkdir(parents=True, exist_ok=True)
-        self.rows = [row for row in trial.metrics() if report_order(row) <= (resumed_step, False)]
+        self.rows = up_to(trial.metrics(), resumed_step)
         write_text(trial.metrics_file, "".join(json.dumps(row) + "\n" for row in self.rows))
         self._path = trial.metrics_file
 
@@ -31,9 +32,31 @@ class MetricsWriter:
         return row
 
 
-def report_order(row: Mapping[str, Any]) -> tuple[int, bool]:
-    """The key that sorts reports: by step, a branch after the report at its rung."""
-    return row["step"], "branch_steps" in row
+def up_to(rows: Iterable[dict[str, Any]], step: int) -> list[dict[str, Any]]:
+    """The reports up to that of a step, without a branch from there. They precede a checkpoint of the step."""
+    return [row for row in rows if report_order(row) <= (step, False)]
+
+
+def precede(rows: Iterable[dict[str, Any]], state: Mapping[str, Any], job: Job) -> bool:
+    """Whether the reports before a checkpoint are all there, and as they were, by its `state`.
+
+    Older checkpoints keep no digest of them: then every report that was due must be there.
+    """
+    if "reports" in state:
+        return bool(before(rows, state["step"])["reports"] == state["reports"])
+    return [report_order(row) for row in up_to(rows, state["step"])] == due(job, state["step"])
+
+
+def before(rows: Iterable[dict[str, Any]], step: int) -> dict[str, str]:
+    """What a checkpoint of a step keeps of the reports before it: their digest."""
+    return {"reports": json_digest(up_to(rows, step))}
+
+
+def due(job: Job, step: int) -> list[tuple[int, bool]]:
+    """The orders of the reports that a job makes up to that of a step, its last or one of its schedule."""
+    regular = {*range(job.trial.train.eval_every, step, job.trial.train.eval_every), *([step] if step else [])}
+    branches = [(rung, True) for rung in job.branches if rung < step]
+    return sorted([*((each, False) for each in regular), *branches])
 
 
 def learning_curve(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:

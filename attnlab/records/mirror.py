@@ -69,6 +69,9 @@ class Mirror:
         for path in paths:
             path.unlink(missing_ok=True)
 
+    def discard(self, path: Path) -> None:
+        """Remove a file that is no longer here from the storage."""
+
     def for_worker(self, name: str) -> Mirror:
         """The mirror of a worker of that name, with a folder of its own."""
         return self
@@ -156,6 +159,10 @@ class RemoteMirror(Mirror):
         super().remove(*paths)
         for path in paths:
             self.store.delete(str(path.relative_to(self.folder.path)))
+
+    def discard(self, path: Path) -> None:
+        """Remove what is published under a file's path, patiently."""
+        _patiently(lambda: self.store.delete(str(path.relative_to(self.folder.path))))
 
     def for_worker(self, name: str) -> RemoteMirror:
         """The mirror of a worker of that name, with a copy of its own."""

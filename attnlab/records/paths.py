@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from glob import escape
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-
+from attnlab.records.reading import Damaged, Reports, read_job, read_reports, read_results
 from attnlab.records.results import Job, Results, refuse_mixed_recipes
-from attnlab.util.errors import UserError
-from attnlab.util.files import read_json, read_jsonl, remove
+from attnlab.util.files import remove
 
 
 class Below:
@@ -51,26 +50,25 @@ class TrialDir:
         return self.path.parent.name
 
     def job(self) -> Job:
-        """Read the trial as run. Raises UserError in one line."""
-        try:
-            return Job.model_validate(read_json(self.config_file))
-        except ValidationError as error:
-            first = error.errors()[0]
-            key = ".".join(map(str, first["loc"]))
-            raise UserError(f"{self.config_file}: {key}: {first['msg'].removeprefix('Value error, ')}") from None
+        """Read the trial as run. Raises Damaged in one line."""
+        return read_job(self.config_file)
 
     def results(self) -> Results | None:
-        """Read `results.json`; None while the trial has not ended."""
-        return read_json(self.results_file) if self.results_file.exists() else None
+        """Read `results.json`; None while the trial has not ended. Raises Damaged in one line."""
+        return read_results(self.results_file)
 
     def clear(self) -> None:
         """Remove what a process that was killed left half written. No other may be writing here."""
         for path in (*self.checkpoints.glob(".*"), *self.path.glob(".*")):
             remove(path)
 
+    def reports(self) -> Reports:
+        """Read metrics.jsonl: every sound report, and what is wrong with the other lines."""
+        return read_reports(self.metrics_file)
+
     def metrics(self) -> list[dict[str, Any]]:
-        """Every report, decay branches' too, oldest first. A last line cut short by a crash is left out."""
-        return list(read_jsonl(self.metrics_file))
+        """Every sound report, decay branches' too, oldest first. A last line cut short by a crash is left out."""
+        return self.reports().rows
 
 
 @dataclass(frozen=True)
@@ -90,6 +88,10 @@ class SweepDir:
         """What lies at the top of every sweep's folder, so that no arm may be called so."""
         return {below.name for below in vars(cls).values() if isinstance(below, Below)}
 
+    def must_exist(self) -> None:
+        """Raise FileNotFoundError if the folder of a sweep that runs is gone. Writing into it would make it anew."""
+        self.path.stat()
+
     def trial(self, arm: str, trial_id: str) -> TrialDir:
         """One trial's folder."""
         return TrialDir(self.path / arm / trial_id)
@@ -100,7 +102,16 @@ class SweepDir:
         return [TrialDir(file.parent) for file in sorted(self.path.glob(f"{arms}/*/experiment_config.json"))]
 
     def results(self) -> list[Results]:
-        """Read the results of every trial that has ended. Raises UserError where they are of two recipes."""
-        results = [r for t in self.trials() if (r := t.results()) is not None]
-        refuse_mixed_recipes(results, self.path)
-        return results
+        """Read the results of every trial that has ended; those that cannot be used are left out, with a line.
+
+        Raises UserError where they are of two recipes.
+        """
+        results = []
+        for trial in self.trials():
+            try:
+                results.append(trial.results())
+            except Damaged as error:
+                print(f"attnlab: left out: {error}", file=sys.stderr, flush=True)
+        ended = [result for result in results if result is not None]
+        refuse_mixed_recipes(ended, self.path)
+        return ended

@@ -11,7 +11,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Literal, TypedDict
+from typing import Any, Literal
+
+from pydantic import ConfigDict, NonNegativeFloat, NonNegativeInt, with_config
+from typing_extensions import TypedDict  # pydantic asks for it below Python 3.12
 
 from attnlab.config.trial import Config, Trial
 from attnlab.util.errors import UserError
@@ -50,6 +53,7 @@ class Job(Config):
         return cls(arm=arm, number=number, trial_id=f"t{number:03d}-{trial.digest}", trial=trial, **rest)
 
 
+@with_config(ConfigDict(strict=True))
 class Results(TypedDict):
     """`results.json`: how one trial ended."""
 
@@ -58,18 +62,18 @@ class Results(TypedDict):
     state: State
     phase: Phase
     settings: dict[str, Any]  # as sampled, by dotted key
-    seed: int
+    seed: NonNegativeInt
     recipe: int  # the trial's; 1 where an older file names none
-    steps: int  # optimizer steps run, those of decay branches included
-    tokens: int  # of these steps
+    steps: NonNegativeInt  # optimizer steps run, those of decay branches included
+    tokens: NonNegativeInt  # of these steps
     best: dict[str, Any] | None  # the report with the best metric
     last: dict[str, Any] | None  # the last report
-    seconds: float  # wall time in training, over all attempts
-    device_seconds: float  # the same times the number of workers
-    n_params: int | None
-    n_params_non_embedding: int | None
-    flops_per_token: float | None  # training's, of sequences of seq_len, the head's included (models/flops.py)
-    state_bytes: int | None  # that decoding keeps after seq_len tokens, fp32 (models/state.py)
+    seconds: NonNegativeFloat  # wall time in training, over all attempts
+    device_seconds: NonNegativeFloat  # the same times the number of workers
+    n_params: NonNegativeInt | None
+    n_params_non_embedding: NonNegativeInt | None
+    flops_per_token: NonNegativeFloat | None  # training, of seq_len tokens, with the head (models/flops.py)
+    state_bytes: NonNegativeInt | None  # that decoding keeps after seq_len tokens, fp32 (models/state.py)
     checkpoint: str | None  # relative to the trial's folder
     error: str | None  # the traceback of a failed trial
     environment: dict[str, Any]  # device, versions, host

@@ -80,12 +80,19 @@ class Store:
 
     def list(self) -> dict[str, int]:
         """Size in bytes of every file below, by name."""
+        return {name: info.size for name, info in self._infos(recursive=True)}
+
+    def times(self) -> dict[str, float]:
+        """When every file directly below was written, by the storage's clock, Unix time."""
+        return {name: info.mtime_ns / 1e9 for name, info in self._infos(recursive=False)}
+
+    def _infos(self, recursive: bool) -> Iterator[tuple[str, Any]]:
         from pyarrow.fs import FileSelector, FileType
 
         with self._naming_errors():
-            infos = self.fs.get_file_info(FileSelector(self.path, recursive=True, allow_not_found=True))
-            start = len(self.path.strip("/")) + 1
-            return {info.path.strip("/")[start:]: info.size for info in infos if info.type == FileType.File}
+            infos = self.fs.get_file_info(FileSelector(self.path, recursive=recursive, allow_not_found=True))
+        start = len(self.path.strip("/")) + 1
+        yield from ((info.path.strip("/")[start:], info) for info in infos if info.type == FileType.File)
 
     def read(self, name: str) -> bytes:
         """The bytes of one file."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -11,21 +11,46 @@ from attnlab.config.resolved import Plan
 from attnlab.plan import direction
 from attnlab.plan.load import read
 from attnlab.plan.provenance import UNKNOWN_FILES, Provenance
+from attnlab.records.lock import Lock
 from attnlab.records.mirror import Mirror, mirror
 from attnlab.records.paths import SweepDir
+from attnlab.sweep.mend import fits
 from attnlab.util.errors import StorageError, UserError
 from attnlab.util.text import quoted, say_once
 
 
-def open_sweep_folder(plan: Plan, results: str | Path, resume: bool) -> Mirror:
+def sweep_mirror(plan: Plan, results: str | Path) -> Mirror:
+    """A sweep's folder, of which nothing is read yet. Raises UserError for storage that is not known."""
+    try:
+        return mirror(results, plan.name)
+    except StorageError as error:
+        raise UserError(f"--results {error}") from None
+
+
+def hold(records: Mirror, stack: ExitStack) -> tuple[Lock | None, str]:
+    """Hold a sweep's folder against other launchers until the stack closes. Without a lock, why nothing is written.
+
+    Raises UserError if another launcher runs the sweep.
+    """
+    try:
+        return stack.enter_context(Lock(records)), ""
+    except StorageError as error:
+        return None, str(error)
+    except OSError as error:
+        try:
+            records.check()
+        except StorageError as said:
+            return None, str(said)
+        return None, f"{records}: nothing can be written there ({error.strerror})"
+
+
+def open_sweep_folder(plan: Plan, records: Mirror, resume: bool) -> None:
     """Fetch a sweep's folder and check that the sweep may go on there. Raises UserError as `check_folder` does."""
     try:
-        records = mirror(results, plan.name)
         records.pull()
     except StorageError as error:
         raise UserError(f"--results {error}") from None
     check_folder(plan, records.folder, resume, str(records))
-    return records
 
 
 def check_folder(plan: Plan, folder: SweepDir, resume: bool, name: str) -> None:
@@ -36,6 +61,8 @@ def check_folder(plan: Plan, folder: SweepDir, resume: bool, name: str) -> None:
         old = read(folder.sweep_file)
         differs = changes(old, plan)
     except ValueError as error:
+        if resume and fits(plan, folder):  # it is set aside and written again
+            return _refuse_changed_files(plan, folder, name)
         raise UserError(f"{name}/sweep.yaml: not a sweep of this version ({error}); use another --results") from None
     if wrong := direction.problem(old):
         raise UserError(
@@ -48,7 +75,7 @@ def check_folder(plan: Plan, folder: SweepDir, resume: bool, name: str) -> None:
             f"Give this one a name of its own (name=...), or another folder (--results DIR)"
         )
     if not resume:
-        ended = len(folder.results())
+        ended = sum(trial.results_file.exists() for trial in folder.trials())
         raise UserError(
             f"{name} already holds this sweep, {ended} trials ended: go on with --resume, or keep it and start "
             f"afresh under another folder (--results DIR) or name (name=...)"

@@ -10,6 +10,7 @@ from ray import tune
 
 from attnlab.config.resolved import Plan
 from attnlab.ranking.leaderboard import Leaderboard, notes
+from attnlab.records.lock import Lock
 from attnlab.records.mirror import Mirror
 from attnlab.sweep.cluster.room import SlotShape
 from attnlab.sweep.preflight import Preflight
@@ -28,12 +29,20 @@ AHEAD = 1  # trials drawn while all slots train, so that the next one begins wit
 
 
 def run_trials(
-    plan: Plan, mirror: Mirror, shape: SlotShape, count: int, preflight: Preflight, cache: Path, interrupts: Interrupts
+    plan: Plan,
+    mirror: Mirror,
+    shape: SlotShape,
+    count: int,
+    preflight: Preflight,
+    cache: Path,
+    interrupts: Interrupts,
+    lock: Lock,
 ) -> Leaderboard:
     """Rehearse the models and run what is left of a sweep in `count` slots; see `engine.run`."""
     rehearsals = find_rehearsals(plan, begun={trial.arm for trial in mirror.folder.trials()})
     search = ArmSearch(plan, mirror, at_first=count, hashes=preflight.provenance.of)
     slots = Slots(count, shape, mirror, plan.sweep.resources, cache)
+    lock.tell(slots.errors.append)
     asha = ArmAsha(plan, search.job_of, slots.pool.mark.remote, search.reports())
     progress = Progress(plan, count, search.ended, slots.waiting)
     judged = preflight.baselines, preflight.guards

@@ -12,7 +12,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,9 @@ from safetensors.torch import load_file, save_file
 from transformers.utils import logging
 
 from attnlab.records.paths import TrialDir
+from attnlab.records.reading import read_state, state_digest
 from attnlab.util.files import replacing
+from attnlab.util.text import one_line
 
 KEEP = 2  # a crash or a full disk may have left the newest useless
 
@@ -38,7 +40,9 @@ def save(trial: TrialDir, step: int, model: torch.nn.Module, optimizer: Any, sta
     with _replacing(path) as folder:
         _save(tensors(model), folder / "model.safetensors")
         _save(optimizer.state_dict(), folder / "optimizer.safetensors")
-        (folder / "state.json").write_text(json.dumps({"step": step, **state}), encoding="utf-8")
+        state = {"step": step, **state}
+        text = json.dumps({**state, "digest": state_digest(state)})
+        (folder / "state.json").write_text(text, encoding="utf-8")
     tidy(trial, KEEP)
     return path
 
@@ -54,15 +58,29 @@ def steps(trial: TrialDir) -> list[Path]:
     return sorted(trial.checkpoints.glob("step_[0-9]*"))
 
 
-def load(trial: TrialDir, model: torch.nn.Module, optimizer: Any, device: torch.device) -> dict[str, Any] | None:
-    """Load the newest readable checkpoint into model and optimizer. Returns its state, None if there is none."""
+def load(
+    trial: TrialDir,
+    model: torch.nn.Module,
+    optimizer: Any,
+    device: torch.device,
+    usable: Callable[[Mapping[str, Any]], bool] = lambda state: True,
+) -> dict[str, Any] | None:
+    """Load the newest readable checkpoint into model and optimizer. Returns its state, None if there is none.
+
+    `usable` says by its state whether the trial's records fit it.
+    """
     for path in reversed(steps(trial)):
         try:
-            state = json.loads((path / "state.json").read_text(encoding="utf-8"))
+            state = read_state(path)
             weights = load_file(path / "model.safetensors", device=str(device))
             moments = load_file(path / "optimizer.safetensors", device=str(device))
+            _check(weights, tensors(model))
+            _check(moments, optimizer.state_dict())
         except (OSError, ValueError, SafetensorError) as error:
-            print(f"attnlab: {path}: unreadable checkpoint passed over ({error})", flush=True)
+            print(f"attnlab: {path}: unreadable checkpoint passed over ({one_line(error)})", flush=True)
+            continue
+        if not usable(state):
+            print(f"attnlab: {path}: passed over, reports before it are lost", flush=True)
             continue
         with torch.no_grad():
             for name, target in tensors(model).items():
@@ -70,6 +88,22 @@ def load(trial: TrialDir, model: torch.nn.Module, optimizer: Any, device: torch.
         optimizer.load_state_dict(moments)
         return state
     return None
+
+
+def _check(found: Mapping[str, torch.Tensor], wanted: Mapping[str, torch.Tensor]) -> None:
+    """Raise ValueError unless a file has the tensors that are wanted."""
+    if found.keys() != wanted.keys():
+        raise ValueError(f"other tensors: {sorted(found.keys() ^ wanted.keys())[0]}")
+    for name, tensor in wanted.items():
+        if (found[name].shape, found[name].dtype) != (tensor.shape, tensor.dtype):
+            raise ValueError(f"{name} is {found[name].dtype} {tuple(found[name].shape)}")
+
+
+def remove_after(trial: TrialDir, step: int) -> None:
+    """Remove the checkpoints beyond a step, from which the trial does not go on."""
+    for path in steps(trial):
+        if path.name > f"step_{step:08d}":
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def tensors(model: torch.nn.Module) -> dict[str, torch.Tensor]:

@@ -24,8 +24,9 @@ from attnlab.kernels import dispatch
 from attnlab.models import count_params
 from attnlab.models.flops import flops_per_token
 from attnlab.models.state import state_bytes
+from attnlab.records.mend import Standing, mend, standing
 from attnlab.records.metric_logger import MetricLogger
-from attnlab.records.metrics import best_row, learning_curve
+from attnlab.records.metrics import before, best_row, learning_curve, precede
 from attnlab.records.paths import TrialDir
 from attnlab.records.results import Job, Results, State
 from attnlab.tasks import build_task
@@ -78,8 +79,8 @@ def train(
         DiskFull: the trial is unfinished, and its checkpoints and records are whole.
         TrialInterrupted: it is unfinished, and goes on from this very step. Also what the model raises.
     """
-    if (ended := folder.results()) is not None:
-        return ended
+    if (ended := _usable(folder, job, rank == 0)).results is not None:
+        return ended.results
     device, lead, trial = torch.device(device), rank == 0, job.trial
     last_step, every = trial.train.max_steps, trial.train.eval_every
     dispatch.calls.clear()
@@ -87,7 +88,10 @@ def train(
         folder.clear()
     warm_s = warm_up(trial, device, world, cache) if cache else 0.0
     run = set_up(trial, device, rank, world, heartbeat, eval_batches)
-    resumed = checkpoint.load(folder, run.model, run.optimizer, device) or {"step": 0, "seconds": 0.0}
+    usable = partial(precede, ended.rows, job=job)
+    resumed = checkpoint.load(folder, run.model, run.optimizer, device, usable) or {"step": 0, "seconds": 0.0}
+    if lead:
+        checkpoint.remove_after(folder, resumed["step"])
     if device.type == "cuda":
         torch.cuda.init()  # its allocator knows no device before
         torch.cuda.reset_peak_memory_stats(device)
@@ -111,7 +115,7 @@ def train(
                     at = time.perf_counter()
                     part = {"since": since, "loss_sum": loss_sum.item(), "since_s": at - mark}
                     clocks = {"seconds": resumed["seconds"] + at - start, "trained": clock.trained}
-                    checkpoint.save(folder, done, run.model, run.optimizer, clocks | part)
+                    checkpoint.save(folder, done, run.model, run.optimizer, clocks | part | before(records.rows, done))
                 raise TrialInterrupted
             if decay_steps := job.branches.get(done):  # a rung: judged on a short decay, which is then undone
                 clock.pause()
@@ -154,7 +158,7 @@ def train(
                 state = "diverged"
             elif lead and not last and step % trial.train.save_every_steps == 0:
                 clocks = {"seconds": row["seconds"], "trained": clock.trained}
-                checkpoint.save(folder, step, run.model, run.optimizer, clocks)
+                checkpoint.save(folder, step, run.model, run.optimizer, clocks | before(records.rows, step))
             if lead:
                 report(row)
             if state == "diverged" or last:
@@ -167,7 +171,8 @@ def train(
         timing["last_report_at"] = time.time()
         seconds = resumed["seconds"] + time.perf_counter() - start
         if lead and state == "pruned":
-            checkpoint.save(folder, done, run.model, run.optimizer, {"seconds": seconds, "trained": clock.trained})
+            clocks = {"seconds": seconds, "trained": clock.trained}
+            checkpoint.save(folder, done, run.model, run.optimizer, clocks | before(records.rows, done))
         if lead and state == "completed":
             checkpoint.export(folder, run.model, run.task.tokenizer_json(), run.task.eos_id)
             checkpoint.tidy(folder)
@@ -177,6 +182,16 @@ def train(
     if world > 1:
         dist.barrier()  # nobody leaves, and is handed another trial, before the records are whole
     return results
+
+
+def _usable(folder: TrialDir, job: Job, lead: bool) -> Standing:
+    """What can be used of a trial's records. The lead sets the rest aside and says so."""
+    if not lead:
+        return standing(folder, job)
+    found, lines = mend(folder, job)
+    for line in lines:
+        print(f"attnlab: {line}", flush=True)
+    return found
 
 
 def warm_up(trial: Trial, device: torch.device, world: int, cache: kernel_cache.KernelCache) -> float:

@@ -27,7 +27,7 @@ class StorageError(UserError):
 
 
 class DiskFull(OSError):
-    """The disk of the results is full, or a quota of it. Names the file that did not fit."""
+    """The disk of results or cache is full, read-only or gone. Names the file that could not be written."""
 
 
 class SweepStopped(RuntimeError):

@@ -17,6 +17,9 @@ from uuid import uuid4
 
 from attnlab.util.errors import DiskFull
 
+REFUSALS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.ESTALE, errno.EIO)  # of a disk, whoever writes
+CACHE_HINT = "of the cache; make room, or set ATTNLAB_CACHE to another folder"
+
 
 def cache_root() -> Path:
     """`$ATTNLAB_CACHE`, else ~/.cache/attnlab."""
@@ -33,12 +36,15 @@ def exists(name: str) -> bool:
 
 @contextmanager
 def naming_full_disk(path: Path) -> Iterator[None]:
-    """Raise DiskFull naming `path` where writing it meets a full disk."""
+    """Raise DiskFull naming `path` where writing it meets a full disk, or one that takes nothing more."""
     try:
         yield
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT) and not isinstance(error, DiskFull):
-            raise DiskFull(error.errno, os.strerror(error.errno), str(path)) from error
+        short = error.errno is None and "requested and" in str(error)  # NumPy's words for what did not fit
+        number = errno.ENOSPC if short else error.errno
+        if number in REFUSALS and not isinstance(error, DiskFull):
+            hint = f" ({CACHE_HINT})" if path.is_relative_to(cache_root()) else ""
+            raise DiskFull(number, os.strerror(number) + hint, str(path)) from error
         raise
 
 

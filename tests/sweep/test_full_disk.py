@@ -6,7 +6,7 @@ import subprocess
 import pytest
 
 from attnlab.records.paths import SweepDir
-from attnlab.sweep.search.searcher import repair_journal
+from attnlab.sweep.search.journal import repair_journal
 from attnlab.sweep.trials import resumable
 from attnlab.util.errors import DiskFull, SweepStopped
 from attnlab.util.files import naming_full_disk, read_jsonl, write_json

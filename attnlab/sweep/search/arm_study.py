@@ -10,6 +10,7 @@ from itertools import count
 from typing import Any
 
 import optuna
+from optuna.distributions import check_distribution_compatibility
 from optuna.trial import TrialState
 
 from attnlab.config.resolved import Arm, Plan
@@ -50,6 +51,7 @@ class ArmStudy:
         self._space = arm.space
         self.jobs = {t.trial_id: t.job() for t in folder.trials(arm.name)}
         self.ended: dict[str, Results] = {i: r for i in self.jobs if (r := folder.trial(arm.name, i).results())}
+        self._check_study()
         backfill_study(self.study, self.jobs.values(), self._space)
         self._adopt_open_trials()
         self.unfinished = deque(job for job in self.jobs.values() if job.trial_id not in self.ended)
@@ -162,8 +164,8 @@ class ArmStudy:
         tried = self._tried
         for trial in self.study.get_trials(deepcopy=False):
             if trial.state is not TrialState.RUNNING:
-                continue
-            if job := jobs.get(trial.number):
+                self._adopt_lost(trial, jobs)
+            elif job := jobs.get(trial.number):
                 if job.trial_id in self.ended:
                     self._tell(job)
             elif same := tried.get(canonical(trial.params)):  # a repetition without a value yet
@@ -171,6 +173,32 @@ class ArmStudy:
             else:
                 job = self._job(trial)
                 self.jobs[job.trial_id] = job
+
+    def _adopt_lost(self, trial: optuna.trial.FrozenTrial, jobs: Mapping[int, Job]) -> None:
+        """Take up again a job that ended and whose experiment_config.json is lost."""
+        if trial.number in jobs or not trial.params:
+            return
+        job = self._job(trial)
+        if self._folder.trial(self.name, job.trial_id).path.is_dir():
+            self.jobs[job.trial_id] = job
+
+    def _check_study(self) -> None:
+        """Raise ValueError if the study contradicts the trials' records, which are the truth."""
+        jobs = {job.number: job for job in self.jobs.values() if job.phase == "search"}
+        if self.study.direction.name.lower() != ("minimize" if self._plan.mode == "min" else "maximize"):
+            raise ValueError(f"study {self.name}: it has direction {self.study.direction.name}")
+        for trial in self.study.get_trials(deepcopy=False):
+            for key, distribution in trial.distributions.items():
+                if key in self._space:
+                    check_distribution_compatibility(distribution, self._space[key].distribution())
+            if (job := jobs.get(trial.number)) is None:
+                continue
+            if trial.params != job.settings:
+                raise ValueError(f"study {self.name}: trial {trial.number} has other settings than {job.trial_id}")
+            results = self.ended.get(job.trial_id)
+            value = trial.value if trial.state is TrialState.COMPLETE else None
+            if results and trial.state.is_finished() and (trial.state, value) != _outcome(results, job.metric):
+                raise ValueError(f"study {self.name}: trial {trial.number} ended otherwise than {job.trial_id}")
 
     def _tell(self, job: Job) -> None:
         """Give the study the reports and the value of a job that ended."""
@@ -193,6 +221,13 @@ class ArmStudy:
             self.study.tell(number, best[job.metric])
         else:
             self.study.tell(number, state=otherwise)
+
+
+def _outcome(results: Results, metric: str) -> tuple[TrialState, float | None]:
+    """What a study is told of a trial's end."""
+    if results["state"] == "completed" and results["best"]:
+        return TrialState.COMPLETE, results["best"][metric]
+    return (TrialState.PRUNED if results["state"] == "pruned" else TrialState.FAIL), None
 
 
 def canonical(settings: Mapping[str, Any]) -> str:

@@ -5,23 +5,25 @@ All state is on disk, in the studies' journal and the trials' results.json, so a
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
-import optuna
 from ray.tune.search import Searcher
 
 from attnlab.config.resolved import Plan
 from attnlab.config.trial import Trial
 from attnlab.plan.extension import Extension, extension
+from attnlab.records.mend import set_aside
 from attnlab.records.metrics import best_row, learning_curve, steps_run
 from attnlab.records.mirror import Mirror
 from attnlab.records.paths import TrialDir
+from attnlab.records.reading import Damaged
 from attnlab.records.results import Hashes, Job, Results
-from attnlab.sweep.search.arm_study import ArmStudy
 from attnlab.sweep.search.asha import Reports
+from attnlab.sweep.search.journal import open_studies
 from attnlab.sweep.search.snapshot import EmptySnapshot
+from attnlab.util.errors import StorageError
 from attnlab.util.files import write_json
 
 
@@ -39,13 +41,11 @@ class ArmSearch(EmptySnapshot, Searcher):
         hashes: Callable[[Trial], Hashes | None] = lambda trial: None,
     ):
         super().__init__(metric=plan.metric, mode=plan.mode)
-        folder = mirror.folder
-        repair_journal(folder.journal_file)
-        storage = optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend(str(folder.journal_file)))
-        self.arms = {arm.name: ArmStudy(arm, plan, folder, storage, hashes) for arm in plan.arms}
-        self._plan, self._folder, self._mirror, self._at_most = plan, folder, mirror, at_first
+        self.arms = open_studies(plan, mirror, hashes)
+        self._plan, self._folder, self._mirror, self._at_most = plan, mirror.folder, mirror, at_first
         self._live: dict[str, Job] = {}
         self._extension: Extension | None = None  # not known yet
+        self.refused: OSError | StorageError | None = None  # what could not be written, which ends the sweep
 
     def reports(self) -> Iterator[Reports]:
         """Every job of an earlier session with its reports."""
@@ -74,6 +74,7 @@ class ArmSearch(EmptySnapshot, Searcher):
         """The next job as Tune's config; None: ask later; FINISHED: none will come."""
         if self._at_most is not None and len(self._live) >= self._at_most:
             return None
+        self._folder.must_exist()
         settled = self._settle()
         for arm in sorted(self.arms.values(), key=lambda arm: (not arm.begins, arm.issued)):
             if (job := arm.next(settled)) is not None:
@@ -95,13 +96,31 @@ class ArmSearch(EmptySnapshot, Searcher):
         return self._extension.trials * len(self.arms) if self._extension else 0
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        """End one of Tune's trials: its study gets what the trial's own records say."""
+        """End one of Tune's trials: its study gets what the trial's own records say.
+
+        What cannot be written is kept for the sweep's end: Tune would log it whole and call again.
+        """
         self._at_most = None
-        job = self._live.pop(trial_id)
+        if (job := self._live.get(trial_id)) is None:  # told before
+            return
+        try:
+            self._end(job, result or {}, error)
+        except (OSError, StorageError) as why:
+            self.refused = self.refused or why
+        else:
+            del self._live[trial_id]
+
+    def _end(self, job: Job, result: dict[str, Any], error: bool) -> None:
         folder = self._folder.trial(job.arm, job.trial_id)
         self._mirror.fetch(folder)
-        if (results := folder.results()) is None:
-            results = close_records(folder, job, result or {}, error)
+        self._mirror.folder.must_exist()
+        try:
+            results = folder.results()
+        except Damaged as damage:
+            print(f"attnlab: {damage}; set aside as {set_aside(folder.results_file).name}", file=sys.stderr, flush=True)
+            results = None
+        if results is None:
+            results = close_records(folder, job, result, error)
             self._mirror.push(folder.metrics_file, folder.results_file)
         self.arms[job.arm].end(job, results)
 
@@ -115,13 +134,6 @@ class ArmSearch(EmptySnapshot, Searcher):
     def restore(self, checkpoint_path: str) -> None:
         """Refuse."""
         raise RuntimeError("a sweep resumes from its own records: launch.py SWEEP --resume")
-
-
-def repair_journal(journal: Path) -> None:
-    """Cut off the half line that a killed launcher or a full disk left."""
-    if journal.exists():
-        with journal.open("r+b") as file:
-            file.truncate(file.read().rfind(b"\n") + 1)
 
 
 def close_records(folder: TrialDir, job: Job, last: dict[str, Any], error: bool) -> Results:

@@ -10,7 +10,7 @@ import ray
 import ray.exceptions
 from ray import tune
 
-from attnlab.records.metrics import report_order
+from attnlab.records.reading import report_order
 
 RETRIES = 3  # of a relay that dies
 PATIENCE_S = 60.0  # for the launcher to end the sweep

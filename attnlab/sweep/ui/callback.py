@@ -50,6 +50,7 @@ class ProgressCallback(EmptySnapshot, tune.Callback):
     def write(self) -> None:
         """Write both records of the whole sweep."""
         start, folder = time.monotonic(), self._mirror.folder
+        folder.must_exist()
         write_json(folder.leaderboard_file, self.leaderboard())
         write_json_rows(folder.suite_file, self._search.results())
         self._mirror.push(folder.leaderboard_file, folder.suite_file, folder.journal_file)
@@ -67,6 +68,8 @@ class ProgressCallback(EmptySnapshot, tune.Callback):
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Show that a trial ended."""
         job = self._search.job_of(trial)
+        if self._search.refused:  # its records could not be written
+            return
         self._progress.ended(job, self._search.arms[job.arm].ended[job.trial_id])
         self._stale = True  # written as the step ends: what is raised in here, Tune logs whole and goes on
 
@@ -78,6 +81,9 @@ class ProgressCallback(EmptySnapshot, tune.Callback):
             raise Interrupted(self._interrupts.came)
         if self._errors:  # a trial would be waited for in vain
             raise RuntimeError(self._errors[0])
+        if self._search.refused:
+            raise self._search.refused
+        self._mirror.folder.must_exist()
         self._progress.extended(self._search.extended)
         if self._stale and time.monotonic() >= self._write_from:
             self.write()
