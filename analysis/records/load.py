@@ -11,8 +11,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
-from pydantic import ValidationError
-
 from attnlab.config.resolved import Plan
 from attnlab.plan import direction
 from attnlab.plan.load import read
@@ -95,17 +93,11 @@ def load(path: Path) -> SweepData:
 
 
 def _plan(folder: SweepDir) -> Plan:
-    """The plan by its structure alone, since the full check needs models."""
+    """The plan by its structure alone, since the full check needs models. Raises UserError."""
     if not folder.sweep_file.exists():
         hint = "give a sweep's results folder, such as results/quickstart"
         raise UserError(f"{folder.path}: no sweep.yaml in it; {hint}")
-    try:
-        return read(folder.sweep_file)
-    except UserError as error:
-        raise UserError(error.problems[0]) from None
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise UserError(f"{folder.sweep_file}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+    return read(folder.sweep_file)
 
 
 def _trial(plan: Plan, trial: TrialDir, problems: list[str]) -> TrialRecord:

@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from attnlab.config import sweep_file
 from attnlab.config.resolved import Plan
 from attnlab.config.sweep import Sweep
@@ -15,7 +17,7 @@ from attnlab.plan.scale import SCALES, tiny
 from attnlab.records.mirror import mirror
 from attnlab.util import trust
 from attnlab.util.errors import UserError
-from attnlab.util.text import did_you_mean
+from attnlab.util.text import did_you_mean, one_line
 
 
 def load(
@@ -55,11 +57,22 @@ def load(
 
 
 def read(path: str | Path) -> Plan:
-    """The plan of a results folder's sweep.yaml, checked when the sweep began. Raises ValueError if it is none.
+    """The plan of a results folder's sweep.yaml, checked when the sweep began. Raises UserError if it is none.
 
     It is data: the modules that it names are not imported for that (`attnlab.util.trust`).
     """
-    return direction.filled(Plan.of(Sweep.model_validate(sweep_file.read(path))))
+    try:
+        plan = direction.filled(Plan.of(Sweep.model_validate(sweep_file.read(path))))
+        for arm in plan.arms:
+            arm.trial.digest  # noqa: B018 (it is validated when it is first read)
+        return plan
+    except UserError as error:
+        raise UserError(one_line(error.problems[0])) from None
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        raise UserError(one_line(f"{path}: {'.'.join(map(str, first['loc']))}: {first['msg']}")) from None
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:  # of a damaged one
+        raise UserError(one_line(f"{path}: it is no sweep ({type(error).__name__}: {one_line(error)})")) from None
 
 
 def resolve(
@@ -115,7 +128,6 @@ def _folder(name: str, results: str | Path) -> Plan | None:
     try:
         copy = mirror(results, name)
         copy.pull()
-        plan = read(copy.folder.sweep_file)
-        return plan if all(arm.trial for arm in plan.arms) else None  # a trial is validated when it is first read
+        return read(copy.folder.sweep_file)
     except (ValueError, OSError):  # the engine says what is wrong with it
         return None

@@ -43,13 +43,14 @@ def derived(plan: Plan, trial: TrialDir, settings: Iterable[Mapping[str, Any]]) 
     seeds = dict.fromkeys((arm.trial.train.seed, *plan.seeds, *(noise.values if noise else ())))
     if results:
         seeds |= {results["seed"]: None}
-    candidates = [{}, *([results["settings"]] if results else []), *map(dict, settings)]
+    named_noise = noise is not None and int(named[1]) in noise.values
+    candidates = [*([results["settings"]] if results else []), *([] if named_noise else map(dict, settings)), {}]
     for found, chosen in _trials(arm, candidates, seeds):
         if found.digest == named[2]:
             number, seed = int(named[1]), found.train.seed
             if results:
                 phase = results["phase"]
-            elif noise and not chosen and number == seed:
+            elif named_noise and number == seed:
                 phase = "noise"
             else:
                 phase = _phase(plan, arm, number, seed)

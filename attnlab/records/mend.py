@@ -91,7 +91,7 @@ def _contradicts_itself(results: Results, job: Job) -> str | None:
         return f"tokens: {results['tokens']} in {results['steps']} steps of {job.trial.tokens_per_step}"
     if (results["error"] is not None) != (state == "failed"):
         return f"state: {state!r} {'with' if results['error'] else 'without'} an error"
-    if state != "failed" and last is None:
+    if state in ("completed", "pruned") and last is None:
         return f"state: {state!r} without a report"
     final = results["checkpoint"] == "checkpoints/final"
     ended = last is not None and (last["step"] == train.max_steps or train.seconds is not None)

@@ -10,6 +10,7 @@ from attnlab.records.paths import TrialDir
 from attnlab.records.reading import report_order
 from attnlab.records.results import Job
 from attnlab.util.files import json_digest, json_value, naming_full_disk, write_text
+from attnlab.util.text import number
 
 
 class MetricsWriter:
@@ -42,6 +43,8 @@ def precede(rows: Iterable[dict[str, Any]], state: Mapping[str, Any], job: Job) 
 
     Older checkpoints keep no digest of them: then every report that was due must be there.
     """
+    if number(state.get("seconds")) is None:
+        return False
     if "reports" in state:
         return bool(before(rows, state["step"])["reports"] == state["reports"])
     return [report_order(row) for row in up_to(rows, state["step"])] == due(job, state["step"])

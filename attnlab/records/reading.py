@@ -129,16 +129,16 @@ def read_state(folder: Path) -> dict[str, Any]:
     """The state.json of a checkpoint's folder. Raises Damaged."""
     path = folder / "state.json"
     state = _fits(_state, _read(path), path)
-    if f"step_{state.get('step')!s:0>8}" != folder.name or not isinstance(state.get("seconds"), (int, float)):
+    if f"step_{state.get('step')!s:0>8}" != folder.name:
         raise Damaged(f"{path}: it is not of {folder.name}")
-    if "digest" in state and state["digest"] != state_digest(state):
+    if "digest" in state and state.pop("digest") != json_digest(state):
         raise Damaged(f"{path}: a value in it was changed")
     return state
 
 
-def state_digest(state: Mapping[str, Any]) -> str:
-    """What a state.json holds as `digest`, over all else in it."""
-    return json_digest({key: value for key, value in state.items() if key != "digest"})
+def signed(state: Mapping[str, Any]) -> dict[str, Any]:
+    """A state.json's content with the digest that shows a change in it."""
+    return {**state, "digest": json_digest(state)}
 
 
 def read_board(path: Path) -> dict[str, Any] | None:

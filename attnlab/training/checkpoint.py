@@ -24,7 +24,7 @@ from safetensors.torch import load_file, save_file
 from transformers.utils import logging
 
 from attnlab.records.paths import TrialDir
-from attnlab.records.reading import read_state, state_digest
+from attnlab.records.reading import read_state, signed
 from attnlab.util.files import replacing
 from attnlab.util.text import one_line
 
@@ -40,8 +40,7 @@ def save(trial: TrialDir, step: int, model: torch.nn.Module, optimizer: Any, sta
     with _replacing(path) as folder:
         _save(tensors(model), folder / "model.safetensors")
         _save(optimizer.state_dict(), folder / "optimizer.safetensors")
-        state = {"step": step, **state}
-        text = json.dumps({**state, "digest": state_digest(state)})
+        text = json.dumps(signed({"step": step, **state}))
         (folder / "state.json").write_text(text, encoding="utf-8")
     tidy(trial, KEEP)
     return path

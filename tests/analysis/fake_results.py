@@ -53,7 +53,8 @@ class Fake:
         searched = self.plan.sweep.search.dimensions if self.plan.sweep.search else {}
         settings = {k: v for k, v in {"optim.lr": lr, "optim.weight_decay": decay}.items() if k in searched}
         trial = self.plan.arm(arm).with_settings(settings, seed)
-        job = Job.make(arm, self.count, trial, phase=phase, settings=settings)
+        how = {"metric": self.plan.metric, "mode": self.plan.mode}
+        job = Job.make(arm, self.count, trial, phase=phase, settings=settings, **how)
         self.count += 1
         home = self.folder.trial(arm, job.trial_id)
         write_json(home.config_file, job.model_dump(mode="json"))

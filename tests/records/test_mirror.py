@@ -12,6 +12,7 @@ from attnlab.records.results import Job
 from attnlab.records.storage import Store, join, local, shown
 from attnlab.util.errors import StorageError
 from attnlab.util.files import write_json
+from tests.records.small import results_of
 
 
 @pytest.fixture
@@ -106,7 +107,8 @@ def test_the_launcher_gets_records_and_no_checkpoints_and_loses_what_is_not_ther
     taken = worker(s3).open_trial(job, lead=True)
     checkpoint(taken.folder, "final")
     taken.folder.metrics_file.write_text('{"step": 2}\n')
-    write_json(taken.folder.results_file, {"state": "completed", "steps": 2})
+    ended = results_of(job, steps=2)
+    write_json(taken.folder.results_file, ended)
     taken.close()
     place = mirror(s3, "study")
     stale = place.folder.trial("gla", "t009-0000000000")
@@ -116,7 +118,7 @@ def test_the_launcher_gets_records_and_no_checkpoints_and_loses_what_is_not_ther
     for _ in range(2):
         place.pull()
         home = place.folder.trial("gla", job.trial_id)
-        assert home.results() == {"state": "completed", "steps": 2}
+        assert home.results() == ended
         assert not home.checkpoints.exists() and not stale.config_file.exists()
         assert place.folder.sweep_file.read_text() == "name: study\n"
     place.fetch_final(home)

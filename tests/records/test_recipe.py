@@ -15,6 +15,7 @@ from attnlab.records.results import Job, refuse_mixed_recipes
 from attnlab.training.loop import train
 from attnlab.util.errors import UserError
 from attnlab.util.files import read_json, write_json
+from tests.records.small import results_of
 
 MIXED = {
     "model": {"mixer": ["gla", {"name": "standard", "window": 8}], "d_ff": 64},
@@ -80,10 +81,13 @@ def test_the_recipe_is_written_wherever_a_trials_numbers_are(tiny, tmp_path, two
 
 def test_two_recipes_are_never_ranked_against_each_other(tmp_path):
     folder = SweepDir(tmp_path / "study")
-    for arm, recipe in (("gla", {"recipe": 2}), ("standard", {})):
-        home = folder.trial(arm, "t000-0000000000")
-        write_json(home.config_file, {})
-        write_json(home.results_file, {"arm": arm, "trial_id": home.trial_id, **recipe})
-    said = "standard/t000-0000000000 is of recipe 1, gla/t000-0000000000 is of recipe 2; two recipes are never ranked"
+    ids = {}
+    for arm, recipe in (("gla", 2), ("standard", 1)):
+        job = Job.make(arm, 0, Trial())
+        ids[arm] = job.trial_id
+        write_json(folder.trial(arm, job.trial_id).config_file, {})
+        write_json(folder.trial(arm, job.trial_id).results_file, results_of(job, recipe=recipe))
+    first, second = f"standard/{ids['standard']} is of recipe 1", f"gla/{ids['gla']} is of recipe 2"
+    said = f"{first}, {second}; two recipes are never ranked"
     with pytest.raises(UserError, match=f"study: {said} against each other$"):
         folder.results()
