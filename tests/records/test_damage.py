@@ -162,7 +162,7 @@ def mutated(draw, raw):
     return text if i is None else b"\n".join([*lines[:i], text, *lines[i + 1 :]])
 
 
-@settings(max_examples=150)
+@settings(max_examples=60)
 @given(st.data())
 def test_any_mutated_record_of_a_trial_ends_in_the_one_rule(place, data):
     folder = fresh(place)
@@ -172,7 +172,7 @@ def test_any_mutated_record_of_a_trial_ends_in_the_one_rule(place, data):
     holds(folder, file)
 
 
-@settings(max_examples=40)
+@settings(max_examples=25)
 @given(st.data())
 def test_any_mutated_leaderboard_or_sweep_file_is_used_set_aside_or_refused_in_a_line(place, data):
     folder = fresh(place)
@@ -227,11 +227,11 @@ def test_a_result_before_which_reports_are_lost_is_made_again(place):
 
 
 @pytest.mark.parametrize("key, value", [
-    ("seed", "3"), ("seed", [3]), ("seed", 4), ("error", {"a": 1}), ("error", 7), ("steps", 10**400), ("steps", 15),
+    ("seed", "3"), ("seed", [3]), ("seed", 4), ("error", {"a": 1}), ("error", 7), ("steps", 10**40), ("steps", 15),
     ("tokens", "x"), ("seconds", 1e999), ("seconds", None), ("state", "won"), ("state", "completed"),
-    ("error", "\ud800"), ("phase", "confirm"), ("arm", "gla"), ("trial_id", "t000-f07d089a12"), ("settings", {"optim.lr": "a"}),
-    ("checkpoint", "../../x"), ("best", []), ("last", {"step": 8}), ("recipe", 7),
-])  # fmt: skip
+    ("error", "\ud800"), ("phase", "confirm"), ("arm", "gla"), ("trial_id", "t000-f07d089a12"),
+    ("settings", {"optim.lr": "a"}), ("checkpoint", "../../x"), ("best", []), ("last", {"step": 8}), ("recipe", 7),
+], ids=repr)  # fmt: skip
 def test_a_results_json_with_a_wrong_value_is_set_aside(place, key, value):
     folder = fresh(place)
     trial = folder.trial("own", ENDED.name)
@@ -239,7 +239,7 @@ def test_a_results_json_with_a_wrong_value_is_set_aside(place, key, value):
     trial.results_file.write_text(json.dumps(raw))
     assert any("results.json" in line for line in analyse_or_refuse(folder))
     lines = holds(folder, trial.results_file)
-    assert any("results.json" in line and key in line or "differ" in line for line in lines), lines
+    assert any("results.json" in line and line.endswith("set aside as results.json.damaged-1") for line in lines)
     assert trial.results() is None
 
 

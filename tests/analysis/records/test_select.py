@@ -72,7 +72,8 @@ def test_arms_that_learnt_nothing_are_held_against_the_baseline(fake):
 
 
 def test_a_metric_that_grows_is_ranked_the_other_way(tmp_path):
-    tree = {**SWEEP, "search": {**SWEEP["search"], "mode": "max"}}
+    trial = {**SWEEP["trial"], "train": {**SWEEP["trial"]["train"], "max_steps": 10}}
+    tree = {**SWEEP, "trial": trial, "search": {**SWEEP["search"], "mode": "max"}}
     fake = Fake(tmp_path, tree)
     for arm, value in (("standard", 3.0), ("gla", 3.5), ("hybrid", 2.0)):
         fake.trial(arm, value, steps=10)

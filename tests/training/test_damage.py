@@ -1,0 +1,90 @@
+"""A trial whose records were damaged half-way ends as an undisturbed one, to the bit."""
+
+import json
+
+import pytest
+
+from attnlab.records.paths import TrialDir
+from attnlab.training import checkpoint
+from attnlab.training.loop import train
+from tests.training.test_loop import job_of, rows_of
+
+
+class Killed(Exception):
+    pass
+
+
+@pytest.fixture(scope="module")
+def whole(tiny, tmp_path_factory):
+    home = TrialDir(tmp_path_factory.mktemp("whole"))
+    train(job_of(tiny), home)
+    return rows_of(home)
+
+
+@pytest.fixture
+def cut(tiny, tmp_path):
+    """A trial that was killed after its report at step 10, with checkpoints of the steps 8 and 10."""
+
+    def die(row):
+        if row["step"] == 10:
+            raise Killed
+
+    home = TrialDir(tmp_path)
+    with pytest.raises(Killed):
+        train(job_of(tiny), home, die)
+    assert [path.name for path in checkpoint.steps(home)] == ["step_00000008", "step_00000010"]
+    return home
+
+
+def changed(line, key, value):
+    return json.dumps({**json.loads(line), key: value}).encode()
+
+
+DAMAGE = {  # the lines of the reports at 2, 4, 6, 8 and 10 -> damaged ones, and the step from which the trial goes on
+    "zeros amid": (lambda rows: [*rows[:2], b"\0" * 300, *rows[2:]], 10),
+    "doubled": (lambda rows: [rows[0], *rows], 10),
+    "the last one lost": (lambda rows: rows[:-1], 8),
+    "the last value changed": (lambda rows: [*rows[:-1], changed(rows[-1], "val_loss", 1.0)], 8),
+    "the first one lost": (lambda rows: rows[1:], 0),
+    "the first value changed": (lambda rows: [changed(rows[0], "val_loss", 1.0), *rows[1:]], 0),
+    "reversed": (lambda rows: rows[::-1], 0),
+    "without step": (lambda rows: [changed(rows[0], "step", None), *rows[1:]], 0),
+    "all lost": (lambda rows: [], 0),
+}
+
+
+@pytest.mark.parametrize("how", DAMAGE)
+def test_a_trial_with_damaged_reports_ends_as_an_undisturbed_one(tiny, cut, whole, capsys, how):
+    damage, step = DAMAGE[how]
+    lines = cut.metrics_file.read_bytes().splitlines()
+    cut.metrics_file.write_bytes(b"".join(line + b"\n" for line in damage(lines)))
+    resumed = []
+    results = train(job_of(tiny), cut, resumed.append)
+    assert results["state"] == "completed" and rows_of(cut) == whole
+    assert [row["step"] for row in resumed] == list(range(step or 2, 13, 2)), "the last report before it, then new ones"
+    assert [p.name for p in checkpoint.steps(cut)] == ["step_00000010"]
+    aside = list(cut.path.glob("metrics.jsonl.damaged-*"))
+    named = "metrics.jsonl.damaged-1" in capsys.readouterr().out
+    assert bool(aside) == named == (how in ("zeros amid", "doubled", "reversed", "without step"))
+
+
+@pytest.mark.parametrize("key", ["step", "seconds", "trained", "reports", "digest"])
+def test_a_changed_state_of_a_checkpoint_is_passed_over(tiny, cut, whole, key):
+    newest = checkpoint.steps(cut)[-1] / "state.json"
+    state = json.loads(newest.read_text())
+    newest.write_text(json.dumps({**state, key: 4}))
+    resumed = []
+    train(job_of(tiny), cut, resumed.append)
+    assert rows_of(cut) == whole and resumed[1]["step"] == 8, "it went on from the one before"
+
+
+def test_results_that_cannot_be_read_are_made_again(tiny, tmp_path, whole):
+    home = TrialDir(tmp_path)
+    train(job_of(tiny), home)
+    first = home.results()
+    home.results_file.write_text(home.results_file.read_text().replace('"seed": 3', '"seed": "3"'))
+    resumed = []
+    again = train(job_of(tiny), home, resumed.append)
+    assert [row["step"] for row in resumed] == [10, 12] and rows_of(home) == whole
+    assert {k: again[k] for k in ("state", "steps", "seed")} == {k: first[k] for k in ("state", "steps", "seed")}
+    assert (home.path / "results.json.damaged-1").exists()
