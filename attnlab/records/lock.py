@@ -27,6 +27,7 @@ from attnlab.records.mirror import Mirror
 from attnlab.util.errors import StorageError, UserError
 
 HEARTBEAT_S = 10.0
+POLL_S = 1.0
 LIMIT_S = 120.0  # without a heartbeat; attributes that NFS keeps are at most 60 s old
 NAME = re.compile(r"\.launcher-(\d{6})")  # hidden, so that it is no record
 
@@ -51,8 +52,10 @@ class Owner:
     @classmethod
     def read(cls, content: bytes) -> Owner | None:
         """The owner that a file names, None if it is not whole."""
-        with suppress(ValueError, TypeError):
-            return cls(**json.loads(content))
+        with suppress(ValueError, TypeError, AttributeError, KeyError):
+            said = json.loads(content)
+            del said["beat"]
+            return cls(**said)
         return None
 
     def lives(self, age_s: float) -> bool:
@@ -101,7 +104,8 @@ class Lock:
 
     def __init__(self, mirror: Mirror):
         self._mirror, self._files = mirror, lock_files(mirror)
-        self._owner, self._name = Owner.me(), ""
+        self._owner, self._name, self._beats = Owner.me(), "", 0
+        self._dead = dict[str, bytes]()  # files of owners that are known to be gone
         self._lost: Callable[[str], object] = print
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._renew, name="lock", daemon=True)
@@ -138,17 +142,32 @@ class Lock:
 
     @property
     def _content(self) -> bytes:
-        return json.dumps(asdict(self._owner)).encode()
+        self._beats += 1  # so that each renewal shows, where the storage tells no times
+        return json.dumps({**asdict(self._owner), "beat": self._beats}).encode()
+
+    def _watched(self, name: str, content: bytes, owner: Owner | None) -> float:
+        """A file's age in storage that tells no times: watch it for as long as it may live without a heartbeat."""
+        if owner and owner.place == _place():
+            return 0.0  # its process is asked
+        print(f"attnlab: {self._mirror}: waiting up to {LIMIT_S:.0f} s for a sign of {owner or name}", flush=True)
+        end = time.monotonic() + LIMIT_S
+        while time.monotonic() < end:
+            time.sleep(POLL_S)
+            now = self._files.list().get(name)
+            if now is None or now[0] != content:
+                return 0.0 if now else LIMIT_S
+        return LIMIT_S
 
     def _others(self) -> dict[str, Owner | None]:
         """The files there by name, this launcher's included. Raises UserError if another's lives."""
         found = {}
-        for name, (content, age_s) in self._files.list().items():
+        for name, (content, said_s) in self._files.list().items():
             if not NAME.fullmatch(name):
                 continue
             owner = found[name] = Owner.read(content)
-            if owner == self._owner:
+            if owner == self._owner or (said_s is None and self._dead.get(name) == content):
                 continue
+            age_s = said_s if said_s is not None else self._watched(name, content, owner)
             if owner is None and age_s < LIMIT_S:
                 raise UserError(f"{self._mirror}: another launcher is starting on this sweep ({name})")
             if owner and owner.lives(age_s):
@@ -156,6 +175,7 @@ class Lock:
                 raise UserError(
                     f"{self._mirror}: this sweep is being run by {owner}{elsewhere if owner.place != _place() else ''}"
                 )
+            self._dead[name] = content
         return found
 
     def _renew(self) -> None:

@@ -21,8 +21,8 @@ class LockFiles(ABC):
     """Small files of a sweep's folder. Every method raises StorageError or OSError."""
 
     @abstractmethod
-    def list(self) -> dict[str, tuple[bytes, float]]:
-        """Every hidden file's content and age in seconds, by the storage's clock."""
+    def list(self) -> dict[str, tuple[bytes, float | None]]:
+        """Every hidden file's content and age in seconds, by the storage's clock. None where it tells no times."""
 
     @abstractmethod
     def create(self, name: str, content: bytes) -> bool:
@@ -52,14 +52,17 @@ class PathFiles(LockFiles):
         self._folder = folder
         self._made = [path for path in (folder, *folder.parents) if not path.exists()]
 
-    def list(self) -> dict[str, tuple[bytes, float]]:
+    def list(self) -> dict[str, tuple[bytes, float | None]]:
         """Every hidden file's content and age in seconds."""
         found, times = {}, dict[str, float]()
         for path in self._folder.glob(".launcher-*"):
             with suppress(FileNotFoundError), path.open("rb") as file:  # opening it makes NFS ask the server
                 found[path.name] = file.read()
                 times[path.name] = os.fstat(file.fileno()).st_mtime
-        now = self._now() if found else 0.0
+        try:
+            now = self._now() if found else 0.0
+        except FileNotFoundError:  # another launcher has removed the folder that it had made
+            return {}
         return {name: (content, max(0.0, now - times[name])) for name, content in found.items()}
 
     def _now(self) -> float:
@@ -72,14 +75,18 @@ class PathFiles(LockFiles):
 
     def create(self, name: str, content: bytes) -> bool:
         """Make a file that is not there yet, whole at once where the filesystem has links."""
-        self._folder.mkdir(parents=True, exist_ok=True)
         scratch = self._folder / f".clock-{uuid4().hex}"
         try:
+            self._folder.mkdir(parents=True, exist_ok=True)
             scratch.write_bytes(content)
             os.link(scratch, self._folder / name)
-        except FileExistsError:
+        except (FileExistsError, FileNotFoundError):  # another was first, or has removed the folder that it had made
+            if not self._folder.is_dir() and not self._folder.parent.exists():
+                raise
             return False
         except OSError:  # no links here
+            if not scratch.exists():
+                raise
             with suppress(FileExistsError), (self._folder / name).open("xb") as file:
                 file.write(content)
                 return True
@@ -89,7 +96,7 @@ class PathFiles(LockFiles):
         return True
 
     def renew(self, name: str, content: bytes) -> None:
-        """Make a file's age zero."""
+        """Make a file's age zero, by the server's clock."""
         os.utime(self._folder / name)
 
     def delete(self, name: str) -> None:
@@ -109,7 +116,7 @@ class StoreFiles(LockFiles):
     def __init__(self, store: Store):
         self._store = store
 
-    def list(self) -> dict[str, tuple[bytes, float]]:
+    def list(self) -> dict[str, tuple[bytes, float | None]]:
         """Every hidden object's content and age in seconds."""
         times = {name: at for name, at in self._store.times().items() if name.startswith(".launcher-")}
         if not times:
@@ -117,13 +124,14 @@ class StoreFiles(LockFiles):
         probe = f".clock-{uuid4().hex}"
         self._store.write(probe, b"x")
         try:
-            now = self._store.times()[probe]
+            now = self._store.times().get(probe)
         finally:
             self._store.delete(probe)
-        found = {}
+        found = dict[str, tuple[bytes, float | None]]()
         for name, at in times.items():
             with suppress(FileNotFoundError):
-                found[name] = (self._store.read(name), max(0.0, now - at))
+                age_s = None if at is None or now is None else max(0.0, now - at)
+                found[name] = (self._store.read(name), age_s)
         return found
 
     def create(self, name: str, content: bytes) -> bool:

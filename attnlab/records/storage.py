@@ -82,9 +82,10 @@ class Store:
         """Size in bytes of every file below, by name."""
         return {name: info.size for name, info in self._infos(recursive=True)}
 
-    def times(self) -> dict[str, float]:
-        """When every file directly below was written, by the storage's clock, Unix time."""
-        return {name: info.mtime_ns / 1e9 for name, info in self._infos(recursive=False)}
+    def times(self) -> dict[str, float | None]:
+        """When every file directly below was written, by the storage's clock, Unix time. None where it tells none."""
+        infos = self._infos(recursive=False)
+        return {name: None if info.mtime_ns is None else info.mtime_ns / 1e9 for name, info in infos}
 
     def _infos(self, recursive: bool) -> Iterator[tuple[str, Any]]:
         from pyarrow.fs import FileSelector, FileType
