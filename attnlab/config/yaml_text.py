@@ -159,7 +159,7 @@ def load(text: str) -> Any:
 
 def dump(tree: Any, **layout: Any) -> str:
     """Write a tree of mappings, lists and scalars as YAML, its keys in their order."""
-    return yaml.dump(tree, Dumper=Dumper, sort_keys=False, allow_unicode=True, **layout)
+    return str(yaml.dump(tree, Dumper=Dumper, sort_keys=False, allow_unicode=True, **layout))
 
 
 def _size(tree: Any, known: dict[int, int]) -> int:

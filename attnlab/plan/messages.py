@@ -27,16 +27,17 @@ SAY = {
     "string_pattern_mismatch": "letters, digits, '.', '_' and '-' only, not {input}",
 }
 
-UNION = ("constrained-int", "float", "literal['auto']", "int")  # which of a key's types an error is of
+UNION = [
+    (kind,) for kind in ("constrained-int", "float", "literal['auto']", "int")
+]  # which of a key's types an error is of
 
 
 def lines(error: ValidationError, root: type[BaseModel], prefix: str = "") -> list[str]:
     """One line per mistake pydantic found: `key: what is wrong, what would be right`."""
     out = []
     for e in error.errors():
-        *outer, last = e["loc"] or ("",)
-        kept = [*outer, last] if e["type"] == "extra_forbidden" or last not in UNION else outer
-        loc = [str(part) for part in kept if part != ""]
+        parts = e["loc"] if e["type"] == "extra_forbidden" or e["loc"][-1:] not in UNION else e["loc"][:-1]
+        loc = [str(part) for part in parts]
         key = ".".join([*filter(None, [prefix]), *loc])
         if e["type"] == "extra_forbidden":
             out.append(f"{key}: unknown key{did_you_mean(loc[-1], known_keys(root, loc[:-1]))}")
