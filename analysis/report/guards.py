@@ -76,7 +76,8 @@ def _leakage(task: Mapping[str, Any]) -> str:
     spans = f"{task['tokens_in_training']:.2%} of {task['tokens']:,} tokens in runs of {task['span_tokens']} that do"
     copies = task.get("copies")
     left_out = "" if copies is None else f"; {copies:,} copies of training documents were left out"
-    return f"Validation ({who}), looked up in the packed tokens: {share}, and {spans}{left_out}."
+    passage = f" One passage that both have: {task['passage']!r}." if task.get("passage") else ""
+    return f"Validation ({who}), looked up in the packed tokens: {share}, and {spans}{left_out}.{passage}"
 
 
 def _pairs(pairs: list[Mapping[str, Any]]) -> Table:

@@ -18,6 +18,7 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from attnlab.data.overlap import contained
 from attnlab.data.packed import Packed, pack
@@ -27,12 +28,14 @@ from attnlab.data.tokenizer import Spec, load
 from attnlab.tasks import base
 from attnlab.tasks.base import Batch
 from attnlab.util.files import cache_root, json_digest, write_json
+from attnlab.util.text import one_line
 
 # A run so long that two texts have it by copying: the 50 tokens of Lee et al. 2022, "Deduplicating Training Data Makes
 # Language Models Better" (arXiv 2107.06499, section 4.1), in bytes of English at 4 a token.
 SPAN_BYTES = 200
 MOST_SPANS = 1 << 17
 KEEP_BEYOND = 1 << 24  # training tokens; of more the look-up, some 0.1 s per million, is stored with them
+PASSAGE = 80  # characters shown of a passage that both splits have
 
 
 class Task(base.Task):
@@ -191,7 +194,8 @@ class Task(base.Task):
             `windows`: sequences of `window_tokens` validated on, `in_training`: the share of them that occur there
             whole; `tokens`, `documents` of the validation split; `tokens_in_training`: the share of these tokens that
             lie in a run of `span_tokens` that occurs there; `copies`: further documents that were left out because
-            training has them too (None: packed by a version that did not count).
+            training has them too (None: packed by a version that did not count); `passage`: the beginning of one
+            sequence or run that both have, on one line, None where there is none.
         """
         file = self.packed.path / f"overlap-{self.seq_len}-{self.eval_tokens}.json"  # the folder is of this content
         large = len(self.packed.train) > KEEP_BEYOND
@@ -222,7 +226,14 @@ class Task(base.Task):
             "tokens_in_training": float((edges.cumsum()[:-1] > 0).mean()),
             "documents": packed.meta["validation"]["documents"],
             "copies": packed.meta.get("copies"),
+            "passage": self._passage(windows[repeated] if repeated.any() else spans[copied]),
         }
+
+    def _passage(self, found: NDArray[np.integer[Any]]) -> str | None:
+        """The beginning of the first of the sequences found [N, T], as text."""
+        if not len(found):
+            return None
+        return one_line(self.packed.tokenizer.decode(found[0].tolist()))[:PASSAGE]
 
     def describe(self) -> dict[str, Any]:
         """The corpus, its splits and its tokenizer."""

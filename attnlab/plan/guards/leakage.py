@@ -11,6 +11,7 @@ from attnlab.tasks import Task
 # Chosen by us. The first: of the sequences validated on, where they are long enough to show copying; boilerplate that
 # every text of a kind has stays below. The second: of validation's tokens, in shorter runs.
 TOLERATED, TOLERATED_SHORT = 0.01, 0.5
+PASSAGE = 60  # characters of a passage in a line
 
 
 @dataclass
@@ -62,6 +63,9 @@ def judge(figures: Mapping[str, Any]) -> tuple[list[str], list[str]]:
             warnings.append(f"{share:.2%} {count} occur whole in the training tokens")
         if shared > TOLERATED:
             warnings.append(f"{spans}: the two share passages")
+    if passage := figures.get("passage"):  # cached by a version that kept none
+        shows = f"; such as {passage[:PASSAGE]!r}"
+        errors, warnings = [line + shows for line in errors], [line + shows for line in warnings]
     if figures["copies"]:
         both = figures["copies"] + figures["documents"]
         warnings.append(

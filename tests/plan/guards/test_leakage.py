@@ -2,6 +2,7 @@
 
 import json
 import random
+import re
 
 import pytest
 
@@ -42,6 +43,7 @@ def test_a_document_copied_with_one_letter_changed_is_found(tmp_path):
     train = [words(i, 300) for i in range(10)]
     (error,), _ = judged(write(tmp_path, train, ["x" + train[3][1:]]))
     assert "of the 7 sequences validated on occur whole in the training tokens" in error
+    assert error.partition("; such as '")[2].rstrip("'") in train[3], "a passage is shown"
 
 
 def test_short_copies_are_found_in_their_runs(tmp_path):
@@ -56,6 +58,8 @@ def test_a_few_passages_in_common_are_a_warning(tmp_path):
     task = write(tmp_path, train, [words(50 + i, 300) for i in range(9)] + [train[0][50:550]])
     errors, (warning,) = judged({**task, "seq_len": 512})
     assert errors == [] and "the two share passages" in warning
+    shown = re.search(r"; such as '([a-z ]{50,60})'$", warning)[1]
+    assert shown in train[0]
 
 
 def figures(share=0.0, tokens=0.0, window=256, copies=0):
