@@ -74,6 +74,23 @@ def test_where_the_best_setting_lies_at_an_edge(form, value, others, edge):
     assert summary(*ended, extension=space)["settings"]["model.dropout"]["edge"] == edge
 
 
+@pytest.mark.parametrize(
+    ("trials", "edge"),
+    [
+        ([(1.0, 1e-4), (1.0, 1e-4)], None),  # two alike tell nothing apart
+        ([(1.0, 1e-4)], "lower"),
+        ([(1.0, 1e-4), (2.0, 1e-2)], "lower"),
+        ([(1.0, 1e-4), (1.0, 1.1e-4), (2.0, 1e-2)], "lower"),
+        ([(1.0, 1e-4), (1.0, 1e-1), (2.0, 1e-2)], None),  # as good at the other end
+        ([(1.0, 1e-4), (1.0, 1e-2), (2.0, 1e-2)], None),  # as good in the middle
+        ([(2.0, 1e-2), (1.0, 1e-1), (1.0, 0.09)], "upper"),
+    ],
+)
+def test_trials_as_good_as_the_best_must_lie_at_the_same_edge(trials, edge):
+    ended = [tried(value, lr, number) for number, (value, lr) in enumerate(trials)]
+    assert summary(*ended)["settings"]["optim.lr"]["edge"] == edge
+
+
 def test_a_dimension_that_the_best_trial_lacks_is_left_out():
     assert summary(result(1.0, number=0))["settings"] == {} and summary()["settings"] == {}
 

@@ -4,6 +4,8 @@ import copy
 
 import numpy as np
 import pytest
+from safetensors.numpy import save_file
+from scipy import stats
 
 from analysis.efficiency.peaks import peak_of
 from analysis.records.load import load
@@ -81,3 +83,107 @@ def test_flops_are_those_that_the_trials_recorded(fake):
 )  # fmt: skip
 def test_peaks_are_known_by_the_names_that_cuda_gives(name, peak):
     assert peak_of(name) == peak
+
+
+@pytest.mark.parametrize(
+    ("x", "y", "target", "mode", "wanted"),
+    [
+        ([0, 10, 20], [5.0, 4.0, 3.0], 4.0, "min", 10),
+        ([0, 10, 20], [5.0, 4.0, 3.0], 4.25, "min", 7.5),
+        ([5, 10, 30], [5.0, 4.0, 2.0], 3.5, "min", 15),
+        ([5, 10], [3.0, 3.0], 3.0, "min", 5),  # at once
+        ([0, 10, 20], [1.0, 2.0, 6.0], 5.0, "max", 17.5),
+        ([0, 10], [1.0, 2.0], 2.5, "max", None),
+        ([0, 10, 20], [3.0, 2.0 + 1e-13, 1.0], 2.0, "min", 10),  # equal but for rounding
+        ([], [], 1.0, "min", None),
+    ],
+)
+def test_a_curve_is_read_along_its_straight_lines(x, y, target, mode, wanted):
+    assert cost.first_reach(x, y, target, mode) == (None if wanted is None else pytest.approx(wanted))
+
+
+def test_over_confirm_runs_a_cost_has_its_interval(fake):
+    for arm, base in (("standard", 3.3), ("gla", 3.1)):
+        fake.trial(arm, base)
+        for seed, more in enumerate((0.0, 0.01, -0.02)):
+            home = fake.trial(arm, base + more, phase="confirm", seed=seed)
+            write_json(home.results_file, home.results() | {"flops_per_token": 2e6})
+    rows = {row.arm: row for row in cost.iso_loss(chosen(fake))}
+    weakest = max(row.target for row in rows.values())
+    assert rows["gla"].target == rows["standard"].target == weakest == pytest.approx(3.3, abs=0.02)
+    gla = rows["gla"]
+    assert gla.tokens.n == 3 and gla.tokens.low < gla.tokens.value < gla.tokens.high
+    assert gla.flops.value == pytest.approx(2e6 * gla.tokens.value) and gla.flops.n == 3
+    assert gla.seconds.value == pytest.approx(gla.tokens.value / 512 * 0.11)
+    # a run that never gets there leaves no mean
+    assert rows["standard"].tokens is None or rows["standard"].tokens.n == 3
+
+
+def test_one_arm_alone_is_not_costed(fake):
+    fake.trial("gla", 3.1)
+    assert cost.iso_loss(chosen(fake)) == []
+
+
+@pytest.mark.parametrize("mode", ["min", "max"])
+def test_a_trial_that_ended_badly_counts_as_the_worst_of_its_arm(fake, mode):
+    for value, state in ((3.0, "completed"), (3.5, "pruned"), (1.0, "diverged"), (9.0, "failed")):
+        fake.trial("gla", value, state=state)
+    fake.trial("standard", None, state="diverged")
+    fake.trial("gla", 2.0, phase="confirm")
+    found = cost.trials_to_value(chosen(fake))
+    values = [3.0, 3.5, 3.5, 3.5]
+    assert set(found) == {"gla"} and found["gla"] == pytest.approx(cost.expected_best(values, "min"), abs=1e-9)
+    assert cost.expected_best([1.0, 2.0], mode) == [1.5, 1.25 if mode == "min" else 1.75]
+
+
+def sizes(root, *trials):
+    tree = copy.deepcopy(SWEEP)
+    tree["search"]["space"] = {"optim.lr": {"loguniform": [1e-4, 1e-1]}}
+    fake = Fake(root, tree)
+    for size, value, state in trials:
+        home = fake.trial("gla", value, state=state)
+        write_json(home.results_file, home.results() | {"n_params_non_embedding": size})
+    return cost.scaling(chosen(fake))
+
+
+def test_a_scaling_law_takes_each_sizes_best_completed_trial(tmp_path):
+    law = [(size, 8 * size**-0.1 * (1 + bump)) for size, bump in ((10**5, 0.0), (10**6, 0.004), (10**7, -0.004))]
+    extra = [(10**6, 9.0, "completed"), (10**7, 0.1, "pruned"), (0, 1.0, "completed"), (10**8, -1.0, "completed")]
+    (fit,) = sizes(tmp_path, *((n, v, "completed") for n, v in law), *extra)
+    assert fit.points == [(float(n), pytest.approx(v)) for n, v in law]
+    reference = stats.linregress(*np.log(np.array(law).T))
+    half = stats.t.ppf(0.975, 1) * reference.stderr
+    found = fit.exponent
+    assert found.value == pytest.approx(-reference.slope) and found.n == 3
+    assert (found.value - found.low, found.high - found.value) == pytest.approx((half, half))
+
+
+def test_two_sizes_are_no_law(tmp_path):
+    assert sizes(tmp_path, (10**5, 3.0, "completed"), (10**6, 2.0, "completed")) == []
+
+
+@pytest.mark.parametrize("trials", [3, 4])
+def test_settings_have_shares_from_four_valued_trials_on(fake, trials):
+    for i in range(trials):
+        fake.trial("gla", 3.0 + i, lr=0.001 * (i + 1), decay=0.1 * (i % 2))
+        fake.trial("standard", 3.0, lr=0.001 * (i + 1))  # all alike
+    fake.trial("gla", 9.0, lr=0.05, state="failed")
+    fake.trial("gla", 9.0, lr=0.05, phase="confirm")
+    assert set(cost.importances(chosen(fake))) == ({"gla"} if trials == 4 else set())
+
+
+def test_the_vocabulary_is_that_of_the_first_exported_weights_that_can_be_read(tmp_path):
+    assert cost.vocab_size(tmp_path / "nothing") is None
+    for trial, tensors in (
+        ("t000", None),
+        ("t001", {"x": 7}),
+        ("t002", {cost.EMBEDDING: 260}),
+        ("t003", {cost.EMBEDDING: 9}),
+    ):
+        path = tmp_path / "arm" / trial / "checkpoints" / "final" / "model.safetensors"
+        path.parent.mkdir(parents=True)
+        if tensors is None:
+            path.write_bytes(b"damaged")
+        else:
+            save_file({name: np.zeros((rows, 2), np.float32) for name, rows in tensors.items()}, path)
+    assert cost.vocab_size(tmp_path) == 260
