@@ -33,6 +33,7 @@ from tests.tools.mutation import Mutant
 SLOW = ("numpy", "pydantic", "scipy.stats", "optuna", "statsmodels.api", "torch", "fla", "transformers", "ray.tune")
 OWN = ("attnlab", "analysis", "tests", "launch")
 MORE_MEMORY = 6 << 30  # bytes that a mutant may take on top
+FAST_S = 2.0  # of processor; tests that take longer are left out where there are quicker ones
 CPU_S, LONGEST_S = 10, 3600  # of processor a mutant may take beyond ten times what the tests take; of time in any case
 KILLED, ALIVE, TIMEOUT, UNTESTED = "killed", "alive", "timeout", "untested"
 
@@ -135,7 +136,7 @@ class _Loop:
             files = tuple(self.batch.tests[mutant.module])
             ran = sorted((s, i) for i, (s, keys) in traced["tests"].items()
                          if i.startswith(files) and any(list(key) in keys for key, _ in pairs))  # fmt: skip
-            chosen = [items[i] for _, i in ran]
+            chosen = [items[i] for s, i in ran if s <= max(FAST_S, ran[0][0])]
             verdict = _forked(lambda p=pairs, c=chosen: _mutated(session, functions, p, c), cpu_s)
             self.say(mutant, verdict if chosen else UNTESTED)
         imported = [name for name in SLOW if name in sys.modules]
