@@ -50,3 +50,8 @@ def test_the_optimizers_hold_every_parameter_once_with_its_decay(name):
 def test_nothing_to_train_is_an_error():
     with pytest.raises(ValueError, match="no parameter"):
         make_optimizer(Model().requires_grad_(False), OptimConfig(), 10, "cpu")
+
+
+def test_a_matrix_of_two_rows_is_one_and_a_single_row_is_none():
+    split = param_groups(nn.ModuleDict({"two": nn.Linear(2, 2, bias=False), "one": nn.Linear(2, 1, bias=False)}))
+    assert (list(split.hidden), list(split.decay), list(split.no_decay)) == (["two.weight"], [], ["one.weight"])

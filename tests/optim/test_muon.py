@@ -132,3 +132,26 @@ def test_muon_refuses_what_is_no_matrix_and_skips_what_has_no_gradient():
     Muon(params).step()
     moved = [not torch.equal(param, start) for param, start in zip(params, before, strict=True)]
     assert moved == [True, True] + [False] * (len(params) - 2)
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"lr": -0.1}, {"weight_decay": -0.1}, {"momentum": -0.1}, {"momentum": 1.5}], ids=str
+)
+def test_each_setting_has_its_range(wrong):
+    with pytest.raises(ValueError, match="momentum below 1"):
+        Muon(matrices(), **wrong)
+    assert Muon(matrices(), lr=0.0, weight_decay=0.0, momentum=0.0)
+    assert Muon(matrices()).defaults == {"lr": 3e-3, "weight_decay": 0.1, "momentum": 0.95}
+
+
+def test_a_step_returns_its_closures_loss_and_leaves_half_precision_as_it_is():
+    params = [param.bfloat16().detach().requires_grad_() for param in matrices()]
+
+    def closure():
+        loss = sum(param.float().square().sum() for param in params)
+        loss.backward()
+        return loss
+
+    assert Muon(params).step(closure).item() > 0 and Muon(matrices()).step() is None
+    out = muon_module._orthogonalize_all([param.grad for param in params[:1]], 0.1)
+    assert out[0].dtype == torch.bfloat16

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from attnlab.config.trial import OptimConfig
-from attnlab.optim import make_optimizer
+from attnlab.optim import branch_factor, make_optimizer
 from tests.optim.small import Model
 
 
@@ -172,3 +172,29 @@ def test_a_captured_step_trains_as_an_eager_one(name):
     assert losses[-1][0] < 0.7 * losses[0][0]
     for by_eager, by_graph in losses:
         assert by_graph == pytest.approx(by_eager, rel=1e-2)
+
+
+def test_within_a_branch_the_rate_decays_over_its_steps_and_then_goes_on():
+    optim = OptimConfig(lr=0.5, schedule="wsd", decay=0.2, warmup=0, min_lr_ratio=0.1)
+    optimizer = make_optimizer(Model(), optim, 100, "cpu")
+    with optimizer.decaying(10, 4):
+        rates = [optimizer.lr(step) for step in (10, 11, 14)]
+    assert rates == [0.5 * branch_factor(step, 10, 4, optim) for step in (10, 11, 14)]
+    assert rates == pytest.approx([0.5, 0.5 * (0.1 + 0.9 * 0.5), 0.05])
+    with pytest.raises(KeyError), optimizer.decaying(10, 4):
+        raise KeyError
+    assert optimizer.lr(11) == 0.5
+
+
+@pytest.mark.parametrize("capturable", [False, True])
+def test_every_setting_reaches_its_optimizer(capturable):
+    optim = OptimConfig(name="muon", lr=0.5, warmup=10.0, beta1=0.7, beta2=0.8, momentum=0.6, weight_decay=0.3)
+    muon, adamw = make_optimizer(Model(), optim, 100, "cpu", capturable).optimizers
+    assert (muon.param_groups[0]["momentum"], muon.param_groups[0]["weight_decay"]) == (0.6, 0.3)
+    groups = [*muon.param_groups, *adamw.param_groups]
+    assert [float(group["lr"]) for group in groups] == pytest.approx([0.05] * 3), "that of step 1"
+    assert all(isinstance(group["lr"], torch.Tensor) == capturable for group in groups)
+    for group in adamw.param_groups:
+        assert (group["betas"], group["eps"]) == ((0.7, 0.8), 1e-8)  # Kingma & Ba 2015
+        assert (group["fused"], group["foreach"], group["capturable"]) == (capturable, not capturable, capturable)
+    assert [group["weight_decay"] for group in adamw.param_groups] == [0.3, 0.0]

@@ -87,3 +87,30 @@ def test_steps_outside_the_run_are_errors(step):
 def test_a_warm_up_as_long_as_the_run_is_an_error():
     with pytest.raises(ValueError, match="optim.warmup is 100 steps"):
         lr_factor(1, 100, OptimConfig(warmup=100))
+
+
+@pytest.mark.parametrize(
+    ("warmup", "max_steps", "wanted"),
+    [
+        (0.0, 100, 1),
+        (0.1, 100, 10),
+        (0.99, 10, 9),
+        (0.999, 2, 1),
+        (1.0, 100, 1),
+        (1.0, 1, 1),
+        (1.4, 100, 1),
+        (9.0, 10, 9),
+    ],
+)
+def test_a_warm_up_is_a_share_below_one_and_steps_from_one_on(warmup, max_steps, wanted):
+    assert warmup_steps(max_steps, OptimConfig(warmup=warmup)) == wanted
+
+
+def test_a_warm_up_of_two_steps_leaves_none_of_two():
+    with pytest.raises(ValueError, match="optim.warmup is 2 steps, train.max_steps 2"):
+        warmup_steps(2, OptimConfig(warmup=2))
+
+
+def test_a_decay_shorter_than_a_step_is_the_last_step():
+    optim = OptimConfig(schedule="wsd", warmup=0.1, decay=0.001, min_lr_ratio=0.1)
+    assert [lr_factor(step, 100, optim) for step in (98, 99, 100)] == [1.0, 1.0, 0.1]
