@@ -1,10 +1,10 @@
 """Which files of a folder are for training, which for validation, and which are left out.
 
-Names decide, as in `datasets` (huggingface.co/docs/datasets/repository_structure). If there are files such as
-`data/train-00000-of-00004.parquet`, they are the dataset. Else the split is a whole word in the name of one of the
-file's folders, or of the file: train, training; validation, valid, val, dev; test, testing, eval, evaluation. A word
-ends where no letter follows. Beyond `datasets`, case does not matter, a file of a test split is in no other, a file
-that its folders do not name may be named by itself, and what is ambiguous is refused.
+The folder's card decides, else names, as in `datasets` (huggingface.co/docs/datasets/repository_structure). If there
+are files such as `data/train-00000-of-00004.parquet`, they are the dataset. Else the split is a whole word in the name
+of one of the file's folders, or of the file: train, training; validation, valid, val, dev; test, testing, eval,
+evaluation. A word ends where no letter follows. Beyond `datasets`, case does not matter, a file of a test split is in
+no other, a file that its folders do not name may be named by itself, and what is ambiguous is refused.
 """
 
 from __future__ import annotations
@@ -15,8 +15,10 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path, PurePath
 
+from attnlab.data.card import CardConfig, configs
 from attnlab.data.formats import PACKED, SUFFIXES, kind_of
-from attnlab.util.text import did_you_mean, listed
+from attnlab.util.text import did_you_mean
+from attnlab.util.text import listed as listed_text
 
 # the most careful first: what is named both test and train is test
 KEYWORDS = {
@@ -59,7 +61,7 @@ def divide(
     Args:
         split: which files are trained on. If no file is named `train`, it means those without a name of a split.
         validation: which files are validated on; None: those named `validation`, if any.
-        config: a folder within, to which all else is confined.
+        config: a config of the folder's card, or a folder within, to which all else is confined.
         pattern: a pattern (`*.parquet`, `en/*`) that the files' relative paths match; then nothing is ambiguous.
 
     Raises:
@@ -70,17 +72,7 @@ def divide(
     found = [path for path, name in relative.items() if _is_data(path, name)]
     if not found:
         raise ValueError(f"dataset {root}: no {', '.join(SUFFIXES)} file in this folder")
-    if config:
-        found = [path for path in found if relative[path].is_relative_to(config)]
-        if not found:
-            near = did_you_mean(config, _folders(relative.values()))
-            raise ValueError(f"config: {root} has no folder {config!r} with data{near}")
-    if pattern:
-        found = [path for path in found if fnmatchcase(relative[path].as_posix(), pattern)]
-        if not found:
-            raise ValueError(f"files: no data file in {root} has a path like {pattern!r}")
-    base = root / config if config else root
-    names = _Names({path: path.relative_to(base) for path in found})
+    names = _names_of(root, {path: relative[path] for path in found}, config, pattern)
     held = names.of(validation) if validation else names.of("validation")
     if validation and not held:
         near = did_you_mean(validation, names.known)
@@ -94,18 +86,54 @@ def divide(
             raise ValueError(f"dataset {root}: every file belongs to the validation split; nothing is left to train on")
         raise ValueError(f"split: {root} has no files of split {split!r}{near}")
     held = [path for path in held if path not in chosen]
-    if not pattern:
+    if not (pattern or names.given):
         for what, paths in (("training", chosen), ("validation", held)):
             _refuse_ambiguous(root, what, paths, names)
     taken = {*chosen, *held}
     return Files(root, chosen, held, [path for path in everything if path not in taken])
 
 
-class _Names:
-    """What the names of files say of their splits. `relative`: each file's path below the folder or config."""
+def _names_of(root: Path, relative: dict[Path, PurePath], config: str | None, pattern: str | None) -> _Names:
+    """The files that a config and a pattern leave, by what the card or their names say. Raises as `divide` does."""
+    paths = {name: path for path, name in relative.items()}
+    listed = [] if pattern else configs(root, paths)
+    card = next((each for each in listed if each.name == config), None) if config else _default(root, listed)
+    if card and card.splits is not None:
+        careful = sorted(card.splits, key=lambda split: {"test": 2, "validation": 1}.get(_standard(split), 0))
+        given = {paths[name]: _standard(split) for split in careful for name in card.splits[split]}
+        return _Names(relative, given)
+    folder = card.folder if card else PurePath(config or ".")
+    inside = {path: name.relative_to(folder) for path, name in relative.items() if name.is_relative_to(folder)}
+    if not inside:
+        near = did_you_mean(config or "", [*(each.name for each in listed), *_folders(relative.values())])
+        raise ValueError(f"config: {root} has no config or folder {config!r} with data{near}")
+    if pattern:
+        inside = {path: name for path, name in inside.items() if fnmatchcase(relative[path].as_posix(), pattern)}
+        if not inside:
+            raise ValueError(f"files: no data file in {root} has a path like {pattern!r}")
+    return _Names(inside)
 
-    def __init__(self, relative: dict[Path, PurePath]):
-        self.relative = relative
+
+def _default(root: Path, listed: Sequence[CardConfig]) -> CardConfig | None:
+    """The config that is meant where none is named. Raises ValueError if that cannot be told."""
+    default = [each for each in listed if each.default] or listed
+    if len(default) > 1:
+        names = listed_text([repr(each.name) for each in default[: NAMED * 2]])
+        raise ValueError(f'config: the card of {root} has several, {names}: set config to one, or files: "*" for all')
+    return default[0] if default else None
+
+
+class _Names:
+    """What is said of the splits of files. `relative`: each file's path below the folder or config.
+
+    `given`: the splits of files by the folder's card; without it, their names say them.
+    """
+
+    def __init__(self, relative: dict[Path, PurePath], given: dict[Path, str] | None = None):
+        self.relative, self.given = relative, given
+        if given:
+            self.split: dict[Path, str | None] = {path: given.get(path, "") for path in relative}
+            return
         shards = {path: m[1] for path, name in relative.items() if (m := SHARD.fullmatch(name.as_posix()))}
         self.split = {path: _split_of(name) for path, name in relative.items()}
         if shards:  # as datasets has it, `train_sft` is a split of its own
@@ -193,7 +221,7 @@ def _refuse_ambiguous(root: Path, what: str, paths: Sequence[Path], names: _Name
     """Raise ValueError if files of one split look like several datasets, or like one in several forms."""
     where = sorted({names.config_of(path).as_posix() for path in paths if names.split[path]})
     if len(where) > 1:
-        shown = listed([repr(place) for place in where[: NAMED * 2]])
+        shown = listed_text([repr(place) for place in where[: NAMED * 2]])
         raise ValueError(
             f"config: {root} has {what} files in several folders, {shown}: set config to the one that is meant, or "
             f'files: "*" for all'

@@ -119,7 +119,7 @@ def test_what_is_ambiguous_is_refused_and_can_be_chosen(name, tmp_path):
 def test_mistakes_name_the_setting(tmp_path):
     lay_out(tmp_path, *CONFIGS)
     for given_settings, says in (
-        ({"config": "eng"}, "config: {} has no folder 'eng' with data; did you mean 'en'?"),
+        ({"config": "eng"}, "config: {} has no config or folder 'eng' with data; did you mean 'en'?"),
         ({"files": "*.txt"}, "files: no data file in {} has a path like '*.txt'"),
         ({"config": "en", "validation": "val"}, "validation: {} has no files of split 'val'"),
         ({"config": "en", "split": "test"}, "split: {} has no files of split 'test'; one of: train"),
@@ -135,6 +135,46 @@ def test_splits_of_other_names_are_taken_when_asked_for(tmp_path):
     )  # fmt: skip
     with pytest.raises(ValueError, match="no files of split 'train'; did you mean 'train_sft'"):
         divide(tmp_path)
+
+
+CARD = """---
+license: mit
+configs:
+- config_name: whole
+  data_files: "data/**/*.parquet"
+- config_name: small
+  data_files:
+  - {split: test, path: sample/test/*}
+  - {split: train, path: ["sample/**"]}
+- config_name: other
+  data_dir: other
+---
+# A dataset
+"""
+
+
+def test_the_card_of_a_folder_says_its_configs(tmp_path):
+    small, whole = ["sample/0.parquet", "sample/1.parquet"], ["data/a/0.parquet", "data/b/0.parquet"]
+    lay_out(tmp_path, *small, *whole, "sample/test/2.parquet", "other/train.txt", "other/dev.txt", "e.txt")
+    (tmp_path / "README.md").write_text(CARD)
+    with pytest.raises(
+        ValueError, match="^config: the card of .* has several, 'whole', 'small' and 'other': set config"
+    ):
+        divide(tmp_path)
+    assert divided(tmp_path, config="small") == (small, [])
+    assert divided(tmp_path, config="small", validation="test") == (small, ["sample/test/2.parquet"])
+    assert divided(tmp_path, config="whole") == (whole, [])
+    assert divided(tmp_path, config="other") == (["other/train.txt"], ["other/dev.txt"])
+    assert divided(tmp_path, pattern="data/a/*") == (["data/a/0.parquet"], [])
+    (tmp_path / "README.md").write_text(CARD.replace("config_name: whole", "config_name: default"))
+    assert divided(tmp_path) == (whole, [])
+
+
+def test_the_one_config_that_was_downloaded_is_taken_and_a_page_that_is_no_card_is_none(tmp_path):
+    lay_out(tmp_path, "sample/0.parquet", "sample/test/2.parquet")
+    for text, train in ((CARD, ["sample/0.parquet"]), (CARD[:60], ["sample/0.parquet"]), ("---\n[\n---\n", None)):
+        (tmp_path / "README.md").write_text(text)
+        assert divided(tmp_path)[0] == train or train is None
 
 
 WORDS = ("train", "training", "validation", "valid", "val", "dev", "test", "testing", "eval", "evaluation")
