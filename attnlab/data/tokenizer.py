@@ -107,7 +107,7 @@ class Tokenizer:
     @cached_property
     def vocab_size(self) -> int:
         """One more than the largest id (published vocabularies may have holes)."""
-        return max(self._backend.get_vocab(with_added_tokens=True).values()) + 1
+        return int(max(self._backend.get_vocab(with_added_tokens=True).values())) + 1
 
     @property
     def sha256(self) -> str:
@@ -123,11 +123,12 @@ class Tokenizer:
     def decode(self, ids: Iterable[int]) -> str:
         """The text of `ids`, special tokens included."""
         with backend.refusing(f"tokenizer {self.name}: cannot decode"):
-            return self._backend.decode([int(i) for i in ids], skip_special_tokens=False)
+            return str(self._backend.decode([int(i) for i in ids], skip_special_tokens=False))
 
     def decode_all(self, encoded: Sequence[NDArray[np.uint32]]) -> list[str]:
         """The text of each array of ids, decoded in parallel."""
-        return self._backend.decode_batch([ids.tolist() for ids in encoded], skip_special_tokens=False)
+        with backend.refusing(f"tokenizer {self.name}: cannot decode"):
+            return list(self._backend.decode_batch([ids.tolist() for ids in encoded], skip_special_tokens=False))
 
 
 class ByteTokenizer(Tokenizer):
