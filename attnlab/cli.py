@@ -74,6 +74,9 @@ def main(argv: list[str] | None = None) -> int:
     except DiskFull as error:
         print(f"error: {disk_text(error)}", file=sys.stderr)
         return 1
+    except SweepStopped as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt as error:
         return exit_code(error)
 

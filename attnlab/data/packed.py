@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from attnlab.data.sources import Source
 from attnlab.data.splits import Split
 from attnlab.data.tokenizer import BUILT_IN, ByteTokenizer, RoundTrip, Spec, Tokenizer, load, train_bpe
-from attnlab.util.files import cache_root, json_digest, read_json, remove_leftovers, replacing
+from attnlab.util.files import cache_root, json_digest, naming_full_disk, read_json, remove_leftovers, replacing
 
 VERSION = 1  # of the format and of everything that decides tokens besides sources and tokenizers: splits, pieces
 SPLITS = ("train", "validation")
@@ -100,8 +100,9 @@ def pack(source: Source, spec: Spec, max_tokens: int | None = None, cache: Path 
 def _build_once(folder: Path, source: Source, spec: Spec, tokenizer: Tokenizer | None, max_tokens: int | None) -> None:
     from filelock import FileLock
 
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(f"{folder}.lock"):
+    with naming_full_disk(folder):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+    with naming_full_disk(folder), FileLock(f"{folder}.lock"):
         if (folder / "meta.json").exists():
             return  # another process was first
         remove_leftovers(folder)  # of a builder on this host that was killed, so that its lock is free

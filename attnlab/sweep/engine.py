@@ -54,7 +54,7 @@ def run(
         UserError: another launcher runs it; folder, cluster or resources do not fit, data are missing, guards or
             devices (a precision, a captured step) refuse the sweep, or a model fails its rehearsal; nothing stays
             written.
-        SweepStopped: workers are missing or records cannot be written; `resume` goes on.
+        SweepStopped: Ray does not start, workers are missing or records cannot be written; `resume` goes on.
         Interrupted: Ctrl-C, SIGTERM or SIGHUP; what runs is saved, everything finished is kept, and `resume` goes on.
     """
     cache = directory(kernel_cache, results)

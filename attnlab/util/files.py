@@ -15,15 +15,22 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from attnlab.util.errors import DiskFull
+from attnlab.util.errors import DiskFull, UserError
+
+CACHE = "ATTNLAB_CACHE"
+NOT_WRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST)
 
 REFUSALS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.ESTALE, errno.EIO)  # of a disk, whoever writes
 CACHE_HINT = "of the cache; make room, or set ATTNLAB_CACHE to another folder"
 
 
 def cache_root() -> Path:
-    """`$ATTNLAB_CACHE`, else ~/.cache/attnlab."""
-    return Path(os.environ.get("ATTNLAB_CACHE") or "~/.cache/attnlab").expanduser()
+    """`$ATTNLAB_CACHE`, else ~/.cache/attnlab. Raises UserError where there is no home folder."""
+    try:
+        return Path(os.environ.get(CACHE) or "~/.cache/attnlab").expanduser()
+    except RuntimeError:
+        why = "this user has no home folder (HOME)"
+        raise UserError(f"{why}: set {CACHE} to a folder that can be written to") from None
 
 
 def exists(name: str) -> bool:
@@ -36,16 +43,29 @@ def exists(name: str) -> bool:
 
 @contextmanager
 def naming_full_disk(path: Path) -> Iterator[None]:
-    """Raise DiskFull naming `path` where writing it meets a full disk, or one that takes nothing more."""
+    """Raise DiskFull naming `path` where writing it meets a full disk, or one that takes nothing more.
+
+    Raises UserError naming the variable to set where it lies in a cache folder that cannot be written to.
+    """
     try:
         yield
     except OSError as error:
+        if error.errno in NOT_WRITABLE and error.filename and all(map(_in_cache, (path, os.fsdecode(error.filename)))):
+            why = f"the cache cannot be written to ({os.strerror(error.errno)})"
+            raise UserError(f"{cache_root()}: {why}; set {CACHE} to a folder that can be") from error
         short = error.errno is None and "requested and" in str(error)  # NumPy's words for what did not fit
         number = errno.ENOSPC if short else error.errno
         if number in REFUSALS and not isinstance(error, DiskFull):
-            hint = f" ({CACHE_HINT})" if path.is_relative_to(cache_root()) else ""
+            hint = f" ({CACHE_HINT})" if _in_cache(path) else ""
             raise DiskFull(number, os.strerror(number) + hint, str(path)) from error
         raise
+
+
+def _in_cache(path: str | Path) -> bool:
+    try:
+        return Path(path).is_relative_to(cache_root())
+    except UserError:  # there is none
+        return False
 
 
 @contextmanager

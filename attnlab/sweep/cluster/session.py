@@ -23,7 +23,7 @@ from attnlab.records.mirror import Mirror
 from attnlab.sweep.cluster import code_sync, node_probe
 from attnlab.sweep.cluster.autoscaler import Autoscaler, find_autoscaler
 from attnlab.sweep.cluster.room import SlotShape, room
-from attnlab.util.errors import UserError
+from attnlab.util.errors import SweepStopped, UserError
 from attnlab.util.files import cache_root
 from attnlab.util.text import first_line, one_line
 
@@ -47,6 +47,7 @@ ENVIRONMENT = {
 }
 QUIET: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
 PROBE_S = 5.0
+STARTS = 3  # attempts to start a Ray, each of which waits for up to 30 s
 ENDING = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
 ctypes.pythonapi.PyOS_getsig.restype = ctypes.c_void_p
 ctypes.pythonapi.PyOS_setsig.restype, ctypes.pythonapi.PyOS_setsig.argtypes = (
@@ -59,15 +60,17 @@ class LocalRay:
     """A Ray of the sweep's own on this machine, ended with the context.
 
     It starts in a thread while the launcher imports and checks. The thread lasts as long as Ray, whose processes die
-    with the thread that started them (PR_SET_PDEATHSIG).
+    with the thread that started them (PR_SET_PDEATHSIG). On a busy machine Ray may miss its own time limit: another
+    thread then tries again.
     """
 
     def __init__(self) -> None:
         self._error: BaseException | None = None
         self._up, self._over = threading.Event(), threading.Event()
-        self._thread = threading.Thread(target=self._run, name="ray", daemon=True)
+        self._needed = True
+        self._thread = threading.Thread(target=self._run, args=(1,), name="ray", daemon=True)
 
-    def _run(self) -> None:
+    def _run(self, attempt: int) -> None:
         # Ray's processes and threads start with these signals blocked: where all of a job get them, as from Slurm, the
         # launcher has the trials saved while Ray is still up
         signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)
@@ -77,6 +80,11 @@ class LocalRay:
 
             ray.init("local", include_dashboard=False, **QUIET)  # "local": not a cluster that happens to be up here
         except BaseException as error:  # raised by `wait`
+            if attempt < STARTS and self._needed and isinstance(error, Exception):
+                print(f"Ray does not come up, trying again: {one_line(error)}", file=sys.stderr, flush=True)
+                self._thread = threading.Thread(target=self._run, args=(attempt + 1,), name="ray", daemon=True)
+                self._thread.start()
+                return
             self._error = error
         ctypes.pythonapi.PyOS_setsig(signal.SIGTERM, handler)  # Ray put its own, which prints a stack and ends
         self._up.set()
@@ -87,12 +95,14 @@ class LocalRay:
         return self
 
     def wait(self) -> None:
-        """Wait until it is up. Raises UserError if it did not start."""
+        """Wait until it is up. Raises SweepStopped if it did not start in `STARTS` attempts."""
         self._up.wait()
         if self._error:
-            raise UserError(f"Ray does not start on this machine: {one_line(self._error)}") from self._error
+            why = f"Ray does not start on this machine, tried {STARTS} times: {one_line(self._error)}"
+            raise SweepStopped(f"{why}; nothing was written, and the same command tries again") from self._error
 
     def __exit__(self, *error: Any) -> None:
+        self._needed = False
         self._up.wait()
         if shutdown := getattr(sys.modules.get("ray"), "shutdown", None):
             shutdown()
@@ -104,7 +114,16 @@ def set_environment() -> None:
     """Set what ray reads as it is imported."""
     for key, value in ENVIRONMENT.items():
         os.environ.setdefault(key, value)
+    if "HOME" not in os.environ:  # Ray keeps a token there, with which this user's processes know each other
+        os.environ["HOME"] = str(_home() or cache_root())
     logging.getLogger("ray.widgets.util").setLevel(logging.ERROR)  # it asks notebooks for widgets
+
+
+def _home() -> Path | None:
+    try:
+        return Path.home()
+    except RuntimeError:  # a user that the system does not know, as in some containers
+        return None
 
 
 def start_ray(address: str | None) -> AbstractContextManager[LocalRay | None]:
@@ -124,7 +143,7 @@ def cluster(
 ) -> Iterator[tuple[SlotShape, int]]:
     """Have Ray up; yields the shape and number of slots, for the largest trial's `need`.
 
-    Raises UserError if Ray does not start, nobody answers, or no slot fits.
+    Raises UserError if nobody answers or no slot fits, SweepStopped if Ray does not start.
     """
     with nullcontext(local) if local else start_ray(address) as local:
         if local:

@@ -1,6 +1,8 @@
 """Ray of our own: what is told if it does not start. No Ray is started."""
 
+import signal
 import sys
+import threading
 import types
 
 import pytest
@@ -9,7 +11,7 @@ import ray
 from attnlab.plan import gpu_packing
 from attnlab.plan.load import resolve
 from attnlab.sweep.cluster.session import cluster, start_ray
-from attnlab.util.errors import UserError
+from attnlab.util.errors import SweepStopped
 
 SWEEP = resolve({"name": "s", "trial": {}, "arms": {"a": {}}})
 
@@ -21,14 +23,50 @@ def not_connected(monkeypatch):
     monkeypatch.setattr(ray, "shutdown", lambda: None)
 
 
-def test_a_ray_that_does_not_start_is_one_line(monkeypatch):
+def test_a_ray_that_does_not_start_is_tried_again_and_then_one_line_that_is_no_mistake(monkeypatch, capsys):
+    calls = []
+
     def refuse(*args, **kwargs):
+        calls.append(threading.get_ident())
         raise RuntimeError("no room\nin /dev/shm")
 
     monkeypatch.setattr(ray, "init", refuse)
-    told = pytest.raises(UserError, match="^Ray does not start on this machine: no room in /dev/shm$")
+    told = pytest.raises(
+        SweepStopped, match="^Ray does not start on this machine, tried 3 times: no room in /dev/shm; "
+    )
     with told, start_ray(None) as local, cluster(None, SWEEP, gpu_packing.Need(1.0, 1.0), local):
         pass
+    assert len(calls) == 3
+    assert capsys.readouterr().err.count("Ray does not come up, trying again: no room in /dev/shm\n") == 2
+
+
+def test_a_ray_that_misses_its_time_limit_once_is_up_at_the_second_attempt(monkeypatch):
+    calls = []
+
+    def late(*args, **kwargs):
+        calls.append(threading.get_ident())
+        if len(calls) == 1:
+            raise Exception("The current node timed out during startup")
+
+    monkeypatch.setattr(ray, "init", late)
+    before = signal.getsignal(signal.SIGTERM)
+    with start_ray(None) as local:
+        local.wait()
+    assert len(calls) == 2 and signal.getsignal(signal.SIGTERM) == before
+
+
+def test_a_ray_that_is_not_needed_any_more_is_not_tried_again(monkeypatch):
+    gone, calls = threading.Event(), []
+
+    def refuse(*args, **kwargs):
+        calls.append(gone.wait(60))
+        raise RuntimeError("no room")
+
+    monkeypatch.setattr(ray, "init", refuse)
+    with pytest.raises(KeyError), start_ray(None):
+        threading.Timer(0.2, gone.set).start()
+        raise KeyError("found by a check")
+    assert calls == [True]
 
 
 def test_a_mistake_found_meanwhile_ends_the_ray_that_was_starting(monkeypatch):
