@@ -20,7 +20,8 @@ from mutmut.mutation.mutators import mutation_operators, operator_string
 from mutmut.mutation.pragma_handling import IgnoredCode
 
 TEXT = (cst.BaseString, cst.Raise, cst.Annotation, cst.Decorator)
-STRICT = re.compile(r",\s*strict=\w+|,(?=\s*\))")  # zip's own check, which only our mistake would fail
+# zip's own check, which only our mistake would fail, and encodings, which the linter asks for
+NAMED = re.compile(r"(, *)?\b(strict|encoding)=(\w+|\"utf-8\")|,?\s*(?=\))")
 NO_EFFECT = {"cast", "isinstance", "len"}  # a wrong type for the checker alone; the other two as mutmut has it
 
 
@@ -58,12 +59,12 @@ def mutants_of(module: str, root: Path) -> list[Mutant]:
     places, lines = wrapper.resolve(WhitespaceInclusivePositionProvider), [0]
     for line in source.splitlines(keepends=True):
         lines.append(lines[-1] + len(line))
-    original, seen, found = compile(source, filename, "exec"), {STRICT.sub("", source)}, dict[str, Mutant]()
+    original, seen, found = compile(source, filename, "exec"), {NAMED.sub("", source)}, dict[str, Mutant]()
     for mutation in visitor.mutations:
         place = places[mutation.original_node]
         start, end = (lines[each.line - 1] + each.column for each in (place.start, place.end))
         text = source[:start] + wrapper.module.code_for_node(mutation.mutated_node) + source[end:]
-        if (plain := STRICT.sub("", text)) in seen:
+        if (plain := NAMED.sub("", text)) in seen:
             continue
         seen.add(plain)
         try:

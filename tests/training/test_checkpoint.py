@@ -5,12 +5,14 @@ import os
 
 import pytest
 import torch
+from safetensors import SafetensorError
 from torch import nn
 
 from attnlab.config.trial import OptimConfig
 from attnlab.optim import make_optimizer
 from attnlab.records.paths import TrialDir
 from attnlab.training import checkpoint
+from attnlab.util.errors import DiskFull
 from attnlab.util.files import replacing
 
 
@@ -77,6 +79,34 @@ def test_the_newest_two_are_kept_and_at_the_end_one(tmp_path):
     assert [p.name for p in checkpoint.steps(home)] == ["step_00000008", "step_00000010"]
     checkpoint.tidy(home)
     assert [p.name for p in checkpoint.steps(home)] == ["step_00000010"]
+
+
+def test_what_another_process_removed_meanwhile_is_no_error(tmp_path, monkeypatch):
+    monkeypatch.setattr(checkpoint, "steps", lambda trial: [tmp_path / "gone", tmp_path / "kept"])
+    checkpoint.tidy(TrialDir(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("said", "raised"),
+    [
+        ("I/O error: No space left on device (os error 28)", DiskFull),
+        ("I/O error: Input/output error (os error 5)", OSError),
+        ("some other trouble", SafetensorError),
+    ],
+)
+def test_what_safetensors_says_in_words_is_the_systems_error(tmp_path, monkeypatch, said, raised):
+    home, both = TrialDir(tmp_path), made()
+    kept = checkpoint.save(home, 1, *both, {})
+
+    def fail(*args):
+        raise SafetensorError(said)
+
+    monkeypatch.setattr(checkpoint, "save_file", fail)
+    with pytest.raises(raised) as error:
+        checkpoint.save(home, 2, *both, {})
+    if raised is OSError:
+        assert (error.value.errno, error.value.filename) == (5, str(home.checkpoints / "step_00000002"))
+    assert list(home.checkpoints.iterdir()) == [kept], "as it was"
 
 
 @pytest.mark.parametrize("file", ["state.json", "model.safetensors", "optimizer.safetensors"])
