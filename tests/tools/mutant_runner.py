@@ -168,6 +168,7 @@ class _Loop:
             sys.setprofile(None)
             tests[item.nodeid] = time.process_time() - began, sorted(ran)
             if session.testsfailed:
+                print(f"\nfailed: {item.nodeid}")
                 return 1
         imported = [name for name, module in sys.modules.items() if name not in before and hasattr(module, "__file__")]
         facts = {"tests": tests, "imported": imported, "cpu_s": time.process_time()}

@@ -126,8 +126,8 @@ def test_one_arm_alone_is_not_costed(fake):
 
 @pytest.mark.parametrize("mode", ["min", "max"])
 def test_a_trial_that_ended_badly_counts_as_the_worst_of_its_arm(fake, mode):
-    for value, state in ((3.0, "completed"), (3.5, "pruned"), (1.0, "diverged"), (9.0, "failed")):
-        fake.trial("gla", value, state=state)
+    for value, state in ((3.0, "completed"), (3.5, "pruned"), (None, "diverged"), (1.0, "failed")):
+        fake.trial("gla", value, state=state, error="out of memory" if state == "failed" else None)
     fake.trial("standard", None, state="diverged")
     fake.trial("gla", 2.0, phase="confirm")
     found = cost.trials_to_value(chosen(fake))
@@ -167,7 +167,7 @@ def test_settings_have_shares_from_four_valued_trials_on(fake, trials):
     for i in range(trials):
         fake.trial("gla", 3.0 + i, lr=0.001 * (i + 1), decay=0.1 * (i % 2))
         fake.trial("standard", 3.0, lr=0.001 * (i + 1))  # all alike
-    fake.trial("gla", 9.0, lr=0.05, state="failed")
+    fake.trial("gla", 9.0, lr=0.05, state="failed", error="out of memory")
     fake.trial("gla", 9.0, lr=0.05, phase="confirm")
     assert set(cost.importances(chosen(fake))) == ({"gla"} if trials == 4 else set())
 

@@ -96,6 +96,26 @@ def test_the_limits_of_what_is_tolerated(measured, errors, warnings):
     assert (len(found[0]), len(found[1])) == (errors, warnings)
 
 
+class Measured:
+    def __init__(self, measured):
+        self.measured, self.asked = measured, 0
+
+    def leakage(self):
+        self.asked += 1
+        return self.measured
+
+
+def test_each_task_is_measured_once_and_its_arms_are_named():
+    leaking, clean, none = Measured(figures(share=0.5, copies=1)), Measured(figures()), Measured({})
+    found = leakage.find({"a": leaking, "b": clean, "c": leaking, "d": none})
+    assert [line.partition(":")[0] for line in found.errors + found.warnings] == ["arms.a.task", "arms.a.task"]
+    assert [row["arms"] for row in found.record] == [["a", "c"], ["b"], ["d"]]
+    assert found.record[0]["in_training"] == 0.5 and found.record[2] == {"arms": ["d"]}
+    assert (leaking.asked, clean.asked) == (1, 1)
+    alone = leakage.find({"a": leaking, "c": leaking})
+    assert [line.partition(":")[0] for line in alone.errors + alone.warnings] == ["task", "task"]
+
+
 def test_copies_that_were_left_out_are_told(tmp_path):
     train = [words(i, 100) for i in range(10)]
     errors, (warning,) = judged(write(tmp_path, train, [train[2], words(77, 300), words(78, 300)]))
