@@ -43,8 +43,8 @@ class Task(base.Task):
 
     Args:
         dataset: `austen` (built in), a local file or folder (.txt, .jsonl, .json, .parquet, `save_to_disk`), a hub id.
-        config, split, revision: of a hub dataset; of a local folder, `config` is a folder within and `split` the split
-            by its files' names.
+        config, split, revision: of a hub dataset; of a local folder, `config` is one of its card or a folder within,
+            and `split` the split by its files' names (docs/data.md).
         field: the text column.
         max_tokens: training tokens used, at most.
         validation: the validation split's name; None: a local folder's files so named, else 5 % of the text, whole
