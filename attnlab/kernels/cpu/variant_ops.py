@@ -41,6 +41,14 @@ def decayed_scores(q: Tensor, k: Tensor, g: Tensor, chunk: int = 64) -> Tensor:
     return torch.cat(columns, -1).flatten(2, 3)[..., :steps, :steps]
 
 
+@substitute("fla.ops.utils.cumsum:chunk_global_cumsum")
+@packed("s")
+def global_cumsum(s, reverse, scale, output_dtype):
+    """Running sums over the steps of s [B, T, ...], from the end with `reverse`, in fp32."""
+    total = s.float().flip(1).cumsum(1).flip(1) if reverse else s.float().cumsum(1)
+    return (total if scale is None else total * scale).to(output_dtype or s.dtype)
+
+
 @substitute("fla.ops.wall_attn.parallel:parallel_wall_attn")
 @packed("q", "k", "v", "g", "g_scalar")
 def parallel_wall_attn(q, k, v, g, sink_bias, scale, window_size, g_scalar=None):

@@ -104,6 +104,48 @@ def test_mesa_goes_on_from_a_state():
     assert all(torch.allclose(a, b, atol=1e-5) for a, b in zip(last, state, strict=True))
 
 
+def test_mesa_has_the_gradient_of_the_state_it_began_with():
+    from fla.ops.mesa_net.naive import naive_mesa_net_exact
+
+    from attnlab.kernels.cpu.recurrent.mesa import mesa
+
+    first = unit(B, H, K)
+    fixed = {"q": unit(B, 20, H, K), "k": unit(B, 20, H, K), "v": torch.randn(B, 20, H, K)}
+    fixed |= {"g": -torch.rand(B, 20, H) * 0.1, "beta": torch.rand(B, 20, H), "lamb": torch.rand(H, K) + 0.5}
+
+    def ours(R, S):
+        return mesa(**fixed, initial_state=(R, S), iterations=30)[0]
+
+    def exact(R, S):
+        return naive_mesa_net_exact(**fixed, h_kk_init=R, h_kv_init=S)[0]
+
+    states = {"R": first.unsqueeze(-1) * first.unsqueeze(-2), "S": torch.randn(B, H, K, K)}
+    assert same_gradients(ours, exact, **states) < 2e-3
+
+
+def test_preconditioned_kda_makes_its_gate_of_the_raw_one():
+    from fla.ops.kda.gate import fused_kda_gate
+    from fla.ops.precond_kda import chunk_precond_kda
+
+    key, few = torch.randn(B, 9, H, K), torch.rand(B, 9, H)
+    args = {"q": key, "k": key, "v": torch.randn(B, 9, H, V), "g_atk": -few, "beta": few, "beta_atk": few}
+    gate = {"A_log": torch.randn(H), "dt_bias": torch.randn(H * K)}
+    raw = torch.randn(B, 9, H, K)
+    want, *_ = chunk_precond_kda(g=fused_kda_gate(raw, **gate), **args)
+    got, *_ = chunk_precond_kda(g=raw, use_gate_in_kernel=True, **gate, **args)
+    assert torch.allclose(got, want, atol=1e-6)
+
+
+def test_simple_gla_gives_its_scores():
+    from fla.ops.simple_gla import parallel_simple_gla
+
+    q, k, v, g = torch.randn(B, T, H, K), torch.randn(B, T, H, K), torch.randn(B, T, H, V), -torch.rand(B, T, H)
+    for gate in (None, g):
+        o, scores = parallel_simple_gla(q, k, v, gate, output_attentions=True)
+        assert error(torch.einsum("bhij,bjhd->bihd", scores, v), o) < 1e-5
+        assert parallel_simple_gla(q, k, v, gate)[1] is None
+
+
 def test_path_scores_and_the_keys_it_leaves_behind():
     from attnlab.kernels.cpu.softmax_ops import path_scores
 

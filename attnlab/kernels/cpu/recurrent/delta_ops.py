@@ -179,16 +179,20 @@ def _preconditioned_delta(q, k, v, g, g_atk, beta, beta_atk, scale, initial_stat
 def preconditioned_delta_rule(
     q, k, v, g, g_atk, beta, beta_atk, scale, initial_state, initial_A_state, output_final_state, x, eps,
     log_atk_scale, transpose_state_layout, use_qk_l2norm_in_kernel=True, cu_seqlens=None, lower_bound=None,
+    use_gate_in_kernel=False, A_log=None, dt_bias=None,
 ):  # fmt: skip
     """Preconditioned gated DeltaNet and KDA (arXiv 2604.21100).
 
-    g is [B, T, H] or [B, T, H, K]. It erases along k and writes along the preconditioned k. `lower_bound` only tells
-    FLA's kernel how strong g can be. `transpose_state_layout` is these functions' name of `state_v_first`.
+    g is [B, T, H] or [B, T, H, K], with `use_gate_in_kernel` the raw gate, of which `kda_gate` makes it. Without,
+    `lower_bound` only tells FLA's kernel how strong g can be. It erases along k and writes along the preconditioned k.
+    `transpose_state_layout` is these functions' name of `state_v_first`.
 
     Returns:
         o, the state [B, H, K, V] and the keys' second moment [B, H, K].
     """
     q, k = _unit(use_qk_l2norm_in_kernel, q, k)
+    if use_gate_in_kernel:
+        g = kda_gate(g, A_log, dt_bias, lower_bound)
     before = swap_state(initial_state, transpose_state_layout)
     start = None if before is None and initial_A_state is None else (before, initial_A_state)
     o, (final, moment) = _preconditioned_delta(

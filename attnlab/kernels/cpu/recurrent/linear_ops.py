@@ -12,7 +12,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from attnlab.kernels.cpu.recurrent.linear_rnn import linear_rnn
+from attnlab.kernels.cpu.recurrent.linear_rnn import causal_masks, linear_rnn
 from attnlab.kernels.cpu.recurrent.scan import gated_scan
 from attnlab.kernels.cpu.varlen import CHANNEL_CHUNK, by_sequence, expand_heads, if_wanted, scale_of, swap_state
 from attnlab.kernels.dispatch import substitute
@@ -57,6 +57,24 @@ def simple_gla(q, k, v, scale, initial_state, output_final_state, state_v_first=
     start = swap_state(initial_state, state_v_first)
     o, final = linear_rnn(q, k, v, g, scale=scale_of(scale, q), initial_state=start)
     return o, if_wanted(swap_state(final, state_v_first), output_final_state)
+
+
+@substitute("fla.ops.simple_gla.parallel:parallel_simple_gla")
+def parallel_simple_gla(q, k, v, scale, output_attentions, g=None, cu_seqlens=None):
+    """The same without states. Returns o, and the scores [B, H, T, T] with `output_attentions`, else None."""
+    o, _ = simple_gla(
+        q=q, k=k, v=v, g=g, scale=scale, initial_state=None, output_final_state=False, cu_seqlens=cu_seqlens
+    )
+    if not output_attentions:
+        return o, None
+    if cu_seqlens is not None:
+        raise NotImplementedError("parallel_simple_gla with output_attentions and cu_seqlens has no CPU implementation")
+    scores = torch.einsum("bihd,bjhd->bhij", q.float() * scale_of(scale, q), k.float())
+    if g is not None:
+        total = g.float().cumsum(1).transpose(1, 2)
+        keep, _ = causal_masks(scores)
+        scores = scores * (total.unsqueeze(-1) - total.unsqueeze(-2)).masked_fill(~keep, -torch.inf).exp()
+    return o, scores.tril().to(q.dtype)
 
 
 @substitute(
@@ -200,7 +218,7 @@ def _polynomial(q: Tensor, k: Tensor, v: Tensor, scale: float, power: Callable[[
     return weights @ v, weights.sum(-1, keepdim=True)
 
 
-@substitute("fla.ops.based.parallel:parallel_based")
+@substitute("fla.ops.based.parallel:parallel_based", "fla.ops.based.fused_chunk:fused_chunk_based")
 def based(q, k, v, scale, use_norm):
     """Based (arXiv 2402.18668): the weight is e^x to second order."""
     o, total = _polynomial(q, k, v, scale_of(scale, q), lambda x: 1 + x + x.square() / 2)

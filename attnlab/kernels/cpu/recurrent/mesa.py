@@ -104,7 +104,8 @@ def mesa(
     ridge = lamb.float()[None, :, None, None, :]
 
     def apply(x: Tensor) -> Tensor:
-        return (x * since) @ R + ((x @ kc.mT) * within) @ kc + ridge * x
+        # R x, not R^T x: R is symmetric, but the gradient of a state it began with need not be
+        return (x * since) @ R.mT + ((x @ kc.mT) * within) @ kc + ridge * x
 
     x = solve(apply, qc, iterations)
     o = (x * since) @ S + ((x @ kc.mT) * within) @ vc
@@ -136,7 +137,11 @@ def chunk_mesa_net(
 
 @substitute("fla.ops.mesa_net.decoding_one_step:mesa_net_decoding_one_step")
 def mesa_net_decoding_one_step(q, k, v, g, lamb, beta, prev_h_kk, prev_h_kv, max_CG_iteration):
-    """One step per sequence: q, k [B, H, K], already of unit length."""
+    """One step per sequence: q, k [B, H, K], already of unit length.
+
+    The solution is sought from 0, as in `chunk_mesa_net`, so that decoding gives what reading the whole text gives.
+    FLA's kernel begins here from q / diag(R + diag(lambda)), another number where the iterations are few.
+    """
     q, k, v, g, beta = (x.unsqueeze(1) for x in (q, k, v, g, beta))
     o, (R, S) = mesa(q, k, v, g, beta, lamb, (prev_h_kk, prev_h_kv), max_CG_iteration)
     return o.squeeze(1).to(v.dtype), R, S
