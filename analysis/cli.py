@@ -15,6 +15,7 @@ from rich.text import Text
 from analysis.records.select import Selection
 from analysis.report.tables import aligned
 from analysis.scoring.targets import targets
+from attnlab.records.strays import leads_out, stray
 from attnlab.util.errors import UserError
 from attnlab.util.text import NONE, value_text
 
@@ -66,6 +67,8 @@ def run(args: argparse.Namespace, sel: Selection | None, console: Console) -> No
     examined, notes = targets(sel, args.arm, args.trial, args.checkpoint)
     folder = sel.data.folder.analysis if sel else args.checkpoint.resolve().parent / "analysis"
     settings = run.Settings(chosen, context, args.device, args.dtype, args.fresh)
+    if leads_out(folder, folder.parent):
+        raise stray(folder)
     report = run.examine(examined, settings, folder, Console(stderr=True))
     report.problems[:0] = notes
     show(report.tree["arms"], console)

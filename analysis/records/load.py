@@ -20,6 +20,7 @@ from attnlab.records.metrics import learning_curve
 from attnlab.records.paths import SweepDir, TrialDir
 from attnlab.records.reading import ADDED_LATER, read_board
 from attnlab.records.results import STATES, Job, Results, refuse_mixed_recipes
+from attnlab.records.strays import stray, strays
 from attnlab.util.errors import UserError
 from attnlab.util.files import json_value
 from attnlab.util.text import number
@@ -75,10 +76,16 @@ def load(path: Path) -> SweepData:
     folder, problems = SweepDir(path), []
     if not path.is_dir():
         raise UserError(f"{path}: no such folder; give a sweep's results folder, such as results/quickstart")
+    links = strays(path)
+    own = [link for link in links if len(link.relative_to(path).parts) < 2 or link.is_relative_to(folder.analysis)]
+    if own:
+        raise stray(own[0])
     plan = _plan(folder)
     trials = []
     for trial in folder.trials():
-        if trial.arm in plan.names:
+        if link := next((link for link in links if link.is_relative_to(trial.path)), None):
+            problems.append(f"{trial.arm}/{trial.trial_id}: left out: {stray(link)}")
+        elif trial.arm in plan.names:
             trials.append(_trial(plan, trial, problems))
         else:
             problems.append(f"{trial.arm}/{trial.trial_id}: left out, sweep.yaml has no arm {trial.arm}")

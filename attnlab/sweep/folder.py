@@ -14,6 +14,7 @@ from attnlab.plan.provenance import UNKNOWN_FILES, Provenance
 from attnlab.records.lock import Lock
 from attnlab.records.mirror import Mirror, mirror
 from attnlab.records.paths import SweepDir
+from attnlab.records.strays import stray, strays
 from attnlab.sweep.mend import fits
 from attnlab.util.errors import StorageError, UserError
 from attnlab.util.text import quoted, say_once
@@ -54,7 +55,12 @@ def open_sweep_folder(plan: Plan, records: Mirror, resume: bool) -> None:
 
 
 def check_folder(plan: Plan, folder: SweepDir, resume: bool, name: str) -> None:
-    """Raise UserError if the folder is another sweep's or can only be resumed. `name`: the folder's, in messages."""
+    """Raise UserError if the folder is another sweep's, can only be resumed, or holds a link that leads out of it.
+
+    `name`: the folder's, in messages.
+    """
+    for link in strays(folder.path):
+        raise stray(link)
     if not folder.sweep_file.exists():
         return
     try:

@@ -23,6 +23,7 @@ from attnlab.sweep.ui.callback import ProgressCallback
 from attnlab.sweep.ui.interrupt import Interrupts
 from attnlab.sweep.ui.progress import Progress, print_notes
 from attnlab.util.errors import SweepStopped
+from attnlab.util.files import remove
 from attnlab.version import __version__
 
 AHEAD = 1  # trials drawn while all slots train, so that the next one begins without asking the searcher
@@ -40,6 +41,7 @@ def run_trials(
 ) -> Leaderboard:
     """Rehearse the models and run what is left of a sweep in `count` slots; see `engine.run`."""
     rehearsals = find_rehearsals(plan, begun={trial.arm for trial in mirror.folder.trials()})
+    remove(mirror.folder.ray)  # what Ray keeps there are pickles, and these may be another's
     search = ArmSearch(plan, mirror, at_first=count, hashes=preflight.provenance.of)
     slots = Slots(count, shape, mirror, plan.sweep.resources, cache)
     lock.tell(slots.errors.append)

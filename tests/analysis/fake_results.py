@@ -40,7 +40,9 @@ class Fake:
     """Writes trials of a sweep into a results folder."""
 
     def __init__(self, root, sweep=None):
-        self.plan = Plan.of(Sweep.model_validate(sweep or SWEEP))
+        tree = sweep or SWEEP
+        tree = {**tree, "trial": {"train": {"max_steps": 100, "eval_every": 10}, **tree["trial"]}}
+        self.plan = Plan.of(Sweep.model_validate(tree))
         self.path = root / self.plan.name
         self.folder = SweepDir(self.path)
         self.count = 0
@@ -51,6 +53,7 @@ class Fake:
     ):
         """One trial that falls to `value`; `state` None: it has not ended; `value` None: every report's is null."""
         searched = self.plan.sweep.search.dimensions if self.plan.sweep.search else {}
+        phase = phase if self.plan.sweep.search or phase != "search" else "confirm"  # as the searcher has it
         settings = {k: v for k, v in {"optim.lr": lr, "optim.weight_decay": decay}.items() if k in searched}
         trial = self.plan.arm(arm).with_settings(settings, seed)
         how = {"metric": self.plan.metric, "mode": self.plan.mode}

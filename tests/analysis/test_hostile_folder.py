@@ -11,10 +11,15 @@ from transformers import AutoModel, AutoModelForCausalLM
 from analysis.__main__ import main
 from analysis.efficiency import measurement
 from attnlab.config import sweep_file
+from attnlab.config.resolved import Plan
 from attnlab.config.sweep import Sweep
 from attnlab.data.tokenizer import Spec, load
 from attnlab.models import backbone
+from attnlab.plan.load import read
+from attnlab.records.mirror import Mirror
 from attnlab.records.paths import SweepDir
+from attnlab.sweep.folder import check_folder
+from attnlab.sweep.mend import mend_sweep
 from attnlab.util import trust
 from attnlab.util.errors import UserError
 from tests.analysis.fake_results import Fake
@@ -33,9 +38,10 @@ class Payload(nn.Module):
 """
 SHELL = {"name": "subprocess:Popen", "args": "touch ran", "shell": True}
 SIZE = {"d_model": 32, "n_layers": 2, "n_heads": 2}
+TRAIN = {"max_steps": 100, "eval_every": 10}
 SWEEP = {
     "name": "fake",
-    "trial": {"model": SIZE, "task": {"name": "mqar", "seq_len": 32, "vocab_size": 250}},
+    "trial": {"model": SIZE, "task": {"name": "mqar", "seq_len": 32, "vocab_size": 250}, "train": TRAIN},
     "arms": {"good": {"model": {"mixer": "gla"}}, "bad": {"model": {"mixer": "gla"}}},
 }
 
@@ -59,31 +65,25 @@ def edit(path, **values):
     path.write_text(json.dumps({**json.loads(path.read_text()), **values}))
 
 
-def plant(folder, mixer):
-    """Name a mixer in every record of the arm `bad`, as whoever ships the folder can."""
-    tree = sweep_file.read(folder.sweep_file)
-    tree["arms"]["bad"] = {"model": {"mixer": mixer}}
-    folder.sweep_file.write_text(sweep_file.dump(Sweep.model_validate(tree)))
-    for trial in folder.trials("bad"):
-        record = json.loads(trial.config_file.read_text())
-        record["trial"]["model"]["mixer"] = [mixer]
-        trial.config_file.write_text(json.dumps(record))
-        edit(trial.final / "config.json", mixer=[mixer])
+def planted(home, mixer):
+    """A sweep of two arms with a checkpoint each. Every record of `bad` names a mixer, as its packer can have it."""
+    fake = Fake(home, {**SWEEP, "arms": {**SWEEP["arms"], "bad": {"model": {"mixer": mixer}}}})
+    for i, arm in enumerate(SWEEP["arms"]):
+        final = export(fake.trial(arm, 3.0 + i, steps=100).path, "gla", seed=i)
+        if arm == "bad":
+            edit(final / "config.json", mixer=[mixer])
+    return fake.folder
 
 
 @pytest.fixture
 def folder(tmp_path):
     """A sweep of two arms with a checkpoint each."""
-    fake = Fake(tmp_path / "results", SWEEP)
-    for i, arm in enumerate(SWEEP["arms"]):
-        export(fake.trial(arm, 3.0 + i, steps=100).path, "gla", seed=i)
-    return fake.folder
+    return planted(tmp_path / "results", {"name": "gla"})
 
 
 @pytest.mark.parametrize("mixer", [SHELL, {"name": "planted:Payload"}], ids=["shell", "import"])
-def test_analysis_of_a_folder_that_names_code_runs_none_and_reports_the_rest(folder, tmp_path, capsys, mixer):
-    plant(folder, mixer)
-    module = mixer["name"].partition(":")[0]
+def test_analysis_of_a_folder_that_names_code_runs_none_and_reports_the_rest(tmp_path, capsys, mixer):
+    folder, module = planted(tmp_path / "results", mixer), mixer["name"].partition(":")[0]
     assert main([str(folder.path), "--benchmarks", "arithmetic_1", "--limit", "2", "--device", "cpu"]) == 0
     said = capsys.readouterr()
     lines = [line for line in said.err.splitlines() if module in line]
@@ -94,9 +94,8 @@ def test_analysis_of_a_folder_that_names_code_runs_none_and_reports_the_rest(fol
     assert nothing_ran(tmp_path)
 
 
-def test_efficiency_of_an_arm_that_names_code_is_a_line(folder, tmp_path):
-    plant(folder, SHELL)
-    (trial,) = folder.trials("bad")
+def test_efficiency_of_an_arm_that_names_code_is_a_line(tmp_path):
+    (trial,) = planted(tmp_path / "results", SHELL).trials("bad")
     case = measurement.Case(trial.job().trial, 64, 1, 16, "cpu", "float32", 1)
     assert measurement.run(case, "train")["error"].endswith(
         "or from Python trust=['subprocess'] or trust_remote_code=True"
@@ -105,9 +104,8 @@ def test_efficiency_of_an_arm_that_names_code_is_a_line(folder, tmp_path):
 
 
 @pytest.mark.parametrize("auto", [AutoModel, AutoModelForCausalLM])
-def test_from_pretrained_says_the_one_line_until_it_is_trusted(folder, tmp_path, auto):
-    plant(folder, {"name": "planted:Payload"})
-    (trial,) = folder.trials("bad")
+def test_from_pretrained_says_the_one_line_until_it_is_trusted(tmp_path, auto):
+    (trial,) = planted(tmp_path / "results", {"name": "planted:Payload"}).trials("bad")
     with pytest.raises(UserError, match="mixer planted:Payload: module planted was named in no sweep file") as error:
         auto.from_pretrained(trial.final)
     assert len(str(error.value).splitlines()) == 1 and nothing_ran(tmp_path)
@@ -191,3 +189,76 @@ def test_a_tokenizer_that_panics_is_one_line(folder, capfd):
     assert main([str(folder.path), "--benchmarks", "arithmetic_1", "--limit", "2", "--device", "cpu"]) == 0
     (line,) = [line for line in capfd.readouterr().err.splitlines() if line.strip()]
     assert line.startswith("warning: bad: ") and "no tokenizer.json: Precompiled" in line
+
+
+@pytest.mark.parametrize("where", ["trial", "records", "final", "weights"])
+def test_a_trial_behind_a_link_out_of_the_folder_is_left_out_with_a_line(folder, tmp_path, capsys, where):
+    (trial,) = folder.trials("bad")
+    path = {"trial": trial.path, "records": trial.metrics_file, "final": trial.final,
+            "weights": trial.final / "model.safetensors"}[where]  # fmt: skip
+    away = tmp_path / "away"
+    shutil.move(path, away)
+    path.symlink_to(away)
+    assert main([str(folder.path), "--benchmarks", "arithmetic_1", "--limit", "2", "--device", "cpu"]) == 0
+    lines = [line for line in capsys.readouterr().err.splitlines() if str(away) in line]
+    assert len(lines) == 1 and f"bad/{trial.trial_id}: left out: {path}: it leads out of" in lines[0]
+    assert "bad" not in json.loads((folder.analysis / "benchmark_results.json").read_text())["arms"]
+
+
+@pytest.mark.parametrize("name", ["analysis", "sweep.yaml", "bad"])
+def test_a_folder_whose_own_files_are_links_out_of_it_is_refused_in_a_line(folder, tmp_path, capsys, name):
+    away, path = tmp_path / "away", folder.path / name
+    shutil.move(path, away) if path.exists() else away.mkdir()
+    path.symlink_to(away)
+    before = sorted(away.rglob("*"))
+    assert main([str(folder.path), "--benchmarks", "none"]) == 2
+    assert f"error: {path}: it leads out of the results folder, to {away}" in capsys.readouterr().err
+    assert sorted(away.rglob("*")) == before
+
+
+def test_the_folder_itself_may_be_a_link_and_so_may_what_stays_in_it(folder, tmp_path, capsys):
+    (trial,) = folder.trials("bad")
+    shutil.move(trial.metrics_file, trial.path / "kept.jsonl")
+    trial.metrics_file.symlink_to("kept.jsonl")
+    (tmp_path / "here").symlink_to(folder.path)
+    assert main([str(tmp_path / "here"), "--benchmarks", "none"]) == 0
+    assert "left out" not in capsys.readouterr().err
+    assert (folder.analysis / "report.html").exists()
+
+
+@pytest.mark.parametrize("wrong", ["../../../escaped", "/tmp/escaped", "..", "t000-0000000000"])
+def test_an_id_that_is_a_path_is_one_of_nobodys_and_nothing_is_written_there(folder, tmp_path, capsys, wrong):
+    (trial,) = folder.trials("bad")
+    edit(trial.config_file, trial_id=wrong)
+    before = {path for path in tmp_path.rglob("*") if folder.path not in path.parents}
+    assert main([str(folder.path), "--benchmarks", "none"]) == 0
+    assert f"bad/{trial.trial_id}/experiment_config.json cannot be used" in capsys.readouterr().err
+    plan = read(folder.sweep_file)
+    (line,) = mend_sweep(plan, Mirror(folder))
+    assert str(trial.config_file) in line and "made again from the sweep" in line
+    assert trial.job().trial_id == trial.trial_id
+    assert {path for path in tmp_path.rglob("*") if folder.path not in path.parents} == before
+
+
+def test_what_a_records_trial_says_is_not_what_a_resumed_sweep_trains(tmp_path):
+    folder = planted(tmp_path / "results", {"name": "planted:Payload"})
+    plan = Plan.of(Sweep.model_validate(SWEEP))
+    with pytest.raises(UserError, match="holds another sweep of this name: arms.bad model.mixer"):
+        check_folder(plan, folder, True, "fake")
+    folder.sweep_file.write_text(sweep_file.dump(plan.sweep))  # as if it were the user's
+    (line,) = mend_sweep(plan, Mirror(folder))
+    assert "bad" in line and "its settings do not make its trial" in line and "set aside" in line
+    assert [trial.arm for trial in folder.trials()] == ["good"] and nothing_ran(tmp_path)
+
+
+@pytest.mark.parametrize("file", ["metrics.jsonl", "checkpoints", "../../analysis"])
+def test_a_sweep_is_not_resumed_through_a_link_out_of_its_folder(folder, tmp_path, file):
+    (trial,) = folder.trials("bad")
+    path = trial.path / file
+    if path.is_dir():
+        shutil.rmtree(path)
+    path.unlink(missing_ok=True)
+    path.symlink_to(tmp_path / "planted.py")
+    with pytest.raises(UserError, match=f"{path.name}: it leads out of the results folder, to {tmp_path}/planted.py"):
+        check_folder(read(folder.sweep_file), folder, True, "fake")
+    assert (tmp_path / "planted.py").read_text() == PLANTED
