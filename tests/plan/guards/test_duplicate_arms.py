@@ -2,7 +2,7 @@
 
 import pytest
 
-from attnlab.models import build_model
+from attnlab.models import assemble
 from attnlab.models.mixers.table import MIXERS
 from attnlab.plan.guards import duplicate_arms
 from attnlab.plan.guards.fingerprint import fingerprint
@@ -83,13 +83,13 @@ def test_arms_that_differ_only_in_how_they_start_are_two(sweep_of, monkeypatch):
     )
 
     def started(model, vocab_size, readout=None):
-        built = build_model(model, vocab_size, readout)
+        built = assemble(model, vocab_size, readout)
         if model.mixer[0].args:
             built.head.weight.data *= 2
         return built
 
     assert len(duplicate_arms.find(sweep, prepare_tasks(sweep)).same) == 1  # 16 is the argument's default
-    monkeypatch.setattr(duplicate_arms, "build_model", started)
+    monkeypatch.setattr(duplicate_arms, "assemble", started)
     assert duplicate_arms.find(sweep, prepare_tasks(sweep)).same == []
 
 
