@@ -153,7 +153,21 @@ def test_a_range_is_widened_as_far_as_the_trial_is_valid(form, best, low, high):
     widened = found.spaces["a"]["model.dropout"]
     assert (widened.low, widened.high) == (pytest.approx(low), pytest.approx(high))
     assert found.trials == (2 if (low, high) != tuple(form["uniform"]) else 0)
-    assert extension(plan, [result("a", 0, 1.0, **{"model.dropout": best})]) is None, "arm b has not ended"
+    ended = [result("a", 0, 1.0, **{"model.dropout": best})]
+    assert extension(plan, ended) is None and planned_trials(plan, ended) == plan.total_trials, "arm b has not ended"
+
+
+@pytest.mark.parametrize(("extend", "points", "trials"), [(3, 9, 3), (9, 9, 7), (3, 2, 0)])
+def test_all_arms_get_as_many_trials_as_the_smallest_space_has_left(extend, points, trials):
+    own = {"model": {"mixer": "gla"}, "search": {"space": {"model.n_layers": {"int": [1, 4]}}}}
+    space = {"optim.lr": {"choice": [0.01 * i for i in range(1, points + 1)]}}
+    plan = sweep_of(arms={"a": own, "b": {}}, search={"space": space, "trials": 2, "extend": extend})
+    ended = [result("a", i, float(i), **{"optim.lr": 0.02, "model.n_layers": 4 - i}) for i in range(2)]
+    ended += [result("b", i, 1.0, **{"optim.lr": 0.02}) for i in range(2)]
+    found = extension(plan, ended)
+    assert found.trials == trials, "what b's choices leave"
+    assert found.spaces["a"]["model.n_layers"].high == (6 if trials else 4), "widened only where it is searched"
+    assert found.spaces["b"] == plan.arm("b").space and planned_trials(plan, ended) == plan.total_trials + 2 * trials
 
 
 def test_trials_are_ordered_by_number_beyond_a_thousand(folder):
