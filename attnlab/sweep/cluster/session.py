@@ -8,6 +8,7 @@ from __future__ import annotations
 import ctypes
 import logging
 import os
+import secrets
 import signal
 import socket
 import sys
@@ -114,22 +115,23 @@ def set_environment() -> None:
     """Set what ray reads as it is imported."""
     for key, value in ENVIRONMENT.items():
         os.environ.setdefault(key, value)
-    if "HOME" not in os.environ:  # Ray keeps a token there, with which this user's processes know each other
-        os.environ["HOME"] = str(_home() or cache_root())
     logging.getLogger("ray.widgets.util").setLevel(logging.ERROR)  # it asks notebooks for widgets
-
-
-def _home() -> Path | None:
-    try:
-        return Path.home()
-    except RuntimeError:  # a user that the system does not know, as in some containers
-        return None
 
 
 def start_ray(address: str | None) -> AbstractContextManager[LocalRay | None]:
     """A LocalRay to start. None if the sweep runs on the address's or the user's own Ray."""
     set_environment()
-    return LocalRay() if runs_alone(address) else nullcontext()
+    if not runs_alone(address):
+        return nullcontext()
+    _give_token()
+    return LocalRay()
+
+
+def _give_token() -> None:
+    """Give this user's own Ray a token of its own where it cannot keep one, which it does in the home folder."""
+    kept = Path(os.environ.get("HOME", "/proc/none"), ".ray")
+    if not os.access(kept if kept.exists() else kept.parent, os.W_OK) and "RAY_AUTH_TOKEN_PATH" not in os.environ:
+        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
 
 
 def runs_alone(address: str | None) -> bool:

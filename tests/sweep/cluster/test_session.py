@@ -1,5 +1,6 @@
 """Ray of our own: what is told if it does not start. No Ray is started."""
 
+import os
 import signal
 import sys
 import threading
@@ -76,6 +77,17 @@ def test_a_mistake_found_meanwhile_ends_the_ray_that_was_starting(monkeypatch):
     with pytest.raises(KeyError), start_ray(None):
         raise KeyError("found by a check")
     assert calls == ["init", "shutdown"]
+
+
+@pytest.mark.parametrize("home", [None, "/proc/nobody"])
+def test_a_ray_without_a_home_folder_for_its_token_is_given_one(monkeypatch, home):
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "")
+    monkeypatch.delenv("RAY_AUTH_TOKEN")
+    monkeypatch.delenv("RAY_AUTH_TOKEN_PATH", raising=False)
+    monkeypatch.delenv("HOME") if home is None else monkeypatch.setenv("HOME", home)
+    monkeypatch.setattr(ray, "init", lambda *args, **kwargs: None)
+    with start_ray(None):
+        assert len(os.environ["RAY_AUTH_TOKEN"]) == 64
 
 
 def test_no_ray_is_started_where_an_address_is_given(monkeypatch):
