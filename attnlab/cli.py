@@ -14,7 +14,6 @@ that --list, --help and mistakes that need no model answer within a second.
 from __future__ import annotations
 
 import argparse
-import shlex
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -31,7 +30,7 @@ from attnlab.sweep.folder import open_sweep_folder, sweep_mirror
 from attnlab.tasks import summaries
 from attnlab.util import command, trust
 from attnlab.util.errors import DiskFull, Interrupted, SweepStopped, UserError
-from attnlab.util.secret import hide_arguments, masked
+from attnlab.util.secret import hide_arguments
 from attnlab.util.text import did_you_mean, value_text
 
 SWEEPS = Path(__file__).parents[1] / "sweeps"
@@ -246,8 +245,7 @@ def launch(plan: Plan, args: argparse.Namespace) -> SweepOutcome:
         print(f"error: {disk_text(error)}", file=sys.stderr)
         return SweepOutcome(plan.name, 1, why=disk_text(error))
     except KeyboardInterrupt as error:
-        again = shlex.join([sys.executable, *map(masked, sys.argv), *([] if args.resume else ["--resume"])])
-        print(f"\nstopped; what ended is kept. Go on with:\n  {again}", file=sys.stderr)
+        print(f"\nstopped; what ended is kept. Go on with:\n  {command.again()}", file=sys.stderr)
         return SweepOutcome(plan.name, exit_code(error), why="stopped")
     results = mirror(args.results, plan.name)
     folder = results.folder.path if results.remote else Path(local(args.results) or "", plan.name)

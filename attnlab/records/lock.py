@@ -181,9 +181,10 @@ class Lock:
     def _renew(self) -> None:
         while not self._over.wait(HEARTBEAT_S):
             try:
-                held = self._files.list().get(self._name)
-                if held is None or Owner.read(held[0]) != self._owner:
-                    self._lost("another launcher has taken this sweep over")
+                files = self._files.list()
+                if (held := files.get(self._name)) is None or Owner.read(held[0]) != self._owner:
+                    gone = f"{self._mirror}: its lock is gone; was the folder removed?"
+                    self._lost("another launcher has taken this sweep over" if files else gone)
                     return
                 self._files.renew(self._name, self._content)
             except (StorageError, OSError) as error:  # the next one may get through

@@ -90,7 +90,7 @@ class SweepDir:
 
     def must_exist(self) -> None:
         """Raise FileNotFoundError if the folder of a sweep that runs is gone. Writing into it would make it anew."""
-        self.path.stat()
+        self.sweep_file.stat()
 
     def trial(self, arm: str, trial_id: str) -> TrialDir:
         """One trial's folder."""

@@ -19,6 +19,7 @@ from attnlab.records.paths import SweepDir
 from attnlab.records.reading import Damaged, read_board
 from attnlab.records.results import Results
 from attnlab.sweep.cluster import warmup
+from attnlab.sweep.cluster.gcs import gcs_watched
 from attnlab.sweep.cluster.room import SlotShape
 from attnlab.sweep.cluster.session import check_nodes, cluster, room_of_cluster, runs_alone, start_ray
 from attnlab.sweep.folder import hold, open_sweep_folder, sweep_mirror
@@ -75,7 +76,8 @@ def run(
         memory.check(plan, room)
         with Interrupts(own_process) as interrupts, start_ray(address) as local:
             preflight = Preflight.of(plan, room)
-            with cluster(address, plan, preflight.need, local) as (shape, count):
+            up = cluster(address, plan, preflight.need, local)
+            with up as (shape, count), gcs_watched(own_process, local is not None):
                 interrupts.handle()
                 room = memory.Room.here(shape.gpus) if local else room_of_cluster(shape)
                 memory.check(plan, room, preflight.vocab_sizes, at_once=count)

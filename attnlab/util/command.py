@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+import shlex
 import signal
 import sys
 from collections.abc import Callable
 from contextlib import suppress
 from types import FrameType
+
+from attnlab.util.secret import masked
 
 CTRL_C = 130  # 128 + SIGINT, as shells count
 CLOSED_PIPE = 141  # 128 + SIGPIPE
@@ -28,6 +31,11 @@ def leave(signum: int = signal.SIGINT, frame: FrameType | None = None) -> None:
         with suppress(Exception):  # the signal may have come while it was written
             stream.flush()
     os._exit(128 + signum)
+
+
+def again() -> str:
+    """The command that resumes what this process was started for, without passwords."""
+    return shlex.join([sys.executable, *map(masked, sys.argv), *([] if "--resume" in sys.argv else ["--resume"])])
 
 
 def run(main: Callable[[], int]) -> int:

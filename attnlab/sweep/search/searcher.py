@@ -74,7 +74,6 @@ class ArmSearch(EmptySnapshot, Searcher):
         """The next job as Tune's config; None: ask later; FINISHED: none will come."""
         if self._at_most is not None and len(self._live) >= self._at_most:
             return None
-        self._folder.must_exist()
         settled = self._settle()
         for arm in sorted(self.arms.values(), key=lambda arm: (not arm.begins, arm.issued)):
             if (job := arm.next(settled)) is not None:
@@ -113,7 +112,7 @@ class ArmSearch(EmptySnapshot, Searcher):
     def _end(self, job: Job, result: dict[str, Any], error: bool) -> None:
         folder = self._folder.trial(job.arm, job.trial_id)
         self._mirror.fetch(folder)
-        self._mirror.folder.must_exist()
+        folder.config_file.stat()  # else the sweep's folder is gone, and writing into it would make it anew
         try:
             results = folder.results()
         except Damaged as damage:
