@@ -126,3 +126,34 @@ def test_a_second_ctrl_c_ends_at_once_and_the_sweep_is_resumed_with_every_trial_
     assert done.returncode == 0, done.stdout + done.stderr
     undisturbed(folder, tmp_path)
     assert taken_up <= {t.trial_id for t in SweepDir(folder).trials()}
+
+
+@pytest.mark.slow
+def test_a_killed_gcs_ends_the_sweep_in_one_line_with_the_command_that_resumes(
+    write_sweep, launch, folder, tmp_path, slow
+):
+    path = write_sweep(trial=slow, search=SEARCH)
+    process = launch(path, ATTNLAB_TEST=str(tmp_path), wait=False)
+    wait_until(lambda: begun(folder))
+    (gcs,) = [p for p in psutil.Process(process.pid).children(recursive=True) if "gcs_server" in p.name()]
+    gcs.kill()
+    done = finish(process)
+    (line,) = done.stderr.splitlines()
+    assert done.returncode == 1 and line.startswith("error: Ray's GCS at ")
+    assert line.endswith(f"{path} --resume") and "go on with: " in line
+    nothing_left(str(tmp_path))
+    assert launch(path, "--resume").returncode == 0
+    undisturbed(folder, tmp_path)
+
+
+@pytest.mark.slow
+def test_a_folder_that_is_removed_half_way_ends_the_sweep_in_one_line(write_sweep, launch, folder, tmp_path, slow):
+    path = write_sweep(trial=slow, search=SEARCH)
+    process = launch(path, ATTNLAB_TEST=str(tmp_path), wait=False)
+    wait_until(lambda: begun(folder))
+    os.rename(folder, tmp_path / "elsewhere")
+    done = finish(process)
+    (line,) = done.stderr.splitlines()
+    assert done.returncode == 1 and line.startswith("error: ") and str(folder) in line, done.stderr
+    nothing_left(str(tmp_path))
+    assert not (folder / "leaderboard.json").exists(), "nothing is written where it was"

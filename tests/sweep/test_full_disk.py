@@ -5,6 +5,7 @@ import subprocess
 
 import pytest
 
+import launch as command
 from attnlab.records.paths import SweepDir
 from attnlab.sweep.search.journal import repair_journal
 from attnlab.sweep.trials import resumable
@@ -131,3 +132,46 @@ def test_a_file_that_does_not_fit_leaves_the_old_one(tmp_path, monkeypatch):
     with pytest.raises(DiskFull, match="leaderboard.json"):
         write_json(file, {"a": 2})
     assert file.read_text() == '{\n "a": 1\n}\n' and list(tmp_path.iterdir()) == [file]
+
+
+@pytest.mark.slow
+def test_a_disk_that_becomes_read_only_ends_the_sweep_in_one_line_and_it_is_resumed(
+    write_sweep, launch, folder, tmp_path, slow, small_disk
+):
+    path = write_sweep(trial=slow, search=SEARCH)
+    process = launch(path, ATTNLAB_TEST=str(tmp_path), wait=False)
+    wait_until(lambda: begun(folder))
+    subprocess.run(["mount", "-o", "remount,ro", folder.parent], check=True)
+    done = finish(process)
+    (line,) = done.stderr.splitlines()
+    assert done.returncode == 1 and "Read-only file system" in line and str(folder) in line, done.stderr
+    nothing_left(str(tmp_path))
+    subprocess.run(["mount", "-o", "remount,rw", folder.parent], check=True)
+    assert launch(path, "--resume").returncode == 0
+    undisturbed(folder, tmp_path)
+
+
+def test_a_cache_that_is_full_is_named_with_the_variable_that_moves_it(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("ATTNLAB_CACHE", str(tmp_path / "cache"))
+
+    def full(self, file, *more):
+        raise OSError("38051 requested and 30720 written")
+
+    monkeypatch.setattr("attnlab.data.packed._Writer.write", full)
+    sweep = tmp_path / "study.yaml"
+    task = "{name: text, tokenizer: bytes, seq_len: 32}"
+    sweep.write_text(
+        f"name: study\ntrial: {{task: {task}, train: {{max_steps: 8, eval_every: 2}}}}\narms: {{a: {{}}}}\n"
+    )
+    assert command.main([str(sweep), "--results", str(tmp_path / "results")]) == 2
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error")]
+    assert "No space left on device" in line and f"{tmp_path}/cache/packed/" in line and "ATTNLAB_CACHE" in line
+    assert not (tmp_path / "results").exists()
+
+
+def test_results_that_cannot_be_written_are_told_in_a_line(tmp_path, capsys):
+    sweep = tmp_path / "study.yaml"
+    sweep.write_text("name: study\ntrial: {train: {max_steps: 8, eval_every: 2}}\narms: {a: {}}\n")
+    assert command.main([str(sweep), "--results", "/proc/there"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: --results /proc/there/study: ")
