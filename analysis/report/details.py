@@ -10,7 +10,8 @@ from analysis.records.load import TrialRecord
 from analysis.records.select import ArmSummary, Selection
 from analysis.report.tables import ARM, Column, Table
 from attnlab.ranking.tests import mean_over_seeds
-from attnlab.util.text import count_text, large_text, seconds_text, settings_text, value_text
+from attnlab.util import trust
+from attnlab.util.text import count_text, large_text, listed, seconds_text, settings_text, value_text
 
 TRIAL_COLUMNS = [
     Column("trial", "trial", "text"), Column("phase", "phase", "text"), Column("state", "state", "text"),
@@ -84,7 +85,10 @@ def _commands(sel: Selection, arm: ArmSummary) -> str | None:
         return None
     trial = sel.data.folder.trial(arm.arm, arm.best.trial_id)
     code = [f"import json, attnlab; attnlab.run_experiment(json.load(open({str(trial.config_file)!r}))['trial'])"]
+    modules = trust.modules_in([sel.plan.arm(arm.arm).declared, arm.best.settings])
     if arm.best.state == "completed":
-        load = f"AutoModelForCausalLM.from_pretrained({str(trial.final)!r})"
+        trusting = ", trust_remote_code=True" if modules else ""
+        load = f"AutoModelForCausalLM.from_pretrained({str(trial.final)!r}{trusting})"
         code.append(f"import attnlab; from transformers import AutoModelForCausalLM; {load}")
-    return "\n".join(shlex.join(["python", "-c", line]) for line in code)
+    caution = [f"# these import {listed(modules)}, as the folder says: is it yours?"] if modules else []
+    return "\n".join([*caution, *(shlex.join(["python", "-c", line]) for line in code)])

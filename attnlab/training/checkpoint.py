@@ -17,12 +17,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import tokenizers
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from transformers.utils import logging
 
+from attnlab.data import backend
 from attnlab.records.paths import TrialDir
 from attnlab.records.reading import read_state, signed
 from attnlab.util.files import replacing
@@ -127,7 +127,7 @@ def export(trial: TrialDir, model: Any, tokenizer_json: str | None, eos_id: int 
             (folder / "tokenizer.json").write_text(tokenizer_json, encoding="utf-8")
             config = {"tokenizer_class": "PreTrainedTokenizerFast"}
             if eos_id is not None:
-                config["eos_token"] = tokenizers.Tokenizer.from_str(tokenizer_json).id_to_token(eos_id)
+                config["eos_token"] = backend.build(tokenizer_json, "tokenizer.json").id_to_token(eos_id)
             (folder / "tokenizer_config.json").write_text(json.dumps(config), encoding="utf-8")
     return trial.final
 

@@ -91,6 +91,8 @@ def test_analysis_of_a_folder_that_names_code_runs_none_and_reports_the_rest(tmp
     assert "wrote" in said.out and (folder.analysis / "report.html").exists()
     arms = json.loads((folder.analysis / "benchmark_results.json").read_text())["arms"]
     assert arms["good"]["benchmarks"] and not arms["bad"]["benchmarks"]
+    page = (folder.analysis / "report.html").read_text()
+    assert f"# these import {module}, as the folder says: is it yours?" in page and "trust_remote_code=True" in page
     assert nothing_ran(tmp_path)
 
 
