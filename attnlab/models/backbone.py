@@ -186,6 +186,8 @@ class Backbone(BackbonePreTrainedModel):
                 raise ValueError("sequences laid end to end keep no cache; pass use_cache=False and no past_key_values")
             flat = self.hidden(packed.flat(input_ids), cu_seqlens=packed.cu_seqlens)
             return BaseModelOutputWithPast(packed.spread(flat))
+        if past_key_values is not None and not self.cached:
+            raise ValueError("a mixer of this model keeps no cache; pass the whole sequence and no past_key_values")
         extra = {}
         if padding is not None:
             extra["attention_mask"] = padding
@@ -287,7 +289,9 @@ class BackboneForCausalLM(BackbonePreTrainedModel, FLAGenerationMixin):
         Raises:
             ValueError: an argument that would change the numbers, and that these models do not know; one line.
         """
-        past = past_key_values is not None
+        past, keeps_all = past_key_values is not None, isinstance(logits_to_keep, int) and logits_to_keep == 0
+        if labels is not None and not keeps_all:
+            raise ValueError("labels need the logits of every position; leave logits_to_keep out")
         read = read_arguments(input_ids, attention_mask, past, position_ids, cu_seqlens, extra)
         out = self.backbone.run(input_ids, *read, past_key_values, use_cache)
         positions = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep

@@ -45,6 +45,14 @@ def test_what_would_change_the_numbers_is_refused_by_name(given, said):
         assert "\n" not in str(error.value)
 
 
+def test_labels_with_some_of_the_logits_and_a_cache_that_no_mixer_keeps_are_refused():
+    with pytest.raises(ValueError, match="labels need the logits of every position; leave logits_to_keep out"):
+        build()(TOKENS, labels=TOKENS, logits_to_keep=1)
+    cache = build().eval()(TOKENS, use_cache=True).past_key_values
+    with pytest.raises(ValueError, match="a mixer of this model keeps no cache"):
+        build("based").eval()(TOKENS[:, :1], past_key_values=cache)
+
+
 @pytest.mark.parametrize("bounds", [[0, 3, 5], [1, 6], [0, 4, 2, 6], [[0, 6]], [0]])
 def test_bounds_that_do_not_cover_the_tokens_are_refused(bounds):
     with pytest.raises(ValueError, match=r"cu_seqlens is .* should rise from 0 to 6"):
