@@ -1,7 +1,8 @@
-"""What every command line does: Ctrl-C ends it from the first import on, and `| head` is no error."""
+"""What every command line does: Ctrl-C ends it from its first import on, `| head` and old terminals are no errors."""
 
 from __future__ import annotations
 
+import io
 import os
 import shlex
 import signal
@@ -40,6 +41,9 @@ def again() -> str:
 
 def run(main: Callable[[], int]) -> int:
     """Run a command line's `main` and give its exit code, also where whoever reads its output has read enough."""
+    for stream in (sys.stdout, sys.stderr):  # a terminal's encoding may lack a letter, which is no reason to end
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
         code = main()
         sys.stdout.flush()

@@ -50,8 +50,9 @@ def naming_full_disk(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno in NOT_WRITABLE and error.filename and all(map(_in_cache, (path, os.fsdecode(error.filename)))):
-            why = f"the cache cannot be written to ({os.strerror(error.errno)})"
+        refused = error.filename if error.errno in NOT_WRITABLE else None
+        if refused and _in_cache(path) and _in_cache(os.fsdecode(refused)):
+            why = f"the cache cannot be written to ({error.strerror})"
             raise UserError(f"{cache_root()}: {why}; set {CACHE} to a folder that can be") from error
         short = error.errno is None and "requested and" in str(error)  # NumPy's words for what did not fit
         number = errno.ENOSPC if short else error.errno

@@ -69,7 +69,9 @@ def undisturbed(folder, tmp_path, trials=2):
 def test_trials_whose_worker_or_relay_is_killed_go_on_to_the_same_losses(
     write_sweep, launch_here, folder, breaking, tmp_path, shared_ray
 ):
-    """Both trials stand in the middle; one loses its worker, both the processes that read their reports."""
+    """Both trials stand in the middle; one loses its worker, both the processes that read their reports.
+
+    The other's worker gets a SIGTERM, as from a scheduler that ends its node: it saves the trial before it goes."""
     path = write_sweep(arms=breaking("wait", "wait_too"), search=SEARCH, resources={"max_concurrent": 2})
     killed = []
 
@@ -80,6 +82,7 @@ def test_trials_whose_worker_or_relay_is_killed_go_on_to_the_same_losses(
         for process in (psutil.Process(int(reached[0].read_text())), *relays):
             killed.append(title_of(process))
             process.kill()
+        psutil.Process(int(reached[1].read_text())).terminate()
         for file in reached:
             file.with_suffix(".go").touch()
 
