@@ -33,7 +33,7 @@ from tests.tools.mutation import Mutant
 SLOW = ("numpy", "pydantic", "scipy.stats", "optuna", "statsmodels.api", "torch", "fla", "transformers", "ray.tune")
 OWN = ("attnlab", "analysis", "tests", "launch")
 MORE_MEMORY = 6 << 30  # bytes that a mutant may take on top
-FAST_S = 2.0  # of processor; tests that take longer are left out where there are quicker ones
+FAST_S = 1.0  # of processor; tests that take longer are left out where there are quicker ones
 CPU_S, LONGEST_S = 10, 3600  # of processor a mutant may take beyond ten times what the tests take; of time in any case
 KILLED, ALIVE, TIMEOUT, UNTESTED = "killed", "alive", "timeout", "untested"
 

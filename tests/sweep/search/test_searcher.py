@@ -13,7 +13,7 @@ from attnlab.records.mirror import Mirror
 from attnlab.records.paths import SweepDir
 from attnlab.records.results import Hashes, Job
 from attnlab.sweep.search.asha import ArmAsha
-from attnlab.sweep.search.searcher import ArmSearch
+from attnlab.sweep.search.searcher import ArmSearch, close_records
 from attnlab.util.files import write_json
 
 
@@ -169,3 +169,52 @@ def test_nothing_is_drawn_ahead_until_it_may_be(folder):
     assert [search.suggest(f"tune{i}") is None for i in range(3)] == [False, False, True]
     search.on_trial_result("tune0", {})
     assert search.suggest("tune3")["job"]["arm"] == "a"
+
+
+@pytest.mark.parametrize(
+    ("last", "error", "said"),
+    [
+        ({}, True, "the relay of this trial died"),
+        ({}, False, "the trial ended without results"),
+        ({"error": "out of memory"}, True, "out of memory"),
+    ],
+)
+def test_what_a_worker_could_not_write_is_written_from_the_reports(folder, last, error, said):
+    job = Job.make("a", 3, sweep_of().arm("a").trial, settings={"optim.lr": 0.1})
+    home = folder.trial("a", job.trial_id)
+    home.path.mkdir(parents=True)
+    rows = [
+        {"step": s, "tokens": s, "seconds": 2.0 * s, "val_loss": v, "train_loss": v} for s, v in ((2, 1.0), (4, 3.0))
+    ]
+    home.metrics_file.write_text("".join(json.dumps(r) + "\n" for r in rows), encoding="utf-8")
+    found = close_records(home, job, last, error)
+    assert (found["state"], found["error"], found["phase"], found["arm"]) == ("failed", said, "search", "a")
+    assert (found["steps"], found["tokens"], found["seconds"], found["device_seconds"]) == (
+        4, 4 * job.trial.tokens_per_step, 8.0, 8.0
+    )  # fmt: skip
+    assert (found["best"]["step"], found["last"]["step"]) == (2, 4)
+    assert (found["trial_id"], found["settings"], found["seed"]) == (job.trial_id, {"optim.lr": 0.1}, 0)
+    assert found["checkpoint"] is None and found["environment"] == {} and home.results() == found
+
+
+def test_without_a_report_all_of_it_is_none(folder):
+    job = Job.make("a", 0, sweep_of().arm("a").trial)
+    home = folder.trial("a", job.trial_id)
+    home.path.mkdir(parents=True)
+    found = close_records(home, job, {}, True)
+    assert (found["steps"], found["seconds"], found["best"], found["last"]) == (0, 0.0, None, None)
+    assert home.metrics_file.read_bytes() == b""
+
+
+def test_a_sweep_that_is_over_says_so_and_one_that_waits_does_not(folder):
+    search = start(sweep_of(search={"trials": 1}, confirm={"seeds": [5]}), folder)
+    first, second = search.suggest("0"), search.suggest("1")
+    assert [first["job"]["arm"], second["job"]["arm"]] == ["a", "b"] and search.suggest("2") is None
+    end(folder, search, "0", first)
+    assert search.ended == 1 and [r["arm"] for r in search.results()] == ["a"] and search.extended == 0
+    search.on_trial_complete("0")  # told again: nothing more
+    third = search.suggest("2")["job"]
+    assert (third["arm"], third["phase"], third["trial"]["train"]["seed"]) == ("a", "confirm", 5)
+    assert search.set_search_properties(None, None, {}) and search.save("x") is None
+    with pytest.raises(RuntimeError, match="--resume"):
+        search.restore("x")
