@@ -174,7 +174,7 @@ def test_over_the_same_seeds_whatever_their_order_it_is_the_paired_test():
     even = tests.over_seeds("a", "b", {1: 3.0, 2: 3.4}, {1: 2.0, 2: 2.4})  # every difference is 1: Welch's
     assert (even.test, even.difference.n, even.difference.value) == ("Welch's t", 2, pytest.approx(1.0))
     other = tests.over_seeds("a", "b", {1: 3.0, 2: 3.4, 3: 3.2}, {4: 2.0, 5: 2.4})
-    assert (other.test, other.difference.n, other.a, other.b) == ("Welch's t", 2, "a", "b")
+    assert (other.test, other.difference.n, other.a, other.b, other.unit) == ("Welch's t", 2, "a", "b", "seeds")
     one_varies = tests.over_seeds("a", "b", {1: 3.0, 2: 3.4}, {3: 2.0, 4: 2.0})
     assert one_varies.test == "Welch's t" and one_varies.p is not None
     for left, right in (({1: 1.0}, {2: 2.0, 3: 3.0}), ({1: 1.0, 2: 1.0}, {3: 2.0, 4: 2.0}), ({1: 1.0}, {1: 2.0})):

@@ -33,7 +33,7 @@ from tests.tools.mutation import Mutant
 SLOW = ("numpy", "pydantic", "scipy.stats", "optuna", "statsmodels.api", "torch", "fla", "transformers", "ray.tune")
 OWN = ("attnlab", "analysis", "tests", "launch")
 MORE_MEMORY = 6 << 30  # bytes that a mutant may take on top
-FAST_S = 1.0  # of processor; tests that take longer are left out where there are quicker ones
+FAST_S = 2.0  # of processor; tests that take longer are left out where there are quicker ones
 CPU_S, LONGEST_S = 10, 3600  # of processor a mutant may take beyond ten times what the tests take; of time in any case
 KILLED, ALIVE, TIMEOUT, UNTESTED = "killed", "alive", "timeout", "untested"
 
@@ -48,6 +48,7 @@ class Batch:
     root: Path
     tests: Mapping[str, list[str]]  # module -> its test files
     mutants: list[Mutant]
+    left_out: list[str]  # beginnings of the ids of tests that take long
 
     @property
     def files(self) -> list[str]:
@@ -59,7 +60,7 @@ def run(batch: Batch, say: Say) -> None:
     """Tell every mutant's verdict. Raises RuntimeError where the tests fail without one."""
     with tempfile.TemporaryDirectory() as name:
         notes, log = Path(name) / "notes.json", Path(name) / "log.txt"
-        _forked(lambda: _pytest(batch.files, _Loop(batch, notes, say)), log=log)
+        _forked(lambda: _pytest(batch.files, batch.left_out, _Loop(batch, notes, say)), log=log)
         if not notes.exists():
             raise RuntimeError(f"the tests fail without a mutant\n{log.read_text(encoding='utf-8')[-3000:]}")
         found = json.loads(notes.read_text(encoding="utf-8"))
@@ -70,8 +71,8 @@ def run(batch: Batch, say: Say) -> None:
             say(mutant, _forked(lambda m=mutant: _imported_anew(batch, m), found["cpu_s"]))
 
 
-def _pytest(files: list[str], *plugins: Any) -> int:
-    options = ["-q", "-x", "-p", "no:cacheprovider", "-n0"]
+def _pytest(files: list[str], left_out: list[str], *plugins: Any) -> int:
+    options = ["-q", "-x", "-p", "no:cacheprovider", "-n0", *(f"--deselect={each}" for each in left_out)]
     return int(pytest.main([*options, *files], plugins=[_Unshrunk(), *plugins]))
 
 
@@ -88,7 +89,7 @@ class _Unshrunk:
 
 def _imported_anew(batch: Batch, mutant: Mutant) -> int:
     sys.meta_path.insert(0, _Finder(batch.root, mutant))
-    return _pytest(batch.tests[mutant.module])
+    return _pytest(batch.tests[mutant.module], batch.left_out)
 
 
 class _Finder(importlib.abc.MetaPathFinder, importlib.abc.InspectLoader):
@@ -113,6 +114,15 @@ class _Loop:
     def __init__(self, batch: Batch, notes: Path, say: Say):
         self.batch, self.notes, self.say = batch, notes, say
         self.files = {str(batch.root / module) for module in batch.tests}
+        self.call_s = 0.0  # of processor that the last test took, without what it needed first
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_call(self, item: pytest.Item) -> Any:
+        began = time.process_time()
+        try:
+            return (yield)
+        finally:
+            self.call_s = time.process_time() - began
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtestloop(self, session: pytest.Session) -> bool:
@@ -161,12 +171,11 @@ class _Loop:
 
         for item, following in zip(session.items, [*session.items[1:], None], strict=True):
             ran.clear()
-            began = time.process_time()
             sys.setprofile(note)
             threading.setprofile(note)
             item.config.hook.pytest_runtest_protocol(item=item, nextitem=following)
             sys.setprofile(None)
-            tests[item.nodeid] = time.process_time() - began, sorted(ran)
+            tests[item.nodeid] = self.call_s, sorted(ran)
             if session.testsfailed:
                 print(f"\nfailed: {item.nodeid}")
                 return 1

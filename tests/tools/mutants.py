@@ -37,7 +37,7 @@ def main() -> int:
     parser.add_argument("--here", action="store_true", help=argparse.SUPPRESS)  # in the process of one batch
     options = parser.parse_args()
     batches = {name: {module: tests for module, tests in row.items() if _asked(options.which, name, module)}
-               for name, row in yaml.safe_load(TABLE.read_text(encoding="utf-8"))["batches"].items()}  # fmt: skip
+               for name, row in _table()["batches"].items()}  # fmt: skip
     chosen = [module for row in batches.values() for module in row]
     if options.here:
         (row,) = (row for row in batches.values() if row)
@@ -48,6 +48,10 @@ def main() -> int:
             command = [sys.executable, "-m", "tests.tools.mutants", *row, "--here", "--sample", str(options.sample)]
             subprocess.run([*command, *again], cwd=ROOT, env=_environment(), check=True)
     return _report(chosen)
+
+
+def _table() -> dict[str, Any]:
+    return yaml.safe_load(TABLE.read_text(encoding="utf-8"))
 
 
 def _asked(which: list[str], batch: str, module: str) -> bool:
@@ -81,7 +85,7 @@ def _here(row: dict[str, list[str]], options: argparse.Namespace) -> int:
         _keep(mutant.module, {**found, "verdicts": {**found["verdicts"], mutant.name: verdict}})
 
     if chosen:
-        run(Batch(ROOT, row, chosen), say)
+        run(Batch(ROOT, row, chosen, _table().get("left_out") or []), say)
     return 0
 
 
@@ -97,7 +101,7 @@ def _kept(module: str) -> dict[str, Any]:
 
 def _report(modules: list[str]) -> int:
     """Print the table of these modules' last verdicts, and what lives unlisted."""
-    listed = yaml.safe_load(TABLE.read_text(encoding="utf-8")).get("survivors") or {}
+    listed = _table().get("survivors") or {}
     total, unlisted = Counter[str](), list[str]()
     print(f"\n{'module':<42}{'mutants':>8}{'run':>6}{'killed':>8}{'listed':>8}{'alive':>7}")
     for module in modules:
