@@ -49,8 +49,9 @@ task: {{name: parity, seq_len: 40, eval_seq_lens: [64, 128, 256]}}
 
 Each gives `val_loss` and `val_accuracy`; for every length in `eval_seq_lens` also `val_loss_T256` and
 `val_accuracy_T256`; by kind of target `val_accuracy_key3` (`fuzzy_recall`) and `val_accuracy_depth50` (`passkey`), at
-other lengths `val_accuracy_depth50_T256`. `search.metric` takes any of them. Validation rows never occur in training;
-where a task has too few rows for that, its `describe()` says `held_out: false`.
+other lengths `val_accuracy_depth50_T256`. `search.metric` takes any of them, and knows which values are better.
+Validation rows never occur in training; where a task has too few rows for that, its `describe()` says `held_out:
+false`.
 
 A task of your own is a file in `attnlab/tasks/` with a class `Task`; its constructor's signature is its schema. A
 synthetic one subclasses `Generated` (`_generated.py`), says in `draw` what a random row is, and gets the rest.
@@ -97,6 +98,16 @@ Later overrides earlier:
 
 `a.b=c` on the command line edits the file before anything is resolved: `trial.train.seed=1` changes what all arms
 share, which an arm still overrides, and `arms.gla.train.seed=1` an arm.
+
+**Text.** The file is UTF-8 and read by YAML 1.2: `1e-3` is a number, `no`, `1_000`, `12:30` and `2026-11-28` are texts,
+`010` is ten. `<<: *base` merges a mapping into another. Numbers are finite and whole ones have 64 bits, seeds included.
+
+**Names.** An arm's name is its folder's. It has at most 100 bytes and neither `/` nor `\\` nor what does not show.
+It does not begin with a dot, is not that of a file in the sweep's folder (`analysis`, `ray`, `leaderboard.json`, ...),
+and differs from the other arms' in more than case. Anything else is shown as it is: `hybrid[gla]`, `lr=0.1`, `1e-3`.
+
+**Direction.** Each metric knows whether less or more of it is better, so `mode` is left out. It is needed for a metric
+of your own task that does not say (`better` in its class), and refused where it contradicts.
 
 A recipe (`trial.recipe`) is a numbered version of how settings become numbers: generators of rows, initialisations,
 splits. A change that would give a trial other numbers at equal settings gets the next recipe. README.md shows a whole

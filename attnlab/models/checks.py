@@ -64,6 +64,16 @@ def check_mixer(mixer: MixerConfig, model: ModelConfig) -> list[str]:
     problems = [p for name, value in mixer.args.items() if (p := _argument_problem(spec, takes, name, value))]
     if problems:
         return problems
+    try:
+        return _size_problems(spec, takes, mixer, model)
+    except ArithmeticError:  # a head of no width, a width beyond all numbers
+        return [f"has no sizes with d_model {model.d_model}, n_heads {model.n_heads} and its arguments"]
+
+
+def _size_problems(
+    spec: MixerSpec, takes: Mapping[str, Parameter], mixer: MixerConfig, model: ModelConfig
+) -> list[str]:
+    """What is missing, and which of the row's rules are broken."""
     shape = ModelShape(model.d_model, model.n_heads, 0, model.n_layers)
     known = {name: p.default for name, p in takes.items() if p.default not in (REQUIRED, OPAQUE)}
     given = arguments(spec, mixer.args, shape)

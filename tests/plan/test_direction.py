@@ -1,7 +1,5 @@
 """A metric knows which of its values are better: nothing has to say so, and nothing may contradict it."""
 
-import shutil
-
 import pytest
 import yaml
 
@@ -12,11 +10,10 @@ from attnlab.config.sweep import Sweep
 from attnlab.config.trial import TaskConfig
 from attnlab.plan import direction
 from attnlab.plan.load import read, resolve
-from attnlab.records.paths import SweepDir
 from attnlab.sweep.folder import check_folder
 from attnlab.tasks import TASKS, metrics_of, mode_of
 from attnlab.util.errors import UserError
-from tests.test_fixture_of_before import FOLDER
+from tests.analysis.fake_results import SWEEP, Fake
 
 RECALL = {"task": {"name": "mqar", "seq_len": 32, "vocab_size": 64, "n_pairs": 4, "eval_seq_lens": [64]}}
 SPACE = {"space": {"optim.lr": {"loguniform": [1e-3, 1e-1]}}}
@@ -74,25 +71,22 @@ def test_a_plan_from_python_has_its_metrics_mode_too():
 
 @pytest.fixture
 def upside_down(tmp_path):
-    """A folder of before that was searched for the worst accuracy."""
-    folder = SweepDir(tmp_path / "before")
-    shutil.copytree(FOLDER, folder.path)
-    tree = yaml.safe_load(folder.sweep_file.read_text(encoding="utf-8"))
-    tree["trial"]["task"], tree["arms"]["own"] = RECALL["task"], {}
-    tree["search"] |= {"metric": "val_accuracy", "mode": "min"}
-    folder.sweep_file.write_text(yaml.safe_dump(tree), encoding="utf-8")
-    return folder
+    """A folder of before that was searched for the highest loss."""
+    fake = Fake(tmp_path, {**SWEEP, "search": {**SWEEP["search"], "mode": "max"}})
+    for arm in fake.plan.names:
+        fake.trial(arm, 3.0)
+    return fake.folder
 
 
 def test_an_old_folder_that_contradicts_its_metric_is_still_read_and_says_so(upside_down):
-    assert read(upside_down.sweep_file).mode == "min"
+    assert read(upside_down.sweep_file).mode == "max"
     data = load_records(upside_down.path)
-    assert data.results
-    assert [line for line in data.problems if "more of val_accuracy is better" in line]
+    assert len(data.results) == 3
+    assert [line for line in data.problems if "less of val_loss is better" in line]
 
 
 def test_its_resume_is_refused_and_says_why(upside_down):
     tree = sweep_file.read(upside_down.sweep_file)
     del tree["search"]["mode"]
-    with pytest.raises(UserError, match="more of val_accuracy is better.*it can be reported, not resumed"):
-        check_folder(resolve(tree, solve=False), upside_down, True, "results/before")
+    with pytest.raises(UserError, match="less of val_loss is better.*it can be reported, not resumed"):
+        check_folder(resolve(tree, solve=False), upside_down, True, "results/fake")

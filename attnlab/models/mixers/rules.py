@@ -12,6 +12,8 @@ from typing import Any, NamedTuple
 
 from attnlab.util.text import quoted
 
+LARGEST_NEAR = 4096  # of the divisors that a message names
+
 
 class ModelShape(NamedTuple):
     """What a mixer knows of the model around it."""
@@ -98,7 +100,8 @@ def divides(what: str, total: int, parts_name: str, parts: int) -> str | None:
     """None if `parts` divides `total`, else a line that names divisors near it."""
     if parts > 0 and total % parts == 0:
         return None
-    near = sorted((n for n in range(1, total + 1) if total % n == 0), key=lambda n: (abs(n - parts), n))[:5]
+    small = range(1, min(total, LARGEST_NEAR) + 1)
+    near = sorted((n for n in small if total % n == 0), key=lambda n: (abs(n - parts), n))[:5]
     right = ", ".join(map(str, sorted(near)))
     return f"{what} {total} is not divisible by {parts_name} {parts}; {right} divide it"
 
