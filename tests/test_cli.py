@@ -9,6 +9,7 @@ import yaml
 
 from attnlab import cli
 from attnlab.sweep import engine
+from attnlab.util import trust
 
 ROOT = Path(__file__).parents[1]
 
@@ -167,3 +168,24 @@ def test_the_list_needs_no_torch_although_sets_are_matched(files):
     for path in sorted((ROOT / "sweeps").glob("*.yaml")):
         assert f"sweeps/{path.name}: " in done.stdout
     assert "efficiency_gated_deltanet_16384" in done.stdout
+
+
+def test_the_report_may_import_what_the_sweep_file_names(files, ran, monkeypatch, tmp_path):
+    monkeypatch.setattr(trust, "_named", type(trust._named)())
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.py").write_text("class Mine:\n    def __init__(self, d_model):\n        pass\n")
+    commands = []
+    monkeypatch.setattr(
+        subprocess, "run", lambda words, **how: (commands.append(words), subprocess.CompletedProcess(words, 0))[1]
+    )
+    assert ran(files[0], "arms.gla.model.mixer=mine:Mine") == 0
+    ((*_, option, module),) = commands
+    assert (option, module) == ("--trust", "mine")
+
+
+def test_the_command_to_go_on_with_shows_no_password(files, ran, monkeypatch, capsys):
+    ran.ends = {"a": KeyboardInterrupt()}
+    monkeypatch.setattr(sys, "argv", ["launch.py", files[0], "--results", "s3://me:hunter2@bucket/x"])
+    assert ran(files[0]) == 130
+    said = capsys.readouterr().err
+    assert "s3://***@bucket/x" in said and "hunter2" not in said
