@@ -184,6 +184,11 @@ def test_over_the_same_seeds_whatever_their_order_it_is_the_paired_test():
         assert (none.difference.n, none.unit, none.a, none.b) == (min(len(left), len(right)), "seeds", "a", "b")
 
 
+def test_tiny_values_have_a_scatter_of_their_own_size():
+    found = tests.paired("a", "b", np.array([1e-13, 3e-13, 2e-13]), np.array([2e-13, 1e-13, 2e-13]), "seeds")
+    assert found.test == "paired t" and found.p == pytest.approx(scipy_stats.ttest_1samp([-1, 2, 0], 0).pvalue)
+
+
 def test_values_on_items_that_are_no_rights_and_wrongs_are_compared_by_the_paired_test():
     x, y = [0.0, 1.0, 0.5, 1.0], [1.0, 0.0, 0.0, 0.25]
     for left, right in ((x, y), ([0, 1, 0, 1], y), (x, [0, 1, 0, 0])):

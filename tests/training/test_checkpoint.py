@@ -6,6 +6,7 @@ import os
 import pytest
 import torch
 from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 from attnlab.config.trial import OptimConfig
@@ -121,6 +122,44 @@ def test_an_unreadable_one_is_passed_over_and_named(tmp_path, capsys, file, dama
     for path in checkpoint.steps(home):
         (path / "state.json").unlink(missing_ok=True)
     assert checkpoint.load(home, model, optimizer, torch.device("cpu")) is None
+
+
+def test_one_that_the_records_do_not_fit_is_passed_over_for_an_older_one(tmp_path, capsys):
+    home, (model, optimizer) = TrialDir(tmp_path), made()
+    for step in (1, 2):
+        newest = checkpoint.save(home, step, model, optimizer, {"n": step})
+    found = checkpoint.load(home, model, optimizer, torch.device("cpu"), lambda state: state["n"] < 2)
+    assert found == {"step": 1, "n": 1}
+    assert capsys.readouterr().out == f"attnlab: {newest}: passed over, reports before it are lost\n"
+    assert checkpoint.load(home, model, optimizer, torch.device("cpu"), lambda state: False) is None
+
+
+@pytest.mark.parametrize(
+    ("change", "said"), [("key", "other tensors: 0.bias"), ("shape", "(3,)"), ("dtype", "float64")]
+)
+def test_one_of_another_model_is_passed_over_before_anything_is_changed(tmp_path, capsys, change, said):
+    home, (model, optimizer) = TrialDir(tmp_path), made()
+    path = checkpoint.save(home, 1, model, optimizer, {}) / "model.safetensors"
+    found = load_file(path)
+    bias = found.pop("0.bias")
+    changed = {"key": {}, "shape": {"0.bias": bias[:3]}, "dtype": {"0.bias": bias.double()}}[change]
+    save_file({**found, **changed}, path)
+    before = model[0].weight.clone()
+    with torch.no_grad():
+        model[0].weight.zero_()
+    assert checkpoint.load(home, model, optimizer, torch.device("cpu")) is None
+    assert model[0].weight.eq(0).all() and before.ne(0).any() and said in capsys.readouterr().out
+
+
+def test_checkpoints_beyond_the_step_to_go_on_from_are_removed(tmp_path, monkeypatch):
+    home, both = TrialDir(tmp_path), made()
+    monkeypatch.setattr(checkpoint, "KEEP", 9)
+    for step in (2, 4, 10):
+        checkpoint.save(home, step, *both, {})
+    checkpoint.remove_after(home, 4)
+    assert [p.name for p in checkpoint.steps(home)] == ["step_00000002", "step_00000004"]
+    monkeypatch.setattr(checkpoint, "steps", lambda trial: [home.checkpoints / "step_00000009"])
+    checkpoint.remove_after(home, 4)  # removed by another process meanwhile
 
 
 class Exporting:
