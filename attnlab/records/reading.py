@@ -15,7 +15,7 @@ from typing import Annotated, Any, NoReturn, TypeVar
 from pydantic import Field, PositiveInt, TypeAdapter, ValidationError
 
 from attnlab.records.results import Job, Results
-from attnlab.util.errors import UserError
+from attnlab.util.errors import StorageError, UserError
 from attnlab.util.files import json_digest
 from attnlab.util.text import one_line
 
@@ -107,7 +107,7 @@ def read_reports(path: Path) -> Reports:
     except IsADirectoryError:
         return Reports([], "it is a folder")
     except OSError as error:  # of the machine's, such as a missing permission: nothing is damaged
-        raise UserError(f"{path}: {error.strerror}") from None
+        raise StorageError(f"{path}: {error.strerror}") from None
     rows, left_out = list[dict[str, Any]](), None
     for number, line in enumerate(lines, 1):
         try:
@@ -182,7 +182,7 @@ def _read(path: Path) -> Any:
     except IsADirectoryError:
         raise Damaged(f"{path}: it is a folder") from None
     except OSError as error:  # of the machine's, such as a missing permission: nothing is damaged
-        raise UserError(f"{path}: {error.strerror}") from None
+        raise StorageError(f"{path}: {error.strerror}") from None
     except ValueError as error:
         raise Damaged(f"{path}: {one_line(error)}") from None
 

@@ -162,7 +162,7 @@ def mutated(draw, raw):
     return text if i is None else b"\n".join([*lines[:i], text, *lines[i + 1 :]])
 
 
-@settings(max_examples=60)
+@settings(max_examples=40)
 @given(st.data())
 def test_any_mutated_record_of_a_trial_ends_in_the_one_rule(place, data):
     folder = fresh(place)
@@ -172,7 +172,7 @@ def test_any_mutated_record_of_a_trial_ends_in_the_one_rule(place, data):
     holds(folder, file)
 
 
-@settings(max_examples=25)
+@settings(max_examples=15)
 @given(st.data())
 def test_any_mutated_leaderboard_or_sweep_file_is_used_set_aside_or_refused_in_a_line(place, data):
     folder = fresh(place)

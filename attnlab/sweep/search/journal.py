@@ -26,13 +26,15 @@ def open_studies(
     """
     journal = mirror.folder.journal_file
     repair_journal(journal)
+    found = journal.read_bytes() if journal.exists() else None
     try:
         return _open(plan, mirror, hashes)
     except OSError:
         raise
     except Exception as error:  # whatever a changed line leads Optuna to
-        if not journal.exists():
+        if found is None:
             raise
+        journal.write_bytes(found)  # without what was added to it meanwhile
         aside = set_aside(journal)
         why = f"{type(error).__name__} {one_line(error)}"[:200]
         rebuilt = f"set aside as {aside.name} and made again from the trials"
