@@ -26,7 +26,7 @@ from attnlab.plan.prepare import prepare_tasks
 from attnlab.ranking.leaderboard import Leaderboard
 from attnlab.records.mirror import mirror
 from attnlab.records.storage import local
-from attnlab.sweep.folder import open_sweep_folder, sweep_mirror
+from attnlab.sweep.folder import check_unheld, open_sweep_folder, sweep_mirror
 from attnlab.tasks import summaries
 from attnlab.util import command, trust
 from attnlab.util.errors import DiskFull, Interrupted, SweepStopped, UserError
@@ -221,7 +221,9 @@ def check_all(plans: Sequence[Plan], args: argparse.Namespace) -> None:
     problems = []
     for plan in plans if len(plans) > 1 else ():
         try:
-            open_sweep_folder(plan, sweep_mirror(plan, args.results), args.resume)
+            records = sweep_mirror(plan, args.results)
+            check_unheld(records)
+            open_sweep_folder(plan, records, args.resume)
             if args.address is None:
                 memory.check(plan, memory.Room.here(plan.sweep.resources.gpus_per_worker))
             prepare_tasks(plan)

@@ -127,7 +127,7 @@ def _folder(name: str, results: str | Path) -> Plan | None:
     """The plan that a sweep's folder holds, None where none can be read."""
     try:
         copy = mirror(results, name)
-        copy.pull()
+        copy.fetch_sweep_file()
         return read(copy.folder.sweep_file)
     except (ValueError, OSError):  # the engine says what is wrong with it
         return None

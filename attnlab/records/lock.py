@@ -136,6 +136,10 @@ class Lock:
             self._files.delete(self._name)
             self._files.tidy()
 
+    def check(self) -> None:
+        """Raise UserError if another launcher holds the folder now."""
+        self._others()
+
     def tell(self, lost: Callable[[str], object]) -> None:
         """Call `lost` with a line should another launcher take over, as from a host that was suspended."""
         self._lost = lost

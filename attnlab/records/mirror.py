@@ -55,6 +55,9 @@ class Mirror:
     def pull(self) -> None:
         """Fetch the records of all trials, and remove here what the storage does not hold."""
 
+    def fetch_sweep_file(self) -> None:
+        """Fetch sweep.yaml alone. A launcher may be at work with all else."""
+
     def fetch(self, trial: TrialDir) -> None:
         """Fetch the records of one trial."""
 
@@ -136,6 +139,14 @@ class RemoteMirror(Mirror):
         ended = {name.rpartition("/")[0] for name in here if name.endswith("/results.json")}
         wanted = [n for n in stored if not (n.rpartition("/")[0] in ended and here.get(n) == stored[n])]
         _fetch(self.store, root, wanted)
+
+    def fetch_sweep_file(self) -> None:
+        """Fetch sweep.yaml alone, or remove the copy of one that is gone."""
+        file = self.folder.sweep_file
+        try:
+            self.store.get(file.name, file)
+        except FileNotFoundError:
+            file.unlink(missing_ok=True)
 
     def fetch(self, trial: TrialDir) -> None:
         """Fetch the records of one trial, patiently."""

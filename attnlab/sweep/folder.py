@@ -28,6 +28,14 @@ def sweep_mirror(plan: Plan, results: str | Path) -> Mirror:
         raise UserError(f"--results {error}") from None
 
 
+def check_unheld(records: Mirror) -> None:
+    """Raise UserError if another launcher runs the sweep: its copy of the records must not be fetched anew."""
+    try:
+        Lock(records).check()
+    except StorageError as error:
+        raise UserError(f"--results {error}") from None
+
+
 def hold(records: Mirror, stack: ExitStack) -> tuple[Lock | None, str]:
     """Hold a sweep's folder against other launchers until the stack closes. Without a lock, why nothing is written.
 
