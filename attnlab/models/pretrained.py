@@ -25,9 +25,10 @@ from attnlab.util.weights import EMBEDDING, shapes_in
 if TYPE_CHECKING:
     from attnlab.config.trial import ModelConfig
 
-# Keys of a config.json with which transformers fetches kernels or code, or reads others than the weights beside it.
-DROPPED = ("attn_implementation", "experts_implementation", "auto_map", "fusion_config", "quantization_config",
-           "transformers_weights")  # fmt: skip
+# Keys of a config.json with which transformers fetches kernels or code, or reads others than the weights beside it; and
+# one for which it makes a dict of as many names.
+DROPPED = ("attn_implementation", "experts_implementation", "auto_map", "fusion_config", "num_labels",
+           "quantization_config", "transformers_weights")  # fmt: skip
 FETCHING = ("cache_dir", "force_download", "local_files_only", "proxies", "revision", "subfolder", "token")
 SLACK = 2  # how many times the weights' numbers the tensors that they lack may have: those are drawn anew
 

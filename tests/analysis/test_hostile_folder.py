@@ -163,7 +163,7 @@ def test_keys_with_which_transformers_fetches_or_runs_more_are_left_out(exported
     auto_map = {"AutoConfig": "planted.Payload", "AutoModelForCausalLM": "planted.Payload"}
     (final / "planted.py").write_text(PLANTED)
     more = {"auto_map": auto_map, "attn_implementation": "stranger/kernel", "transformers_weights": "other.safetensors"}
-    edit(final / "config.json", **more)
+    edit(final / "config.json", num_labels=10**12, **more)
     edit(
         final / "tokenizer_config.json",
         auto_map={"AutoTokenizer": ["planted.Payload", None]},
