@@ -48,7 +48,7 @@ assert locale.getencoding() == "ISO-8859-1"
 task = {{"name": "text", "dataset": {text!r}, "seq_len": 16, "vocab_size": 300, "eval_tokens": 64}}
 trial = {{"model": {{"d_model": 16, "n_heads": 2}}, "task": task}}
 rehearse(Job.make("arm", 0, Trial.model_validate(trial)), TrialDir(Path({scratch!r})))
-run(lambda: print("\u2264 done") or 0)
+run(lambda: print(chr(0x2264), "done") or 0)
 """
 
 
