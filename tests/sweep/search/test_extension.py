@@ -170,6 +170,11 @@ def test_all_arms_get_as_many_trials_as_the_smallest_space_has_left(extend, poin
     assert found.spaces["b"] == plan.arm("b").space and planned_trials(plan, ended) == plan.total_trials + 2 * trials
 
 
+def test_the_board_keeps_baselines_and_guards():
+    board = leaderboard(sweep_of(), [], {"uniform_loss": 1.0}, {"mode": "warn"})
+    assert (board["baselines"], board["guards"]) == ({"uniform_loss": 1.0}, {"mode": "warn"})
+
+
 def test_trials_are_ordered_by_number_beyond_a_thousand(folder):
     plan = sweep_of(search={"trials": 2000})
     results = [result("a", number, value) for number, value in ((1000, 1.0), (101, 3.0), (999, 2.0))]
