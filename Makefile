@@ -9,7 +9,7 @@ help:
 	@echo "make quickstart   train, prune and compare 6 mixers on real text (about 5 minutes on 2 cores), then a report; goes on where it stopped"
 	@echo "make test         the tests (9 minutes on 2 cores)            make test-all   with the slow ones"
 	@echo "make lint         ruff, mypy, import-linter, codespell        make bench      start-up, loop and engine overheads"
-	@echo "make mutants      whether the tests notice small faults in the modules of tests/mutants.yaml (hours; not part of make test)"
+	@echo "make mutants      whether the tests notice small faults in the modules of tests/mutants.yaml (an hour or more)"
 	@echo "make references   mixers.md, tasks.md, sweep_file.md and command_line.md in docs/, from the code"
 
 $(STAMP): setup.py constraints.txt
@@ -45,9 +45,10 @@ bench: $(STAMP)
 	$(PY) -m bench.loop
 	$(PY) -m bench.turnaround
 
-# `make mutants WHICH=ranking` runs one batch, `AGAIN=--again` only what lived the last time.
+# `make mutants WHICH=ranking` runs one batch, `AGAIN=--again` only what lived the last time, SAMPLE as many of a module.
+SAMPLE ?= 150
 mutants: $(STAMP)
-	nice $(PY) -m tests.tools.mutants $(WHICH) $(AGAIN)
+	nice $(PY) -m tests.tools.mutants $(WHICH) --sample $(SAMPLE) $(AGAIN)
 
 references: $(STAMP)
 	$(PY) docs/make_references.py

@@ -27,7 +27,9 @@ def benchmark(monkeypatch):
     def make(logarithm=False, mode="max"):
         scores = {arm: SimpleNamespace(values={1: 1.0, 2: 0.0}, logarithm=logarithm and arm == "b") for arm in "ab"}
         tables = {"exam": SimpleNamespace(mode=mode, scores=scores)}
-        monkeypatch.setattr(claims, "benchmarks", lambda sel: SimpleNamespace(by_name=lambda: tables))
+        monkeypatch.setattr(
+            claims, "benchmarks", lambda sel: SimpleNamespace(by_name=lambda: tables if sel.arms else {})
+        )
 
     make()
     monkeypatch.setattr(claims, "mode_of", lambda plan, metric: {"val_loss_odd": "max"}.get(metric))
