@@ -78,6 +78,12 @@ def test_a_lead_on_one_benchmark_alone_is_told(tables, told):
     assert bool(found) == told and all(line.startswith("exam: a leads b by") for line in found)
 
 
+def test_the_leading_arm_is_the_best_whatever_its_place():
+    tables = [table("exam", {"a": score(0.4), "b": score(0.7)}, winner="b"),
+              table("other", {"a": score(0.3), "b": score(0.3)})]  # fmt: skip
+    assert leaps(tables)[0].startswith("exam: b leads a by 30 %")
+
+
 def test_the_lead_is_said_in_percent_of_what_lies_above_chance():
     assert "leads b by 40 % of what" in leaps(two(0.3, chance=0.25))[0]
 

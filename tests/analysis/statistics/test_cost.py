@@ -112,6 +112,7 @@ def test_over_confirm_runs_a_cost_has_its_interval(fake):
     weakest = max(row.target for row in rows.values())
     assert rows["gla"].target == rows["standard"].target == weakest == pytest.approx(3.3, abs=0.02)
     gla = rows["gla"]
+    assert [(row.arm, row.index) for row in rows.values()] == [("standard", 0), ("gla", 1)]
     assert gla.tokens.n == 3 and gla.tokens.low < gla.tokens.value < gla.tokens.high
     assert gla.flops.value == pytest.approx(2e6 * gla.tokens.value) and gla.flops.n == 3
     assert gla.seconds.value == pytest.approx(gla.tokens.value / 512 * 0.11)
@@ -147,7 +148,7 @@ def sizes(root, *trials):
 
 
 def test_a_scaling_law_takes_each_sizes_best_completed_trial(tmp_path):
-    law = [(size, 8 * size**-0.1 * (1 + bump)) for size, bump in ((10**5, 0.0), (10**6, 0.004), (10**7, -0.004))]
+    law = [(size, 2 * size**-0.1 * (1 + bump)) for size, bump in ((10**5, 0.0), (10**6, 0.004), (10**7, -0.004))]
     extra = [(10**6, 9.0, "completed"), (10**7, 0.1, "pruned"), (0, 1.0, "completed"), (10**8, -1.0, "completed")]
     (fit,) = sizes(tmp_path, *((n, v, "completed") for n, v in law), *extra)
     assert fit.points == [(float(n), pytest.approx(v)) for n, v in law]
@@ -170,6 +171,15 @@ def test_settings_have_shares_from_four_valued_trials_on(fake, trials):
     fake.trial("gla", 9.0, lr=0.05, state="failed", error="out of memory")
     fake.trial("gla", 9.0, lr=0.05, phase="confirm")
     assert set(cost.importances(chosen(fake))) == ({"gla"} if trials == 4 else set())
+
+
+@pytest.mark.parametrize("search", [None, {"space": {"optim.lr": {"loguniform": [1e-4, 1e-1]}}}])
+def test_without_two_settings_there_are_no_shares(tmp_path, search):
+    tree = {key: value for key, value in SWEEP.items() if key != "search"} | ({"search": search} if search else {})
+    fake = Fake(tmp_path, tree)
+    for i in range(5):
+        fake.trial("gla", 3.0 + i, lr=0.001 * (i + 1))
+    assert cost.importances(chosen(fake)) == {}
 
 
 def test_the_vocabulary_is_that_of_the_first_exported_weights_that_can_be_read(tmp_path):
