@@ -12,8 +12,8 @@ from attnlab.records.lock_file import lock_files
 from attnlab.records.mirror import mirror
 from attnlab.sweep import engine
 from attnlab.util.errors import UserError
-from tests.sweep.conftest import nothing_left, wait_until
-from tests.sweep.test_faults import SEARCH, begun, undisturbed
+from tests.sweep.conftest import finish, nothing_left, wait_until
+from tests.sweep.test_faults import SEARCH, undisturbed
 
 pytestmark = pytest.mark.timeout(1200)
 
@@ -33,16 +33,17 @@ def test_a_second_launcher_is_refused_before_anything_is_looked_at(tmp_path, mon
 @pytest.mark.slow
 @pytest.mark.parametrize("place", ["folder", "s3"])
 def test_of_two_launchers_one_runs_and_a_killed_ones_sweep_is_taken_over_at_once(
-    write_sweep, launch, folder, tmp_path, slow, place, request, monkeypatch
+    write_sweep, launch, folder, tmp_path, breaking, place, request, monkeypatch
 ):
+    """The trial stands in the middle, however long a launcher takes to start."""
     results = str(tmp_path / "results")
     if place == "s3":
         monkeypatch.setenv("ATTNLAB_CACHE", str(tmp_path / "cache"))
         results = request.getfixturevalue("s3")
     where = mirror(results, "study")
-    path, marker = write_sweep(trial=slow, search=SEARCH), str(tmp_path)
+    path, marker = write_sweep(arms=breaking("wait"), search=SEARCH), str(tmp_path)
     first = launch(path, "--results", results, wait=False, ATTNLAB_TEST=marker)
-    wait_until(lambda: any(n.endswith("metrics.jsonl") for n in where.store.list()) if where.remote else begun(folder))
+    wait_until((tmp_path / "wait.reached").exists)
     second = launch(path, "--results", results, "--resume")
     assert second.returncode == 2
     (line,) = second.stderr.splitlines()
@@ -51,12 +52,15 @@ def test_of_two_launchers_one_runs_and_a_killed_ones_sweep_is_taken_over_at_once
     first.wait()
     nothing_left(marker)
     assert list(lock_files(where).list()) == [".launcher-000001"]
+
     both = [launch(path, "--results", results, "--resume", wait=False) for _ in range(2)]
-    codes = sorted(process.wait(900) for process in both)
-    assert codes == [0, 2], [log.read_text() for process in both for log in process.logs]
+    refused = wait_until(lambda: next((process for process in both if process.poll() is not None), None))
+    (tmp_path / "wait.go").touch()
+    done = finish(next(process for process in both if process is not refused))
+    assert (refused.returncode, done.returncode) == (2, 0), refused.logs[1].read_text() + done.stderr
     assert not lock_files(where).list()
     if place == "folder":
-        undisturbed(folder, tmp_path)
+        undisturbed(folder, tmp_path, 1)
 
 
 def test_run_sweep_takes_the_lock_too(tmp_path):
