@@ -18,6 +18,7 @@ def facts(settings=None, params=1000, tokens=10_000, tokenizer="64", per_step=25
 
 def pair(one, other, **plan):
     found = confounds._pair(plan_of(**plan), "a", "b", one, other)
+    assert (found.a, found.b) == ("a", "b")
     return {factor: list(keys) for factor, keys in found.keys.items()}, found.differ, found.undeclared
 
 
@@ -72,6 +73,10 @@ def test_how_much_may_differ(factor, one, other, differs):
         (facts({"train.batch_size": 1, "train.max_steps": 2}),
          facts({"train.batch_size": 2, "train.max_steps": 1}, per_step=512), {},
          ({"batch": ["train.batch_size"]}, ("batch",), ())),  # steps given so that all in all as many are read
+        (facts({"task.vocab_size": 1}, task="text"), facts({"task.vocab_size": 2}, task="text"), {},
+         ({"tokenizer": ["task.vocab_size"]}, ("tokenizer",), ())),
+        (facts({"task.vocab_size": 1}, task="text"), facts({"task.vocab_size": 2}, task="mqar"), {},
+         ({"task": ["task.vocab_size"]}, ("task",), ())),  # each task calls another thing so
         (facts({"task.name": "x"}), facts({"task.name": "y"}, tokenizer="65", task="other"), {},
          ({"task": ["task.name"]}, ("task", "tokenizer"), ())),
     ],
@@ -94,7 +99,7 @@ def test_pairs_that_differ_in_the_same_share_one_row():
 
 def test_undeclared_factors_are_told_by_value():
     arms = {"a": facts(params=9_000), "b": facts(params=10_000), "c": facts(params=9_000), "d": facts(params=9_001)}
-    made = [confounds.ArmPair(x, "b", {}, ("params",), ("params",)) for x in "ac"]
+    made = [confounds.ArmPair("b", x, {}, ("params",), ("params",)) for x in "ac"]
     line = confounds._undeclared("params", made, arms)
     assert line.startswith("params: arms differ in non-embedding parameters by more than 3%, which none of them names")
     assert "(a, c 9,000; b 10,000)" in line and "match: params makes them agree" in line and "[params]" in line
@@ -133,3 +138,37 @@ def test_arms_that_a_chain_of_single_differences_joins_are_clean():
 )
 def test_losses_per_token_are_told_of_where_tokens_differ(one, other, metric, told):
     assert bool(confounds._per_token(plan_of(metric=metric), {"a": one, "b": other})) == told
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_all_arms_are_compared_by_what_they_are_built_of_and_read(sweep_of, monkeypatch, known):
+    tasks = {name: SimpleNamespace(vocab_size=64, describe=dict) for name in "ab"}
+    tasks["c"] = SimpleNamespace(vocab_size=64, describe=lambda: {"tokenizer_sha256": "0123456789abcdef"})
+
+    def fingerprint(trial, task):
+        assert task in tasks.values()
+        return SimpleNamespace(n_params_non_embedding=int(1000 * trial.optim.lr)) if known else None
+
+    monkeypatch.setattr(confounds, "fingerprint", fingerprint)
+    plan = sweep_of({"a": {"optim.lr": 0.1}, "b": {"optim.lr": 0.2}, "c": {"optim.lr": 0.1, "differs": ["tokenizer"]}})
+    found = confounds.find(plan, tasks)
+    assert found.record["derived"] == {
+        "params": {"a": 100, "b": 200, "c": 100} if known else dict.fromkeys("abc"),
+        "tokens": dict.fromkeys("abc", 40 * 8 * 32),
+        "tokenizer": {"a": "64", "b": "64", "c": "0123456789ab"},
+    }
+    assert [line.partition(":")[0] for line in found.warnings] == (["params"] if known else [])
+    more = ["params"] if known else []
+    assert found.record["pairs"] == [
+        {"differ": ["lr", *more], "undeclared": more, "settings": ["optim.lr"], "arms": [["a", "b"]]},
+        {"differ": ["tokenizer"], "undeclared": [], "settings": [], "arms": [["a", "c"]]},
+        {"differ": ["tokenizer", "lr", *more], "undeclared": more, "settings": ["optim.lr"], "arms": [["b", "c"]]},
+    ]
+
+
+def test_warnings_come_by_factor_then_what_is_named_at_once_then_losses_per_token(sweep_of, monkeypatch):
+    tasks = {name: SimpleNamespace(vocab_size=size, describe=dict) for name, size in (("a", 64), ("b", 65))}
+    built = SimpleNamespace(n_params_non_embedding=1)
+    monkeypatch.setattr(confounds, "fingerprint", lambda trial, task: built)
+    plan = sweep_of({"a": {}, "b": {"optim.lr": 0.3, "train.seed": 5}})
+    assert [line.partition(":")[0] for line in confounds.find(plan, tasks).warnings] == ["tokenizer", "a and b"]

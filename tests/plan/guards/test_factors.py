@@ -1,5 +1,7 @@
 """Settings by their factors, and what arms say of them."""
 
+import inspect
+
 import pytest
 
 from attnlab.config.trial import TaskConfig
@@ -72,11 +74,12 @@ def test_settings_are_flat_with_their_defaults(sweep_of):
     assert bare["model.d_ff"] is None and one["task.name"] == "mqar" and "name" not in one
     assert one["optim.lr"] == str(sweep.arm("one").space["optim.lr"])
     assert flat_settings(sweep.arm("one"), searched=False)["optim.lr"] == sweep.arm("one").trial.optim.lr
-    assert one["train.max_steps"] == 40 and one["task.n_pairs"] == 4
+    assert one["model.d_model"] == 32 and one["train.max_steps"] == 40 and one["task.n_pairs"] == 4
     corner = factors.corner_trial(sweep.arm("one"))
     assert (corner.optim.lr, factors.corner_trial(sweep.arm("one"), last=True).optim.lr) == (1e-3, 1e-1)
 
 
 def test_a_tasks_settings_have_its_defaults():
     bare, given = task_settings(TaskConfig(name="parity")), task_settings(TaskConfig(name="parity", seq_len=7))
-    assert given["seq_len"] == 7 and set(bare) >= set(given) - {"seq_len"} and bare["seq_len"] != 7
+    assert given["seq_len"] == 7 and set(bare) == set(given) and "n_eval" in bare and bare["seq_len"] != 7
+    assert inspect.Parameter.empty not in bare.values()

@@ -94,6 +94,7 @@ def figures(share=0.0, tokens=0.0, window=256, copies=0):
 def test_the_limits_of_what_is_tolerated(measured, errors, warnings):
     found = leakage.judge(measured)
     assert (len(found[0]), len(found[1])) == (errors, warnings)
+    assert all("%" in line for lines in found for line in lines), "each says how much"
 
 
 class Measured:
