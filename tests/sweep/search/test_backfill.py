@@ -3,9 +3,11 @@
 import shutil
 
 import pytest
+from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import TrialState
 
 from attnlab.records.paths import SweepDir
+from attnlab.sweep.search.backfill import _widened_to
 from tests.sweep.search.test_searcher import end, run_out, start, sweep_of
 
 
@@ -56,3 +58,26 @@ def test_a_number_without_a_record_is_not_given_again(tmp_path):
     assert states == [TrialState.COMPLETE, TrialState.FAIL, TrialState.COMPLETE]
     run_out(folder, again)
     assert sorted(j.number for j in again.arms["a"].jobs.values()) == [0, 2, 3]
+
+
+INT, FLOAT = IntDistribution, FloatDistribution
+
+
+@pytest.mark.parametrize(
+    ("distribution", "value", "wanted"),
+    [
+        (INT(1, 4), 6, INT(1, 6)),
+        (INT(1, 4), 6.0, INT(1, 6)),
+        (INT(2, 4), 1, INT(1, 4)),
+        (INT(2, 8, log=True), 16, INT(2, 16, log=True)),
+        (INT(2, 8, step=2), 10, INT(2, 10, step=2)),
+        (FLOAT(0.5, 1.0), 2.0, FLOAT(0.5, 2.0)),
+        (FLOAT(0.5, 1.0, log=True), 0.1, FLOAT(0.1, 1.0, log=True)),
+        (FLOAT(0.5, 1.0), 0.7, FLOAT(0.5, 1.0)),
+        (CategoricalDistribution((1, 2)), 3, CategoricalDistribution((1, 2))),
+    ],
+    ids=str,
+)
+def test_a_distribution_is_widened_to_a_value_of_an_extension(distribution, value, wanted):
+    found = _widened_to(distribution, value)
+    assert found == wanted and (wanted.__class__ is not INT or type(found.high) is type(found.low) is int)

@@ -170,6 +170,14 @@ def test_all_arms_get_as_many_trials_as_the_smallest_space_has_left(extend, poin
     assert found.spaces["b"] == plan.arm("b").space and planned_trials(plan, ended) == plan.total_trials + 2 * trials
 
 
+@pytest.mark.parametrize(("best", "low", "high"), [(2, 1, 8), (8, 2, 11), (5, 2, 8)])
+def test_a_lower_end_that_no_trial_can_have_is_moved_half_as_far(best, low, high):
+    plan = sweep_of(search={"space": {"model.n_layers": {"int": [2, 8]}}, "trials": 1, "extend": 2})
+    found = extension(plan, [result(arm, 0, 1.0, **{"model.n_layers": best}) for arm in "ab"])
+    widened = found.spaces["a"]["model.n_layers"]
+    assert (widened.low, widened.high) == (low, high)
+
+
 def test_the_board_keeps_baselines_and_guards():
     board = leaderboard(sweep_of(), [], {"uniform_loss": 1.0}, {"mode": "warn"})
     assert (board["baselines"], board["guards"]) == ({"uniform_loss": 1.0}, {"mode": "warn"})

@@ -14,6 +14,7 @@ from attnlab.records.paths import SweepDir
 from attnlab.records.results import Hashes, Job
 from attnlab.sweep.search.asha import ArmAsha
 from attnlab.sweep.search.searcher import ArmSearch, close_records
+from attnlab.sweep.search.tpe import WindowedTPE
 from attnlab.util.files import write_json
 
 
@@ -190,9 +191,9 @@ def test_what_a_worker_could_not_write_is_written_from_the_reports(folder, last,
     found = close_records(home, job, last, error)
     assert (found["state"], found["error"], found["phase"], found["arm"]) == ("failed", said, "search", "a")
     assert (found["steps"], found["tokens"], found["seconds"], found["device_seconds"]) == (
-        4, 4 * job.trial.tokens_per_step, 8.0, 8.0
+        6, 6 * job.trial.tokens_per_step, 12.0, 12.0
     )  # fmt: skip
-    assert (found["best"]["step"], found["last"]["step"]) == (2, 4)
+    assert (found["best"]["step"], found["last"]["step"]) == (2, 6)
     assert (found["trial_id"], found["settings"], found["seed"]) == (job.trial_id, {"optim.lr": 0.1}, 0)
     assert found["checkpoint"] is None and found["environment"] == {} and home.results() == found
 
@@ -218,3 +219,38 @@ def test_a_sweep_that_is_over_says_so_and_one_that_waits_does_not(folder):
     assert search.set_search_properties(None, None, {}) and search.save("x") is None
     with pytest.raises(RuntimeError, match="--resume"):
         search.restore("x")
+
+
+def test_a_study_that_contradicts_the_records_is_told(folder):
+    search = start(sweep_of(), folder)
+    end(folder, search, "0", search.suggest("0"))
+    arm = search.arms["a"]
+    ((trial_id, job),) = arm.jobs.items()
+    assert arm._check_study() is None
+    results = arm.ended[trial_id]
+    for changed in ({"state": "pruned"}, {"state": "failed"}, {"best": {**results["best"], "val_loss": 7.0}}):
+        arm.ended[trial_id] = {**results, **changed}
+        with pytest.raises(ValueError, match="trial 0 ended otherwise"):
+            arm._check_study()
+    arm.ended[trial_id] = results
+    arm.jobs[trial_id] = job.model_copy(update={"settings": {"optim.lr": 0.5}})
+    with pytest.raises(ValueError, match="trial 0 has other settings"):
+        arm._check_study()
+    arm.jobs.clear()
+    assert arm._check_study() is None, "a number without a record is none's"
+
+
+def test_a_space_without_end_is_searched_by_its_sampler(folder):
+    search = start(sweep_of(search={"sampler": "tpe"}), folder)
+    search.suggest("0")
+    assert type(search.arms["a"].study.sampler) is WindowedTPE
+
+
+def test_the_first_record_that_could_not_be_written_is_kept_for_the_end(folder, monkeypatch):
+    search = start(sweep_of(), folder)
+    for i in range(2):
+        search.suggest(str(i))
+        error = OSError(f"number {i}")
+        monkeypatch.setattr(search, "_end", lambda *args, error=error: (_ for _ in ()).throw(error))
+        search.on_trial_complete(str(i))
+    assert str(search.refused) == "number 0"

@@ -52,3 +52,17 @@ def test_the_window_keeps_the_best_however_old(monkeypatch, direction, pick):
     ]
     assert [t.number for t in kept[-40:]] == list(range(260, 300))
     assert [t.number for t in kept] == sorted({t.number for t in kept})
+
+
+def test_a_setting_without_a_past_is_drawn_as_by_tpe():
+    def drawn(kind):
+        study = study_of(30)
+        study.sampler = kind(seed=7, constant_liar=True, n_startup_trials=5)
+        return study.ask({**SPACE, "new": FloatDistribution(2.0, 3.0)}).params
+
+    assert drawn(tpe.WindowedTPE) == drawn(optuna.samplers.TPESampler) and 2.0 <= drawn(tpe.WindowedTPE)["new"] <= 3.0
+
+
+def test_a_window_shows_the_states_asked_for():
+    seen = tpe._Window(study_of(9))._get_trials(deepcopy=False, states=(TrialState.PRUNED,))
+    assert [trial.number for trial in seen] == [0, 3, 6]
