@@ -185,7 +185,8 @@ def test_what_a_worker_could_not_write_is_written_from_the_reports(folder, last,
     home = folder.trial("a", job.trial_id)
     home.path.mkdir(parents=True)
     rows = [
-        {"step": s, "tokens": s, "seconds": 2.0 * s, "val_loss": v, "train_loss": v} for s, v in ((2, 1.0), (4, 3.0))
+        {"step": s, "tokens": s, "seconds": 2.0 * s, "val_loss": v, "train_loss": v}
+        for s, v in ((2, 1.0), (4, 3.0), (6, 2.0))
     ]
     home.metrics_file.write_text("".join(json.dumps(r) + "\n" for r in rows), encoding="utf-8")
     found = close_records(home, job, last, error)
