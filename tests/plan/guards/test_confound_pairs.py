@@ -98,11 +98,11 @@ def test_pairs_that_differ_in_the_same_share_one_row():
 
 
 def test_undeclared_factors_are_told_by_value():
-    arms = {"a": facts(params=9_000), "b": facts(params=10_000), "c": facts(params=9_000), "d": facts(params=9_001)}
-    made = [confounds.ArmPair("b", x, {}, ("params",), ("params",)) for x in "ac"]
+    arms = {"a": facts(params=10_000), "b": facts(params=9_000), "c": facts(params=9_000), "d": facts(params=9_001)}
+    made = [confounds.ArmPair("a", x, {}, ("params",), ("params",)) for x in "bc"]
     line = confounds._undeclared("params", made, arms)
     assert line.startswith("params: arms differ in non-embedding parameters by more than 3%, which none of them names")
-    assert "(a, c 9,000; b 10,000)" in line and "match: params makes them agree" in line and "[params]" in line
+    assert "(b, c 9,000; a 10,000)" in line and "match: params makes them agree" in line and "[params]" in line
     assert confounds._undeclared("tokens", made, arms) is None
     words = confounds._undeclared("tokenizer", [confounds.ArmPair("a", "b", {}, (), ("tokenizer",))], arms)
     assert "(a, b 64)" in words and "by more" not in words

@@ -1,11 +1,14 @@
 """Two arms that are one experiment are refused, and arms that differ in anything that counts are not."""
 
+import numpy as np
 import pytest
 
+from attnlab.config.trial import ModelConfig, OptimConfig
 from attnlab.models import assemble
 from attnlab.models.mixers.table import MIXERS
+from attnlab.optim import lr_factor
 from attnlab.plan.guards import duplicate_arms
-from attnlab.plan.guards.fingerprint import fingerprint
+from attnlab.plan.guards.fingerprint import fingerprint, schedule
 from attnlab.plan.prepare import prepare_tasks
 from attnlab.util.errors import UserError
 
@@ -144,3 +147,39 @@ def test_different_mixers_are_never_the_same(sweep_of):
     sweep = sweep_of({name: {"model.mixer": name} for name in names}, {"model": {"d_model": 128, "n_heads": 4}})
     found = duplicate_arms.find(sweep, prepare_tasks(sweep))
     assert found.same == [] and len(names) > 20
+
+
+def test_arrays_are_equal_one_by_one():
+    one, other = [np.arange(3), np.ones(2)], [np.arange(3), np.zeros(2)]
+    assert duplicate_arms._equal(one, [each.copy() for each in one]) and not duplicate_arms._equal(one, other)
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "n_layers", "kept"),
+    [
+        (["gla"], ["gla"], 8, 2),  # later layers may read the first's
+        (["gla"], ["gla"], 1, 1),
+        (["gla", "hgrn", "hgrn"], ["gla"], 9, 2),
+        (["gla", "gla", "gla", "hgrn"], ["gla"], 8, 4),
+        (["gla", "hgrn"], ["gla", "gla", "hgrn"], 12, 6),  # (hgrn, hgrn) comes with the sixth
+    ],
+)
+def test_a_twin_has_as_many_layers_as_show_every_pair_of_mixers(a, b, n_layers, kept):
+    both = tuple(ModelConfig.model_validate({"n_layers": n_layers, "mixer": mixers}) for mixers in (a, b))
+    assert [duplicate_arms._cut(model, both).n_layers for model in both] == [kept, kept]
+
+
+def test_what_one_arm_leaves_out_is_said_to_be_not_set(sweep_of):
+    sweep = sweep_of({"a": {"model.mixer": "gla"}, "b": {"model.mixer": {"name": "gla", "expand_k": 0.5}}})
+    one, other = sweep.arm("a"), sweep.arm("b")
+    assert "model.mixer.expand_k (not set there, 0.5 here) has no effect" in duplicate_arms._same_text(one, other)
+    assert "model.mixer.expand_k (0.5 there, not set here) has no effect" in duplicate_arms._same_text(other, one)
+
+
+def test_a_schedule_is_compared_at_every_step_of_a_long_run_at_every_so_many():
+    optim = OptimConfig(lr=0.5, schedule="linear", warmup=0)
+    assert schedule(optim, 4) == tuple(0.5 * lr_factor(step, 4, optim) for step in (1, 2, 3, 4, 4))
+    assert (
+        len(schedule(optim, 20_000)) == len(schedule(optim, 40_000)) == len(schedule(optim, 39_999)) // 2 + 1 == 20_001
+    )
+    assert schedule(optim, 40_000)[1] == 0.5 * lr_factor(3, 40_000, optim)
