@@ -1,5 +1,7 @@
 """Two arms that are one experiment are refused, and arms that differ in anything that counts are not."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
@@ -183,3 +185,9 @@ def test_a_schedule_is_compared_at_every_step_of_a_long_run_at_every_so_many():
         len(schedule(optim, 20_000)) == len(schedule(optim, 40_000)) == len(schedule(optim, 39_999)) // 2 + 1 == 20_001
     )
     assert schedule(optim, 40_000)[1] == 0.5 * lr_factor(3, 40_000, optim)
+
+
+def test_a_tasks_readout_is_part_of_what_is_built(sweep_of):
+    trial = sweep_of({"a": {}, "b": {"optim.lr": 0.1}}).arm("a").trial
+    plain, last = (fingerprint(trial, SimpleNamespace(vocab_size=64, readout=each)) for each in (None, "last"))
+    assert plain.modules != last.modules and plain.optimizer != last.optimizer
