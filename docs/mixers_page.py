@@ -17,10 +17,10 @@ import torch
 from attnlab.config.trial import ModelConfig
 from attnlab.models import MIXERS, check_mixer
 from attnlab.models.checks import arguments
-from attnlab.models.flops import flops_per_token
+from attnlab.models.cost.flops import flops_per_token
+from attnlab.models.cost.state import state_of
 from attnlab.models.mixers.rules import ModelShape
 from attnlab.models.mixers.spec import MixerSpec
-from attnlab.models.state import state_of
 from docs.markdown import WRITTEN, table
 
 D_MODEL, HEADS = 384, (8, 12, 16)  # the first number of heads that the mixer takes

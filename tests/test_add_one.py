@@ -21,7 +21,7 @@ from attnlab.models import MIXERS, MixerSpec
 from attnlab.models.mixers.rules import d_model
 from attnlab.plan import resolve
 from docs import make_references, mixers_page
-from tests.models import test_flops
+from tests.models.cost import test_flops
 from tests.models.mixers import test_sequences, test_table
 from tests.tasks import test_contract, test_golden
 

@@ -25,7 +25,7 @@ import torch
 from analysis.efficiency.peaks import peak_of
 from attnlab.config.trial import TrainConfig, Trial
 from attnlab.models import assemble
-from attnlab.models.flops import flops_per_token
+from attnlab.models.cost.flops import flops_per_token
 from attnlab.models.fused import compile_between_kernels
 from attnlab.optim import make_optimizer
 from attnlab.tasks import Batch

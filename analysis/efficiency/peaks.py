@@ -1,4 +1,7 @@
-"""Peak speeds of devices, for model FLOPs utilisation (MFU); the operations are counted by `attnlab.models.flops`."""
+"""Peak speeds of devices, for model FLOPs utilisation (MFU).
+
+The operations are counted by `attnlab.models.cost.flops`.
+"""
 
 from __future__ import annotations
 

@@ -151,7 +151,7 @@ class BudgetConfig(Config):
     """What every trial may take, in place of `train.max_steps`: exactly one of the three."""
 
     tokens: float | None = Field(None, gt=0.0, description="training tokens")
-    flops: float | None = Field(None, gt=0.0, description="operations without the head (attnlab/models/flops.py)")
+    flops: float | None = Field(None, gt=0.0, description="operations without the head (attnlab/models/cost/flops.py)")
     seconds: float | None = Field(None, gt=0.0, description="seconds without validation; max_steps is then a limit")
 
     @model_validator(mode="after")

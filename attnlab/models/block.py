@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from attnlab.config.trial import ModelConfig
 from attnlab.models.build import build_mixer
 from attnlab.models.checks import spec_of
-from attnlab.models.least import mlp_width
+from attnlab.models.cost.least import mlp_width
 
 if TYPE_CHECKING:
     from fla.models.utils import Cache

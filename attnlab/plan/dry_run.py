@@ -12,9 +12,9 @@ from attnlab.config.resolved import Arm, Plan
 from attnlab.config.sweep import SearchConfig
 from attnlab.config.trial import Trial
 from attnlab.models import count_params
-from attnlab.models.flops import flops_per_token
-from attnlab.models.size import build_empty
-from attnlab.models.state import state_bytes
+from attnlab.models.cost.flops import flops_per_token
+from attnlab.models.cost.size import build_empty
+from attnlab.models.cost.state import state_bytes
 from attnlab.plan import gpu_packing, memory
 from attnlab.plan.guards.run import run_guards
 from attnlab.plan.prepare import prepare_tasks

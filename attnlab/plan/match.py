@@ -57,7 +57,7 @@ def solve(plan: Plan, folder: Plan | None = None) -> Plan:
 
 def measure(kind: str, model: ModelConfig, seq_len: int) -> float | None:
     """Measure a model by one of `WORDS`. None where that is not known."""
-    from attnlab.models import size  # torch, which most mistakes do not need
+    from attnlab.models.cost import size  # torch, which most mistakes do not need
 
     return size.measure(kind, model, seq_len)
 

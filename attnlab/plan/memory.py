@@ -21,7 +21,7 @@ from typing import Literal
 from attnlab.config.resolved import Plan
 from attnlab.config.space import corners
 from attnlab.config.trial import Trial
-from attnlab.models.least import least_activations, least_params
+from attnlab.models.cost.least import least_activations, least_params
 from attnlab.plan import gpu_packing
 from attnlab.plan.validate import at_corner
 from attnlab.util.errors import UserError
@@ -120,7 +120,7 @@ def check(plan: Plan, room: Room, vocab_sizes: Mapping[str, int] | None = None, 
 
 
 def _mixer_params(trial: Trial) -> int:
-    from attnlab.models.size import mixer_params  # torch, which what is refused by arithmetic does not need
+    from attnlab.models.cost.size import mixer_params  # torch, which what is refused by arithmetic does not need
 
     return mixer_params(trial.model)
 

@@ -22,8 +22,8 @@ import torch.distributed as dist
 from attnlab.config.trial import Trial
 from attnlab.kernels import dispatch
 from attnlab.models import count_params
-from attnlab.models.flops import flops_per_token
-from attnlab.models.state import state_bytes
+from attnlab.models.cost.flops import flops_per_token
+from attnlab.models.cost.state import state_bytes
 from attnlab.records.mend import Standing, mend, standing
 from attnlab.records.metric_logger import MetricLogger
 from attnlab.records.metrics import before, best_row, learning_curve, precede

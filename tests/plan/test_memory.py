@@ -9,8 +9,8 @@ from attnlab import cli, models
 from attnlab.config import sweep_file
 from attnlab.config.merge import merge
 from attnlab.config.trial import MixerConfig, ModelConfig, Trial
-from attnlab.models import size, state
-from attnlab.models.least import least_activations, least_params
+from attnlab.models.cost import size, state
+from attnlab.models.cost.least import least_activations, least_params
 from attnlab.plan import match, memory
 from attnlab.plan.load import resolve
 from attnlab.plan.memory import Least, Room

@@ -10,7 +10,7 @@ from transformers import AutoModelForCausalLM
 
 from attnlab.config.merge import merge
 from attnlab.config.trial import Trial
-from attnlab.models import flops
+from attnlab.models.cost import flops
 from attnlab.records.metric_logger import MetricLogger
 from attnlab.records.paths import TrialDir
 from attnlab.records.results import Job

@@ -18,7 +18,7 @@ import torch
 from attnlab import models, optim
 from attnlab.config.trial import OptimConfig, Trial
 from attnlab.models import count_params
-from attnlab.models.size import build_empty
+from attnlab.models.cost.size import build_empty
 from attnlab.optim import lr_factor, make_optimizer
 from attnlab.tasks import Task
 from attnlab.util.files import cache_root, read_json, text_digest, write_json

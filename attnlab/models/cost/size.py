@@ -11,9 +11,9 @@ from attnlab.models import assemble, count_params
 from attnlab.models.backbone import BackboneForCausalLM
 from attnlab.models.build import build_mixer
 from attnlab.models.checks import spec_of
-from attnlab.models.flops import flops_per_token
-from attnlab.models.least import least_params
-from attnlab.models.state import state_bytes
+from attnlab.models.cost.flops import flops_per_token
+from attnlab.models.cost.least import least_params
+from attnlab.models.cost.state import state_bytes
 from attnlab.util.machine import host_bytes
 from attnlab.util.text import gib_text
 

@@ -20,8 +20,8 @@ import torch
 from attnlab.config.trial import ModelConfig
 from attnlab.models.block import Block
 from attnlab.models.checks import spec_of
+from attnlab.models.cost.state import state_of
 from attnlab.models.mixers.operations import Operations
-from attnlab.models.state import state_of
 
 BACKWARD = 3.0  # training's operations over the forward pass's
 

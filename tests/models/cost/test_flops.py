@@ -8,8 +8,8 @@ import torch
 from attnlab.config.trial import ModelConfig
 from attnlab.kernels import dispatch
 from attnlab.models import MIXERS, build_model, check_mixer, count_params
-from attnlab.models.flops import flops_per_token
-from attnlab.models.state import state_bytes, state_of
+from attnlab.models.cost.flops import flops_per_token
+from attnlab.models.cost.state import state_bytes, state_of
 from attnlab.util import trust
 
 HERE = [name for name, row in MIXERS.items() if not row.refused and not row.needs]
