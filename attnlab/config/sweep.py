@@ -4,7 +4,7 @@ Precedence, lowest first: the defaults below, the file's `trial:`, the arm, and 
 one trial. The command line's `a.b=c` overrides edit the file before anything is resolved.
 
 Structure and types are checked here. What mixers and tasks accept is known to their tables and checked by
-`attnlab.plan.validate`, so that loading a file reports every mistake in it at once.
+`attnlab.plan.checks.validate`, so that loading a file reports every mistake in it at once.
 """
 
 from __future__ import annotations

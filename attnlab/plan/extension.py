@@ -18,7 +18,7 @@ from typing import Any
 
 from attnlab.config.resolved import Arm, Plan
 from attnlab.config.space import RANGES, Dimension
-from attnlab.plan.validate import trial_problems
+from attnlab.plan.checks.validate import trial_problems
 from attnlab.ranking.leaderboard import Leaderboard, rank_arms
 from attnlab.ranking.search_coverage import Extension, number_of, tuning_summary
 from attnlab.records.results import Results

@@ -12,7 +12,8 @@ from attnlab.config import sweep_file
 from attnlab.config.resolved import Plan
 from attnlab.config.sweep import Sweep
 from attnlab.config.trial import NEWEST_RECIPE
-from attnlab.plan import direction, match, validate
+from attnlab.plan import direction, match
+from attnlab.plan.checks import validate
 from attnlab.plan.scale import SCALES, tiny
 from attnlab.records.mirror import mirror
 from attnlab.util import trust

@@ -23,7 +23,7 @@ from attnlab.config.space import corners
 from attnlab.config.trial import Trial
 from attnlab.models.cost.least import least_activations, least_params
 from attnlab.plan import gpu_packing
-from attnlab.plan.validate import at_corner
+from attnlab.plan.checks.validate import at_corner
 from attnlab.util.errors import UserError
 from attnlab.util.machine import host_bytes
 from attnlab.util.text import gib_text

@@ -5,7 +5,7 @@ from __future__ import annotations
 from attnlab import models, tasks
 from attnlab.config import space
 from attnlab.config.resolved import Plan
-from attnlab.plan.validate import at_corner, device_problems
+from attnlab.plan.checks.validate import at_corner, device_problems
 from attnlab.tasks import Task
 from attnlab.util.errors import UserError
 from attnlab.util.text import one_line, say_once

@@ -19,9 +19,10 @@ from attnlab.config.resolved import Arm, Plan
 from attnlab.config.samplers import SAMPLERS
 from attnlab.config.sweep import AshaConfig, ResourcesConfig, SearchConfig, Sweep, trial_part
 from attnlab.config.trial import ModelConfig, TaskConfig, Trial, refuse_step
-from attnlab.plan import direction, names
+from attnlab.plan import direction
+from attnlab.plan.checks import names
+from attnlab.plan.checks.messages import lines
 from attnlab.plan.guards import factors
-from attnlab.plan.messages import lines
 from attnlab.util.errors import UserError
 from attnlab.util.text import did_you_mean, quoted, shortened
 

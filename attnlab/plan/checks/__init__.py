@@ -1,0 +1,1 @@
+"""What is wrong with a sweep, in one line per mistake."""
