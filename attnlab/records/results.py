@@ -72,10 +72,8 @@ class Results(TypedDict):
     device_seconds: NonNegativeFloat  # the same times the number of workers
     n_params: NonNegativeInt | None
     n_params_non_embedding: NonNegativeInt | None
-    flops_per_token: (
-        NonNegativeFloat | None
-    )  # training, of seq_len tokens, with the head (attnlab/models/cost/flops.py)
-    state_bytes: NonNegativeInt | None  # that decoding keeps after seq_len tokens, fp32 (attnlab/models/cost/state.py)
+    flops_per_token: NonNegativeFloat | None  # training, of seq_len tokens, with the head
+    state_bytes: NonNegativeInt | None  # that decoding keeps after seq_len tokens, fp32 (attnlab/models/cost)
     checkpoint: str | None  # relative to the trial's folder
     error: str | None  # the traceback of a failed trial
     environment: dict[str, Any]  # device, versions, host
