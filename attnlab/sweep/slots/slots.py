@@ -25,7 +25,8 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from attnlab.config.sweep import ResourcesConfig
 from attnlab.records.mirror import Mirror
 from attnlab.sweep.cluster.room import SlotShape
-from attnlab.sweep.slots.mailbox import Mailbox, Pool
+from attnlab.sweep.slots.mailbox import Mailbox
+from attnlab.sweep.slots.pool import Pool
 from attnlab.sweep.slots.worker import work
 from attnlab.sweep.slots.worker_death import WorkerDeathCallback
 from attnlab.util import trust

@@ -67,7 +67,7 @@ def _start(config: dict[str, Any], rank: int, world: int) -> tuple[Callable[...,
     # took 6 s of a core each to start (H100, 16 cores, four slots).
     os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")
     # not at the top: controllers import this module, and do without its 0.6 CPU-seconds
-    from attnlab.training.loop import rehearse, train
+    from attnlab.training import loop
 
     node_probe.check_results(config["mirror"], config["sweep_file"])
     if os.path.isdir(config["cwd"]):  # the launcher's: a sweep file's relative paths mean the same here
@@ -79,7 +79,7 @@ def _start(config: dict[str, Any], rank: int, world: int) -> tuple[Callable[...,
     os.environ[kernel_cache.VARIABLE] = config["kernel_cache"]
     cache = kernel_cache.use(Path(config["kernel_cache"]), device)
     ranked = {"device": device, "rank": rank, "world": world}
-    return partial(train, cache=cache, **ranked), partial(rehearse, **ranked)
+    return partial(loop.train, cache=cache, **ranked), partial(loop.rehearse, **ranked)
 
 
 @dataclass(frozen=True)

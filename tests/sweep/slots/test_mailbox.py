@@ -5,8 +5,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from attnlab.sweep.slots import mailbox
-from attnlab.sweep.slots.mailbox import STARTS, Mailbox, Pool, Superseded
+from attnlab.sweep.slots import mailbox, pool
+from attnlab.sweep.slots.mailbox import STARTS, Mailbox, Superseded
+from attnlab.sweep.slots.pool import Pool
 
 JOB = {"trial_id": "t000-a"}
 
@@ -239,7 +240,7 @@ def test_a_slot_goes_on_with_the_arm_it_ran_last():
 
 
 def test_the_sweep_ends_only_if_every_slot_was_lost_for_long(monkeypatch):
-    monkeypatch.setattr(mailbox, "POLL_S", 0.01)
+    monkeypatch.setattr(pool, "POLL_S", 0.01)
 
     async def run():
         pool = pool_of(node_wait_s=0.05)
