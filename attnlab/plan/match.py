@@ -18,6 +18,7 @@ from attnlab.config.sweep import Sweep
 from attnlab.config.trial import MixerConfig, ModelConfig, Trial
 from attnlab.models import signature
 from attnlab.models.checks import spec_of
+from attnlab.models.cost import measure
 from attnlab.util.errors import UserError
 
 WITHIN = 0.01
@@ -53,13 +54,6 @@ def solve(plan: Plan, folder: Plan | None = None) -> Plan:
     if plan.sweep.match != "none":
         plan = _each(plan, _width, known)
     return _each(plan, _steps, known) if plan.sweep.budget else plan
-
-
-def measure(kind: str, model: ModelConfig, seq_len: int) -> float | None:
-    """Measure a model by one of `WORDS`. None where that is not known."""
-    from attnlab.models.cost import size  # torch, which most mistakes do not need
-
-    return size.measure(kind, model, seq_len)
 
 
 def _searched(plan: Plan) -> Iterator[str]:

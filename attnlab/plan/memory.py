@@ -21,6 +21,7 @@ from typing import Literal
 from attnlab.config.resolved import Plan
 from attnlab.config.space import corners
 from attnlab.config.trial import Trial
+from attnlab.models.cost import measure
 from attnlab.models.cost.least import least_activations, least_params
 from attnlab.plan import gpu_packing
 from attnlab.plan.checks.validate import at_corner
@@ -104,7 +105,7 @@ def check(plan: Plan, room: Room, vocab_sizes: Mapping[str, int] | None = None, 
             params = least_params(trial.model)
             need = Least.of(trial, room.gpu is not None, workers, params)
             if vocab_sizes is not None and not (line := _problem(need, room, trial)):
-                params = least_params(trial.model, vocab_sizes[arm.name]) + _mixer_params(trial)
+                params = least_params(trial.model, vocab_sizes[arm.name]) + int(measure("mixers", trial.model) or 0)
                 need = Least.of(trial, room.gpu is not None, workers, params)
             smallest = min(smallest, need.host)
             if line := _problem(need, room, trial):
@@ -117,12 +118,6 @@ def check(plan: Plan, room: Room, vocab_sizes: Mapping[str, int] | None = None, 
         )
     if problems:
         raise UserError(problems)
-
-
-def _mixer_params(trial: Trial) -> int:
-    from attnlab.models.cost.size import mixer_params  # torch, which what is refused by arithmetic does not need
-
-    return mixer_params(trial.model)
 
 
 def _problem(need: Least, room: Room, trial: Trial) -> str | None:

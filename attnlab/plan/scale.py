@@ -36,7 +36,7 @@ from attnlab.config.samplers import SAMPLERS
 from attnlab.config.sweep import BudgetConfig, Sweep
 from attnlab.config.sweep_file import change
 from attnlab.config.trial import Trial
-from attnlab.plan.match import measure
+from attnlab.models.cost import measure
 
 SCALES = ("tiny",)
 WIDTH, LAYERS, HEADS, LENGTH, STEPS = 64, 2, 2, 64, 12

@@ -7,8 +7,8 @@ import pytest
 from attnlab.config import trial
 from attnlab.config.merge import merge
 from attnlab.config.sweep_file import dump, normal, parse
+from attnlab.models.cost import measure
 from attnlab.plan import Plan, match, resolve
-from attnlab.plan.match import measure
 from attnlab.records.paths import SweepDir
 from attnlab.util.errors import UserError
 from attnlab.util.files import write_text

@@ -13,8 +13,8 @@ import yaml
 from attnlab import cli, plan
 from attnlab.config.sweep_file import dump
 from attnlab.models import build_model
+from attnlab.models.cost import measure
 from attnlab.plan import resolve
-from attnlab.plan.match import measure
 from attnlab.plan.scale import tiny as tiny_of
 from tests.contract import check_folder
 

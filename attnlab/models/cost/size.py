@@ -61,13 +61,16 @@ def measure(kind: str, model: ModelConfig, seq_len: int) -> float | None:
     """Measure a model; None where that is not known.
 
     Args:
-        kind: `params`, without the embedding; `flops` per token; or `state` after `seq_len` tokens, in bytes.
+        kind: `params`, without the embedding; `mixers`, those of all mixers but users' own; `flops` per token; or
+            `state` after `seq_len` tokens, in bytes.
         model: the model.
         seq_len: tokens in a sequence.
 
     Raises:
-        ValueError: as `refuse_to_look`, or a mixer that cannot be built.
+        ValueError: as `refuse_to_look` (but for `mixers`), or a mixer that cannot be built.
     """
+    if kind == "mixers":
+        return mixer_params(model)
     refuse_to_look(model)
     if kind == "flops":
         return flops_per_token(model, seq_len)
