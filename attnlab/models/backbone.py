@@ -8,16 +8,14 @@ shapes and never waits for the host, so that a training step can be compiled and
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from attnlab.config.trial import ModelConfig, check_recipe
 from attnlab.kernels import install
-from attnlab.models.block import NORM_EPS, Block
+from attnlab.models.block import INIT_STD, NORM_EPS, Block
 from attnlab.models.checks import spec_of
 from attnlab.models.fused import EAGER, IGNORED
 from attnlab.models.inputs import Packed, read_arguments
@@ -31,9 +29,6 @@ from fla.models.utils import Cache  # noqa: E402
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel  # noqa: E402
 from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast  # noqa: E402
 from transformers.utils import can_return_tuple  # noqa: E402
-
-INIT_STD = 0.02  # GPT-2's, and that of FLA's own language models
-RESIDUAL_WRITERS = ("o_proj", "out_proj", "down_proj", "down")  # a mixer's or MLP's last matrix
 
 
 class BackboneConfig(PreTrainedConfig):
@@ -86,31 +81,13 @@ class BackbonePreTrainedModel(CheckedLoading, PreTrainedModel):
     _no_split_modules = ["Block"]
     _input_embed_layer = "embed"  # where get_input_embeddings() looks
 
-    def _init_weights(self, module: nn.Module) -> None:
-        """Nothing: the constructors initialise, so that a mixer keeps what its own does."""
-
-    # transformers builds a model to be loaded on the meta device and leaves the buffers that no checkpoint holds
-    # (rotary frequencies) uninitialised, to be filled by `_init_weights`, which would have to know every mixer's.
-
-    @classmethod
-    def get_init_context(cls, *args: Any, **kwargs: Any) -> list[Any]:
-        """Build on a real device instead, so that the constructors fill them, ..."""
-        contexts = super().get_init_context(*args, **kwargs)
-        return [context for context in contexts if context != torch.device("meta")]
-
-    def _move_missing_keys_from_meta_to_device(self, *args: Any, **kwargs: Any) -> None:
-        """... and keep what they filled in."""
-        filled = {name: buffer.clone() for name, buffer in self.named_non_persistent_buffers()}
-        super()._move_missing_keys_from_meta_to_device(*args, **kwargs)
-        for name, buffer in self.named_non_persistent_buffers():
-            buffer.copy_(filled[name])
-
 
 class Backbone(BackbonePreTrainedModel):
     """Tokens -> normalised hidden states.
 
     Dropout is on the embedding and on both residual branches, as in GPT-2 (Radford et al. 2019; `embd_pdrop` and
-    `resid_pdrop` of its released code); FLA's mixers have none inside.
+    `resid_pdrop` of its released code); FLA's mixers have none inside. The embedding is drawn from N(0, 0.02), as there
+    (section 2.3), and so are the blocks (`Block.initialize`).
     """
 
     def __init__(self, config: BackboneConfig):
@@ -124,7 +101,9 @@ class Backbone(BackbonePreTrainedModel):
         self.cached = all(row.cached for row in rows)
         self.caches_padded = all(row.padded or row.mask_to_cache for row in rows)
         self.fused = EAGER
-        self._initialize(model)
+        nn.init.normal_(self.embed.weight, std=INIT_STD)
+        for block in self.blocks:
+            block.initialize(branches=model.n_layers * (1 if model.mlp == "none" else 2))
         first: dict[int, str] = {}
         names = ((name, first.setdefault(id(p), name)) for name, p in self.named_parameters(remove_duplicate=False))
         self._tied_weights_keys = {name: stored for name, stored in names if name != stored}  # a mixer may share some
@@ -133,24 +112,6 @@ class Backbone(BackbonePreTrainedModel):
     def get_expanded_tied_weights_keys(self, all_submodels: bool = False) -> dict[str, str]:
         """Tie what mixers share whether or not the head is tied. Such a weight is stored once."""
         return dict(self._tied_weights_keys)
-
-    def _initialize(self, model: ModelConfig) -> None:
-        """Draw the matrices from N(0, 0.02), as GPT-2 (Radford et al. 2019, section 2.3).
-
-        Those that write to the residual stream are divided by sqrt(number of residual branches). In a mixer this
-        reaches its `nn.Linear` weights, as in FLA's own language models. Decay rates, time steps, convolutions, biases
-        and norms stay as its constructor made them, and so does what its row names in `own_init`.
-        """
-        branches = model.n_layers * (1 if model.mlp == "none" else 2)
-        nn.init.normal_(self.embed.weight, std=INIT_STD)
-        for layer, block in enumerate(self.blocks):
-            own_init = spec_of(model.mixer_at(layer).name).own_init
-            redrawn = [(block.mlp, ())] if own_init is True else [(block.mlp, ()), (block.mixer, own_init or ())]
-            for half, excepted in redrawn:
-                for name, module in half.named_modules() if half is not None else ():
-                    if isinstance(module, nn.Linear) and name not in excepted:
-                        writes = name in RESIDUAL_WRITERS
-                        nn.init.normal_(module.weight, std=INIT_STD / math.sqrt(branches) if writes else INIT_STD)
 
     @can_return_tuple
     def forward(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from fla.models.utils import Cache
 
 NORM_EPS = 1e-6
+INIT_STD = 0.02  # GPT-2's, and that of FLA's own language models
+RESIDUAL_WRITERS = ("o_proj", "out_proj", "down_proj", "down")  # a mixer's or MLP's last matrix
 
 
 class MLP(nn.Module):
@@ -46,12 +49,27 @@ class Block(nn.Module):
         self.mixer = build_mixer(model.mixer_at(layer), model, layer)
         spec = spec_of(model.mixer_at(layer).name)
         self.shares, self.padded, self.mask_to_cache = spec.shares, spec.padded, spec.mask_to_cache
-        self.compiled, self.varlen = spec.compiled, spec.varlen
+        self.compiled, self.varlen, self.own_init = spec.compiled, spec.varlen, spec.own_init
         self.mlp_norm = self.mlp = None
         if model.mlp != "none":
             self.mlp_norm = nn.RMSNorm(model.d_model, eps=NORM_EPS)
             self.mlp = MLP(model.d_model, model.d_ff or mlp_width(model.d_model, model.mlp), model.mlp)
         self.dropout = nn.Dropout(model.dropout)
+
+    def initialize(self, branches: int) -> None:
+        """Draw the matrices from N(0, 0.02), as GPT-2 (Radford et al. 2019, section 2.3).
+
+        Those that write to the residual stream, of so many `branches`, are divided by their square root. In a mixer
+        this reaches its `nn.Linear` weights, as in FLA's own language models. Decay rates, time steps, convolutions,
+        biases and norms stay as its constructor made them, and so does what its row names in `own_init`.
+        """
+        kept = self.own_init
+        redrawn = [(self.mlp, ())] if kept is True else [(self.mlp, ()), (self.mixer, kept or ())]
+        for half, excepted in redrawn:
+            for name, module in half.named_modules() if half is not None else ():
+                if isinstance(module, nn.Linear) and name not in excepted:
+                    writes = name in RESIDUAL_WRITERS
+                    nn.init.normal_(module.weight, std=INIT_STD / math.sqrt(branches) if writes else INIT_STD)
 
     def forward(self, x: Tensor, cache: Cache | None, shared: dict[str, Tensor], **extra: Any) -> Tensor:
         """Run the whole layer: [B, T, D] -> [B, T, D]."""

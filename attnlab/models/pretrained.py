@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import nn
 
 from attnlab.models.block import MLP, Block, mlp_width
 from attnlab.models.checks import spec_of
@@ -34,7 +35,26 @@ SLACK = 2  # how many times the weights' numbers the tensors that they lack may 
 
 
 class CheckedLoading:
-    """What `from_pretrained` checks, for a class to inherit before transformers' own."""
+    """How `from_pretrained` loads, for a class to inherit before transformers' own."""
+
+    def _init_weights(self, module: nn.Module) -> None:
+        """Nothing: the constructors initialise, so that a mixer keeps what its own does."""
+
+    # transformers builds a model to be loaded on the meta device and leaves the buffers that no checkpoint holds
+    # (rotary frequencies) uninitialised, to be filled by `_init_weights`, which would have to know every mixer's.
+
+    @classmethod
+    def get_init_context(cls, *args: Any, **kwargs: Any) -> list[Any]:
+        """Build on a real device instead, so that the constructors fill them, ..."""
+        contexts = super().get_init_context(*args, **kwargs)
+        return [context for context in contexts if context != torch.device("meta")]
+
+    def _move_missing_keys_from_meta_to_device(self, *args: Any, **kwargs: Any) -> None:
+        """... and keep what they filled in."""
+        filled = {name: buffer.clone() for name, buffer in self.named_non_persistent_buffers()}
+        super()._move_missing_keys_from_meta_to_device(*args, **kwargs)
+        for name, buffer in self.named_non_persistent_buffers():
+            buffer.copy_(filled[name])
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, config: Any = None, **kwargs: Any) -> Any:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-INIT_STD = 0.02  # MAD's, and `backbone`'s
+INIT_STD = 0.02  # MAD's, and `block`'s
 NORM_EPS = 1e-6
 WAVELENGTH = 10_000.0  # the longest, in units of 2 pi positions (Vaswani et al. 2017, section 3.5)
 
