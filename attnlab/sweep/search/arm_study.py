@@ -24,6 +24,7 @@ from attnlab.records.metrics import best_row, pruning_reports
 from attnlab.records.paths import SweepDir
 from attnlab.records.results import Hashes, Job, Results
 from attnlab.sweep.search.backfill import backfill_study
+from attnlab.sweep.search.cmaes import state_in
 from attnlab.sweep.search.samplers import make_sampler
 from attnlab.util.files import write_json
 
@@ -188,6 +189,7 @@ class ArmStudy:
         if self.study.direction.name.lower() != ("minimize" if self._plan.mode == "min" else "maximize"):
             raise ValueError(f"study {self.name}: it has direction {self.study.direction.name}")
         for trial in self.study.get_trials(deepcopy=False):
+            state_in(trial)
             for key, distribution in trial.distributions.items():
                 if key in self._space:
                     check_distribution_compatibility(distribution, self._space[key].distribution())

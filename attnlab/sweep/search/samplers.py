@@ -9,6 +9,7 @@ import optuna
 
 from attnlab.config.samplers import SAMPLERS
 from attnlab.config.sweep import SearchConfig
+from attnlab.sweep.search.cmaes import CheckedCmaEs
 from attnlab.sweep.search.tpe import WindowedTPE
 
 
@@ -34,6 +35,4 @@ def cmaes(search: SearchConfig, seed: int) -> optuna.samplers.BaseSampler:
     """CMA-ES, whose state is kept in the study."""
     with warnings.catch_warnings():  # counting pruned trials is an experimental option of Optuna's
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        return optuna.samplers.CmaEsSampler(
-            seed=seed, warn_independent_sampling=False, consider_pruned_trials=search.asha is not None
-        )
+        return CheckedCmaEs(seed=seed, warn_independent_sampling=False, consider_pruned_trials=search.asha is not None)
