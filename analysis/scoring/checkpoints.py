@@ -34,7 +34,7 @@ def refuse_foreign(path: Path, job: Job | None) -> None:
         raise UserError(f"{path}: {error}") from None
     try:
         model = BackboneConfig.from_dict(tree).model()
-    except (ValueError, TypeError):  # pydantic's is a ValueError
+    except Exception:  # whatever transformers may raise for a key of its own
         raise UserError(f"{path}: damaged, config.json describes no model") from None
     if job and (model, tree.get("recipe", 1)) != (job.trial.model, job.trial.recipe):
         raise UserError(f"{path}: a foreign checkpoint, of another model than its trial's experiment_config.json")

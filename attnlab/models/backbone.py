@@ -19,7 +19,7 @@ from attnlab.models.block import INIT_STD, NORM_EPS, Block
 from attnlab.models.checks import spec_of
 from attnlab.models.fused import EAGER, IGNORED
 from attnlab.models.inputs import Packed, read_arguments
-from attnlab.models.pretrained import DROPPED, CheckedLoading
+from attnlab.models.pretrained import CheckedLoading, is_dropped
 from attnlab.models.readout import Readout
 
 install()  # before the imports below: it imports FLA, and through it transformers, without their warnings
@@ -57,7 +57,7 @@ class BackboneConfig(PreTrainedConfig):
         self.d_ff, self.mlp, self.dropout, self.use_cache = d_ff, mlp, dropout, use_cache
         self.mixer = mixer or [{"name": "standard"}]
         self.readout, self.recipe = readout, check_recipe(recipe)
-        kwargs = {name: value for name, value in kwargs.items() if name not in DROPPED}
+        kwargs = {name: value for name, value in kwargs.items() if not is_dropped(name)}
         super().__init__(tie_word_embeddings=tie_word_embeddings, **kwargs)
 
     @classmethod

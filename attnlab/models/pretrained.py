@@ -34,6 +34,11 @@ FETCHING = ("cache_dir", "force_download", "local_files_only", "proxies", "revis
 SLACK = 2  # how many times the weights' numbers the tensors that they lack may have: those are drawn anew
 
 
+def is_dropped(key: str) -> bool:
+    """Whether a key of a config.json is left out, also under the name by which transformers keeps it, `_key`."""
+    return key.lstrip("_").removesuffix("_internal") in DROPPED
+
+
 class CheckedLoading:
     """How `from_pretrained` loads, for a class to inherit before transformers' own."""
 

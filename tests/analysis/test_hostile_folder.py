@@ -7,9 +7,11 @@ import sys
 import pytest
 import torch
 from transformers import AutoModel, AutoModelForCausalLM
+from transformers.integrations import hub_kernels
 
 from analysis.__main__ import main
 from analysis.efficiency import measurement
+from analysis.scoring.checkpoints import open_model
 from attnlab.config import sweep_file
 from attnlab.config.resolved import Plan
 from attnlab.config.sweep import Sweep
@@ -173,6 +175,31 @@ def test_keys_with_which_transformers_fetches_or_runs_more_are_left_out(exported
     assert all(not getattr(loaded.config, key, None) for key in more)
     assert load(Spec(str(final)), tmp_path).vocab_size == 257
     assert nothing_ran(tmp_path) and not (final / "ran").exists()
+
+
+@pytest.mark.parametrize("key", ["attn_implementation", "_attn_implementation", "_attn_implementation_internal"])
+@pytest.mark.parametrize("kernel", ["stranger/kernel", {"": "stranger/kernel"}], ids=["name", "mapping"])
+def test_no_kernel_that_a_checkpoint_names_is_fetched(exported, tmp_path, monkeypatch, key, kernel):
+    fetched = []
+    monkeypatch.setattr(hub_kernels, "load_and_register_attn_kernel", lambda *args, **rest: fetched.append(args))
+    final = shutil.copytree(exported("gla"), tmp_path / "final")
+    edit(final / "config.json", **{key: kernel})
+    for kind in (AutoModel, AutoModelForCausalLM):
+        assert kind.from_pretrained(final).config._attn_implementation == "eager"
+    assert open_model(final)[0] and not fetched
+
+
+@pytest.mark.parametrize(
+    "key", ["dtype", "get_text_config", "id2label", "layer_types", "rope_parameters", "rope_scaling", "sub_configs"]
+)
+@pytest.mark.parametrize("value", ["x", 1, [[]]], ids=repr)
+def test_a_key_of_transformers_own_with_a_value_that_it_cannot_take_is_one_line(exported, tmp_path, key, value):
+    final = shutil.copytree(exported("gla"), tmp_path / "final")
+    edit(final / "config.json", **{key: value})
+    try:
+        open_model(final)
+    except UserError as error:
+        assert len(str(error).splitlines()) == 1 and str(final) in str(error)
 
 
 def test_weights_in_the_other_format_are_not_read(exported, tmp_path):
