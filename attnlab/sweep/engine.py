@@ -59,7 +59,6 @@ def run(
         Interrupted: Ctrl-C, SIGTERM or SIGHUP; what runs is saved, everything finished is kept, and `resume` goes on.
     """
     cache = directory(kernel_cache, results)
-    cache = directory(kernel_cache, results)
     with ExitStack() as held:
         mirror = sweep_mirror(plan, results)
         lock, refused = hold(mirror, held)
