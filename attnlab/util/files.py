@@ -10,7 +10,7 @@ import os
 import shutil
 import socket
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -161,14 +161,6 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise ValueError(f"{path}: damaged JSON ({error})") from None
-
-
-def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
-    """Read a JSON-lines file up to the first line that is not whole. Nothing if there is no file."""
-    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else ()
-    with suppress(ValueError):
-        for line in lines:
-            yield json.loads(line)
 
 
 def text_digest(text: str, digits: int = 64) -> str:

@@ -7,10 +7,11 @@ import pytest
 
 import launch as command
 from attnlab.records.paths import SweepDir
+from attnlab.records.reading import read_reports
 from attnlab.sweep.search.journal import repair_journal
 from attnlab.sweep.trials import resumable
 from attnlab.util.errors import DiskFull, SweepStopped
-from attnlab.util.files import naming_full_disk, read_jsonl, write_json
+from attnlab.util.files import naming_full_disk, write_json
 from tests.sweep.conftest import finish, nothing_left, wait_until
 from tests.sweep.test_faults import SEARCH, begun, undisturbed
 
@@ -56,7 +57,7 @@ def test_a_full_disk_ends_the_sweep_whole_and_it_is_resumed(write_sweep, launch,
     assert SweepDir(folder).results() == [], "no trial is failed for it"
     for trial in SweepDir(folder).trials():
         steps = [int(path.name.removeprefix("step_")) for path in trial.path.glob("checkpoints/step_*")]
-        assert {row["step"] for row in read_jsonl(trial.metrics_file)} >= set(steps), "what was reported is there"
+        assert {row["step"] for row in read_reports(trial.metrics_file).rows} >= set(steps), "what was reported"
         assert not list(trial.path.glob("checkpoints/.*")), "half a checkpoint was left"
         assert all((step / "state.json").exists() for step in trial.path.glob("checkpoints/step_*"))
     make_room()
