@@ -25,7 +25,8 @@ def handlers():
 
 @pytest.mark.parametrize("signum", SIGNALS)
 def test_the_first_signal_ends_what_only_checks_with_its_exit_code(signum):
-    with pytest.raises(Interrupted) as interrupted, Interrupts(own_process=True):
+    with pytest.raises(Interrupted) as interrupted, Interrupts(own_process=True) as interrupts:
+        interrupts.handle()  # Ray is up
         signal.raise_signal(signum)
     assert interrupted.value.code == 128 + signum
 
@@ -33,6 +34,7 @@ def test_the_first_signal_ends_what_only_checks_with_its_exit_code(signum):
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGHUP])
 def test_while_trials_run_it_is_noted_and_coming_again_changes_nothing(handlers, signum):
     with Interrupts(own_process=True) as interrupts, interrupts.patient():
+        interrupts.handle()
         for _ in range(3):
             signal.raise_signal(signum)
         assert interrupts.came == signum
@@ -92,6 +94,7 @@ def test_a_second_ctrl_c_ends_a_sweeps_own_process_at_once():
         "import signal\n"
         "from attnlab.sweep.ui.interrupt import Interrupts\n"
         "with Interrupts(own_process=True) as interrupts, interrupts.patient():\n"
+        "    interrupts.handle()\n"
         "    signal.raise_signal(signal.SIGTERM); signal.raise_signal(signal.SIGINT)\n"
         "    print('never')\n"
     )
