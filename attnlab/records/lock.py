@@ -25,11 +25,12 @@ from uuid import uuid4
 from attnlab.records.lock_file import lock_files
 from attnlab.records.mirror import Mirror
 from attnlab.util.errors import StorageError, UserError
+from attnlab.util.text import one_line
 
 HEARTBEAT_S = 10.0
 POLL_S = 1.0
 LIMIT_S = 120.0  # without a heartbeat; attributes that NFS keeps are at most 60 s old
-NAME = re.compile(r"\.launcher-(\d{6})")  # hidden, so that it is no record
+NAME = re.compile(r"\.launcher-(\d{6,18})")  # hidden, so that it is no record
 
 
 @dataclass(frozen=True)
@@ -52,10 +53,13 @@ class Owner:
     @classmethod
     def read(cls, content: bytes) -> Owner | None:
         """The owner that a file names, None if it is not whole."""
-        with suppress(ValueError, TypeError, AttributeError, KeyError):
+        with suppress(ValueError, TypeError, AttributeError, KeyError, RecursionError, OverflowError, OSError):
             said = json.loads(content)
             del said["beat"]
-            return cls(**said)
+            owner = cls(**said)
+            texts = (owner.host, owner.place, owner.start, owner.token)
+            if type(owner.pid) is int and all(type(text) is str for text in texts) and str(owner):
+                return owner
         return None
 
     def lives(self, age_s: float) -> bool:
@@ -66,7 +70,7 @@ class Owner:
 
     def __str__(self) -> str:
         since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(self.since))
-        return f"process {self.pid} on {self.host} since {since}"
+        return f"process {self.pid} on {one_line(self.host)} since {since}"
 
 
 def _place() -> str:
@@ -113,7 +117,7 @@ class Lock:
     def __enter__(self) -> Lock:
         for _ in range(5):
             others = self._others()
-            number = max([0, *(int(name[-6:]) for name in others)]) + 1
+            number = max([0, *(int(name.rpartition("-")[2]) for name in others)]) + 1
             self._name = f".launcher-{number:06d}"
             if not self._files.create(self._name, self._content):
                 continue  # another was first, and is told next time

@@ -165,6 +165,42 @@ def test_half_a_lock_is_given_time(tmp_path):
         Lock(held).__enter__()
 
 
+WRONG = {"place": 5, "host": None, "start": 1, "token": [], "pid": "1", "since": "x"}
+LOST = {**{key: {key: value} for key, value in WRONG.items()}, "late": {"since": 1e300}, "nan": {"since": float("nan")}}
+
+
+@pytest.mark.parametrize("how", [*LOST, "nested"])
+def test_a_lock_with_wrong_values_is_given_time_and_then_taken_over(tmp_path, how):
+    held = mirror(tmp_path / "results", "study")
+    leave(held, **{"place": "elsewhere", **LOST.get(how, {})})
+    path = held.folder.path / ".launcher-000007"
+    if how == "nested":
+        path.write_text("[" * 100_000)
+    with pytest.raises(UserError, match=r"another launcher is starting on this sweep \(\.launcher-000007\)"):
+        Lock(held).check()
+    os.utime(path, (path.stat().st_mtime - LIMIT_S,) * 2)
+    with Lock(held):
+        assert names(held) == [".launcher-000008"]
+
+
+def test_an_owners_name_is_one_line_without_control_characters(tmp_path):
+    held = mirror(tmp_path / "results", "study")
+    leave(held, place="elsewhere", host="a\n\x1b[31mb")
+    with pytest.raises(UserError) as refused:
+        Lock(held).check()
+    assert str(refused.value).isprintable() and " on a " in str(refused.value)
+
+
+def test_numbers_of_locks_do_not_end(held):
+    lock_files(held).create(
+        ".launcher-999999", json.dumps({**locks.asdict(Owner.me()), "start": "1", "beat": 1}).encode()
+    )
+    with Lock(held), pytest.raises(UserError, match="is being run by process"):
+        assert names(held) == [".launcher-1000000"]
+        Lock(held).check()
+    assert names(held) == []
+
+
 def test_on_s3_a_lock_is_made_by_a_conditional_write(s3, capsys):
     where = mirror(s3, "study")
     assert isinstance(lock_files(where), StoreFiles)
