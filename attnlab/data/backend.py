@@ -11,13 +11,14 @@ import sys
 import tempfile
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from attnlab.util.errors import UserError
 from attnlab.util.text import first_line
 
 PANIC = "PanicException"  # of pyo3_runtime, which is no module to import
+TRIED = "Aé 1\n"
 _one = threading.Lock()  # stderr is the whole process's
 
 
@@ -38,11 +39,19 @@ def refusing(what: str) -> Iterator[None]:
 
 
 def build(text: str, what: str) -> Any:
-    """The `tokenizers.Tokenizer` of a tokenizer.json's text. Raises UserError, one line that begins with `what`."""
+    """The `tokenizers.Tokenizer` of a tokenizer.json's text. Raises UserError, one line that begins with `what`.
+
+    It is tried on a word, so that one that panics on any text does so here, without its page.
+    """
     import tokenizers
 
     with refusing(what), _panics_unsaid():
-        return tokenizers.Tokenizer.from_str(text)
+        built = tokenizers.Tokenizer.from_str(text)
+        built.no_truncation()
+        built.no_padding()
+        with suppress(Exception):  # it may lack these letters, which is no panic
+            built.encode(TRIED, add_special_tokens=False)
+        return built
 
 
 @contextmanager

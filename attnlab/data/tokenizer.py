@@ -92,8 +92,6 @@ class Tokenizer:
 
     def __init__(self, text: str, eos: str | None, name: str):
         self._backend = backend.build(text, f"tokenizer {name}: no tokenizer.json")
-        self._backend.no_truncation()
-        self._backend.no_padding()
         self._backend.encode_special_tokens = True  # text that looks like a special token is text
         self.json, self.name = text, name
         if not self._backend.get_vocab_size(with_added_tokens=True):

@@ -53,6 +53,18 @@ def test_a_panics_page_is_kept_from_the_terminal_and_other_words_are_not(capfd):
     assert capfd.readouterr().err == "another thread's\n"
 
 
+def test_one_that_panics_on_any_text_does_so_without_its_page(capfd):
+    never = {"type": "FixedLength", "length": 0}
+    with pytest.raises(UserError, match="^it: chunk size must be non-zero$"):
+        backend.build(json.dumps({**TREE, "pre_tokenizer": never}), "it")
+    assert capfd.readouterr().err == ""
+
+
+def test_one_that_lacks_letters_is_built():
+    words = {"type": "WordLevel", "vocab": {"it": 0, "<|endoftext|>": 1}, "unk_token": "none"}
+    assert backend.build(json.dumps({**TREE, "model": words, "pre_tokenizer": None, "added_tokens": []}), "it")
+
+
 @pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit])
 def test_what_is_no_mistake_of_the_librarys_passes_through(error):
     with pytest.raises(error), backend.refusing("it"):
