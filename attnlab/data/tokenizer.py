@@ -213,9 +213,9 @@ def load(spec: Spec, cache: Path) -> Tokenizer:
         return ByteTokenizer()
     path = Path(spec.name).expanduser()
     if path.is_file():
-        return Tokenizer(path.read_text(encoding="utf-8"), None, spec.name)
+        return Tokenizer(_text(path, spec.name), None, spec.name)
     if (path / "tokenizer.json").is_file():
-        return Tokenizer((path / "tokenizer.json").read_text(encoding="utf-8"), eos_of(path), spec.name)
+        return Tokenizer(_text(path / "tokenizer.json", spec.name), eos_of(path), spec.name)
     if path.is_dir():
         return Tokenizer(*_from_transformers(spec), spec.name)
     cached = cache / "tokenizers" / f"{text_digest(f'{spec.name}@{spec.revision}', 20)}.json"
@@ -225,6 +225,13 @@ def load(spec: Spec, cache: Path) -> Tokenizer:
         write_text(cached, json.dumps(tree), overwrite=False)
     tree = read_json(cached)
     return Tokenizer(tree["tokenizer"], tree["eos"], spec.name)
+
+
+def _text(path: Path, name: str) -> str:
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"tokenizer {name}: no tokenizer.json: not UTF-8 text (byte {error.start})") from None
 
 
 def eos_of(folder: Path) -> str | None:

@@ -15,6 +15,7 @@ from attnlab.models.checks import arguments, check_mixer, spec_of
 from attnlab.models.mixers.rules import ModelShape
 from attnlab.models.mixers.table import MIXERS
 from attnlab.util import trust
+from attnlab.util.text import first_line, one_line
 
 if TYPE_CHECKING:
     from attnlab.config.trial import MixerConfig, ModelConfig
@@ -27,7 +28,8 @@ def build_mixer(mixer: MixerConfig, model: ModelConfig, layer: int) -> nn.Module
 
     Raises:
         UntrustedModule: a mixer in a module that the user did not name (`attnlab.util.trust`); nothing was imported.
-        ValueError: what `check_mixer` says, one line each; it is no `nn.Module`; or it needs CUDA and there is none.
+        ValueError: what `check_mixer` says, one line each; it is no `nn.Module`; it needs CUDA and there is none; or a
+            layer of the table's raises something else of its arguments, such as a KeyError.
     """
     if ":" in mixer.name:
         trust.require(mixer.name, "mixer")
@@ -40,7 +42,13 @@ def build_mixer(mixer: MixerConfig, model: ModelConfig, layer: int) -> nn.Module
     shape = ModelShape(model.d_model, model.n_heads, layer, model.n_layers)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        built = layer_class(mixer.name)(**arguments(spec, mixer.args, shape))
+        try:
+            built = layer_class(mixer.name)(**arguments(spec, mixer.args, shape))
+        except (ArithmeticError, AssertionError, LookupError, NotImplementedError, TypeError) as error:
+            if ":" in mixer.name:  # a user's own, whose traceback says more
+                raise
+            why = one_line(first_line(error))
+            raise ValueError(f"mixer {mixer.name}: cannot be built as given ({type(error).__name__}: {why})") from error
     for warning in caught:
         if issubclass(warning.category, UserWarning):  # others may be another thread's: Ray is imported meanwhile
             _warn_once(f"{mixer.name}: {warning.message}")

@@ -74,8 +74,8 @@ def read_arguments(
         ValueError: an argument that these models can make nothing of; one line.
     """
     refuse_unknown(extra)
-    steps = input_ids.shape[1]
-    padding = padding_of(attention_mask, steps, past)
+    batch, steps = input_ids.shape
+    padding = padding_of(attention_mask, batch, steps, past)
     here = None if padding is None else padding[:, -steps:]
     return padding, packed_of(input_ids, here, position_ids, cu_seqlens, extra)
 
@@ -97,24 +97,30 @@ def refuse_unknown(extra: Mapping[str, Any]) -> None:
             raise ValueError(f"forward: {name}{shown} cannot be had of this model; leave it out")
 
 
-def padding_of(attention_mask: Tensor | None, steps: int, past: bool) -> Tensor | None:
+def padding_of(attention_mask: Tensor | None, batch: int, steps: int, past: bool) -> Tensor | None:
     """The attention mask [B, past + T] if it marks padding, else None.
 
     Raises:
-        ValueError: it is no such mask, or has zeros between ones, which no mixer's state could leave out; one line.
+        ValueError: it is no such mask, numbers sequences, leaves a row without tokens, or has zeros between ones, which
+            no mixer's state could leave out; one line.
     """
     if attention_mask is None:
         return None
     shape = list(attention_mask.shape)
-    if len(shape) != 2 or shape[1] < steps or (shape[1] > steps and not past):
-        raise ValueError(f"attention_mask is {shape}, but should be [batch, {'past + ' * past}{steps}], 0 at padding")
-    real = attention_mask.bool()
+    if len(shape) != 2 or shape[0] != batch or shape[1] < steps or (shape[1] > steps and not past):
+        raise ValueError(f"attention_mask is {shape}, but should be [{batch}, {'past + ' * past}{steps}], 0 at padding")
+    real = attention_mask == 1
     if bool(real.all()):
         return None
-    if not bool(((attention_mask == 0) | (attention_mask == 1)).all()):
-        raise ValueError("attention_mask has values besides 0 and 1; it should be 1 at tokens, 0 at padding")
+    if not bool((real | (attention_mask == 0)).all()):
+        raise ValueError(
+            "attention_mask has values besides 0 and 1; it should be 1 at tokens, 0 at padding (sequences laid end to "
+            "end are told by position_ids, cu_seqlens or seq_idx)"
+        )
     if bool((real[:, 1:] & ~real[:, :-1]).sum(1).add(real[:, 0]).gt(1).any()):
         raise ValueError("attention_mask has zeros between ones; padding may only stand at a row's beginning or end")
+    if not bool(real.any(1).all()):
+        raise ValueError("attention_mask has a row of zeros alone; leave a row without tokens out")
     return attention_mask
 
 
@@ -174,6 +180,8 @@ def _rows(name: str, given: Tensor, input_ids: Tensor) -> Tensor:
     (batch, steps), shape = input_ids.shape, list(given.shape)
     if shape not in ([steps], [1, steps], [batch, steps]):
         raise ValueError(f"{name} is {shape}, but should be {[batch, steps]}, as input_ids")
+    if given.is_floating_point():
+        raise ValueError(f"{name} is {given.dtype}, but should be whole numbers")
     return given.to(input_ids.device).expand(batch, steps)
 
 

@@ -19,6 +19,8 @@ from attnlab.plan import gpu_packing, memory
 from attnlab.plan.guards.run import run_guards
 from attnlab.plan.prepare import prepare_tasks
 from attnlab.tasks import Task
+from attnlab.util.errors import UserError
+from attnlab.util.text import first_line, one_line
 
 
 def costs(trial: Trial, vocab_size: int) -> str:
@@ -69,7 +71,10 @@ def _show_arm(console: Console, arm: Arm, task: Task, space: Any) -> None:
     size = f"{sizes['n_params']:,} parameters ({sizes['n_params_non_embedding']:,} non-embedding)"
     steps = f"{trial.train.max_steps:,} steps x {trial.tokens_per_step:,} tokens"
     console.print(Text.assemble("\n", (arm.name, "bold"), f": {size}; {steps}"))
-    console.print(f"  {costs(trial, task.vocab_size)}")
+    try:
+        console.print(f"  {costs(trial, task.vocab_size)}")
+    except Exception as error:  # whatever a layer raises that can be built and not run
+        raise UserError(f"arms.{arm.name}.model: cannot be run as given ({one_line(first_line(error))})") from error
     if trial.model.layers_by_mixer:
         console.print(f"  {trial.model.layers_by_mixer}")
     unsaid = {"recipe"} if trial.recipe == 1 else set()

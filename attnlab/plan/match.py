@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from attnlab import models
+from attnlab.config import values
 from attnlab.config.merge import merge
 from attnlab.config.resolved import Arm, Plan
 from attnlab.config.sweep import Sweep
@@ -128,6 +129,8 @@ def _steps(plan: Plan, arm: Arm) -> dict[str, Any]:
             raise ValueError("budget: flops: not known for its mixer; use budget: tokens")
         per_step = flops * trial.tokens_per_step
     steps = int((budget.tokens or budget.flops or 0) / per_step)
+    if steps > values.MOST:
+        raise ValueError(f"budget: {budget.kind}: {budget.amount:g} are {steps:.3g} steps; give less")
     if steps < trial.train.eval_every:
         every = trial.train.eval_every
         raise ValueError(f"budget: {budget.kind}: {budget.amount:g} are {steps} steps, fewer than eval_every {every}")

@@ -8,7 +8,8 @@ A trial takes at least, on what trains it,
 
 with P parameters, the mixers' counted on torch's meta device and users' own left out. Temporaries, logits, kernels and
 libraries come on top, so nothing is refused that would fit. What passes is tried out by the rehearsal. A GPU's trial
-is built in the host's memory first (4 P). Trials that run at once on a host take at least the smallest one's together.
+is built in the host's memory first (4 P). There lie, too, a batch's and the `n_eval` validation rows' inputs and
+targets, 8 bytes each. Trials that run at once on a host take at least the smallest one's together.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ from attnlab.util.text import gib_text
 MOMENTS = {"adamw": 8, "muon": 4}  # bytes per parameter
 REACH = ("model", "task.seq_len", "train", "optim.name")  # prefixes of searched settings that change sizes
 LARGEST_GIB = {"V100": 32, "A100": 80}  # where cards of one name differ, the largest; else as `gpu_packing.MEMORY_GIB`
-HINT = "lower model.d_model, model.n_layers or train.batch_size"
+HINT = "lower model.d_model, model.n_layers, train.batch_size or the task's lengths"
 
 
 @dataclass(frozen=True)
@@ -84,7 +85,14 @@ class Least:
         tokens = train.batch_size // (workers * train.grad_accum) * trial.task.seq_len
         kept = least_activations(trial.model, tokens) * (2 if bf16 else 4)
         training = params * (8 + MOMENTS[trial.optim.name]) + kept
-        return cls(params, training, 4 * params if on_gpu else training)
+        return cls(params, training, (4 * params if on_gpu else training) + _row_bytes(trial, workers))
+
+
+def _row_bytes(trial: Trial, workers: int) -> int:
+    """Of a worker's batch and of the validation rows that a task draws."""
+    drawn = (trial.task.model_extra or {}).get("n_eval", 0)
+    rows = trial.train.batch_size // workers + (drawn if isinstance(drawn, int) else 0)
+    return 16 * rows * trial.task.seq_len
 
 
 def check(plan: Plan, room: Room, vocab_sizes: Mapping[str, int] | None = None, at_once: int = 1) -> None:
@@ -105,7 +113,13 @@ def check(plan: Plan, room: Room, vocab_sizes: Mapping[str, int] | None = None, 
             params = least_params(trial.model)
             need = Least.of(trial, room.gpu is not None, workers, params)
             if vocab_sizes is not None and not (line := _problem(need, room, trial)):
-                params = least_params(trial.model, vocab_sizes[arm.name]) + int(measure("mixers", trial.model) or 0)
+                try:
+                    mixers = int(measure("mixers", trial.model) or 0)
+                except ValueError as error:  # a layer refuses what its row in the table does not
+                    line = f"model.{error}"
+                    problems.append(at_corner(line, arm.name, settings) if settings else f"arms.{arm.name}.{line}")
+                    break
+                params = least_params(trial.model, vocab_sizes[arm.name]) + mixers
                 need = Least.of(trial, room.gpu is not None, workers, params)
             smallest = min(smallest, need.host)
             if line := _problem(need, room, trial):
@@ -122,12 +136,16 @@ def check(plan: Plan, room: Room, vocab_sizes: Mapping[str, int] | None = None, 
 
 def _problem(need: Least, room: Room, trial: Trial) -> str | None:
     """What a trial takes and what there is, where that is less."""
-    parts = f"{need.params:,} parameters or more, with gradients, {trial.optim.name}'s moments and activations"
+    parts = f"{need.params:,} parameters or more, with gradients, {trial.optim.name}'s moments, activations and rows"
     if room.gpu is not None and need.training > room.gpu:
         return (
             f"takes at least {gib_text(need.training)} ({parts}), and a worker has {gib_text(room.gpu)} of GPU; {HINT}"
         )
     if need.host > room.host:
-        what = f"{need.params:,} parameters or more, built before they go to the GPU" if room.gpu is not None else parts
+        what = (
+            f"{need.params:,} parameters or more, built before they go to the GPU, and rows"
+            if room.gpu is not None
+            else parts
+        )
         return f"takes at least {gib_text(need.host)} ({what}), and this machine has {gib_text(room.host)}; {HINT}"
     return None

@@ -98,6 +98,10 @@ def test_no_tokenizer_in_the_file_and_no_separator(tmp_path):
     file.write_text("{}")
     with pytest.raises(ValueError, match="no tokenizer.json"):
         load(Spec.parse(str(file)), tmp_path)
+    for path in (file, tmp_path):
+        file.write_bytes(b"\xff\xfe{}")
+        with pytest.raises(ValueError, match=f"tokenizer {path}: no tokenizer.json: not UTF-8 text"):
+            load(Spec.parse(str(path)), tmp_path)
     file.write_text(BPE.json.replace(EOS, "<|else|>"))
     with pytest.raises(ValueError, match="no end-of-document token"):
         load(Spec.parse(str(file)), tmp_path)

@@ -96,6 +96,36 @@ def test_dry_run_and_start_refuse_it_in_one_line(tiny, tmp_path, capsys, monkeyp
     assert not (tmp_path / "results").exists()
 
 
+@pytest.mark.parametrize(
+    "setting", [{"train": {"batch_size": 10**9}}, {"task": {"seq_len": 10**9}}, {"task": {"n_eval": 10**9}}]
+)
+def test_rows_that_cannot_be_held_are_refused_before_they_are_drawn(tiny, setting):
+    mqar = {"name": "mqar", "seq_len": 64, "vocab_size": 64, "n_pairs": 4, "n_eval": 64}
+    trial = {**tiny, "model": {"d_model": 32, "n_layers": 1, "n_heads": 2, "mlp": "none"}, "task": mqar}
+    tree = {"name": "s", "trial": trial, "arms": {"a": setting}, "resources": {"gpus_per_worker": 0}}
+    with pytest.raises(UserError, match="^arms.a: takes at least .* and rows"):
+        memory.check(resolve(tree, solve=False), Room(23.0 * GIB))
+
+
+@pytest.mark.parametrize(
+    ("mixer", "said"),
+    [
+        ({"expand_k": 0}, "model: cannot be run as given (integer modulo by zero)"),
+        ({"expand_k": 1e300}, "model.mixer gla: cannot be built as given (TypeError: "),
+        ({"mode": "x"}, "model.mixer gla: cannot be built as given (AssertionError: Not supported mode `x`)"),
+        ({"feature_map": "nope"}, "model.mixer gla: cannot be built as given (KeyError: 'nope')"),
+        ({"use_short_conv": True, "conv_size": 0}, "model: cannot be run as given ("),
+    ],
+)
+def test_dry_run_says_in_one_line_what_a_layer_makes_nothing_of(tiny, tmp_path, capsys, mixer, said):
+    trial = merge(tiny, {"model": {"mixer": {"name": "gla", **mixer}}})
+    file = tmp_path / "study.yaml"
+    file.write_text(sweep_file.dump(resolve({"name": "study", "trial": trial, "arms": {"a": {}}}).sweep))
+    assert cli.main([str(file), "resources.gpus_per_worker=0", "--dry-run"]) == 2
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error")]
+    assert line.startswith(f"error: arms.a.{said}")
+
+
 def test_the_largest_corner_counts_and_is_named(tiny):
     space = {"model.d_model": {"choice": [16, 2**20]}, "optim.lr": {"loguniform": [1e-4, 1e-2]}}
     plan = plan_of(tiny, search={"space": space, "trials": 1})
@@ -115,7 +145,7 @@ def test_mixers_count_once_data_are_prepared(tiny):
 def test_on_a_gpu_its_own_memory_counts_and_the_hosts_for_the_weights(tiny):
     trial, params = Trial.model_validate(tiny), 10**9
     need = Least.of(trial, True, 1, params)
-    assert need.training >= 12 * params and need.host == 4 * params
+    assert need.training >= 12 * params and 4 * params <= need.host < 4.1 * params
     plan = plan_of(tiny, trial={"model": {"d_model": 8192, "n_heads": 4}})  # 0.2 billion in its MLP
     memory.check(plan, Room(8.0 * GIB, 8.0 * GIB))
     with pytest.raises(UserError, match="a worker has 1.0 GiB of GPU; lower"):

@@ -34,8 +34,8 @@ def least_activations(model: ModelConfig, tokens: int) -> int:
     """Numbers that the backward pass needs of a micro-batch of N tokens, at least: (L - 1) N (D + F).
 
     The weight gradients of a layer's MLP are products with its input, N D, and with what its last matrix reads, N F.
-    Recomputing them takes as many others. The last layer is left out, as it may run where there are targets alone.
+    Without an MLP the gradients of the norm before the mixer are products with its input, N D. Recomputing them takes
+    as many others. The last layer is left out, as it may run where there are targets alone.
     """
-    if not MLP_MATRICES[model.mlp]:
-        return 0
-    return (model.n_layers - 1) * tokens * (model.d_model + (model.d_ff or mlp_width(model.d_model, model.mlp)))
+    inner = (model.d_ff or mlp_width(model.d_model, model.mlp)) if MLP_MATRICES[model.mlp] else 0
+    return (model.n_layers - 1) * tokens * (model.d_model + inner)
