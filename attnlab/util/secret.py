@@ -8,22 +8,24 @@ from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
-URI = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+://)([^\s'\"<>]*)")
+# The user and password before an @ may hold a quote or a question mark that was not escaped.
+URI = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+://)((?:[^\s/@:]+:[^\s/@]*@)?)([^\s'\"<>]*)")
 QUERY = re.compile(r"(?i)([?&][^=&]*(?:secret|password|token|key|sig)[^=&]*=)[^&]*")
 HIDDEN = "***"
 
 
 def masked(text: str) -> str:
     """A text without the user and password, and the secret parameters, of the URIs in it."""
-    return URI.sub(lambda found: found[1] + _masked_rest(found[2]), text)
+    return URI.sub(lambda found: found[1] + _masked_rest(bool(found[2]), found[3]), text)
 
 
-def _masked_rest(rest: str) -> str:
+def _masked_rest(secret: bool, rest: str) -> str:
+    """What follows in a URI; `secret`: a user and password stood before it."""
     place, mark, query = rest.partition("?")
     user, at, host = place.rpartition("@")
-    if at and (":" in user or "/" not in user):  # a password may hold a slash; a path may hold an @
+    if secret or (at and (":" in user or "/" not in user)):  # a password may hold a slash; a path may hold an @
         place = f"{HIDDEN}@{host}"
-    return place + QUERY.sub(rf"\g<1>{HIDDEN}", mark + query)
+    return place + QUERY.sub(rf"\g<1>{HIDDEN}", mark + masked(query))
 
 
 def hide_arguments(words: Iterable[str]) -> None:

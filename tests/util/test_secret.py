@@ -24,6 +24,9 @@ URI = "s3://AKIA:hun/ter2@bucket/results?region=eu&secret_key=hunter3"
         ("see ftp://hunter2@host/x, 'http://a:hunter2@b' now", "see ftp://***@host/x, 'http://***@b' now"),
         ("s3://bucket/a@b/c?region=eu", "s3://bucket/a@b/c?region=eu"),
         ("gs://b?access_token=hunter2&x=1", "gs://b?access_token=***&x=1"),
+        ("s3://me:hunter'2?x@bucket/a", "s3://***@bucket/a"),
+        ("'s3://me:hun\"ter2@b', <s3://b/a>", "'s3://***@b', <s3://b/a>"),
+        ("s3://me:hunter2@b?endpoint_override=http://me:hunter2@h:9", "s3://***@b?endpoint_override=http://***@h:9"),
         ("results/x", "results/x"),
     ],
 )
