@@ -96,7 +96,7 @@ def arguments() -> argparse.ArgumentParser:
     words = "sweep files, run in turn; changes, as trial.train.max_steps=100"
     parser.add_argument("words", nargs="*", metavar="SWEEP | a.b=c", help=words)
     parser.add_argument("--list", action="store_true", help="list the sweeps and the tasks there are, and stop")
-    parser.add_argument("--dry-run", action="store_true", help="check everything and print the plan, and stop")
+    parser.add_argument("--dry-run", action="store_true", help="check the sweep file and print the plan, and stop")
     parser.add_argument("--warm", action="store_true", help="tune the GPU kernels of all arms, and stop")
     parser.add_argument("--resume", action="store_true", help="go on with what the sweep's results folder holds")
     only = "these arms alone, of whichever sweeps have them; with --resume in addition to arms already begun"

@@ -102,7 +102,7 @@ share, which an arm still overrides, and `arms.gla.train.seed=1` an arm.
 **Text.** The file is UTF-8 and read by YAML 1.2: `1e-3` is a number, `no`, `1_000`, `12:30` and `2026-11-28` are texts,
 `010` is ten. `<<: *base` merges a mapping into another. Numbers are finite and whole ones have 64 bits, seeds included.
 
-**Names.** An arm's name is its folder's. It has at most 100 bytes and neither `/` nor `\\` nor what does not show.
+**Names.** An arm's name is its folder's. It has at most 100 bytes and neither `/` nor `\\` nor control characters.
 It does not begin with a dot, is not that of a file in the sweep's folder (`analysis`, `ray`, `leaderboard.json`, ...),
 and differs from the other arms' in more than case. Anything else is shown as it is: `hybrid[gla]`, `lr=0.1`, `1e-3`.
 

@@ -37,7 +37,7 @@ def _problem(arm: str) -> str | None:
     if arm != arm.strip():
         return "a blank at its beginning or end"
     if folder_of(arm) in {folder_of(name) for name in SweepDir.names()}:
-        return "the sweep's folder has a file of this name"
+        return "a reserved name, of a file in the sweep's folder"
     return None
 
 
