@@ -45,10 +45,12 @@ bench: $(STAMP)
 	$(PY) -m bench.loop
 	$(PY) -m bench.turnaround
 
-# `make mutants WHICH=ranking` runs one batch, `AGAIN=--again` only what lived the last time, SAMPLE as many of a module.
+# `make mutants WHICH=ranking` runs one batch, `AGAIN=--again` only what lived the last time, SAMPLE as many of a module,
+# drawn by SEED.
 SAMPLE ?= 150
+SEED ?= 0
 mutants: $(STAMP)
-	nice $(PY) -m tests.tools.mutants $(WHICH) --sample $(SAMPLE) $(AGAIN)
+	nice $(PY) -m tests.tools.mutants $(WHICH) --sample $(SAMPLE) --seed $(SEED) $(AGAIN)
 
 references: $(STAMP)
 	$(PY) docs/make_references.py

@@ -33,6 +33,19 @@ def both(documents, own=None):
     return list(found.train()), found.validation(), found.copies
 
 
+@pytest.mark.parametrize(("n", "held", "digest"), [(1000, 51, "6eed119bbfcf60ec"), (1001, 48, "79cf2d90509815de")])
+def test_the_documents_held_out_stay_the_same(n, held, digest):
+    """What older results were validated on: up to 1000 documents chosen among them all, beyond by their digests."""
+    validation = both([f"document {i}\n" for i in range(n)])[1]
+    found = hashlib.blake2b("".join(validation).encode(), digest_size=8).hexdigest()
+    assert (len(validation), found) == (held, digest)
+
+
+def test_of_a_large_validation_split_the_first_sixteen_mebibytes_are_kept():
+    documents = [str(i).ljust(1 << 20) for i in range(18)]
+    assert both([], own=documents)[1] == documents[:16]
+
+
 def test_a_digest_is_the_contents_blake2b():
     assert digest_of("é") == hashlib.blake2b("é".encode(), digest_size=16).digest()
     assert digest_of("") == bytes.fromhex("cae66941d9efbd404e4d88758ea67670")  # b2sum -l 128 /dev/null

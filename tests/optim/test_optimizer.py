@@ -186,6 +186,12 @@ def test_within_a_branch_the_rate_decays_over_its_steps_and_then_goes_on():
     assert optimizer.lr(11) == 0.5
 
 
+def test_unless_told_otherwise_the_rate_is_a_number():
+    optimizer = make_optimizer(Model(), OptimConfig(name="muon"), 10, "cpu")
+    assert {type(group["lr"]) for part in optimizer.optimizers for group in part.param_groups} == {float}
+    assert not any(group["capturable"] for group in optimizer.optimizers[1].param_groups)
+
+
 @pytest.mark.parametrize("capturable", [False, True])
 def test_every_setting_reaches_its_optimizer(capturable):
     optim = OptimConfig(name="muon", lr=0.5, warmup=10.0, beta1=0.7, beta2=0.8, momentum=0.6, weight_decay=0.3)

@@ -1,7 +1,8 @@
 """Run tests once per mutant, each time in a process forked after all imports and pytest's collection.
 
 A mutated function is put in place by its code object, so whatever holds the function runs the mutant. A mutant outside
-of functions (a constant, a default) is imported anew, in a process that has imported only other packages so far.
+of functions (a constant, a default) is imported anew, in a process that has imported only other packages so far. By
+either way each module is first run unchanged. If that dies, the way itself kills, and no mutant is judged by it.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from typing import Any
 
 import pytest
 
-from tests.tools.mutation import Mutant
+from tests.tools.mutation import Mutant, unchanged
 
 SLOW = ("numpy", "pydantic", "scipy.stats", "optuna", "statsmodels.api", "torch", "fla", "transformers", "ray.tune")
 OWN = ("attnlab", "analysis", "tests", "launch")
@@ -36,6 +37,8 @@ MORE_MEMORY = 6 << 30  # bytes that a mutant may take on top
 FAST_S = 2.0  # of processor; tests that take longer are left out where there are quicker ones
 CPU_S, LONGEST_S = 10, 3600  # of processor a mutant may take beyond ten times what the tests take; of time in any case
 KILLED, ALIVE, TIMEOUT, UNTESTED = "killed", "alive", "timeout", "untested"
+UNJUDGED = "not judged"  # the module dies unchanged too
+DEAD = (KILLED, TIMEOUT)
 
 Key = tuple[str, str, int]  # file, function, its first line
 Say = Callable[[Mutant, str], None]
@@ -66,13 +69,22 @@ def run(batch: Batch, say: Say) -> None:
         found = json.loads(notes.read_text(encoding="utf-8"))
     for package in found["imported"]:
         __import__(package)
-    for mutant in batch.mutants:
-        if [mutant.module, mutant.name] in found["left"]:
-            say(mutant, _forked(lambda m=mutant: _imported_anew(batch, m), found["cpu_s"]))
+    left = [mutant for mutant in batch.mutants if [mutant.module, mutant.name] in found["left"]]
+    _judge(batch, left, say, lambda m: _forked(lambda: _imported_anew(batch, m), found["cpu_s"]))
+
+
+def _judge(batch: Batch, mutants: list[Mutant], say: Say, verdict_of: Callable[[Mutant], str]) -> None:
+    """Tell mutants' verdicts. Those of a module whose unchanged source dies in the same way are not judged."""
+    modules = dict.fromkeys(mutant.module for mutant in mutants)
+    void = {module for module in modules if verdict_of(unchanged(module, batch.root)) in DEAD}
+    for mutant in mutants:
+        say(mutant, UNJUDGED if mutant.module in void else verdict_of(mutant))
 
 
 def _pytest(files: list[str], left_out: list[str], *plugins: Any) -> int:
-    options = ["-q", "-x", "-p", "no:cacheprovider", "-n0", *(f"--deselect={each}" for each in left_out)]
+    # What a plugin of pytest brings may be imported already: it is not rewritten then, which is no fault of a mutant.
+    calm = ["-W", "ignore:Module already imported:pytest.PytestAssertRewriteWarning"]
+    options = ["-q", "-x", "-p", "no:cacheprovider", "-n0", *calm, *(f"--deselect={each}" for each in left_out)]
     return int(pytest.main([*options, *files], plugins=[_Unshrunk(), *plugins]))
 
 
@@ -136,19 +148,21 @@ class _Loop:
         functions, items = self._functions(), {item.nodeid: item for item in session.items}
         gc.collect()
         gc.freeze()
-        left, cpu_s = [], CPU_S + 10 * traced["cpu_s"]
-        for mutant in self.batch.mutants:
-            path = str(self.batch.root / mutant.module)
-            pairs = [((path, before.co_name, before.co_firstlineno), after) for before, after in mutant.changed]
-            if not pairs or not all(functions.get(key) for key, _ in pairs):
-                left.append((mutant.module, mutant.name))
-                continue
+        cpu_s = CPU_S + 10 * traced["cpu_s"]
+
+        def verdict_of(mutant: Mutant) -> str:
+            pairs = [(_key(before), after) for before, after in mutant.changed if functions.get(_key(before))]
             files = tuple(self.batch.tests[mutant.module])
             ran = sorted((s, i) for i, (s, keys) in traced["tests"].items()
                          if i.startswith(files) and any(list(key) in keys for key, _ in pairs))  # fmt: skip
             chosen = [items[i] for s, i in ran if s <= max(FAST_S, ran[0][0])]
-            verdict = _forked(lambda p=pairs, c=chosen: _mutated(session, functions, p, c), cpu_s)
-            self.say(mutant, verdict if chosen else UNTESTED)
+            return _forked(lambda: _mutated(session, functions, pairs, chosen), cpu_s) if chosen else UNTESTED
+
+        here, left = list[Mutant](), list[tuple[str, str]]()
+        for mutant in self.batch.mutants:
+            live = mutant.changed and all(functions.get(_key(before)) for before, _ in mutant.changed)
+            here.append(mutant) if live else left.append((mutant.module, mutant.name))
+        _judge(self.batch, here, self.say, verdict_of)
         imported = [name for name in SLOW if name in sys.modules]
         self.notes.write_text(json.dumps({"left": left, "cpu_s": cpu_s, "imported": imported}), encoding="utf-8")
         return True

@@ -1,10 +1,12 @@
 """Whether the tests would notice: small faults in the modules of tests/mutants.yaml, and which of them live.
 
-    python -m tests.tools.mutants [WHICH ...] [--again] [--sample N]
+    python -m tests.tools.mutants [WHICH ...] [--again] [--sample N] [--seed S]
 
 Each mutant is run by the tests of its module that reach it. One that fails a test, or never ends, is killed. Those that
-live are named. The ones that tests/mutants.yaml lists, with the reason why they do not matter, are counted apart. Exit
-code 1 if fewer than LEAST of all mutants are killed, or one lives that is not listed.
+live are named. The ones that tests/mutants.yaml lists, with the reason why they do not matter, are counted apart.
+Mutants of a module that dies unchanged too are not counted. Exit code 1 if fewer than LEAST of the sample are killed,
+or one of it lives that is not listed, or was not judged. The tests were written against the sample of seed 0, so what
+they kill of another says more.
 """
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ ROOT = Path(__file__).parents[2]
 TABLE = ROOT / "tests" / "mutants.yaml"
 KEPT = ROOT / "build" / "mutants"  # the last verdicts, a file per module
 LEAST = 0.9
-DEAD = ("killed", "timeout")
+DEAD, UNJUDGED = ("killed", "timeout"), "not judged"
 
 
 def main() -> int:
@@ -33,6 +35,7 @@ def main() -> int:
     parser.add_argument("which", nargs="*", help="batches, or parts of modules' paths; all by default")
     parser.add_argument("--again", action="store_true", help="only the mutants that lived the last time")
     parser.add_argument("--sample", type=int, default=150, metavar="N", help="of a module at most N (150)")
+    parser.add_argument("--seed", type=int, default=0, metavar="S", help="which sample, of many (0)")
     parser.add_argument("--report", action="store_true", help="only print the last verdicts")
     parser.add_argument("--here", action="store_true", help=argparse.SUPPRESS)  # in the process of one batch
     options = parser.parse_args()
@@ -45,8 +48,9 @@ def main() -> int:
     again = ["--again"] * options.again
     for row in batches.values() if not options.report else ():
         if row:
-            command = [sys.executable, "-m", "tests.tools.mutants", *row, "--here", "--sample", str(options.sample)]
-            subprocess.run([*command, *again], cwd=ROOT, env=_environment(), check=True)
+            sample = [f"--sample={options.sample}", f"--seed={options.seed}"]
+            command = [sys.executable, "-m", "tests.tools.mutants", *row, "--here", *sample, *again]
+            subprocess.run(command, cwd=ROOT, env=_environment(), check=True)
     return _report(chosen)
 
 
@@ -73,14 +77,14 @@ def _here(row: dict[str, list[str]], options: argparse.Namespace) -> int:
         every = mutants_of(module, ROOT)
         before = _kept(module)["verdicts"] if options.again else {}
         lived = [m for m in every if before.get(m.name, "killed") not in DEAD]
-        mutants = lived if options.again else sample_of(every, options.sample)
+        mutants = lived if options.again else sample_of(every, options.sample, options.seed)
         kept = {m.name: before[m.name] for m in every if m.name in before}
         _keep(module, {"made": len(every), "verdicts": kept})
         print(f"{module}: {len(mutants)} mutants of {len(every)}", file=terminal)
         chosen += mutants
 
     def say(mutant: Mutant, verdict: str) -> None:  # also called in other processes
-        print(f"{verdict:>8}  {mutant.module}: {mutant.name}", file=terminal)
+        print(f"{verdict:>10}  {mutant.module}: {mutant.name}", file=terminal)
         found = _kept(mutant.module)
         _keep(mutant.module, {**found, "verdicts": {**found["verdicts"], mutant.name: verdict}})
 
@@ -100,28 +104,33 @@ def _kept(module: str) -> dict[str, Any]:
 
 
 def _report(modules: list[str]) -> int:
-    """Print the table of these modules' last verdicts, and what lives unlisted."""
+    """Print the table of these modules' last verdicts, and what lives unlisted or could not be judged."""
     listed = _table().get("survivors") or {}
     total, unlisted = Counter[str](), list[str]()
-    print(f"\n{'module':<42}{'mutants':>8}{'run':>6}{'killed':>8}{'listed':>8}{'alive':>7}")
+    print(f"\n{'module':<42}{'mutants':>8}{'run':>6}{'killed':>8}{'listed':>8}{'alive':>7}{'not judged':>12}")
     for module in modules:
         found = _kept(module)
         known = {name for group in listed.get(module, []) for name in group["mutants"]}
-        alive = [name for name, verdict in found["verdicts"].items() if verdict not in DEAD]
-        count = Counter(made=found["made"], run=len(found["verdicts"]), listed=len(known.intersection(alive)))
+        alive = [name for name, verdict in found["verdicts"].items() if verdict not in (*DEAD, UNJUDGED)]
+        void = [*found["verdicts"].values()].count(UNJUDGED)
+        run = len(found["verdicts"]) - void
+        count = Counter(made=found["made"], run=run, listed=len(known.intersection(alive)), void=void)
+        if void:
+            unlisted.append(f"{UNJUDGED}: {module}: {void} mutants, since the module dies unchanged too")
         count["killed"] = count["run"] - len(alive)
         count["alive"] = len(alive) - count["listed"]
         total += count
         unlisted += [f"{found['verdicts'][name]}: {module}: {name}" for name in alive if name not in known]
         _row(module, count)
     share = total["killed"] / max(1, total["run"])
-    _row(f"all: {share:.1%} killed", total)
+    _row(f"{share:.1%} of the sample killed", total)
     print("\n".join(["", *unlisted]))
     return int(share < LEAST or bool(unlisted))
 
 
 def _row(name: str, count: Counter[str]) -> None:
-    print(f"{name:<42}{count['made']:>8}{count['run']:>6}{count['killed']:>8}{count['listed']:>8}{count['alive']:>7}")
+    numbers = f"{count['made']:>8}{count['run']:>6}{count['killed']:>8}{count['listed']:>8}{count['alive']:>7}"
+    print(f"{name:<42}{numbers}{count['void']:>12}")
 
 
 if __name__ == "__main__":

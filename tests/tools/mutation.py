@@ -9,6 +9,7 @@ from __future__ import annotations
 import inspect
 import random
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import CodeType
@@ -22,6 +23,7 @@ from mutmut.mutation.pragma_handling import IgnoredCode
 TEXT = (cst.BaseString, cst.Raise, cst.Annotation, cst.Decorator)
 # zip's own check, which only our mistake would fail, and encodings, which the linter asks for
 NAMED = re.compile(r"(, *)?\b(strict|encoding)=(\w+|\"utf-8\")|,?\s*(?=\))")
+UNCHANGED = "unchanged"
 NO_EFFECT = {"cast", "isinstance", "len"}  # a wrong type for the checker alone; the other two as mutmut has it
 
 
@@ -82,11 +84,19 @@ def mutants_of(module: str, root: Path) -> list[Mutant]:
     return list(found.values())
 
 
-def sample_of(mutants: list[Mutant], size: int) -> list[Mutant]:
-    """At most `size` of them, the same ones each time."""
+def unchanged(module: str, root: Path) -> Mutant:
+    """The module as it is, each function compiled anew. If tests kill it, what they say of its mutants is void."""
+    filename = str(root / module)
+    source = Path(filename).read_text(encoding="utf-8")
+    before, after = (_outermost(compile(source, filename, "exec")) for _ in range(2))
+    return Mutant(module, UNCHANGED, source, tuple(zip(before, after, strict=True)))
+
+
+def sample_of(mutants: list[Mutant], size: int, seed: int) -> list[Mutant]:
+    """At most `size` of them, the same ones each time that the seed is the same."""
     if len(mutants) <= size:
         return mutants
-    chosen = set(random.Random(0).sample(range(len(mutants)), size))
+    chosen = set(random.Random(seed).sample(range(len(mutants)), size))
     return [mutant for i, mutant in enumerate(mutants) if i in chosen]
 
 
@@ -103,6 +113,15 @@ def _changed(before: CodeType, after: CodeType) -> list[tuple[CodeType, CodeType
         else:
             pairs += inner
     return pairs
+
+
+def _outermost(code: CodeType) -> Iterator[CodeType]:
+    """The module's functions and its classes' methods, without what is within those."""
+    for part in _parts(code):
+        if part.co_flags & inspect.CO_NEWLOCALS:
+            yield part
+        else:
+            yield from _outermost(part)
 
 
 def _parts(code: CodeType) -> list[CodeType]:

@@ -5,11 +5,12 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from attnlab.config.trial import ModelConfig, OptimConfig
+from attnlab.config.trial import ModelConfig, OptimConfig, Trial
 from attnlab.models import assemble
 from attnlab.models.mixers.table import MIXERS
 from attnlab.optim import lr_factor
 from attnlab.plan.guards import duplicate_arms
+from attnlab.plan.guards import fingerprint as building
 from attnlab.plan.guards.fingerprint import fingerprint, schedule
 from attnlab.plan.prepare import prepare_tasks
 from attnlab.util.errors import UserError
@@ -114,6 +115,11 @@ def test_arms_with_spaces_of_their_own_are_two(sweep_of):
     assert "optim.clip, in which they differ, is searched" in line
 
 
+def test_spaces_that_share_their_corners_are_two(sweep_of):
+    spaces = [{"search.space": {"optim.clip": {"choice": values}}} for values in ([0.5, 1.0], [0.5, 0.7, 1.0])]
+    assert same(sweep_of, *spaces, **search()) == []
+
+
 def test_a_difference_at_one_corner_of_the_space_is_one(sweep_of):
     # muon reads optim.momentum, adamw does not
     space = {"optim.name": {"choice": ["adamw", "muon"]}}
@@ -191,3 +197,12 @@ def test_a_tasks_readout_is_part_of_what_is_built(sweep_of):
     trial = sweep_of({"a": {}, "b": {"optim.lr": 0.1}}).arm("a").trial
     plain, last = (fingerprint(trial, SimpleNamespace(vocab_size=64, readout=each)) for each in (None, "last"))
     assert plain.modules != last.modules and plain.optimizer != last.optimizer
+
+
+def test_what_a_users_own_mixer_builds_is_kept_in_no_file(monkeypatch):
+    given = []
+    monkeypatch.setattr(building, "_build", lambda *args: given.append(args) or building.Fingerprint("a", "b", 3))
+    monkeypatch.setattr(building, "write_json", None)
+    trial = Trial(model={"mixer": {"name": "kept_in_no_file:Mixer"}})
+    found = building.fingerprint(trial, SimpleNamespace(vocab_size=64, readout="last"))
+    assert found == building.Fingerprint("a", "b", 3) and given == [(trial, 64, "last")]

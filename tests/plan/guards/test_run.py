@@ -13,12 +13,21 @@ def found(monkeypatch):
     """Run the guards of two arms that find this."""
 
     def make(same=(), errors=(), mixed=(), leaks=(), mode="warn"):
-        monkeypatch.setattr(run.duplicate_arms, "find", lambda *_: SimpleNamespace(same=same, compared=3, unsure=["u"]))
-        monkeypatch.setattr(run.leakage, "find", lambda _: SimpleNamespace(errors=errors, warnings=leaks, record=["l"]))
-        monkeypatch.setattr(run.confounds, "find", lambda *_: SimpleNamespace(warnings=mixed, record={"r": 1}))
+        seen = []
+
+        def put(guard, **outcome):
+            monkeypatch.setattr(guard, "find", lambda *given: seen.append(given) or SimpleNamespace(**outcome))
+
+        put(run.duplicate_arms, same=same, compared=3, unsure=["u"])
+        put(run.leakage, errors=errors, warnings=leaks, record=["l"])
+        put(run.confounds, warnings=mixed, record={"r": 1})
         plan = SimpleNamespace(sweep=SimpleNamespace(guards=mode), arms=["a", "b"])
         notes = {"a": ["one", "two"], "b": ["two"]}
-        return run.run_guards(plan, {arm: SimpleNamespace(notes=lambda arm=arm: notes[arm]) for arm in notes})
+        tasks = {arm: SimpleNamespace(notes=lambda arm=arm: notes[arm]) for arm in notes}
+        try:
+            return run.run_guards(plan, tasks)
+        finally:
+            assert seen == [(plan, tasks), (tasks,), (plan, tasks)], "each guard reads the plan's own arms"
 
     return make
 
