@@ -24,7 +24,7 @@ RESULTS = {
     "required": [
         *("trial_id", "arm", "state", "phase", "settings", "seed", "steps", "tokens", "best", "last", "seconds"),
         *("recipe", "device_seconds", "n_params", "n_params_non_embedding", "flops_per_token", "state_bytes"),
-        *("checkpoint", "error", "environment"),
+        *("checkpoint", "error", "environment", "reports"),
     ],
     "properties": {
         "trial_id": {"type": "string", "pattern": r"^t[0-9]{3,}-[0-9a-f]{10}$"},
@@ -38,6 +38,7 @@ RESULTS = {
         "tokens": {"type": "integer", "minimum": 0},
         "best": ROW_OR_NONE,
         "last": ROW_OR_NONE,
+        "reports": {"type": "string", "pattern": "^[0-9a-f]{20}$"},
         "seconds": {"type": "number", "minimum": 0},
         "device_seconds": {"type": "number", "minimum": 0},
         "n_params": {"type": ["integer", "null"]},

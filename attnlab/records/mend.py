@@ -14,7 +14,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from attnlab.records.metrics import best_row, due, learning_curve, steps_run
+from attnlab.records.metrics import best_row, digest, due, learning_curve, steps_run
 from attnlab.records.paths import TrialDir
 from attnlab.records.reading import ADDED_LATER, Damaged, report_order
 from attnlab.records.results import Job, Results
@@ -121,4 +121,6 @@ def _changed(results: Results, rows: list[dict[str, Any]], job: Job, incomplete:
         return "results.json has another best report than metrics.jsonl"
     if not incomplete and results["steps"] != steps_run(rows):
         return f"results.json has {results['steps']} steps, metrics.jsonl {steps_run(rows)}"
+    if not incomplete and (results.get("reports") or digest(rows)) != digest(rows):
+        return "results.json has the digest of other reports than those of metrics.jsonl"
     return None

@@ -52,7 +52,12 @@ def precede(rows: Iterable[dict[str, Any]], state: Mapping[str, Any], job: Job) 
 
 def before(rows: Iterable[dict[str, Any]], step: int) -> dict[str, str]:
     """What a checkpoint of a step keeps of the reports before it: their digest."""
-    return {"reports": json_digest(up_to(rows, step))}
+    return {"reports": digest(up_to(rows, step))}
+
+
+def digest(rows: list[dict[str, Any]]) -> str:
+    """What shows a change in any value of the reports."""
+    return json_digest(rows)
 
 
 def due(job: Job, step: int) -> list[tuple[int, bool]]:

@@ -20,7 +20,8 @@ from attnlab.util.files import json_digest
 from attnlab.util.text import one_line
 
 MAX_DIGITS = 19  # of an integer, as many as 64 bits have; Python's own may be too large to compute with
-ADDED_LATER = {"flops_per_token": None, "state_bytes": None, "recipe": 1}  # keys that older results.json lack
+# keys that older results.json lack
+ADDED_LATER = {"flops_per_token": None, "state_bytes": None, "recipe": 1, "reports": None}
 
 T = TypeVar("T")
 Number = Annotated[int, Field(strict=True)] | Annotated[float, Field(strict=True, allow_inf_nan=False)]

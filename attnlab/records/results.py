@@ -68,6 +68,7 @@ class Results(TypedDict):
     tokens: NonNegativeInt  # of these steps
     best: dict[str, Any] | None  # the report with the best metric
     last: dict[str, Any] | None  # the last report
+    reports: str | None  # the digest of all (attnlab/records/metrics); None: recorded by a version without
     seconds: NonNegativeFloat  # wall time in training, over all attempts
     device_seconds: NonNegativeFloat  # the same times the number of workers
     n_params: NonNegativeInt | None

@@ -25,22 +25,25 @@ from transformers.utils import logging
 from attnlab.data import backend
 from attnlab.records.paths import TrialDir
 from attnlab.records.reading import read_state, signed
-from attnlab.util.files import replacing
+from attnlab.util.files import file_digest, replacing
 from attnlab.util.text import one_line
 
 KEEP = 2  # a crash or a full disk may have left the newest useless
+TENSORS = ("model.safetensors", "optimizer.safetensors")
 
 
 def save(trial: TrialDir, step: int, model: torch.nn.Module, optimizer: Any, state: dict[str, Any]) -> Path:
     """Write `step_<step>/` with the loop's JSON `state`, and remove older ones beyond KEEP.
 
+    The signed state keeps the digests of the tensors' files, so that a bit that flips in any of the three shows.
     Raises DiskFull, and changes nothing then.
     """
     path = trial.checkpoints / f"step_{step:08d}"
     with _replacing(path) as folder:
-        _save(tensors(model), folder / "model.safetensors")
-        _save(optimizer.state_dict(), folder / "optimizer.safetensors")
-        text = json.dumps(signed({"step": step, **state}))
+        for name, held in zip(TENSORS, (tensors(model), optimizer.state_dict()), strict=True):
+            _save(held, folder / name)
+        digests = {name: file_digest(folder / name) for name in TENSORS}
+        text = json.dumps(signed({"step": step, **state, **digests}))
         (folder / "state.json").write_text(text, encoding="utf-8")
     tidy(trial, KEEP)
     return path
@@ -71,8 +74,8 @@ def load(
     for path in reversed(steps(trial)):
         try:
             state = read_state(path)
-            weights = load_file(path / "model.safetensors", device=str(device))
-            moments = load_file(path / "optimizer.safetensors", device=str(device))
+            _check_files(path, {name: str(state.pop(name)) for name in TENSORS if name in state})
+            weights, moments = (load_file(path / name, device=str(device)) for name in TENSORS)
             _check(weights, tensors(model))
             _check(moments, optimizer.state_dict())
         except (OSError, ValueError, SafetensorError) as error:
@@ -87,6 +90,13 @@ def load(
         optimizer.load_state_dict(moments)
         return state
     return None
+
+
+def _check_files(folder: Path, digests: Mapping[str, str]) -> None:
+    """Raise ValueError if a file is not the one of its digest. Older checkpoints keep none."""
+    for name, digest in digests.items():
+        if file_digest(folder / name) != digest:
+            raise ValueError(f"{name}: its content was changed")
 
 
 def _check(found: Mapping[str, torch.Tensor], wanted: Mapping[str, torch.Tensor]) -> None:

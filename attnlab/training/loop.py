@@ -26,7 +26,7 @@ from attnlab.models.cost.flops import flops_per_token
 from attnlab.models.cost.state import state_bytes
 from attnlab.records.mend import Standing, mend, standing
 from attnlab.records.metric_logger import MetricLogger
-from attnlab.records.metrics import before, best_row, learning_curve, precede
+from attnlab.records.metrics import before, best_row, digest, learning_curve, precede
 from attnlab.records.paths import TrialDir
 from attnlab.records.results import Job, Results, State
 from attnlab.tasks import build_task
@@ -272,6 +272,7 @@ def _results(
         tokens=steps_ran * job.trial.tokens_per_step,
         best=best_row(rows, job.metric, job.mode),
         last=learning_curve(rows)[-1] if rows else None,
+        reports=digest(rows),
         seconds=seconds,
         device_seconds=seconds * run.world,
         n_params=sizes["n_params"],

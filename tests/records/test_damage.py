@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 from analysis.records.load import load as analyse
 from attnlab.plan.load import read
 from attnlab.records.mend import mend, standing
-from attnlab.records.metrics import precede
+from attnlab.records.metrics import before, digest, precede, up_to
 from attnlab.records.mirror import Mirror
 from attnlab.records.paths import SweepDir
-from attnlab.records.reading import Damaged, read_board, read_results, read_state
+from attnlab.records.reading import Damaged, read_board, read_results, read_state, signed
 from attnlab.sweep.folder import check_folder
 from attnlab.sweep.mend import mend_sweep
 from attnlab.util.errors import UserError
@@ -55,6 +55,18 @@ def fresh(place):
     return SweepDir(place)
 
 
+def with_digests(folder):
+    """The folder's results and checkpoints with the digests that versions since keep."""
+    for trial in folder.trials():
+        rows = trial.metrics()
+        if results := trial.results():
+            trial.results_file.write_text(json.dumps({**results, "reports": digest(rows)}))
+        for path in trial.checkpoints.glob("step_*"):
+            state = read_state(path)
+            (path / "state.json").write_text(json.dumps(signed(state | before(rows, state["step"]))))
+    return folder
+
+
 def one_line_each(lines):
     for line in lines:
         assert line and "\n" not in line and len(line) < 600, line
@@ -76,9 +88,11 @@ def holds(folder, damaged):
         found = standing(trial, job)
         assert not found.damage and not found.incomplete
         as_written = [json.loads(line) for line in WHOLE[FOLDER / trial.arm / trial.trial_id]]
+        used = [found.rows] if found.results else []
         steps = [path for path in trial.checkpoints.glob("step_*") if resumes(path, found.rows, job)]
-        if found.results or steps:
-            assert lossless(found.rows, as_written), "a report that training goes on after is not the one written"
+        used += [up_to(found.rows, read_state(path)["step"]) for path in steps]
+        for rows in used:
+            assert lossless(rows, as_written), "a report that training goes on after is not the one written"
     return lines
 
 
@@ -90,9 +104,8 @@ def resumes(path, rows, job):
 
 
 def lossless(rows, as_written):
-    """Every row is one that was written, none between two is missing. One value changed in a digit shows nowhere, where
-    neither results nor checkpoint hold it: those of older versions, which keep no digest."""
-    return [row["step"] for row in rows] == [row["step"] for row in as_written[: len(rows)]]
+    """Every row is one that was written, in all its values, and none between two is missing."""
+    return rows == as_written[: len(rows)]
 
 
 def analyse_or_refuse(folder):
@@ -165,7 +178,7 @@ def mutated(draw, raw):
 @settings(max_examples=40)
 @given(st.data())
 def test_any_mutated_record_of_a_trial_ends_in_the_one_rule(place, data):
-    folder = fresh(place)
+    folder = with_digests(fresh(place))
     files = sorted(p for p in place.glob("*/*/*") if p.is_file()) + sorted(place.glob("*/*/checkpoints/*/state.json"))
     file = data.draw(st.sampled_from(files))
     file.write_bytes(data.draw(mutated(file.read_bytes())))
@@ -241,6 +254,23 @@ def test_a_results_json_with_a_wrong_value_is_set_aside(place, key, value):
     lines = holds(folder, trial.results_file)
     assert any("results.json" in line and line.endswith("set aside as results.json.damaged-1") for line in lines)
     assert trial.results() is None
+
+
+@pytest.mark.parametrize("ended", KEPT[:2], ids=["pruned", "confirm"])
+def test_any_value_changed_in_a_report_of_an_ended_trial_is_named(place, ended):
+    """Also in the middle, where neither the best nor the last report is."""
+    folder = with_digests(fresh(place))
+    trial = folder.trial(ended.parent.name, ended.name)
+    raw = trial.metrics_file.read_text()
+    assert standing(trial, trial.job()).results
+    for i, line in enumerate(lines := raw.splitlines()):
+        for key, value in json.loads(line).items():
+            altered = json.dumps({**json.loads(line), key: (value or 0) + 1})
+            trial.metrics_file.write_text("\n".join([*lines[:i], altered, *lines[i + 1 :], ""]))
+            found = standing(trial, trial.job())
+            assert found.results is None or found.incomplete, (i, key)
+    trial.metrics_file.write_text(raw)
+    assert standing(trial, trial.job()).results, "as it was"
 
 
 def test_a_confirm_run_without_a_seed_is_set_aside(place):

@@ -5,6 +5,7 @@ import json
 import pytest
 
 from attnlab.records.paths import TrialDir
+from attnlab.records.reading import signed
 from attnlab.training import checkpoint
 from attnlab.training.loop import train
 from tests.training.test_loop import job_of, rows_of
@@ -68,7 +69,7 @@ def test_a_trial_with_damaged_reports_ends_as_an_undisturbed_one(tiny, cut, whol
     assert bool(aside) == named == (how in ("zeros amid", "doubled", "reversed", "without step"))
 
 
-@pytest.mark.parametrize("key", ["step", "seconds", "trained", "reports", "digest"])
+@pytest.mark.parametrize("key", ["step", "seconds", "trained", "reports", "digest", *checkpoint.TENSORS])
 def test_a_changed_state_of_a_checkpoint_is_passed_over(tiny, cut, whole, key):
     newest = checkpoint.steps(cut)[-1] / "state.json"
     state = json.loads(newest.read_text())
@@ -76,6 +77,46 @@ def test_a_changed_state_of_a_checkpoint_is_passed_over(tiny, cut, whole, key):
     resumed = []
     train(job_of(tiny), cut, resumed.append)
     assert rows_of(cut) == whole and resumed[0]["step"] == 8, "it went on from the one before"
+
+
+def flip(path, at, bit=1):
+    raw = bytearray(path.read_bytes())
+    raw[at] ^= bit
+    path.write_bytes(raw)
+
+
+@pytest.mark.parametrize("where", [-1, 0.5], ids=["last", "half-way"])
+@pytest.mark.parametrize("file", checkpoint.TENSORS)
+def test_a_flipped_bit_in_the_tensors_of_a_checkpoint_passes_it_over(tiny, cut, whole, capsys, file, where):
+    damaged = checkpoint.steps(cut)[-1]
+    size = (damaged / file).stat().st_size
+    flip(damaged / file, where if where < 0 else int(where * size))
+    resumed = []
+    train(job_of(tiny), cut, resumed.append)
+    assert rows_of(cut) == whole and resumed[0]["step"] == 8, "it went on from the one before"
+    said = f"{damaged}: unreadable checkpoint passed over ({file}: its content was changed)"
+    assert capsys.readouterr().out.count(said) == 1
+
+
+def test_a_checkpoint_of_an_older_version_without_digests_is_taken(tiny, cut, whole):
+    newest = checkpoint.steps(cut)[-1] / "state.json"
+    state = json.loads(newest.read_text())
+    older = {key: value for key, value in state.items() if key not in (*checkpoint.TENSORS, "digest")}
+    newest.write_text(json.dumps(signed(older)))
+    resumed = []
+    train(job_of(tiny), cut, resumed.append)
+    assert rows_of(cut) == whole and resumed[0]["step"] == 10
+
+
+@pytest.mark.parametrize("line", [1, 3])
+def test_a_changed_report_of_an_ended_trial_is_noticed_and_made_again(tiny, tmp_path, whole, line):
+    home = TrialDir(tmp_path)
+    train(job_of(tiny), home)
+    lines = home.metrics_file.read_bytes().splitlines()
+    lines[line] = changed(lines[line], "lr", 0.123)
+    home.metrics_file.write_bytes(b"".join(each + b"\n" for each in lines))
+    assert train(job_of(tiny), home)["state"] == "completed" and rows_of(home) == whole
+    assert (home.path / "results.json.damaged-1").exists() and (home.path / "metrics.jsonl.damaged-1").exists()
 
 
 def test_results_that_cannot_be_read_are_made_again(tiny, tmp_path, whole):

@@ -15,7 +15,7 @@ from attnlab.config.resolved import Plan
 from attnlab.config.trial import Trial
 from attnlab.plan.extension import Extension, extension
 from attnlab.records.mend import set_aside
-from attnlab.records.metrics import best_row, learning_curve, steps_run
+from attnlab.records.metrics import best_row, digest, learning_curve, steps_run
 from attnlab.records.mirror import Mirror
 from attnlab.records.paths import TrialDir
 from attnlab.records.reading import Damaged
@@ -152,6 +152,7 @@ def close_records(folder: TrialDir, job: Job, last: dict[str, Any], error: bool)
         tokens=steps * job.trial.tokens_per_step,
         best=best_row(rows, job.metric, job.mode),
         last=learning_curve(rows)[-1] if rows else None,
+        reports=digest(rows),
         seconds=seconds,
         device_seconds=seconds,
         **dict.fromkeys(("n_params", "n_params_non_embedding", "flops_per_token", "state_bytes", "checkpoint")),
