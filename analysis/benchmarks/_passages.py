@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from analysis.scoring.exam import Answers, Exam, Metric
 from analysis.scoring.scorer import Advance, Scorer
-from attnlab.data.tokenizer import RoundTrip
+from attnlab.data.tokenizer import RoundTrip, lost_text
 from attnlab.util.errors import UserError
 
 PASSAGE_CHARS = 4000  # so much is scored together, from the end-of-document token on
@@ -34,7 +34,7 @@ def exam(name: str, source: str, documents: Sequence[str], window: int, limit: i
             returned = RoundTrip()
             returned.add(texts, scorer.tokenizer.decode_all(scorer.tokenizer.encode(texts)))
             if returned.lost is not None:
-                share = f"{returned.lost:.1%} of the text's characters do not"
+                share = lost_text(returned.lost, "the text")
                 raise UserError(f"{share} come back from the checkpoint's tokens, so there are no bits per byte")
         rolled = scorer.rolling(texts, window, advance)
         nats, tokens = zip(*rolled, strict=True)

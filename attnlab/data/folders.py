@@ -4,7 +4,8 @@ The folder's card decides, else names, as in `datasets` (huggingface.co/docs/dat
 are files such as `data/train-00000-of-00004.parquet`, they are the dataset. Else the split is a whole word in the name
 of one of the file's folders, or of the file: train, training; validation, valid, val, dev; test, testing, eval,
 evaluation. A word ends where no letter follows. Beyond `datasets`, case does not matter, a file of a test split is in
-no other, a file that its folders do not name may be named by itself, and what is ambiguous is refused.
+no other, a file that its folders do not name may be named by itself, files without a word are trained on unless some
+are named train, and what is ambiguous is refused.
 """
 
 from __future__ import annotations

@@ -9,6 +9,7 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from decimal import ROUND_DOWN, Decimal
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -162,6 +163,18 @@ class RoundTrip:
     def lost(self) -> float | None:
         """The share of the characters that is missing; None if all texts come back as they are."""
         return None if self.exact else self.missing / self.characters
+
+
+def lost_text(lost: float, text: str) -> str:
+    """Words for `RoundTrip.lost`, such as `at least 0.002% of the text's characters do not`.
+
+    Rounded down, and to a digit that says something. 0: characters come back in another order.
+    """
+    if not lost:
+        return f"{text} does not"
+    percent = Decimal(f"{100 * lost:.12g}")
+    shown = percent.quantize(Decimal(1).scaleb(min(-1, percent.adjusted())), ROUND_DOWN)
+    return f"at least {shown:f}% of {text}'s characters do not"
 
 
 def byte_alphabet() -> list[str]:

@@ -2,14 +2,23 @@
 
 A trial takes at least, on what trains it,
 
-    P (4 + 4 + S)     fp32 weights and gradients and the optimizer's moments, all there at a step: S is 8 with adamw
-                      (two moments, Kingma and Ba 2015, arXiv 1412.6980) and 4 with muon (one for hidden matrices)
-    + B A             A numbers kept for the backward pass (`least_activations`), of B bytes: 2 under bf16, else 4
+    max(P (4 + S) + 4 P, P (4 + S) + B A)     with one micro-batch per step and one worker
+    P (4 + S) + 4 P + B A                     else
 
-with P parameters, the mixers' counted on torch's meta device and users' own left out. Temporaries, logits, kernels and
-libraries come on top, so nothing is refused that would fit. What passes is tried out by the rehearsal. A GPU's trial
-is built in the host's memory first (4 P). There lie, too, a batch's and the `n_eval` validation rows' inputs and
-targets, 8 bytes each. Trials that run at once on a host take at least the smallest one's together.
+    P (4 + S)     fp32 weights and the optimizer's moments, there from the first step on: S is 8 with adamw (two
+                  moments, Kingma and Ba 2015, arXiv 1412.6980) and 4 with muon (one for hidden matrices)
+    4 P           fp32 gradients, there once the backward pass has ended
+    B A           A numbers kept for the backward pass (`least_activations`), of B bytes: 2 under bf16, else 4
+
+with P parameters, the mixers' counted on torch's meta device and users' own left out. A step drops the gradients
+(`zero_grad` sets them to None), and they come as the activations go, so the two are not there together. They are where
+gradients are kept over micro-batches, and where DistributedDataParallel keeps buckets of their size at all times (Li
+et al. 2020, arXiv 2006.15704).
+
+Temporaries, logits, kernels and libraries come on top, so nothing is refused that would fit. What passes is tried out
+by the rehearsal. A GPU's trial is built in the host's memory first (4 P), and leaves it. There lie, too,
+a batch's and the `n_eval` validation rows' inputs and targets, 8 bytes each. Of trials that run at once on
+a host one takes that at a time, and each of the others at least what it keeps from step to step.
 """
 
 from __future__ import annotations
@@ -74,8 +83,9 @@ class Least:
     """What a worker of a trial takes at least, in bytes."""
 
     params: int
-    training: int  # where it trains
-    host: int  # where it is built
+    training: int  # where it trains, at its peak
+    host: int  # where it is built, at its peak
+    kept: int  # there, from step to step
 
     @classmethod
     def of(cls, trial: Trial, on_gpu: bool, workers: int, params: int) -> Least:
@@ -83,9 +93,14 @@ class Least:
         train = trial.train
         bf16 = train.precision == "bf16" or (train.precision == "auto" and on_gpu)
         tokens = train.batch_size // (workers * train.grad_accum) * trial.task.seq_len
-        kept = least_activations(trial.model, tokens) * (2 if bf16 else 4)
-        training = params * (8 + MOMENTS[trial.optim.name]) + kept
-        return cls(params, training, (4 * params if on_gpu else training) + _row_bytes(trial, workers))
+        activations = least_activations(trial.model, tokens) * (2 if bf16 else 4)
+        standing, gradients = params * (4 + MOMENTS[trial.optim.name]), 4 * params
+        together = workers > 1 or train.grad_accum > 1
+        training = standing + (gradients + activations if together else max(gradients, activations))
+        rows = _row_bytes(trial, workers)
+        if on_gpu:
+            return cls(params, training, 4 * params + rows, 0)
+        return cls(params, training, training + rows, standing)
 
 
 def _row_bytes(trial: Trial, workers: int) -> int:
@@ -105,7 +120,7 @@ def check(plan: Plan, room: Room, vocab_sizes: Mapping[str, int] | None = None, 
         at_once: trials that run at once on the host of `room`.
     """
     workers = plan.sweep.resources.workers
-    problems, smallest = [], math.inf
+    problems, smallest, kept = [], math.inf, math.inf
     for arm in plan.arms:
         sizes = {key: dimension for key, dimension in arm.space.items() if key.startswith(REACH)}
         for settings in corners(sizes):
@@ -121,11 +136,11 @@ def check(plan: Plan, room: Room, vocab_sizes: Mapping[str, int] | None = None, 
                     break
                 params = least_params(trial.model, vocab_sizes[arm.name]) + mixers
                 need = Least.of(trial, room.gpu is not None, workers, params)
-            smallest = min(smallest, need.host)
+            smallest, kept = min(smallest, need.host), min(kept, need.kept)
             if line := _problem(need, room, trial):
                 problems.append(at_corner(line, arm.name, settings) if settings else f"arms.{arm.name}: {line}")
                 break
-    if not problems and (together := smallest * at_once * workers) > room.host:
+    if not problems and (together := smallest + kept * (at_once * workers - 1)) > room.host:
         problems.append(
             f"resources.max_concurrent: {at_once} trials at once take at least {gib_text(together)}, and this machine "
             f"has {gib_text(room.host)}; give a smaller number"

@@ -24,7 +24,7 @@ from attnlab.data.overlap import contained
 from attnlab.data.packed import Packed, pack
 from attnlab.data.sampler import Blocks, Sampler
 from attnlab.data.sources import Dataset, Source, check_dataset, open_dataset
-from attnlab.data.tokenizer import Spec, load
+from attnlab.data.tokenizer import Spec, load, lost_text
 from attnlab.tasks import base
 from attnlab.tasks.base import Batch
 from attnlab.util.files import cache_root, json_digest, write_json
@@ -118,8 +118,7 @@ class Task(base.Task):
                     f"seq_len + 1 = {self.seq_len + 1}; use more text or seq_len at most {tokens - 1}"
                 )
         if (lost := packed.meta.get("lost")) is not None:
-            share = f"{lost:.1%} of the validation text's characters do not" if lost else "the validation text does not"
-            why = f"{share} come back from its tokens, so there are no bits per byte"
+            why = f"{lost_text(lost, 'the validation text')} come back from its tokens, so there are no bits per byte"
             self.missing = {"val_bpb": f"tokenizer {packed.meta['tokenizer']}: {why}"}
             self.metrics = ("val_loss",)
         return packed

@@ -64,18 +64,18 @@ def load(
     trial: TrialDir,
     model: torch.nn.Module,
     optimizer: Any,
-    device: torch.device,
     usable: Callable[[Mapping[str, Any]], bool] = lambda state: True,
 ) -> dict[str, Any] | None:
     """Load the newest readable checkpoint into model and optimizer. Returns its state, None if there is none.
 
+    The files are mapped into memory and copied tensor by tensor, so that it takes little more than what it fills.
     `usable` says by its state whether the trial's records fit it.
     """
     for path in reversed(steps(trial)):
         try:
             state = read_state(path)
             _check_files(path, {name: str(state.pop(name)) for name in TENSORS if name in state})
-            weights, moments = (load_file(path / name, device=str(device)) for name in TENSORS)
+            weights, moments = (load_file(path / name) for name in TENSORS)
             _check(weights, tensors(model))
             _check(moments, optimizer.state_dict())
         except (OSError, ValueError, SafetensorError) as error:

@@ -89,7 +89,7 @@ def train(
     warm_s = warm_up(trial, device, world, cache) if cache else 0.0
     run = set_up(trial, device, rank, world, heartbeat, eval_batches)
     usable = partial(precede, ended.rows, job=job)
-    resumed = checkpoint.load(folder, run.model, run.optimizer, device, usable) or {"step": 0, "seconds": 0.0}
+    resumed = checkpoint.load(folder, run.model, run.optimizer, usable) or {"step": 0, "seconds": 0.0}
     if lead:
         checkpoint.remove_after(folder, resumed["step"])
     if device.type == "cuda":

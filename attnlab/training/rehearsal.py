@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import traceback
 from pathlib import Path
 
@@ -56,13 +57,17 @@ def shorten(job: Job, device: torch.device, world: int) -> Job:
 
 
 def load_again(trial: Trial, folder: TrialDir) -> None:
-    """Load a trial's exported model, as transformers does, and its checkpoint. Raises what keeps them from it."""
+    """Load a trial's exported model, as transformers does, and its checkpoint. Raises what keeps them from it.
+
+    It takes the host's memory for the weights and the optimizer's state, also where the trial runs on a GPU.
+    """
+    gc.collect()  # what trained, cycles and all
     model, found = AutoModelForCausalLM.from_pretrained(folder.final, output_loading_info=True)
     if lost := sorted(found["missing_keys"]) or sorted(found["unexpected_keys"]):
         raise ValueError(f"its export does not hold the model: {', '.join(lost[:3])}")
     cpu = torch.device("cpu")
     optimizer = make_optimizer(model, trial.optim, trial.train.max_steps, cpu, capturable=False)
-    if checkpoint.load(folder, model, optimizer, cpu) is None:
+    if checkpoint.load(folder, model, optimizer) is None:
         raise ValueError("its checkpoint cannot be read")
 
 

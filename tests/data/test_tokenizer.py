@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer as Backend
 
-from attnlab.data.tokenizer import EOS, ByteTokenizer, Spec, byte_alphabet, load, train_bpe
+from attnlab.data.tokenizer import EOS, ByteTokenizer, Spec, byte_alphabet, load, lost_text, train_bpe
 
 TEXT = [
     "It is a truth universally acknowledged, that a single man",
@@ -105,3 +105,15 @@ def test_no_tokenizer_in_the_file_and_no_separator(tmp_path):
     file.write_text(BPE.json.replace(EOS, "<|else|>"))
     with pytest.raises(ValueError, match="no end-of-document token"):
         load(Spec.parse(str(file)), tmp_path)
+
+
+@pytest.mark.parametrize(
+    "lost, shown",
+    [(1.0, "100.0"), (0.12399, "12.3"), (0.001, "0.1"), (0.0009, "0.09"), (0.00001, "0.001"), (2.99e-7, "0.00002")],
+)
+def test_a_small_share_of_lost_text_is_told_as_the_least_that_it_is(lost, shown):
+    assert lost_text(lost, "the text") == f"at least {shown}% of the text's characters do not"
+
+
+def test_text_in_another_order_has_no_share():
+    assert lost_text(0.0, "the text") == "the text does not"

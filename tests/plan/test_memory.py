@@ -1,6 +1,7 @@
 """What cannot fit is refused before it is built, and nothing that would fit."""
 
 import math
+from itertools import accumulate
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from attnlab.models.cost.least import least_activations, least_params
 from attnlab.plan import match, memory
 from attnlab.plan.load import resolve
 from attnlab.plan.memory import Least, Room
+from attnlab.training.run import set_up
 from attnlab.util import machine
 from attnlab.util.errors import UserError
 
@@ -57,14 +59,45 @@ def test_no_model_keeps_fewer_numbers_than_are_counted(model, bf16):
 
 
 def test_an_optimizers_state_is_no_smaller_than_is_counted(tiny):
-    from attnlab.training.run import set_up
-
     for name in memory.MOMENTS:
         trial = Trial.model_validate(merge(tiny, {"optim": {"name": name}}))
         run = set_up(trial, torch.device("cpu"), 0, 1)
         run.step(1, 1)
         params = sum(p.numel() for p in run.model.parameters())
         assert memory.MOMENTS[name] * params <= sum(t.nbytes for t in run.optimizer.state_dict().values())
+
+
+def test_a_step_takes_no_less_than_the_sum(tiny):
+    """Gradients come as activations go with one micro-batch, and are kept with two: measured up to the update."""
+    model = {"d_model": 64, "d_ff": 1024, "n_layers": 12, "mixer": "standard", "mlp": "gelu", "dropout": 0.0}
+    tree = merge(tiny, {"model": model, "optim": {"name": "adamw", "clip": None}})
+    takes = {}
+    for parts in (1, 2):
+        trial = Trial.model_validate(merge(tree, {"train": {"batch_size": 2 * parts, "grad_accum": parts}}))
+        run = set_up(trial, torch.device("cpu"), 0, 1)
+        run.optimizer.step = lambda: None  # whose temporaries are not counted
+        params = sum(p.numel() for p in run.model.parameters())
+        with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
+            run.step(1, 1)
+        events = [e for e in profile.profiler.kineto_results.events() if e.name() == "[memory]"]
+        changes = [event.nbytes() for event in sorted(events, key=lambda event: event.start_ns())]
+        takes[parts] = 12 * params + max(accumulate(changes)), Least.of(trial, False, 1, params).training
+    for taken, least in takes.values():
+        assert 0.7 * taken < least <= taken
+    assert takes[1][0] < takes[2][1]  # so the sum would refuse what fits
+
+
+@pytest.mark.parametrize("workers, parts, together", [(1, 1, False), (1, 2, True), (2, 1, True)])
+def test_gradients_and_activations_add_up_only_where_both_are_kept(tiny, workers, parts, together):
+    train = {"batch_size": 4 * workers * parts, "grad_accum": parts, "precision": "fp32"}
+    model = {"n_layers": 4, "mlp": "gelu", "d_ff": 64}
+    trial = Trial.model_validate(merge(tiny, {"model": model, "optim": {"name": "adamw"}, "train": train}))
+    activations = 4 * 3 * (4 * 32) * (16 + 64)  # bytes, layers but one, tokens, numbers
+    for params in (100, 10**6):
+        least = 12 * params + (4 * params + activations if together else max(4 * params, activations))
+        rows = 16 * (4 * parts) * 32  # a worker's batch
+        assert Least.of(trial, False, workers, params) == Least(params, least, least + rows, 12 * params)
+        assert Least.of(trial, True, workers, params) == Least(params, least, 4 * params + rows, 0)
 
 
 HUGE = {
@@ -159,6 +192,7 @@ def test_trials_that_run_at_once_share_the_host(tiny):
     memory.check(plan, Room(1.0 * GIB), at_once=2)
     with pytest.raises(UserError, match=r"resources.max_concurrent: 8 trials at once take at least .* has 1.0 GiB"):
         memory.check(plan, Room(1.0 * GIB), at_once=8)
+    memory.check(plan, Room(1.0 * GIB, 8.0 * GIB), at_once=100)  # for a GPU each is built there and leaves
 
 
 def test_of_a_clusters_gpus_the_largest_of_the_name_counts_and_unknown_ones_hold_anything():

@@ -1,7 +1,5 @@
 """A mutated sweep file gives a plan, or short lines that say what is wrong. `tools/mutate_sweeps.py` runs thousands."""
 
-import time
-
 import pytest
 
 from attnlab.plan.load import load
@@ -69,10 +67,8 @@ def test_what_ended_in_something_else_is_a_line(tmp_path, old, new, said):
     file = tmp_path / "s.yaml"
     assert old in GOOD
     file.write_text(GOOD.replace(old, new), encoding="utf-8")
-    start = time.process_time()
     with pytest.raises(UserError) as error:
         load(file)
     lines = error.value.problems
     assert any(said in line for line in lines), lines
     assert all(line.isprintable() and len(line) < LONGEST + len(str(file)) for line in lines)
-    assert time.process_time() - start < 20

@@ -66,7 +66,7 @@ def test_what_was_saved_is_loaded_in_place(tmp_path):
     assert path == home.checkpoints / "step_00000012"
     other, another = made(1)
     places = {name: tensor.data_ptr() for name, tensor in checkpoint.tensors(other).items()}
-    assert checkpoint.load(home, other, another, torch.device("cpu")) == {"step": 12, "seen": 7}
+    assert checkpoint.load(home, other, another) == {"step": 12, "seen": 7}
     for name, tensor in checkpoint.tensors(other).items():
         assert torch.equal(tensor, checkpoint.tensors(model)[name]) and tensor.data_ptr() == places[name]
     assert all(torch.equal(x, another.state_dict()[key]) for key, x in optimizer.state_dict().items())
@@ -117,21 +117,21 @@ def test_an_unreadable_one_is_passed_over_and_named(tmp_path, capsys, file, dama
     for step in (1, 2):
         newest = checkpoint.save(home, step, model, optimizer, {})
     (newest / file).write_bytes(damage) if damage is not None else (newest / file).unlink()
-    assert checkpoint.load(home, model, optimizer, torch.device("cpu"))["step"] == 1
+    assert checkpoint.load(home, model, optimizer)["step"] == 1
     assert f"{newest}: unreadable checkpoint passed over" in capsys.readouterr().out
     for path in checkpoint.steps(home):
         (path / "state.json").unlink(missing_ok=True)
-    assert checkpoint.load(home, model, optimizer, torch.device("cpu")) is None
+    assert checkpoint.load(home, model, optimizer) is None
 
 
 def test_one_that_the_records_do_not_fit_is_passed_over_for_an_older_one(tmp_path, capsys):
     home, (model, optimizer) = TrialDir(tmp_path), made()
     for step in (1, 2):
         newest = checkpoint.save(home, step, model, optimizer, {"n": step})
-    found = checkpoint.load(home, model, optimizer, torch.device("cpu"), lambda state: state["n"] < 2)
+    found = checkpoint.load(home, model, optimizer, lambda state: state["n"] < 2)
     assert found == {"step": 1, "n": 1}
     assert capsys.readouterr().out == f"attnlab: {newest}: passed over, reports before it are lost\n"
-    assert checkpoint.load(home, model, optimizer, torch.device("cpu"), lambda state: False) is None
+    assert checkpoint.load(home, model, optimizer, lambda state: False) is None
 
 
 @pytest.mark.parametrize(
@@ -148,7 +148,7 @@ def test_one_of_another_model_is_passed_over_before_anything_is_changed(tmp_path
     before = model[0].weight.clone()
     with torch.no_grad():
         model[0].weight.zero_()
-    assert checkpoint.load(home, model, optimizer, torch.device("cpu")) is None
+    assert checkpoint.load(home, model, optimizer) is None
     assert model[0].weight.eq(0).all() and before.ne(0).any() and said in capsys.readouterr().out
 
 
