@@ -64,13 +64,13 @@ class Fake:
         sink = MetricsWriter(home, 0)
         for step in range(10, steps + 1, 10):
             loss = None if value is None else value + 2.0 * (10 / step - 10 / steps)
-            sink.write({"step": step, "tokens": step * 512, "train_loss": loss, "val_loss": loss, "val_loss_se": 0.01,
-                        "lr": lr, "tokens_per_s": 5000.0, "seconds": step * 0.11})  # fmt: skip
+            sink.write({"step": step, "tokens": step * trial.tokens_per_step, "train_loss": loss, "val_loss": loss,
+                        "val_loss_se": 0.01, "lr": lr, "tokens_per_s": 5000.0, "seconds": step * 0.11})  # fmt: skip
         if state:
             best = best_row(sink.rows, self.plan.metric, self.plan.mode)
             write_json(home.results_file, {
                 "trial_id": job.trial_id, "arm": arm, "state": state, "phase": phase, "settings": settings,
-                "seed": seed, "steps": steps, "tokens": steps * 512, "best": best,
+                "seed": seed, "steps": steps, "tokens": steps * trial.tokens_per_step, "best": best,
                 "last": sink.rows[-1] if sink.rows else None, "seconds": steps * 0.11,
                 "device_seconds": steps * 0.22, "n_params": 1_234_567, "n_params_non_embedding": 987_654,
                 "checkpoint": "checkpoints/final" if state == "completed" else None, "error": error,
