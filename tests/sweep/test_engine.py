@@ -113,12 +113,14 @@ def test_a_model_that_would_fail_at_its_end_is_refused_in_a_line_per_arm_before_
     assert not folder.exists(), "a corrected sweep can begin there"
 
 
+@pytest.mark.slow
 def test_sigterm_to_all_processes_saves_what_runs_and_says_how_to_resume(write_sweep, launch, folder, tmp_path, tiny):
     """As `timeout`, Slurm and Kubernetes send it; Ctrl-C ends a sweep in the same way."""
     trial = {**tiny, "train": {**tiny["train"], "max_steps": 1_000_000, "eval_every": 50, "save_every": 100_000}}
     path = write_sweep(trial=trial, resources={"max_concurrent": 1})
     process = launch(path, wait=False, ATTNLAB_TEST=str(tmp_path))
-    wait_until(lambda: list(folder.glob("*/*/metrics.jsonl")))
+    wait_until(lambda: list(folder.glob("*/*/metrics.jsonl")) or process.poll() is not None)
+    assert process.poll() is None, finish(process)
     for _ in range(2):  # `timeout` sends it to its child and then to the group
         os.killpg(process.pid, signal.SIGTERM)
     done = finish(process)
