@@ -67,7 +67,6 @@ def test_progress_prints_every_name(named, capsys):
     assert all(name in shown for name in NAMES)
 
 
-@pytest.mark.skipif(not interactive.available(), reason="plotly is not installed")
 def test_plotly_gets_every_name_as_text(named):
     figure = interactive._curves(select(load(named.path)))
     for trace, name in zip([t for t in figure.data if t.showlegend], NAMES, strict=False):
