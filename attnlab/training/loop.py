@@ -108,14 +108,18 @@ def train(
         loss_sum = torch.tensor(resumed.get("loss_sum", 0.0), device=device)  # over the steps `since` the last report
         mark = start - resumed.get("since_s", 0.0)
         branched = sum(steps for rung, steps in job.branches.items() if rung < done)
+
+        def save(at: int, seconds: float, **part: Any) -> None:
+            saved = {"seconds": seconds, "trained": clock.trained, **part, **before(records.rows, at)}
+            checkpoint.save(folder, at, run.model, run.optimizer, saved)
+
         for step in range(done + 1, last_step + 1):
             if lead and interrupted():
                 if world == 1 and done:
                     clock.pause()
-                    at = time.perf_counter()
-                    part = {"since": since, "loss_sum": loss_sum.item(), "since_s": at - mark}
-                    clocks = {"seconds": resumed["seconds"] + at - start, "trained": clock.trained}
-                    checkpoint.save(folder, done, run.model, run.optimizer, clocks | part | before(records.rows, done))
+                    now = time.perf_counter()
+                    spent = resumed["seconds"] + now - start
+                    save(done, spent, since=since, loss_sum=loss_sum.item(), since_s=now - mark)
                 raise TrialInterrupted
             if decay_steps := job.branches.get(done):  # a rung: judged on a short decay, which is then undone
                 clock.pause()
@@ -157,8 +161,7 @@ def train(
             if not math.isfinite(scores.get(job.metric, train_loss)):  # of trials ranked by speed, the loss says it
                 state = "diverged"
             elif lead and not last and step % trial.train.save_every_steps == 0:
-                clocks = {"seconds": row["seconds"], "trained": clock.trained}
-                checkpoint.save(folder, step, run.model, run.optimizer, clocks | before(records.rows, step))
+                save(step, row["seconds"])
             if lead:
                 report(row)
             if state == "diverged" or last:
@@ -171,8 +174,7 @@ def train(
         timing["last_report_at"] = time.time()
         seconds = resumed["seconds"] + time.perf_counter() - start
         if lead and state == "pruned":
-            clocks = {"seconds": seconds, "trained": clock.trained}
-            checkpoint.save(folder, done, run.model, run.optimizer, clocks | before(records.rows, done))
+            save(done, seconds)
         if lead and state == "completed":
             checkpoint.export(folder, run.model, run.task.tokenizer_json(), run.task.eos_id)
             checkpoint.tidy(folder)
