@@ -96,17 +96,17 @@ def rehearse(rehearsals: list[Rehearsal], slots: Slots, tick: Callable[[], None]
         for call in ready:
             try:
                 answer = ray.get(call)
+                if call in leases:
+                    (each, state), (mailbox, lease) = leases.pop(call), answer
+                    job = {**each.job.model_dump(mode="json"), REHEARSAL: True}
+                    ray.get(mailbox.post.remote(lease, job, state))  # else `read` may overtake it in the mailbox
+                    running[mailbox.read.remote(lease, 0)] = each
+                    start = start or time.monotonic()
+                    continue
             except ray.exceptions.RayActorError:  # pool or mailbox died, which the slots' guard notes as why
                 time.sleep(2 * GUARD_S)
                 tick()
                 raise
-            if call in leases:
-                each, state = leases.pop(call)
-                start = start or time.monotonic()
-                mailbox, lease = answer
-                mailbox.post.remote(lease, {**each.job.model_dump(mode="json"), REHEARSAL: True}, state)
-                running[mailbox.read.remote(lease, 0)] = each
-                continue
             each, row = running.pop(call), answer
             ray.get(slots.pool.release.remote(each.job.trial_id))
             if "moved" in row:  # its slot lost its workers

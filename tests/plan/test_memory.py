@@ -113,6 +113,7 @@ HUGE = {
 def test_dry_run_and_start_refuse_it_in_one_line(tiny, tmp_path, capsys, monkeypatch, model):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(memory, "host_bytes", lambda: 23.0 * GIB)
+    monkeypatch.setattr("attnlab.sweep.engine.runs_alone", lambda address: True)  # Ray may be up in this process
     monkeypatch.setattr(models, "try_mixer", lambda *args: pytest.fail("built"))
     monkeypatch.setattr(size, "assemble", lambda *args: pytest.fail("built"))
     trial = merge(tiny, {"model": {"n_heads": 1, "mixer": "standard", **model}})
