@@ -55,7 +55,7 @@ def open_model(path: Path, job: Job | None = None) -> tuple[Any, Tokenizer | Non
                 path, use_safetensors=True, output_loading_info=True, local_files_only=True
             )
     except UserError as error:
-        raise UserError(f"{path}: {error}") from None
+        raise UserError(str(error) if str(error).startswith(str(path)) else f"{path}: {error}") from None
     except Exception as error:  # whatever safetensors, transformers, or a mixer of the user's may raise
         raise UserError(f"{path}: damaged, {first_line(error)}") from None
     # transformers fills in at random what a file lacks, and only warns

@@ -18,7 +18,7 @@ from torch import nn
 
 from attnlab.models.block import MLP, Block, mlp_width
 from attnlab.models.checks import spec_of
-from attnlab.util import trust
+from attnlab.util import signature, trust
 from attnlab.util.errors import UserError
 from attnlab.util.text import first_line
 from attnlab.util.weights import EMBEDDING, shapes_in
@@ -61,6 +61,11 @@ class CheckedLoading:
         for name, buffer in self.named_non_persistent_buffers():
             buffer.copy_(filled[name])
 
+    def save_pretrained(self, save_directory: Any, *args: Any, **kwargs: Any) -> Any:
+        """Save a model as transformers does; digests of what lay there before no longer hold."""
+        signature.unsign(Path(save_directory))
+        return super().save_pretrained(save_directory, *args, **kwargs)  # type: ignore[misc]
+
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, config: Any = None, **kwargs: Any) -> Any:
         """Load a model as transformers does, after its config.json was checked.
@@ -68,10 +73,13 @@ class CheckedLoading:
         With `trust_remote_code=True` the modules of own mixers that its config.json names are imported.
 
         Raises:
-            UserError: a module that nobody named, or sizes that are not the weights' own; nothing was built.
+            UserError: a file that was changed since it was exported, a module that nobody named, or sizes that are not
+                the weights' own; nothing was built.
         """
         where = pretrained_model_name_or_path
         fetching = {name: kwargs[name] for name in FETCHING if name in kwargs}
+        if where is not None:
+            signature.check(Path(where, kwargs.get("subfolder", "")))  # a hub id is no folder here
         kwargs.setdefault("use_safetensors", True)  # the other format is a pickle
         known, config_class = config, cls.config_class  # type: ignore[attr-defined]
         if not isinstance(known, config_class):

@@ -1,7 +1,7 @@
 """Checkpoints, written whole or not at all.
 
 `step_00000500/`  to resume from: model.safetensors, optimizer.safetensors, state.json.
-`final/`          to use: config.json, model.safetensors, tokenizer.json, as transformers loads them.
+`final/`          to use: config.json, model.safetensors, tokenizer.json, as transformers loads them, and digests.json.
 
 The schedule, the data position and every random draw are pure functions of the step, so only the step is saved.
 """
@@ -25,6 +25,7 @@ from transformers.utils import logging
 from attnlab.data import backend
 from attnlab.records.paths import TrialDir
 from attnlab.records.reading import read_state, signed
+from attnlab.util import signature
 from attnlab.util.files import file_digest, replacing
 from attnlab.util.text import one_line
 
@@ -128,7 +129,8 @@ def _save(tensors: dict[str, torch.Tensor], path: Path) -> None:
 def export(trial: TrialDir, model: Any, tokenizer_json: str | None, eos_id: int | None = None) -> Path:
     """Write `final/`, which `AutoModelForCausalLM.from_pretrained` loads after `import attnlab`.
 
-    `eos_id` is the token that ends a document. lm-eval's HF adapter uses it for an empty context.
+    It is signed: `from_pretrained` refuses it once a file in it was changed. `eos_id` is the token that ends a
+    document. lm-eval's HF adapter uses it for an empty context.
     """
     with _replacing(trial.final) as folder:
         logging.disable_progress_bar()  # transformers draws one per save
@@ -139,6 +141,7 @@ def export(trial: TrialDir, model: Any, tokenizer_json: str | None, eos_id: int 
             if eos_id is not None:
                 config["eos_token"] = backend.build(tokenizer_json, "tokenizer.json").id_to_token(eos_id)
             (folder / "tokenizer_config.json").write_text(json.dumps(config), encoding="utf-8")
+        signature.sign(folder)
     return trial.final
 
 
