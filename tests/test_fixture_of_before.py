@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from analysis.__main__ import main as analyse
+from analysis.command_line import main as analyse
 from attnlab.config.trial import Trial
 from attnlab.plan.extension import leaderboard
 from attnlab.plan.load import load

@@ -6,11 +6,16 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from attnlab.util.secret import masked
 from attnlab.util.text import quoted, shortened
 
 MOST = 2**63 - 1  # the largest whole number of PyTorch, NumPy and Parquet
 LONGEST_KEY = 120
 DEPTH = 50
+SECRET = (
+    "a password in a URI, which the results' sweep.yaml would keep; take it out and set HF_TOKEN (or run `hf auth "
+    "login`), or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (or ~/.aws/credentials)"
+)
 
 
 def problems(tree: Any, key: str = "", depth: int = 0) -> Iterator[str]:
@@ -24,6 +29,8 @@ def problems(tree: Any, key: str = "", depth: int = 0) -> Iterator[str]:
                 yield f"{key or 'the sweep'}: the key {quoted(name)}; a key is a text of at most {LONGEST_KEY} letters"
             elif surrogate(name):
                 yield f"{key or 'the sweep'}: the key {quoted(name)} holds half a character (a lone surrogate)"
+            elif secret(name):
+                yield f"{key or 'the sweep'}: the key {quoted(name)}: {SECRET}"
             else:
                 yield from problems(value, below, depth + 1)
     elif isinstance(tree, (list, tuple)):
@@ -41,7 +48,14 @@ def scalar_problem(value: Any) -> str | None:
         return f"a whole number within +-{MOST:,}, not {quoted(value)}"
     if isinstance(value, str) and surrogate(value):
         return f"{quoted(value)} holds half a character (a lone surrogate)"
+    if isinstance(value, str) and secret(value):
+        return f"{quoted(value)}: {SECRET}"
     return None
+
+
+def secret(text: str) -> bool:
+    """Whether a text holds a URI with a password, a user or a query value that looks like a credential."""
+    return "://" in text and masked(text) != text
 
 
 def surrogate(text: str) -> bool:

@@ -39,12 +39,17 @@ def again() -> str:
     return shlex.join([sys.executable, *map(masked, sys.argv), *([] if "--resume" in sys.argv else ["--resume"])])
 
 
-def run(main: Callable[[], int]) -> int:
-    """Run a command line's `main` and give its exit code, also where whoever reads its output has read enough."""
+def run(main: Callable[[], int], orderly: bool = False) -> int:
+    """Run a command line's `main` and give its exit code, also where whoever reads its output has read enough.
+
+    `orderly`: Ctrl-C raises KeyboardInterrupt in it, for it may have threads and processes of its own to end.
+    """
     for stream in (sys.stdout, sys.stderr):  # a terminal's encoding may lack a letter, which is no reason to end
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     try:
+        if orderly:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
         code = main()
         sys.stdout.flush()
         return code

@@ -7,25 +7,43 @@ import re
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
+from urllib.parse import unquote
 
-# The user and password before an @ may hold a quote or a question mark that was not escaped.
-URI = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+://)((?:[^\s/@:]+:[^\s/@]*@)?)([^\s'\"<>]*)")
-QUERY = re.compile(r"(?i)([?&][^=&]*(?:secret|password|token|key|sig)[^=&]*=)[^&]*")
+# What stands before an @ holds no :// itself, so that a URI within a URI is found too. A password may hold what should
+# have been escaped: a quote, a question mark, a slash.
+BEFORE_AT = re.compile(r"(?<=://)(?:(?!://)\S)*@")
+KEY = re.compile(r"[?&#;]([\w.%+\[\]-]{1,100})=")
+# A value in JSON may hold blanks; any other ends at a blank or an &.
+VALUE = re.compile(r"(?:\{(?:[^{}]|\{[^{}]*\}?)*\}?)?[^\s&]*")
+CREDENTIAL = re.compile(
+    r"secret|passw|passphrase|pwd|token|key(?!word)|sig|cred|auth(?!or)|sas|jwt|bearer|session|private|assertion|^pass$|^pw$",
+    re.IGNORECASE,
+)
+CLOSING = "'\"<>)],.;:"  # of the sentence that quotes a URI
 HIDDEN = "***"
 
 
 def masked(text: str) -> str:
-    """A text without the user and password, and the secret parameters, of the URIs in it."""
-    return URI.sub(lambda found: found[1] + _masked_rest(bool(found[2]), found[3]), text)
+    """A text without the users and passwords of the URIs in it, and without query values that look like credentials."""
+    return _without_values(BEFORE_AT.sub(_user, text))
 
 
-def _masked_rest(secret: bool, rest: str) -> str:
-    """What follows in a URI; `secret`: a user and password stood before it."""
-    place, mark, query = rest.partition("?")
-    user, at, host = place.rpartition("@")
-    if secret or (at and (":" in user or "/" not in user)):  # a password may hold a slash; a path may hold an @
-        place = f"{HIDDEN}@{host}"
-    return place + QUERY.sub(rf"\g<1>{HIDDEN}", mark + masked(query))
+def _user(found: re.Match[str]) -> str:
+    """What stands before an @: a user, with or without a password, or a path that holds an @."""
+    authority = re.split(r"[/?#]", found[0], maxsplit=1)[0]
+    return f"{HIDDEN}@" if ":" in authority or "@" in authority else found[0]
+
+
+def _without_values(text: str) -> str:
+    """Mask the values of a query's credentials."""
+    parts, at = list[str](), 0
+    while found := KEY.search(text, at):
+        parts.append(text[at : found.end()])
+        at = found.end()
+        if CREDENTIAL.search(unquote(found[1])) and (value := VALUE.match(text, at)) and value[0]:
+            parts.append(HIDDEN)
+            at += len(value[0].rstrip(CLOSING))
+    return "".join([*parts, text[at:]])
 
 
 def hide_arguments(words: Iterable[str]) -> None:

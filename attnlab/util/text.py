@@ -10,6 +10,8 @@ import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from attnlab.util.secret import masked
+
 LISTED = 120  # characters of the words that an error message lists
 FRAME = re.compile(r" +File ")  # of a traceback
 RAISED = re.compile(r"[\w.]+(Error|Exception|Exit|Interrupt)(: |$)")
@@ -33,7 +35,8 @@ def visible(text: str) -> str:
 
 
 def shortened(text: str, most: int) -> str:
-    """A text of at most `most` characters: of a longer one the beginning and the end."""
+    """A text of at most `most` characters: of a longer one the beginning and the end. Passwords in URIs are masked."""
+    text = masked(text)  # before it is cut, which may leave a password without the @ that tells it
     if len(text) <= most:
         return text
     tail = (most - 3) // 3
@@ -55,13 +58,13 @@ def say_once(line: str) -> None:
 
 
 def one_line(message: object) -> str:
-    """An error's message, or a text, on one line. An error's type if it has no message."""
-    return visible(" ".join(str(message).split())) or type(message).__name__
+    """An error's message, or a text, on one line, passwords in URIs masked. An error's type if it has no message."""
+    return visible(masked(" ".join(str(message).split()))) or type(message).__name__
 
 
 def first_line(error: BaseException) -> str:
     """The first line of an error's message, without its full stop. Its type if there is none."""
-    lines = str(error).strip().splitlines()
+    lines = masked(str(error)).strip().splitlines()
     return (lines[0].strip() if lines else type(error).__name__).rstrip(".")
 
 

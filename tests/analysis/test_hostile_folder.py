@@ -9,7 +9,7 @@ import torch
 from transformers import AutoModel, AutoModelForCausalLM
 from transformers.integrations import hub_kernels
 
-from analysis.__main__ import main
+from analysis.command_line import main
 from analysis.efficiency import measurement
 from analysis.scoring.checkpoints import open_model
 from attnlab.config import sweep_file

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from analysis.__main__ import main
+from analysis.command_line import main
 from attnlab import run_experiment
 from attnlab.config.sweep_file import dump
 from attnlab.plan.load import resolve

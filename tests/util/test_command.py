@@ -29,13 +29,11 @@ def test_a_list_whose_reader_has_read_enough_ends_in_silence():
 
 
 WAITS = """
-import sys
+import runpy, sys
 sys.path.insert(0, {root!r})
-from attnlab.util import command
-command.answer_ctrl_c()
 class Slow:
     def find_spec(self, name, path=None, target=None):
-        if name == "attnlab.plan":  # its import is where the signal comes, and swallows what is raised
+        if name == {name!r}:  # its import is where the signal comes, and swallows what is raised
             print("here", flush=True)
             try:
                 while True:
@@ -43,16 +41,38 @@ class Slow:
             except BaseException:
                 pass
 sys.meta_path.insert(0, Slow())
-import attnlab.cli
+{start}
 """
+STARTS = {  # a command -> what starts it, and what it imports
+    "launch.py": ("runpy.run_path(sys.path[0] + '/launch.py', run_name='__main__')", "attnlab.plan"),
+    "analysis": ("runpy.run_module('analysis', run_name='__main__', alter_sys=True)", "analysis.records"),
+}
 
 
-def test_ctrl_c_while_it_is_imported_ends_it_at_once():
+@pytest.mark.parametrize("name", STARTS)
+def test_ctrl_c_while_it_is_imported_ends_it_at_once(name):
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    with subprocess.Popen([sys.executable, "-c", WAITS.format(root=str(ROOT))], text=True, **pipes) as process:
+    code = WAITS.format(root=str(ROOT), start=STARTS[name][0], name=STARTS[name][1])
+    with subprocess.Popen([sys.executable, "-c", code], text=True, **pipes) as process:
         assert process.stdout.readline() == "here\n"
         process.send_signal(signal.SIGINT)
         assert process.wait(60) == 130 and process.stderr.read() == ""
+
+
+def test_ctrl_c_in_an_orderly_command_is_raised_in_it():
+    old = signal.signal(signal.SIGINT, command.leave)
+    closed = []
+
+    def main():
+        try:
+            signal.raise_signal(signal.SIGINT)
+        finally:
+            closed.append(True)
+
+    try:
+        assert command.run(main, orderly=True) == command.CTRL_C and closed
+    finally:
+        signal.signal(signal.SIGINT, old)
 
 
 def test_until_ray_is_up_a_signal_ends_a_process_of_the_sweeps_own_at_once(monkeypatch):

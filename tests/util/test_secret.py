@@ -4,7 +4,10 @@ import subprocess
 import sys
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+import launch as command
 from attnlab import run_experiment
 from attnlab.records import storage
 from attnlab.records.mirror import RemoteMirror
@@ -28,10 +31,58 @@ URI = "s3://AKIA:hun/ter2@bucket/results?region=eu&secret_key=hunter3"
         ("'s3://me:hun\"ter2@b', <s3://b/a>", "'s3://***@b', <s3://b/a>"),
         ("s3://me:hunter2@b?endpoint_override=http://me:hunter2@h:9", "s3://***@b?endpoint_override=http://***@h:9"),
         ("results/x", "results/x"),
+        ("https://hf_hunter2@huggingface.co/x", "https://***@huggingface.co/x"),
+        ('\'gs://b?json_credentials={"a": "x", "key": "hunter 2"}&x=1\'', "'gs://b?json_credentials=***&x=1'"),
+        ("no file gs://b?json%5Fcredentials=hunter2, why", "no file gs://b?json%5Fcredentials=***, why"),
+        ("see https://arxiv.org/list?author=a&year=2024 and mail@example.org", None),
     ],
 )
 def test_what_is_secret_in_a_text_is_masked(text, seen):
-    assert masked(text) == seen
+    assert masked(text) == (text if seen is None else seen)
+
+
+SECRETS = st.text(st.characters(min_codepoint=33, max_codepoint=1000, exclude_characters="&"), min_size=6).filter(
+    lambda text: "://" not in text and text.isprintable() and not set("'\"<>)],.;:") & {text[-1]} and " " not in text
+)
+KEYS = ["access_key", "AccessToken", "X-Amz-Signature", "client_secret", "json_credentials", "sas", "auth", "my%5Fpwd",
+        "passphrase", "pass", "session[id]", "sig", "private.key", "jwt"]  # fmt: skip
+
+
+@settings(max_examples=60, deadline=None)
+@given(SECRETS, st.sampled_from(KEYS), st.sampled_from("?&#"), st.sampled_from(["", "'", '",', ")."]))
+def test_a_value_whose_key_looks_like_a_credential_is_masked(secret, key, separator, after):
+    start = "cannot read gs://bucket/x?a=1"
+    shown = masked(f"{start}{separator}{key}=~{secret}~{after} for some reason")
+    assert shown == f"{start}{separator}{key}=***{after} for some reason"
+
+
+@settings(max_examples=60, deadline=None)
+@given(SECRETS, st.sampled_from(["s3", "hf", "https", "git+ssh"]), st.sampled_from(["me:", "", ":"]))
+def test_a_user_and_password_are_masked_whatever_they_hold(secret, scheme, user):
+    secret = secret if user else "".join(c for c in secret if c not in "/?#") + "~"  # alone, these begin a path
+    shown = masked(f"cannot read '{scheme}://{user}{secret}@host/a/b?x=1'")
+    assert shown == f"cannot read '{scheme}://***@host/a/b?x=1'"
+
+
+@pytest.mark.parametrize("where", ["dataset", "tokenizer", "override", "key", "choice"])
+@pytest.mark.parametrize("uri", ["https://me:hunter2@host/x.txt", "hf://hunter2@a/b", "s3://b/x?secret_key=hunter2"])
+def test_a_password_in_a_sweep_is_refused_in_a_line_that_says_what_to_use_instead(tmp_path, capsys, where, uri):
+    sweep, results = tmp_path / "study.yaml", tmp_path / "results"
+    task = {"dataset": f"dataset: '{uri}'", "tokenizer": f"tokenizer: {{name: '{uri}'}}"}.get(where, "seq_len: 32")
+    task = f"'{uri}': 1" if where == "key" else task
+    search = f"search: {{space: {{optim.lr: {{choice: ['{uri}']}}}}}}\n" if where == "choice" else ""
+    sweep.write_text(f"name: study\ntrial: {{task: {{name: text, {task}}}}}\narms: {{a: {{}}}}\n{search}")
+    override = [f"trial.task.dataset={uri}"] if where == "override" else []
+    assert command.main([str(sweep), *override, "--results", str(results)]) == 2
+    said = capsys.readouterr()
+    (line,) = said.err.splitlines()
+    assert "a password in a URI" in line and "HF_TOKEN" in line and "AWS_SECRET_ACCESS_KEY" in line and "***" in line
+    assert "hunter2" not in said.err + said.out and not results.exists()
+
+
+def test_a_password_in_a_long_name_is_masked_before_it_is_cut():
+    long = f"no file https://me:hunter2{'x' * 3000}@host/x"
+    assert UserError(long).problems == ["no file https://***@host/x"]
 
 
 class Refusing:

@@ -9,7 +9,7 @@ import torch
 from rich.console import Console
 from safetensors.torch import save_file
 
-from analysis.__main__ import main
+from analysis.command_line import main
 from analysis.efficiency import isolated, lengths, measurement
 from analysis.efficiency.results import WORKLOADS
 from analysis.records.load import load

@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pytest
 
-from analysis.__main__ import main
+from analysis.command_line import main
 from analysis.records.load import load
 from analysis.records.scores import benchmarks
 from analysis.records.select import select

@@ -14,7 +14,7 @@ from xml.etree import ElementTree
 import pytest
 from rich.console import Console
 
-from analysis.__main__ import main
+from analysis.command_line import main
 from analysis.figures import interactive
 from analysis.records.load import load
 from analysis.records.select import select
@@ -250,7 +250,7 @@ def test_mistakes_are_one_line_and_exit_code_2(fake, tmp_path, capsys):
 
 
 def test_it_needs_neither_torch_nor_ray():
-    code = "import sys, analysis.__main__; print(sorted({'torch', 'ray', 'fla', 'pandas'} & set(sys.modules)))"
+    code = "import sys, analysis.command_line; print(sorted({'torch', 'ray', 'fla', 'pandas'} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 

@@ -6,7 +6,7 @@ import shutil
 import jsonschema
 import pytest
 
-from analysis.__main__ import main
+from analysis.command_line import main
 from analysis.scoring import exam as base
 from attnlab.records.paths import SweepDir
 from tests.analysis.fake_results import Fake

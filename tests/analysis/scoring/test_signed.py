@@ -6,7 +6,7 @@ import shutil
 import pytest
 from transformers import AutoModel, AutoModelForCausalLM
 
-from analysis.__main__ import main
+from analysis.command_line import main
 from analysis.scoring.checkpoints import open_model
 from attnlab.util import signature
 from attnlab.util.errors import UserError

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from analysis.__main__ import main
+from analysis.command_line import main
 from analysis.records.load import load
 from analysis.records.select import select
 from analysis.statistics.claims import judge

@@ -7,8 +7,8 @@ import random
 import pytest
 import torch
 
-from analysis.__main__ import main
 from analysis.benchmarks import BENCHMARKS
+from analysis.command_line import main
 from analysis.statistics import overlap
 from attnlab.config.trial import TaskConfig
 from attnlab.data.tokenizer import ByteTokenizer
