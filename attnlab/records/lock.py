@@ -195,5 +195,5 @@ class Lock:
                     self._lost("another launcher has taken this sweep over" if files else gone)
                     return
                 self._files.renew(self._name, self._content)
-            except (StorageError, OSError) as error:  # the next one may get through
+            except (UserError, OSError) as error:  # the next one may get through
                 print(f"attnlab: no heartbeat: {error}", flush=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 import time
 from abc import ABC, abstractmethod
 from contextlib import suppress
@@ -13,12 +14,13 @@ from uuid import uuid4
 
 from attnlab.records.mirror import Mirror, RemoteMirror
 from attnlab.records.storage import Store
+from attnlab.util.errors import UserError
 
 SETTLE_S = 5.0  # what a write is given to show everywhere, where creation is not exclusive
 
 
 class LockFiles(ABC):
-    """Small files of a sweep's folder. Every method raises StorageError or OSError."""
+    """Small files of a sweep's folder. Every method raises StorageError or OSError, and UserError for other things."""
 
     @abstractmethod
     def list(self) -> dict[str, tuple[bytes, float | None]]:
@@ -56,6 +58,7 @@ class PathFiles(LockFiles):
         """Every hidden file's content and age in seconds."""
         found, times = {}, dict[str, float]()
         for path in self._folder.glob(".launcher-*"):
+            _refuse_other_than_file(path)
             with suppress(FileNotFoundError), path.open("rb") as file:  # opening it makes NFS ask the server
                 found[path.name] = file.read()
                 times[path.name] = os.fstat(file.fileno()).st_mtime
@@ -108,6 +111,15 @@ class PathFiles(LockFiles):
         for path in self._made:
             with suppress(OSError):
                 path.rmdir()
+
+
+def _refuse_other_than_file(path: Path) -> None:
+    """Raise UserError for what no launcher has made, and which to open may wait for ever."""
+    with suppress(FileNotFoundError):
+        mode = path.lstat().st_mode
+        if not stat.S_ISREG(mode):
+            what = "a folder" if stat.S_ISDIR(mode) else "a link" if stat.S_ISLNK(mode) else "a special file"
+            raise UserError(f"{path}: {what}, where launchers keep a file; remove it")
 
 
 class StoreFiles(LockFiles):

@@ -34,6 +34,8 @@ def check_unheld(records: Mirror) -> None:
         Lock(records).check()
     except StorageError as error:
         raise UserError(f"--results {error}") from None
+    except OSError as error:
+        raise UserError(f"{error.filename or records}: it cannot be read ({error.strerror})") from None
 
 
 def hold(records: Mirror, stack: ExitStack) -> tuple[Lock | None, str]:

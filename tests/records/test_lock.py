@@ -14,6 +14,7 @@ from attnlab.records.lock import LIMIT_S, Lock, Owner
 from attnlab.records.lock_file import StoreFiles, lock_files
 from attnlab.records.mirror import mirror
 from attnlab.records.paths import SweepDir
+from attnlab.sweep.folder import check_unheld
 from attnlab.util.errors import UserError
 
 
@@ -163,6 +164,32 @@ def test_half_a_lock_is_given_time(tmp_path):
     lock_files(held).create(".launcher-000001", b"{")
     with pytest.raises(UserError, match="another launcher is starting on this sweep"):
         Lock(held).__enter__()
+
+
+ODD = {
+    "a folder": lambda path: path.mkdir(),
+    "a link": lambda path: path.symlink_to("nowhere"),
+    "a special file": os.mkfifo,
+}
+
+
+@pytest.mark.parametrize("what", ODD)
+def test_what_no_launcher_has_made_is_one_line(tmp_path, what, monkeypatch, capsys):
+    held = mirror(tmp_path / "results", "study")
+    path = held.folder.path / ".launcher-000001"
+    path.parent.mkdir(parents=True)
+    ODD[what](path)
+    for hold in (lambda: Lock(held).__enter__(), lambda: Lock(held).check(), lambda: check_unheld(held)):
+        with pytest.raises(UserError) as refused:
+            hold()
+        assert refused.value.problems == [f"{path}: {what}, where launchers keep a file; remove it"]
+    assert [entry.name for entry in path.parent.iterdir()] == [path.name], "it is left alone"
+    (path.unlink if what != "a folder" else path.rmdir)()
+    monkeypatch.setattr(locks, "HEARTBEAT_S", 0.01)
+    with Lock(held) as lock:  # it comes while a launcher runs
+        ODD[what](path.with_name(".launcher-000009"))
+        while "where launchers keep a file" not in capsys.readouterr().out:
+            assert lock._thread.is_alive()
 
 
 WRONG = {"place": 5, "host": None, "start": 1, "token": [], "pid": "1", "since": "x"}
