@@ -72,7 +72,7 @@ def check_folder(plan: Plan, folder: SweepDir, resume: bool, name: str) -> None:
     for link in strays(folder.path):
         raise stray(link)
     if not folder.sweep_file.exists():
-        return
+        return _check_stump(plan, folder, resume, name)
     try:
         old = read(folder.sweep_file)
         differs = changes(old, plan)
@@ -95,6 +95,26 @@ def check_folder(plan: Plan, folder: SweepDir, resume: bool, name: str) -> None:
         raise UserError(
             f"{name} already holds this sweep, {ended} trials ended: go on with --resume, or keep it and start "
             f"afresh under another folder (--results DIR) or name (name=...)"
+        )
+    _refuse_changed_files(plan, folder, name)
+
+
+def _check_stump(plan: Plan, folder: SweepDir, resume: bool, name: str) -> None:
+    """Check a folder without a sweep.yaml, as one that was removed half-way leaves it. Nothing in it is a sweep anew.
+
+    Raises UserError if it holds trials that may be another sweep's, or with which only `resume` goes on.
+    """
+    if not (trials := folder.trials()):
+        return
+    if not fits(plan, folder):
+        raise UserError(
+            f"{name} holds {len(trials)} trials, most of another sweep, and no sweep.yaml; give this one a name of its "
+            f"own (name=...), or another folder (--results DIR)"
+        )
+    if not resume:
+        raise UserError(
+            f"{name} holds {len(trials)} trials of this sweep and no sweep.yaml: go on with --resume, which writes it "
+            f"again, or start afresh under another folder (--results DIR) or name (name=...)"
         )
     _refuse_changed_files(plan, folder, name)
 

@@ -54,10 +54,11 @@ def _made_again(
 
 
 def fits(plan: Plan, folder: SweepDir) -> bool:
-    """Whether most trials of a folder, of which there are some, are the plan's."""
-    trials = [trial for trial in _trials(folder) if trial.arm in plan.names]
+    """Whether most trials of a folder, as far as they are of the plan's arms, are the plan's. None at all fit too."""
+    found = _trials(folder)
+    trials = [trial for trial in found if trial.arm in plan.names]
     good = sum(isinstance(_job(plan, trial), Job) for trial in trials)
-    return good * 2 > len(trials)
+    return good * 2 > len(trials) or not found
 
 
 def _mend_sweep_files(mirror: Mirror) -> list[str]:

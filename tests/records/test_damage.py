@@ -20,6 +20,7 @@ from attnlab.records.paths import SweepDir
 from attnlab.records.reading import Damaged, read_board, read_results, read_state, signed
 from attnlab.sweep.folder import check_folder
 from attnlab.sweep.mend import mend_sweep
+from attnlab.sweep.search.searcher import ArmSearch
 from attnlab.util.errors import UserError
 from attnlab.util.files import json_value
 from tests.test_fixture_of_before import FOLDER, UNFINISHED
@@ -313,3 +314,66 @@ def test_a_file_that_may_not_be_read_is_no_damage(tmp_path, monkeypatch):
     with pytest.raises(UserError, match=r"results.json: Permission denied$") as caught:
         read_results(tmp_path / "results.json")
     assert not isinstance(caught.value, Damaged)
+
+
+def stump(place, what):
+    """A folder of which a removal, or a launcher killed in its first second, has left only a part."""
+    folder = fresh(place)
+    shutil.copyfile(FOLDER / "optuna.journal", folder.journal_file)
+    (place / ".sweep.yaml.tmp-host-12345678").write_text("name: stu")
+    (place / ".launcher-000001").write_text('{"host"')
+    for path in [path for path in place.rglob("*") if path.is_file()]:
+        if not str(path.relative_to(place)).startswith(what):
+            path.unlink()
+    return folder
+
+
+BEGIN_ANEW = {
+    "nothing": ("-",),
+    "a lock": (".launcher",),
+    "half a sweep.yaml": (".sweep",),
+    "the sweep's own files": ("leaderboard", "optuna"),
+    "a checkpoint alone": (str(OPEN.relative_to(FOLDER) / "checkpoints"),),
+    "reports alone": (str(OPEN.relative_to(FOLDER) / "metrics.jsonl"),),
+}
+
+
+@pytest.mark.parametrize("resume", [False, True])
+@pytest.mark.parametrize("what", BEGIN_ANEW)
+def test_in_a_stump_without_trials_a_sweep_begins(place, what, resume):
+    folder = stump(place, BEGIN_ANEW[what])
+    check_folder(PLAN, folder, resume, "results/before")
+    one_line_each(mend_sweep(PLAN, Mirror(folder)))
+    search = ArmSearch(PLAN, Mirror(folder))
+    assert search.ended == 0 and search.suggest("first")["job"]
+
+
+def test_a_stump_with_trials_but_no_sweep_is_resumed_only(place):
+    folder = fresh(place)
+    folder.sweep_file.unlink()
+    with pytest.raises(UserError, match="holds 3 trials of this sweep and no sweep.yaml: go on with --resume") as error:
+        check_folder(PLAN, folder, False, "results/before")
+    one_line_each(error.value.problems)
+    check_folder(PLAN, folder, True, "results/before")
+    assert mend_sweep(PLAN, Mirror(folder)) == [] and ArmSearch(PLAN, Mirror(folder)).ended == 2
+
+
+@pytest.mark.parametrize("resume", [False, True])
+def test_a_stump_of_another_sweep_is_refused(place, resume):
+    folder = fresh(place)
+    folder.sweep_file.unlink()
+    for trial in folder.trials():
+        trial.path.rename(trial.path.with_name(f"{trial.trial_id[:-10]}{'0' * 10}"))
+    with pytest.raises(UserError, match="holds 3 trials, most of another sweep, and no sweep.yaml"):
+        check_folder(PLAN, folder, resume, "results/before")
+
+
+@pytest.mark.parametrize("text", ["", "name: before\ntri", "\0" * 80])
+def test_a_sweep_file_cut_short_before_the_first_trial_is_set_aside_by_resume(place, text):
+    folder = stump(place, ("-",))
+    folder.sweep_file.write_text(text)
+    with pytest.raises(UserError, match="not a sweep of this version"):
+        check_folder(PLAN, folder, False, "results/before")
+    check_folder(PLAN, folder, True, "results/before")
+    (line,) = mend_sweep(PLAN, Mirror(folder))
+    assert "set aside as sweep.yaml.damaged-1" in line and not folder.sweep_file.exists()

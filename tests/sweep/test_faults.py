@@ -1,6 +1,7 @@
 """What breaks, and that nothing is waited for in vain."""
 
 import os
+import shutil
 import signal
 import time
 
@@ -160,3 +161,24 @@ def test_a_folder_that_is_removed_half_way_ends_the_sweep_in_one_line(write_swee
     assert done.returncode == 1 and line.startswith("error: ") and str(folder) in line, done.stderr
     nothing_left(str(tmp_path))
     assert not (folder / "leaderboard.json").exists(), "nothing is written where it was"
+    done = launch(path, "--resume")  # on whatever stump its workers have left
+    assert done.returncode == 0, done.stdout + done.stderr
+    undisturbed(folder, tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("left", ["lock", "sweep.yaml", "nothing"])
+def test_a_launcher_killed_in_its_first_seconds_leaves_a_folder_in_which_resume_begins(
+    write_sweep, launch, folder, tmp_path, left
+):
+    path = write_sweep(search=SEARCH)
+    process = launch(path, ATTNLAB_TEST=str(tmp_path), wait=False)
+    wait_until(lambda: list(folder.glob("sweep.yaml" if left == "sweep.yaml" else ".launcher-*")))
+    process.kill()
+    process.wait()
+    nothing_left(str(tmp_path))
+    if left == "nothing":
+        shutil.rmtree(folder)
+    done = launch(path, "--resume")
+    assert done.returncode == 0 and "Traceback" not in done.stderr, done.stdout + done.stderr
+    undisturbed(folder, tmp_path)
