@@ -22,7 +22,7 @@ def holm(pairs: Sequence[Comparison]) -> list[Comparison]:
     from statsmodels.stats.multitest import multipletests  # not at the top: it takes a second
 
     known = [pair.p for pair in pairs if pair.p is not None]
-    corrected = iter(multipletests(known, alpha=ALPHA, method="holm")[1] if known else ())
+    corrected = iter(multipletests(known, method="holm")[1] if known else ())
     out = [replace(pair, p_holm=float(next(corrected))) if pair.p is not None else pair for pair in pairs]
     return [replace(pair, needed=None if pair.decided else needed(pair, ALPHA / max(1, len(known)))) for pair in out]
 

@@ -126,7 +126,7 @@ def over_seeds(a: str, b: str, left: Mapping[Any, float], right: Mapping[Any, fl
 
 def paired(a: str, b: str, x: np.ndarray, y: np.ndarray, unit: str) -> Comparison:
     """Compare two arms' values [n] on the same n things by a paired t-test."""
-    gaps = np.asarray(x, float) - np.asarray(y, float)
+    gaps = x - y
     middle, n = float(gaps.mean()), len(gaps)
     if n < 2 or _equal(gaps, max(np.abs(x).max(initial=0), np.abs(y).max(initial=0))):
         return Comparison(a, b, Interval(middle, None, None, n), None, "none: no scatter", unit)

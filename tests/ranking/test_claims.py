@@ -34,13 +34,22 @@ def test_every_sentence_of_the_grammar_is_read_as_it_is_written():
 @pytest.mark.parametrize(
     "text",
     ["", "gla", "gla <", "gla less standard", "gla < standard on", "gla < standard by", "gla < standard by x",
-     "gla < standard by -1", "gla < standard by nan", "gla < standard by 2% on val_loss", "gla < standard please",
-     "gla<standard"],
+     "gla < standard by -1", "gla < standard by nan", "gla < standard by 1e999", "gla < standard by 2% on val_loss",
+     "gla < standard please", "gla<standard"],
 )  # fmt: skip
 def test_what_is_no_claim_is_one_line(text):
     with pytest.raises(UserError) as error:
         parse(text)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "arm", ["gla wide", "1e-3", "-4", "it's", 'say "gla"', "'", '"', "a'b'", "'gla'", "on", "by", "~"]
+)
+def test_an_arm_whose_name_has_blanks_quotes_or_is_a_number_is_written_in_quotes(arm):
+    for claim in (Claim(arm, "<", "b", "val_loss", 2.0, True), Claim("b", ">", arm), Claim(arm, "~", arm, None, 1.0)):
+        assert parse(str(claim)) == claim
+    assert parse("'gla wide' < \"1e-3\" on 'val loss'") == Claim("gla wide", "<", "1e-3", "val loss")
 
 
 def of_seeds(values):

@@ -101,6 +101,14 @@ def test_it_is_known_for_every_number_of_seeds(n, k):
     assert noise_floor.power(noise_floor.detectable(n, k - 1), n, k - 1) == pytest.approx(0.8, abs=1e-4)
 
 
+@pytest.mark.parametrize("d", [0.0, 0.5, 2.0, -2.0])
+@pytest.mark.parametrize("freedom", [2, 4, 99])
+def test_the_power_of_single_runs_is_that_of_both_tails(d, freedom):
+    edge, centre = stats.t.ppf(0.975, freedom), d / np.sqrt(2)
+    wanted = stats.nct.sf(edge, freedom, centre) + stats.nct.cdf(-edge, freedom, centre)  # 5 % where nothing differs
+    assert noise_floor.power(d, 1, freedom) == pytest.approx(wanted, abs=1e-4)
+
+
 def test_without_scatter_nothing_is_claimed(folder):
     plan = sweep_of(noise={"arm": "a", "seeds": 3})
     _, results = play(folder, plan, lambda job: 1.0)

@@ -1,6 +1,7 @@
 """What an answer costs, from records whose truth is known."""
 
 import copy
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -198,3 +199,48 @@ def test_the_vocabulary_is_that_of_the_first_exported_weights_that_can_be_read(t
         else:
             save_file({name: np.zeros((rows, 2), np.float32) for name, rows in tensors.items()}, path)
     assert cost.vocab_size(tmp_path) == 260
+
+
+def trial_of(curve, state="completed", size=100.0):
+    """A search trial whose metric is `curve` at 10, 20, ... tokens, and as many seconds."""
+    last = curve[-1] if curve else None
+    return SimpleNamespace(
+        phase="search", state=state, settings={}, value=lambda metric: last,
+        results={"n_params_non_embedding": size, "flops_per_token": 3.0},
+        series=lambda key, metric: ([10.0 * (i + 1) for i in range(len(curve))], curve),
+    )  # fmt: skip
+
+
+def selection(mode, **arms):
+    """Arms of such trials; the first of an arm is its best."""
+    declared = [SimpleNamespace(arm=name, index=i, trials=trials, best=trials[0], value=trials[0].value(""))
+                for i, (name, trials) in enumerate(arms.items())]  # fmt: skip
+    return SimpleNamespace(plan=SimpleNamespace(mode=mode), metric="val", declared=declared)
+
+
+@pytest.mark.parametrize(("mode", "sign"), [("min", -1), ("max", 1)])
+def test_the_weakest_arm_is_that_of_the_metrics_own_direction(mode, sign):
+    a, b = trial_of([0.0, sign * 0.4]), trial_of([sign * 0.2, sign * 0.6])
+    one, other = cost.iso_loss(selection(mode, a=[a], b=[b]))
+    assert (one.target, other.target) == (sign * 0.4, sign * 0.4)
+    assert [row.tokens.value for row in (one, other)] == pytest.approx([20.0, 15.0])
+    assert [row.flops.value for row in (one, other)] == pytest.approx([60.0, 45.0])
+
+
+@pytest.mark.parametrize(("mode", "sign"), [("min", -1), ("max", 1)])
+def test_lost_trials_count_as_the_worst_in_the_metrics_own_direction(mode, sign):
+    trials = [trial_of([sign * 0.6]), trial_of([sign * 0.2], state="pruned"), trial_of([], state="diverged")]
+    trials.append(trial_of([sign * 9.0], state="failed"))
+    found = cost.trials_to_value(selection(mode, a=trials, b=[trial_of([], state="failed")]))
+    assert found == {"a": pytest.approx(cost.expected_best([sign * v for v in (0.6, 0.2, 0.2, 0.2)], mode))}
+    assert sign * found["a"][0] == pytest.approx(0.3) and sign * found["a"][-1] == pytest.approx(
+        0.6 * 175 / 256 + 0.2 * 81 / 256
+    )
+
+
+@pytest.mark.parametrize(("mode", "pick"), [("min", 0), ("max", 1)])
+def test_each_sizes_best_is_that_of_the_metrics_own_direction(mode, pick):
+    trials = [trial_of([value], size=size) for size in (10.0, 100.0, 1000.0) for value in (0.1, 0.1 * size**0.2)]
+    (fit,) = cost.scaling(selection(mode, a=trials, b=trials[:4]))
+    assert [value for _, value in fit.points] == pytest.approx([(0.1, 0.1 * n**0.2)[pick] for n, _ in fit.points])
+    assert (fit.arm, fit.index) == ("a", 0) and fit.exponent.value == pytest.approx(-0.2 * pick, abs=1e-9)

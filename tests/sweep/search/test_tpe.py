@@ -47,9 +47,9 @@ def test_the_window_keeps_the_best_however_old(monkeypatch, direction, pick):
     monkeypatch.setattr(tpe, "BEST", 10)
     study = study_of(300, direction)
     kept = tpe.window(study.get_trials(), study.direction)
-    assert pick(t.value for t in study.get_trials(states=[TrialState.COMPLETE])) in [
-        t.value for t in kept if t.state is TrialState.COMPLETE
-    ]
+    older = [t for t in study.get_trials(states=[TrialState.COMPLETE]) if t.number < 260]
+    best = sorted(older, key=lambda t: t.value, reverse=pick is max)[:10]
+    assert {t.number for t in kept[:-40]} == {t.number for t in best} and pick(older, key=lambda t: t.value) in best
     assert [t.number for t in kept[-40:]] == list(range(260, 300))
     assert [t.number for t in kept] == sorted({t.number for t in kept})
 
@@ -66,3 +66,6 @@ def test_a_setting_without_a_past_is_drawn_as_by_tpe():
 def test_a_window_shows_the_states_asked_for():
     seen = tpe._Window(study_of(9))._get_trials(deepcopy=False, states=(TrialState.PRUNED,))
     assert [trial.number for trial in seen] == [0, 3, 6]
+    window = tpe._Window(study_of(9))
+    assert [trial.number for trial in window.get_trials(False, (TrialState.PRUNED,))] == [0, 3, 6]
+    assert [trial.number for trial in window.trials] == list(range(9)) and window.best_value == study_of(9).best_value
