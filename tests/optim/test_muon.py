@@ -66,6 +66,15 @@ def test_muon_follows_torchs_muon(limit, monkeypatch):
         torch.testing.assert_close(mine.state[a]["momentum_buffer"], torchs.state[b]["momentum_buffer"])
 
 
+def test_matrices_of_one_shape_or_its_transpose_are_one_batch(monkeypatch):
+    seen = []
+    monkeypatch.setattr(muon_module, "orthogonalize", lambda x: seen.append(tuple(x.shape)) or orthogonalize(x))
+    params = matrices()
+    give_grads(params, 0)
+    Muon(params).step()
+    assert seen == [(4, 8, 24), (2, 8, 8), (1, 5, 24)], "small models are bound by launches"
+
+
 def test_muon_is_its_formula_per_matrix():
     params, lr, weight_decay, momentum = matrices(), 0.02, 0.1, 0.9
     muon = Muon(params, lr, weight_decay, momentum)

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from attnlab.ranking.leaderboard import best_result, best_settings, notes, rank_arms, value_of
-from attnlab.ranking.search_coverage import Extension
+from attnlab.ranking.search_coverage import Extension, tuning_summary
 from tests.sweep.search.test_searcher import sweep_of
 
 
@@ -129,6 +129,20 @@ def test_what_counts_are_the_best_settings_with_most_runs():
     assert confirmed((0.3, 1.0), (0.2, 3.0)) == (0.2, [3.5]), "a former best counts no more"
     assert confirmed((0.3, 1.0), (0.3, 2.0)) == (0.3, [1.5, 2.5]), "unless none of the best has run"
     assert confirmed() is None
+
+
+@pytest.mark.parametrize(("mode", "sign"), [("min", 1), ("max", -1)])
+def test_of_settings_confirmed_as_often_the_better_mean_counts(mode, sign):
+    tree = {"task": {"name": "mqar", "seq_len": 32}, "train": {"max_steps": 8, "eval_every": 2}}
+    metric = {"min": "val_loss", "max": "val_accuracy"}[mode]
+    plan = sweep_of(trial=tree, search={"metric": metric, "mode": mode}, confirm={"seeds": [1], "top": 2})
+    rows = [result(sign * v, phase=phase, number=n, **{"optim.lr": lr}) for n, (phase, lr, v) in enumerate(
+        [("search", 0.1, 1.0), ("search", 0.2, 2.0), ("confirm", 0.1, 5.0), ("confirm", 0.2, 4.0)])]  # fmt: skip
+    for row in rows:
+        row["best"], row["last"] = ({"step": 4, metric: row[each]["val_loss"]} for each in ("best", "last"))
+    row = board_of(plan, *rows)["arms"]["a"]
+    assert row["best"]["settings"] == {"optim.lr": 0.1} and row["confirm"]["settings"] == {"optim.lr": 0.2}
+    assert tuning_summary(plan, "a", rows)["best_by_trials"] == [sign * 1.0, sign * 1.0]
 
 
 def test_notes_tell_the_guards_findings_then_the_edges():

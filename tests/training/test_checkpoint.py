@@ -168,13 +168,35 @@ class Exporting:
         (folder / "model.safetensors").write_bytes(b"x")
 
 
-@pytest.mark.parametrize("eos", [None, 2])
+@pytest.mark.parametrize("file", checkpoint.TENSORS)
+def test_a_bit_that_flipped_in_its_tensors_shows(tmp_path, capsys, file):
+    home, (model, optimizer) = TrialDir(tmp_path), made()
+    raw = bytearray((path := checkpoint.save(home, 1, model, optimizer, {}) / file).read_bytes())
+    raw[-1] ^= 1  # of a number: the file is read as any other
+    path.write_bytes(raw)
+    assert checkpoint.load(home, model, optimizer) is None
+    assert f"({file}: its content was changed)" in capsys.readouterr().out
+
+
+def test_a_transposed_parameter_is_saved_as_it_is_seen(tmp_path):
+    home, (model, _) = TrialDir(tmp_path), made()
+    model[0].weight = nn.Parameter(torch.arange(12.0).view(3, 4).T)
+    optimizer = make_optimizer(model, OptimConfig(name="adamw"), 10, "cpu")
+    checkpoint.save(home, 1, model, optimizer, {})
+    other, another = made(1)
+    assert checkpoint.load(home, other, another) and torch.equal(other[0].weight, model[0].weight)
+
+
+@pytest.mark.parametrize("eos", [None, 0, 2])
 def test_an_export_holds_the_tokenizer_as_transformers_reads_it(tmp_path, eos):
     from tokenizers import Tokenizer, models
 
     text = Tokenizer(models.WordLevel({"a": 0, "b": 1, "<eos>": 2}, unk_token="a")).to_str()
     final = checkpoint.export(TrialDir(tmp_path), Exporting(), text, eos)
-    wanted = {"tokenizer_class": "PreTrainedTokenizerFast", **({"eos_token": "<eos>"} if eos else {})}
+    wanted = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        **({"eos_token": "<eos>" if eos else "a"} if eos is not None else {}),
+    }
     assert json.loads((final / "tokenizer_config.json").read_text()) == wanted
     assert (final / "tokenizer.json").read_text() == text and final == TrialDir(tmp_path).final
     final = checkpoint.export(TrialDir(tmp_path), Exporting(), None)

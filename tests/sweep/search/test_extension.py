@@ -108,6 +108,26 @@ def test_a_search_is_extended_for_all_arms_alike_and_then_confirmed(folder):
     assert row["asked"] == 12 + 4 + 1 == row["ended"]
 
 
+def test_of_a_metric_that_rises_the_greatest_value_is_searched_confirmed_and_ranked_first(folder):
+    search = {"trials": 4, "sampler": "random", "metric": "val_accuracy", "mode": "max", "extend": 2}
+    trial = {"task": {"name": "mqar", "seq_len": 32}, "train": {"max_steps": 8, "eval_every": 2}}
+    plan = sweep_of(trial=trial, search=search, confirm={"seeds": [7]})
+    found = play(folder, plan, lambda job: job["settings"]["optim.lr"] * (1.0 if job["arm"] == "b" else 0.5))
+    rates, board = lrs(found, "a"), board_of(plan, found)
+    assert lrs(found, "a", "confirm") == [max(rates)] and board["ranking"] == ["b", "a"]
+    row = board["arms"]["a"]
+    assert row["certificate"]["best_by_trials"] == pytest.approx(
+        [0.5 * max(rates[: n + 1]) - 0.25 for n in range(len(rates))]
+    )
+    assert row["best"]["value"] == pytest.approx(0.5 * max(rates) - 0.25)
+    again = start(plan, folder)
+    assert again.suggest("x") == "FINISHED" and again.arms["a"].study.best_params == {"optim.lr": max(rates)}
+    ended = [result(arm, n, None, **{"optim.lr": lr}) for arm in "ab" for n, lr in enumerate((1e-4, 1e-1, 1e-2, 1e-3))]
+    ended = [{**r, "best": {"val_accuracy": r["settings"]["optim.lr"]}} for r in ended]
+    wide = extension(plan, ended).spaces["a"]["optim.lr"]
+    assert (wide.low, wide.high) == pytest.approx((1e-4, 1e-1 * 1000**0.5)), "widened where the greatest value lies"
+
+
 def results_of(search):
     return [r for arm in search.arms.values() for r in arm.ended.values()]
 

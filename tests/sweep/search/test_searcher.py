@@ -34,8 +34,9 @@ def end(folder, search, tune_id, config, state="completed", value=1.0):
     """Write what training would have left, and tell the searcher."""
     job = Job.model_validate(config["job"])
     home = folder.trial(job.arm, job.trial_id)
+    sign = 1 if job.mode == "min" else -1
     rows = [
-        {"step": s, "tokens": s, "seconds": s, "val_loss": None if state == "diverged" else value + 1 / s}
+        {"step": s, "tokens": s, "seconds": s, job.metric: None if state == "diverged" else value + sign / s}
         for s in (2, 4)
     ]
     home.metrics_file.write_text("".join(json.dumps(r) + "\n" for r in rows))
