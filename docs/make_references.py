@@ -101,6 +101,10 @@ share, which an arm still overrides, and `arms.gla.train.seed=1` an arm.
 
 **Text.** The file is UTF-8 and read by YAML 1.2: `1e-3` is a number, `no`, `1_000`, `12:30` and `2026-11-28` are texts,
 `010` is ten. `<<: *base` merges a mapping into another. Numbers are finite and whole ones have 64 bits, seeds included.
+A number beyond what any experiment reaches (a million trials, a width of ten million) is refused. `true` is no number.
+
+A setting that a file gives twice with two values is refused (`model.mixer: gla` beside `model: {{mixer: retnet}}`). An
+override on the command line may replace it.
 
 **Names.** An arm's name is its folder's. It has at most 100 bytes and neither `/` nor `\\` nor control characters.
 It does not begin with a dot, is not that of a file in the sweep's folder (`analysis`, `ray`, `leaderboard.json`, ...),
@@ -146,11 +150,12 @@ def constrained(info: FieldInfo) -> str:
         f"{word} {value}"
         for word, key in LIMITS.items()
         for m in info.metadata
-        if (value := getattr(m, key, None)) is not None
+        if (value := getattr(m, key, None)) is not None and abs(value) < BEYOND
     ]
     return ", ".join([kind_of(info.annotation), *limits])
 
 
+BEYOND = 10**6  # limits from here on no experiment reaches
 LIMITS = {"above": "gt", "at least": "ge", "below": "lt", "at most": "le"}
 TYPES = {int: "whole number", float: "number", str: "text", bool: "true or false", type(None): "null", Any: "any value"}
 
@@ -170,7 +175,11 @@ def kind_of(annotation: Any) -> str:
         return f"list of {kind_of(inner[0])}s"
     if origin is dict:
         return f"mapping to {kind_of(inner[1])}"
-    return f"{kind_of(inner[0])} above 0" if hasattr(annotation, "__metadata__") else code(str(annotation))
+    if not hasattr(annotation, "__metadata__"):
+        return code(str(annotation))
+    limits = [limit for info in annotation.__metadata__ for limit in getattr(info, "metadata", [info])]
+    above = any(getattr(limit, "gt", None) == 0 for limit in limits)
+    return f"{kind_of(inner[0])} above 0" if above else kind_of(inner[0])
 
 
 def default(value: Any, required: bool = False) -> str:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
+
+from attnlab.util.errors import UserError
+from attnlab.util.text import quoted
 
 
 def nest(key: str, value: Any) -> dict[str, Any]:
@@ -16,11 +19,25 @@ def nest(key: str, value: Any) -> dict[str, Any]:
 
 
 def expand(tree: Mapping[str, Any]) -> dict[str, Any]:
-    """Dotted keys of `tree` (at its top) as nested mappings."""
+    """Dotted keys of `tree` (at its top) as nested mappings. Raises UserError: two of them give one setting twice."""
     out: dict[str, Any] = {}
     for key, value in tree.items():
-        out = merge(out, nest(str(key), value))
+        given = nest(str(key), value)
+        if twice := "; ".join(_contradictions(out, given)):
+            raise UserError(twice)
+        out = merge(out, given)
     return out
+
+
+def _contradictions(first: Any, second: Any, path: str = "") -> Iterator[str]:
+    """Settings to which two trees give different values."""
+    if path.rpartition(".")[2] == "mixer" and {type(first), type(second)} == {str, dict}:
+        first, second = ({"name": form} if isinstance(form, str) else form for form in (first, second))
+    if isinstance(first, Mapping) and isinstance(second, Mapping):
+        for key in filter(second.__contains__, first):
+            yield from _contradictions(first[key], second[key], f"{path}.{key}".lstrip("."))
+    elif first != second:
+        yield f"{path}: given twice, as {quoted(first)} and as {quoted(second)}; keep one"
 
 
 def merge(base: Any, change: Any, key: str = "") -> Any:

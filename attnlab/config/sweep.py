@@ -13,11 +13,12 @@ import math
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from pydantic import Field, PositiveInt, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from attnlab.config.samplers import SAMPLERS
 from attnlab.config.space import Dimension, parse
 from attnlab.config.trial import Config, Mode, Trial
+from attnlab.config.values import COUNT, Count, Seconds, Seed, Steps
 
 MODE = "whether less or more of the metric is better; absent: what the metric itself says"
 NOISE_SEED = 10_000  # the first seed of `noise`
@@ -27,8 +28,8 @@ ARM_ONLY = ("search", "differs")  # what an arm may say besides its trial
 class AshaConfig(Config):
     """Asynchronous successive halving (Li et al. 2020, arXiv 1810.05934), stopping variant, one bracket per arm."""
 
-    grace_steps: PositiveInt = Field(description="steps that every trial gets")
-    reduction_factor: float = Field(3.0, gt=1.0, description="one trial of so many goes on at each rung")
+    grace_steps: Steps = Field(description="steps that every trial gets")
+    reduction_factor: float = Field(3.0, gt=1.0, le=1e6, description="one trial of so many goes on at each rung")
     decay_rungs: bool = Field(False, description="with schedule wsd: judge what a short decay from the rung comes to")
 
     def rungs(self, max_steps: int) -> list[int]:
@@ -57,14 +58,14 @@ class SearchConfig(Config):
     """How each arm is tuned. Every arm gets the same number of trials from its own study."""
 
     space: dict[str, Any] = Field(description="dotted keys of the trial -> values or a range to search")
-    trials: PositiveInt = Field(8, description="trials of every arm; fewer where its space has fewer points")
+    trials: Count = Field(8, description="trials of every arm; fewer where its space has fewer points")
     metric: str = Field("val_loss", description="the task's metric that trials are tuned and arms compared by")
     mode: Mode | None = Field(None, description=MODE)
     sampler: Literal[tuple(SAMPLERS)] = Field("tpe", description="what picks a trial's settings")  # type: ignore[valid-type]
     extend: int = Field(
-        0, ge=0, description="trials more for every arm, if any arm's best lies at the end of its range"
+        0, ge=0, le=COUNT, description="trials more for every arm, if any arm's best lies at the end of its range"
     )
-    seed: int = Field(0, ge=0, description="the sampler's seed; arms with one space begin alike")
+    seed: Seed = Field(0, ge=0, description="the sampler's seed; arms with one space begin alike")
     asha: AshaConfig | None = Field(None, description="early stopping of bad trials; null: every trial runs to its end")
 
     @field_validator("space")
@@ -95,8 +96,8 @@ class SearchConfig(Config):
 class ConfirmConfig(Config):
     """Each arm's best settings trained again, unstopped, once per seed."""
 
-    seeds: tuple[int, ...] = Field(min_length=1, description="training seeds, one run each")
-    top: PositiveInt = Field(1, description="how many of an arm's best settings; the best mean over the seeds counts")
+    seeds: tuple[Seed, ...] = Field(min_length=1, max_length=1000, description="training seeds, one run each")
+    top: Count = Field(1, description="how many of an arm's best settings; the best mean over the seeds counts")
 
 
 class NoiseConfig(Config):
@@ -120,14 +121,17 @@ class ResourcesConfig(Config):
     it (see attnlab/plan/gpu_packing.py).
     """
 
-    workers: PositiveInt = Field(1, description="processes of one trial, under DDP")
-    cpus_per_worker: PositiveInt = Field(1, description="CPU cores of each process")
+    workers: Count = Field(1, description="processes of one trial, under DDP")
+    cpus_per_worker: Count = Field(1, description="CPU cores of each process")
     gpus_per_worker: Literal["auto"] | float = Field("auto", description="GPUs of each process, whole or a part")
-    max_concurrent: Literal["auto"] | PositiveInt = Field("auto", description="trials at a time; auto: as many as fit")
+    max_concurrent: Literal["auto"] | Count = Field("auto", description="trials at a time; auto: as many as fit")
     max_failures: int = Field(
-        2, ge=0, description="restarts of a trial whose worker died without getting further, before it counts as failed"
+        2,
+        ge=0,
+        le=COUNT,
+        description="restarts of a trial whose worker died without getting further, before it counts as failed",
     )
-    hang_s: float | None = Field(
+    hang_s: Seconds | None = Field(
         1800.0,
         gt=0.0,
         description="a worker that, once it has done a step, does none for so many seconds is restarted (null: never). "
@@ -135,24 +139,26 @@ class ResourcesConfig(Config):
         "batch of another shape (minutes), a checkpoint on slow storage. To its first step, after data and kernels, it "
         "may take hours",
     )
-    node_wait_s: float = Field(
+    node_wait_s: Seconds = Field(
         600.0, gt=0.0, description="seconds without any worker, after nodes were lost, before the sweep ends resumably"
     )
 
     @field_validator("gpus_per_worker")
     @classmethod
     def _fraction(cls, value: Any) -> Any:
-        if value != "auto" and (value < 0 or (value > 1 and value != int(value))):
-            raise ValueError(f"{value} GPUs; a fraction up to 1 or a whole number")
+        if value != "auto" and (not 0 <= value <= COUNT or (value > 1 and value != int(value))):
+            raise ValueError(f"{value:g} GPUs; a fraction up to 1 or a whole number of at most {COUNT:,}")
         return value
 
 
 class BudgetConfig(Config):
     """What every trial may take, in place of `train.max_steps`: exactly one of the three."""
 
-    tokens: float | None = Field(None, gt=0.0, description="training tokens")
-    flops: float | None = Field(None, gt=0.0, description="operations without the head (attnlab/models/cost/flops.py)")
-    seconds: float | None = Field(None, gt=0.0, description="seconds without validation; max_steps is then a limit")
+    tokens: float | None = Field(None, gt=0.0, le=1e17, description="training tokens")
+    flops: float | None = Field(
+        None, gt=0.0, le=1e30, description="operations without the head (attnlab/models/cost/flops.py)"
+    )
+    seconds: Seconds | None = Field(None, gt=0.0, description="seconds without validation; max_steps is then a limit")
 
     @model_validator(mode="after")
     def _one(self) -> BudgetConfig:

@@ -58,13 +58,22 @@ def _is_dir(path: Path) -> bool:
 
 
 def normal(raw: dict[str, Any]) -> dict[str, Any]:
-    """Dotted keys of `trial` and of every arm as nested mappings."""
-    out = dict(raw)
-    if isinstance(out.get("trial"), dict):
-        out["trial"] = expand(out["trial"])
+    """Dotted keys of `trial` and of every arm as nested mappings. Raises UserError: settings that are given twice."""
+    out, problems = dict(raw), list[str]()
+
+    def expanded(tree: Any, key: str) -> Any:
+        try:
+            return expand(tree) if isinstance(tree, dict) else tree
+        except UserError as error:
+            problems.extend(f"{key}.{line}" for line in error.problems)
+
+    if "trial" in out:
+        out["trial"] = expanded(out["trial"], "trial")
     if isinstance(out.get("arms"), dict):
         arms = {arm: {} if tree is None else tree for arm, tree in out["arms"].items()}
-        out["arms"] = {arm: expand(tree) if isinstance(tree, dict) else tree for arm, tree in arms.items()}
+        out["arms"] = {arm: expanded(tree, f"arms.{arm}") for arm, tree in arms.items()}
+    if problems:
+        raise UserError(problems)
     return out
 
 

@@ -6,9 +6,11 @@ from functools import reduce
 from operator import getitem
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationInfo, field_validator, model_validator
+from pydantic_core import PydanticKnownError
 
 from attnlab.config import values
+from attnlab.config.values import Rate, Seconds, Seed, Size, Steps
 from attnlab.util.files import json_digest
 
 Mode = Literal["min", "max"]  # whether less or more of a metric is better
@@ -41,6 +43,15 @@ class Config(BaseModel):
     """Base of every node: unknown keys are errors, values never change, numbers are finite and of 64 bits."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=False, allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _kept_apart(cls, value: Any, info: ValidationInfo) -> Any:
+        """Refuse `true` for a number and a number for `true`, each of which pydantic takes for the other."""
+        annotation = cls.model_fields[info.field_name].annotation if info.field_name else None
+        if problem := values.confusion(value, annotation):
+            raise PydanticKnownError(problem)
+        return value
 
     @field_validator("*")
     @classmethod
@@ -82,10 +93,10 @@ class MixerConfig(OpenConfig):
 class ModelConfig(Config):
     """A pre-norm decoder. Only `mixer` differs between arms that compare mixers."""
 
-    d_model: PositiveInt = Field(128, description="width of the residual stream")
+    d_model: Size = Field(128, description="width of the residual stream")
     n_layers: PositiveInt = Field(2, le=10_000, description="layers, each a mixer and an MLP")
-    n_heads: PositiveInt = Field(4, description="heads of every mixer that has any")
-    d_ff: PositiveInt | None = Field(None, description="MLP width; absent: 8/3 d_model (swiglu) or 4 d_model (gelu)")
+    n_heads: Size = Field(4, description="heads of every mixer that has any")
+    d_ff: Size | None = Field(None, description="MLP width; absent: 8/3 d_model (swiglu) or 4 d_model (gelu)")
     mlp: Literal["swiglu", "gelu", "none"] = Field("swiglu", description="MLP of each layer; none: mixers alone")
     tie_embeddings: bool = Field(False, description="one matrix for the embedding and the head")
     dropout: float = Field(0.0, ge=0.0, lt=1.0, description="share dropped on the embedding and both residual branches")
@@ -118,7 +129,7 @@ class TaskConfig(OpenConfig):
     """What is learnt: a task's name, the training length, and settings of the task's own."""
 
     name: str = Field("text", description="a task of docs/tasks.md; other keys are its settings")
-    seq_len: PositiveInt = Field(256, description="tokens of a training sequence")
+    seq_len: Steps = Field(256, description="tokens of a training sequence")
 
     @property
     def args(self) -> dict[str, Any]:
@@ -130,18 +141,18 @@ class OptimConfig(Config):
     """The optimizer and its learning-rate schedule. One `lr` serves Muon's and AdamW's groups (see `attnlab.optim`)."""
 
     name: Literal["adamw", "muon"] = Field("adamw", description="muon: Muon for hidden matrices, AdamW for the rest")
-    lr: float = Field(3e-3, gt=0.0, description="learning rate at its peak, per step")
-    weight_decay: float = Field(0.1, ge=0.0, description="decoupled decay; multiplied by the learning rate, per step")
+    lr: Rate = Field(3e-3, gt=0.0, description="learning rate at its peak, per step")
+    weight_decay: Rate = Field(0.1, ge=0.0, description="decoupled decay; multiplied by the learning rate, per step")
     beta1: float = Field(0.9, ge=0.0, lt=1.0, description="AdamW's decay of the gradient's mean, per step")
     beta2: float = Field(0.95, ge=0.0, lt=1.0, description="AdamW's decay of the squared gradient's mean, per step")
     momentum: float = Field(0.95, ge=0.0, lt=1.0, description="Muon's momentum, per step")
-    warmup: float = Field(0.05, ge=0.0, description="a fraction of max_steps if below 1, else optimizer steps")
+    warmup: float = Field(0.05, ge=0.0, le=1e10, description="a fraction of max_steps if below 1, else optimizer steps")
     schedule: Literal["cosine", "linear", "wsd", "constant"] = Field("cosine", description="lr after the warm-up")
     decay: float = Field(
         0.2, gt=0.0, le=1.0, description="wsd: the final decay's fraction of max_steps, or of the steps up to a rung"
     )
     min_lr_ratio: float = Field(0.1, ge=0.0, le=1.0, description="the rate at the last step, relative to lr")
-    clip: float | None = Field(1.0, gt=0.0, description="largest global gradient norm; null: no clipping")
+    clip: Rate | None = Field(1.0, gt=0.0, description="largest global gradient norm; null: no clipping")
 
     def decay_start(self, max_steps: int) -> int:
         """wsd: the last step before the final decay."""
@@ -151,19 +162,21 @@ class OptimConfig(Config):
 class TrainConfig(Config):
     """Length and pace. Steps are optimizer steps. `batch_size` is sequences per step over all workers."""
 
-    max_steps: PositiveInt = Field(1000, description="optimizer steps")
-    batch_size: PositiveInt = Field(16, description="sequences per step, over all workers")
-    grad_accum: PositiveInt = Field(1, description="micro-batches a step's batch is split into, on each worker")
-    eval_every: PositiveInt = Field(100, description="steps between validations; every validation is a report")
-    save_every: PositiveInt | None = Field(None, description="steps between checkpoints; absent: at every report")
+    max_steps: Steps = Field(1000, description="optimizer steps")
+    batch_size: Steps = Field(16, description="sequences per step, over all workers")
+    grad_accum: Steps = Field(1, description="micro-batches a step's batch is split into, on each worker")
+    eval_every: Steps = Field(100, description="steps between validations; every validation is a report")
+    save_every: Steps | None = Field(None, description="steps between checkpoints; absent: at every report")
     precision: Literal["auto", "bf16", "fp32"] = Field("auto", description="auto: bf16 on CUDA, else fp32")
     step: Literal["auto", "captured", "compiled", "eager"] = Field(
         "auto", description="how a step is run; see attnlab/training/step.py"
     )
-    seconds: float | None = Field(
-        None, gt=0.0, description="seconds without validation after which training ends, at max_steps at the latest"
+    seconds: Seconds | None = Field(
+        None,
+        gt=0.0,
+        description="seconds without validation after which training ends, at max_steps at the latest",
     )
-    seed: int = Field(
+    seed: Seed = Field(
         0, ge=0, description="seed of the weights, the dropout and the order of the data, of at most 63 bits"
     )
 

@@ -4,12 +4,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Annotated, Any, get_args
+
+from pydantic import Field
 
 from attnlab.util.secret import masked
 from attnlab.util.text import quoted, shortened
 
 MOST = 2**63 - 1  # the largest whole number of PyTorch, NumPy and Parquet
+COUNT = 10**6
+# No experiment reaches these bounds: a larger number is a slip of the pen.
+Size = Annotated[int, Field(gt=0, le=10**7)]  # channels, heads
+Steps = Annotated[int, Field(gt=0, le=10**10)]  # and sequences in a batch, tokens in a sequence
+Rate = Annotated[float, Field(le=1e30)]  # learning rates and the like; an arm may be meant to diverge
+Count = Annotated[int, Field(gt=0, le=COUNT)]  # trials, workers, restarts
+Seconds = Annotated[float, Field(le=1e9)]  # some 30 years
+Seed = Annotated[int, Field(ge=-MOST, le=MOST)]
+
 LONGEST_KEY = 120
 DEPTH = 50
 SECRET = (
@@ -56,6 +67,22 @@ def scalar_problem(value: Any) -> str | None:
 def secret(text: str) -> bool:
     """Whether a text holds a URI with a password, a user or a query value that looks like a credential."""
     return "://" in text and masked(text) != text
+
+
+def confusion(value: Any, annotation: Any) -> str | None:
+    """Pydantic's type of error for a boolean in place of a number, in a list too, or a number of a boolean's."""
+    kinds = kinds_of(annotation)
+    if bool in kinds:
+        return "bool_type" if isinstance(value, (int, float)) and not isinstance(value, bool) else None
+    if any(isinstance(each, bool) for each in (value if isinstance(value, (list, tuple)) else (value,))):
+        return "float_type" if float in kinds else "int_type" if int in kinds else None
+    return None
+
+
+def kinds_of(annotation: Any) -> list[Any]:
+    """The plain types that an annotation names."""
+    parts = get_args(annotation)
+    return [kind for part in parts for kind in kinds_of(part)] if parts else [annotation]
 
 
 def surrogate(text: str) -> bool:

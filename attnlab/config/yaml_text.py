@@ -87,6 +87,7 @@ class Loader(yaml.SafeLoader):
             raise self.refused(f"{kind} as a key; a key is a text", node)
         if node.tag in self._core_tags:
             node.tag = "tag:yaml.org,2002:str"
+        node.value = joined(str(node.value))
         return str(node.value)
 
     def refused(self, problem: str, at: Any = None) -> UserError:
@@ -108,6 +109,10 @@ class Loader(yaml.SafeLoader):
             return float(re.sub(r"\.(inf|nan)", r"\1", text.lower()))
         return None if kind == "null" else text.lower() == "true"
 
+    def string(self, node: yaml.Node) -> str:
+        """Compose a text. A pair of surrogates in it, as JSON escapes a character, is that character."""
+        return joined(str(self.construct_scalar(node)))
+
     def unknown(self, node: yaml.Node) -> Any:
         """Refuse a tag that is not of the core schema, such as `!!python/object` or `!!timestamp`."""
         raise self.refused(f"the tag {quoted(node.tag)[1:-1]} is not known; leave it out", node)
@@ -116,9 +121,15 @@ class Loader(yaml.SafeLoader):
 Loader.yaml_constructors = {
     **{f"tag:yaml.org,2002:{tag}": Loader.scalar for tag in MEANT},
     **{f"tag:yaml.org,2002:{tag}": yaml.SafeLoader.yaml_constructors[f"tag:yaml.org,2002:{tag}"] for tag in
-       ("str", "seq", "map")},
+       ("seq", "map")},
+    "tag:yaml.org,2002:str": Loader.string,
     None: Loader.unknown,
 }  # fmt: skip
+
+
+def joined(text: str) -> str:
+    """A text in which two halves of one character (a surrogate pair) are that character. A lone half stays."""
+    return text if text.isascii() else text.encode("utf-16", "surrogatepass").decode("utf-16", "surrogatepass")
 
 
 class Dumper(yaml.SafeDumper):

@@ -7,6 +7,7 @@ from its source, so a typo is answered in milliseconds.
 from __future__ import annotations
 
 import importlib.util
+import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
 BY_NAME: Mapping[str, Value] = {"d_model": d_model, "n_heads": n_heads, **BASIC}
 # The settings that stand for arguments that are refused.
 INSTEAD = {"hidden_size": "model.d_model", "d_model": "model.d_model", "num_heads": "model.n_heads"}
+
+LARGEST_SIZE, LARGEST_SCALE = 10**7, 1e12  # of a mixer's whole and other numbers
+POSITIVE = re.compile(r"^expand|^dt_|eps$|theta$|^scale$|capacity|fraction|floor$|^squash")  # arguments that divide
 
 
 def spec_of(name: str) -> MixerSpec:
@@ -118,7 +122,21 @@ def _argument_problem(spec: MixerSpec, takes: Mapping[str, Parameter], name: str
         open_names = [n for n in [*takes, *spec.aliases, *spec.options] if n not in spec.sets]
         return f"takes no argument {name}{did_you_mean(name, open_names)}"
     problem = signature.type_problem(takes[target], value)
+    if problem is None and spec.source != "yours":
+        problem = _range_problem(takes[target], value)
     return f"{name} {problem}" if problem else None
+
+
+def _range_problem(parameter: Parameter, value: Any) -> str | None:
+    """Why a number is no size and no scale of a table's mixer. A class of the user's may take any."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return None
+    if "float" not in parameter.kinds and parameter.kinds:
+        least = 0 if parameter.default == 0 else 1
+        return None if least <= value <= LARGEST_SIZE else f"is {value}, but should be {least} to {LARGEST_SIZE}"
+    if abs(value) > LARGEST_SCALE:
+        return f"is {value:g}, but should be within +-{LARGEST_SCALE:g}"
+    return f"is {value:g}, but should be above 0" if POSITIVE.search(parameter.name) and value <= 0 else None
 
 
 def arguments(spec: MixerSpec, given: Mapping[str, Any], shape: ModelShape) -> dict[str, Any]:

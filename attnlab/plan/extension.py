@@ -69,7 +69,7 @@ def _widened(arm: Arm, key: str, dimension: Dimension, edge: str) -> Dimension:
     start = getattr(dimension, side)
     for _ in range(HALVINGS):
         end = getattr(wide, side)
-        if wide == dimension or not any(trial_problems(arm.tree({key: end}), "")):
+        if wide == dimension or not any(trial_problems(arm.tree({key: end}))):
             return wide
         middle = math.sqrt(start * end) if dimension.log else (start + end) / 2
         middle = round(middle) if RANGES[dimension.kind] is int else middle

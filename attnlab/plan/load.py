@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from attnlab.config import sweep_file
+from attnlab.config import sweep_file, words
 from attnlab.config.resolved import Plan
 from attnlab.config.sweep import Sweep
 from attnlab.config.trial import NEWEST_RECIPE
@@ -70,8 +70,7 @@ def read(path: str | Path) -> Plan:
     except UserError as error:
         raise UserError(one_line(error.problems[0])) from None
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        raise UserError(one_line(f"{path}: {'.'.join(map(str, first['loc']))}: {first['msg']}")) from None
+        raise UserError(one_line(f"{path}: {words.first(error)}")) from None
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:  # of a damaged one
         raise UserError(one_line(f"{path}: it is no sweep ({type(error).__name__}: {one_line(error)})")) from None
 

@@ -20,6 +20,7 @@ from attnlab.config.trial import MixerConfig, ModelConfig, Trial
 from attnlab.models import signature
 from attnlab.models.checks import spec_of
 from attnlab.models.cost import measure
+from attnlab.plan.checks.whose import told
 from attnlab.util.errors import UserError
 
 WITHIN = 0.01
@@ -104,15 +105,16 @@ def _solvable_settings(plan: Plan, arm: Arm, old: Trial) -> dict[str, dict[str, 
 
 def _each(plan: Plan, solve: Callable[[Plan, Arm], dict[str, Any]], known: Mapping[str, dict[str, Any]]) -> Plan:
     """The plan with what is known of each arm, else what `solve` gives. Its ValueErrors become a UserError."""
-    trees, problems = {}, []
+    trees, by_arm = {}, {arm.name: list[str]() for arm in plan.arms}
     for arm in plan.arms:
         try:
             solved = known[arm.name] if arm.name in known else solve(plan, arm)
             trees[arm.name] = merge(plan.sweep.arms[arm.name], solved)
         except ValueError as error:
-            problems.append(f"arms.{arm.name}: {error}")
-    if problems:
-        raise UserError(problems)
+            of_key = str(error).startswith(("model.", "train."))
+            by_arm[arm.name].append(f".{error}" if of_key else f": {error}")
+    if problems := list(told(by_arm, plan.sweep.arms)):
+        raise UserError([line.removeprefix("trial: ") for line in problems])  # `match` and `budget` stand beside it
     return Plan.of(plan.sweep.model_copy(update={"arms": trees}))
 
 

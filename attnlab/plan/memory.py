@@ -16,9 +16,9 @@ gradients are kept over micro-batches, and where DistributedDataParallel keeps b
 et al. 2020, arXiv 2006.15704).
 
 Temporaries, logits, kernels and libraries come on top, so nothing is refused that would fit. What passes is tried out
-by the rehearsal. A GPU's trial is built in the host's memory first (4 P), and leaves it. There lie, too,
-a batch's and the `n_eval` validation rows' inputs and targets, 8 bytes each. Of trials that run at once on
-a host one takes that at a time, and each of the others at least what it keeps from step to step.
+by the rehearsal. A GPU's trial is built in the host's memory first (4 P), and leaves it. There lie, too, the inputs and
+targets of a batch and of the `n_eval` validation rows, 8 bytes each, and of the `n_train` rows, 4 bytes each. Of trials
+that run at once on a host one takes that at a time, and each of the others at least what it keeps from step to step.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ from attnlab.models.cost import measure
 from attnlab.models.cost.least import least_activations, least_params
 from attnlab.plan import gpu_packing
 from attnlab.plan.checks.validate import at_corner
+from attnlab.plan.checks.whose import told
 from attnlab.util.errors import UserError
 from attnlab.util.machine import host_bytes
 from attnlab.util.text import gib_text
@@ -104,10 +105,10 @@ class Least:
 
 
 def _row_bytes(trial: Trial, workers: int) -> int:
-    """Of a worker's batch and of the validation rows that a task draws."""
-    drawn = (trial.task.model_extra or {}).get("n_eval", 0)
+    """Of a worker's batch, and of the validation rows and the training set that a task draws."""
+    drawn, kept = ((trial.task.model_extra or {}).get(key) for key in ("n_eval", "n_train"))
     rows = trial.train.batch_size // workers + (drawn if isinstance(drawn, int) else 0)
-    return 16 * rows * trial.task.seq_len
+    return (16 * rows + 8 * (kept if isinstance(kept, int) else 0)) * trial.task.seq_len
 
 
 def check(plan: Plan, room: Room, vocab_sizes: Mapping[str, int] | None = None, at_once: int = 1) -> None:
@@ -120,8 +121,10 @@ def check(plan: Plan, room: Room, vocab_sizes: Mapping[str, int] | None = None, 
         at_once: trials that run at once on the host of `room`.
     """
     workers = plan.sweep.resources.workers
-    problems, smallest, kept = [], math.inf, math.inf
+    by_arm: dict[str, list[str]] = {}
+    smallest = kept = math.inf
     for arm in plan.arms:
+        by_arm[arm.name] = []
         sizes = {key: dimension for key, dimension in arm.space.items() if key.startswith(REACH)}
         for settings in corners(sizes):
             trial = arm.with_settings(settings)
@@ -131,15 +134,15 @@ def check(plan: Plan, room: Room, vocab_sizes: Mapping[str, int] | None = None, 
                 try:
                     mixers = int(measure("mixers", trial.model) or 0)
                 except ValueError as error:  # a layer refuses what its row in the table does not
-                    line = f"model.{error}"
-                    problems.append(at_corner(line, arm.name, settings) if settings else f"arms.{arm.name}.{line}")
+                    by_arm[arm.name].append(at_corner(f".model.{error}", settings))
                     break
                 params = least_params(trial.model, vocab_sizes[arm.name]) + mixers
                 need = Least.of(trial, room.gpu is not None, workers, params)
             smallest, kept = min(smallest, need.host), min(kept, need.kept)
             if line := _problem(need, room, trial):
-                problems.append(at_corner(line, arm.name, settings) if settings else f"arms.{arm.name}: {line}")
+                by_arm[arm.name].append(at_corner(f": {line}", settings))
                 break
+    problems = list(told(by_arm, plan.sweep.arms))
     if not problems and (together := smallest + kept * (at_once * workers - 1)) > room.host:
         problems.append(
             f"resources.max_concurrent: {at_once} trials at once take at least {gib_text(together)}, and this machine "

@@ -6,6 +6,7 @@ from attnlab import models, tasks
 from attnlab.config import space
 from attnlab.config.resolved import Plan
 from attnlab.plan.checks.validate import at_corner, device_problems
+from attnlab.plan.checks.whose import of_arm, told
 from attnlab.tasks import Task
 from attnlab.util.errors import UserError
 from attnlab.util.text import one_line, say_once
@@ -27,8 +28,8 @@ def try_custom_mixers(plan: Plan) -> None:
                     continue
                 seen.add(key)
                 if problem := models.try_mixer(mixer, model, layer):
-                    line = f"model.mixer {mixer.name}: {problem}"
-                    problems.append(at_corner(line, arm.name, settings) if settings else f"arms.{arm.name}.{line}")
+                    line = f".model.mixer {mixer.name}: {problem}"
+                    problems.append(of_arm(at_corner(line, settings), arm.name))
     if problems:
         raise UserError(problems)
 
@@ -40,7 +41,7 @@ def prepare_tasks(plan: Plan) -> dict[str, Task]:
     mixers that fail, data that are missing or do not give the sweep's metric, one line each.
     """
     try_custom_mixers(plan)
-    ready, problems = dict[str, Task](), []
+    ready, by_arm = dict[str, Task](), {arm.name: list[str]() for arm in plan.arms}
     for arm in plan.arms:
         trial, key = arm.trial, arm.trial.task.model_dump_json()
         try:
@@ -48,11 +49,11 @@ def prepare_tasks(plan: Plan) -> dict[str, Task]:
                 ready[key] = tasks.build_task(trial.task, batch_size=trial.train.batch_size, seed=trial.train.seed)
                 ready[key].prepare()
             if why := ready[key].missing.get(plan.metric):
-                problems.append(f"arms.{arm.name}.task: no {plan.metric}, the sweep's metric: {why}; use val_loss")
+                by_arm[arm.name].append(f".task: no {plan.metric}, the sweep's metric: {why}; use val_loss")
         except (ValueError, OSError) as error:
-            problems.append(f"arms.{arm.name}.task: {one_line(error)}")
-    if problems:
-        raise UserError(problems[:1] if len(problems) == len(plan.arms) > 1 else problems)
+            by_arm[arm.name].append(f".task: {one_line(error)}")
+    if problems := list(told(by_arm, plan.sweep.arms)):
+        raise UserError(problems)
     for task in ready.values():
         for line in task.notes():
             say_once(line)
@@ -62,5 +63,6 @@ def prepare_tasks(plan: Plan) -> dict[str, Task]:
 def check_device(plan: Plan, device: str) -> None:
     """Raise UserError, one line each, for what `device`, `cuda` or `cpu`, cannot do."""
     workers = plan.sweep.resources.workers
-    if problems := [p for arm in plan.arms for p in device_problems(arm.trial, arm.name, device, workers)]:
+    by_arm = {arm.name: device_problems(arm.trial, device, workers) for arm in plan.arms}
+    if problems := list(told(by_arm, plan.sweep.arms)):
         raise UserError(problems)

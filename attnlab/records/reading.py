@@ -14,6 +14,7 @@ from typing import Annotated, Any, NoReturn, TypeVar
 
 from pydantic import Field, PositiveInt, TypeAdapter, ValidationError
 
+from attnlab.config import words
 from attnlab.records.results import Job, Results
 from attnlab.util.errors import StorageError, UserError
 from attnlab.util.files import json_digest
@@ -197,9 +198,5 @@ def _fits(schema: TypeAdapter[T], value: Any, path: Path) -> T:
 
 def _first(error: Exception) -> str:
     """The first of a schema's complaints, with the key that it is about."""
-    if not isinstance(error, ValidationError):
-        return one_line(error)
-    first = error.errors(include_url=False)[0]
-    key = ".".join(map(str, first["loc"]))
-    said = one_line(f"{key}: {first['msg'].removeprefix('Value error, ')}".removeprefix(": "))
+    said = one_line(words.first(error) if isinstance(error, ValidationError) else error)
     return said if len(said) <= 200 else f"{said[:200]}..."

@@ -18,6 +18,7 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
+from attnlab.config import values
 from attnlab.config.trial import Mode, TaskConfig
 from attnlab.tasks.base import IGNORE, Batch, Task
 from attnlab.util.text import did_you_mean, quoted
@@ -26,6 +27,12 @@ __all__ = ["IGNORE", "TASKS", "Batch", "Task", "build_task", "check_task", "metr
            "summaries"]  # fmt: skip
 
 GIVEN = ("batch_size", "seed")  # given by the training loop, never by a sweep file's `task:`
+MOST = 10**6  # of a setting that is a number
+LARGEST = {
+    **dict.fromkeys(("n_train", "n_eval", "max_tokens", "eval_tokens"), 10**12),
+    **dict.fromkeys(("seq_len", "eval_seq_lens"), 10**10),
+    "fact_seed": values.MOST,
+}
 WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "a text", dict: "a mapping"}
 WORDS[type(None)] = "null"
 PLURAL = {int: "whole numbers", float: "numbers"}
@@ -69,7 +76,7 @@ def check_task(task: TaskConfig) -> list[str]:
     problems = [f"{key}: unknown argument{did_you_mean(key, settings)}" for key in task.args if key not in settings]
     for key, parameter in settings.items():
         if key in task.args:
-            problems += _type_problem(key, task.args[key], parameter.annotation)
+            problems += _type_problem(key, task.args[key], parameter.annotation) or _range_problem(key, task.args[key])
         elif parameter.default is parameter.empty:
             problems.append(f"{key}: missing, and it has no default")
     return problems or TASKS[task.name]()(**task.args, batch_size=1, seed=0).check()
@@ -84,6 +91,13 @@ def _type_problem(key: str, value: Any, annotation: Any) -> list[str]:
         kinds = get_args(annotation) if union else (annotation,)
         return [f"{key}: {' or '.join(map(_words, kinds))}, not {quoted(value)}"]
     return []
+
+
+def _range_problem(key: str, value: Any) -> list[str]:
+    """Refuse numbers that no task could be made of, before one is tried. The least a task knows itself."""
+    most = LARGEST.get(key, MOST)
+    large = [x for x in (value if isinstance(value, list) else [value]) if isinstance(x, (int, float)) and x > most]
+    return [f"{key}: at most {most:,}, not {quoted(large[0])}"] if large else []
 
 
 def _words(annotation: Any) -> str:

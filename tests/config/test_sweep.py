@@ -255,3 +255,33 @@ def test_arms_left_out_by_only_can_be_taken_back(wanted, begun):
     assert list(part.names) == [arm for arm in "abcd" if arm in wanted | begun]
     assert bool(part.sweep.noise) == ("c" in part.names)
     assert part.rejoined("abcd").names == whole.names and whole.rejoined(begun) == whole
+
+
+MIXER = "{model.mixer: standard}"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        (
+            "model: {d",
+            "model.mixer: gla\n  model: {mixer: retnet, d",
+            "trial.model.mixer: given twice, as 'gla' and as",
+        ),
+        (MIXER, "{model.mixer: gla, model: {mixer: {name: retnet}}}", "arms.standard.model.mixer.name: given twice"),
+        (MIXER, "{optim: {lr: 1}, optim.lr: 2}", "arms.standard.optim.lr: given twice, as 1 and as 2; keep one"),
+        (MIXER, "{train.seed: 1, train: 2}", "arms.standard.train: given twice"),
+    ],
+)
+def test_a_setting_given_twice_with_two_values_is_refused(tmp_path, old, new, said):
+    (line,) = problems(tmp_path, GOOD.replace(old, new))
+    assert line.startswith(said)
+
+
+def test_a_mixers_name_beside_its_arguments_and_equal_values_are_no_contradiction(tmp_path):
+    text = GOOD.replace(
+        "{model.mixer: standard}", "{model.mixer: standard, model.mixer.window: 8, model: {n_heads: 2}}"
+    )
+    assert load(write(tmp_path, text)).arm("standard").trial.model.mixer[0].args == {"window": 8}
+    text = GOOD.replace("  optim: {name", "  optim.lr: 1e-2\n  optim: {name")
+    assert load(write(tmp_path, text), ["trial.optim.lr=0.5"]).arm("gla").trial.optim.lr == 0.5

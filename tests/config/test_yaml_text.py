@@ -1,5 +1,6 @@
 """Whatever a sweep file may say is read by YAML 1.2's rules and written so that it reads back equal."""
 
+import json
 import math
 import time
 
@@ -142,3 +143,13 @@ def test_a_path_that_cannot_be_read_is_one_line(path):
     with pytest.raises(UserError) as error:
         load(path)
     assert len(error.value.problems) == 1
+
+
+def test_a_surrogate_pair_is_one_character_as_in_json_and_a_lone_half_stays_one():
+    assert yaml_text.load(r'{"\ud83d\ude00": "a\ud83d\ude00b"}') == {"\U0001f600": "a\U0001f600b"}
+    assert yaml_text.load(r'["\ud83d", "\ude00\ud83d", "\ufeff\u00e9"]') == ["\ud83d", "\ude00\ud83d", "\ufeff\u00e9"]
+
+
+@given(st.text(st.characters(exclude_categories=[])))
+def test_what_json_writes_is_read_as_json_reads_it(text):
+    assert yaml_text.load(json.dumps({"a": text})) == json.loads(json.dumps({"a": text}))

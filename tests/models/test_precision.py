@@ -109,14 +109,15 @@ def problems(trial, gpus, **more):
 
 
 def test_a_sweep_on_gpus_is_refused_and_on_cpus_not(delta):
-    line = f"arms.d.model.mixer deltanet: {SAID}"
+    line = f"trial.model.mixer deltanet: {SAID}"
     assert problems(delta, 1) == problems(delta, 0.25) == [line]
     assert problems(delta, 0) == problems(delta, "auto") == []  # auto: the worker finds out
     assert problems(merge(delta, {"train": {"precision": "auto"}}), 1) == []
     assert problems(merge(delta, {"model": {"mixer": "gla"}}), 1) == []
     searched = merge(delta, {"train": {"precision": "bf16"}})
     space = {"train.precision": {"choice": ["bf16", "fp32"]}}
-    assert problems(searched, 1, search={"space": space}) == [line]
+    where = "search.space at {'train.precision': 'fp32'}, arm d: model.mixer deltanet: "
+    assert problems(searched, 1, search={"space": space}) == [where + SAID]
 
 
 def test_one_experiment_on_cuda_is_refused_before_anything_is_written(delta, tmp_path):

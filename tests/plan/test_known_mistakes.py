@@ -160,7 +160,7 @@ def test_every_schedule_ends_at_its_floor(schedule, steps, warmup, decay, floor)
 def test_a_schedule_that_cannot_decay_is_refused(optim, says):
     with pytest.raises(UserError) as error:
         sweep_of({"a": {}}, optim=optim)
-    assert error.value.problems == [f"arms.a.{says}"]
+    assert error.value.problems == [f"trial.{says}"]
 
 
 # ----------------------------------------------------------------- 10 distinct questions were reported as n = 100

@@ -69,7 +69,7 @@ def test_a_width_given_against_the_match_is_refused_and_what_is_solved_stands_wh
     again = read_again(sweep)
     assert [again.arm(arm).trial.digest for arm in again.names] == [sweep.arm(arm).trial.digest for arm in sweep.names]
     arms = {"standard": {}, "mamba2": {"model": {"mixer": "mamba2", "d_ff": 200}}}
-    with pytest.raises(UserError, match=r"arms\.mamba2: model\.d_ff: 200, but match: params gives \d+; leave one"):
+    with pytest.raises(UserError, match=r"arms\.mamba2\.model\.d_ff: 200, but match: params gives \d+; leave one"):
         sweep_of(arms, match="params")
 
 

@@ -136,5 +136,5 @@ def test_a_metric_that_the_tokenizer_cannot_give_is_an_error_before_training(mad
     with pytest.raises(UserError) as error:
         prepare_tasks(plan)
     (line,) = error.value.problems
-    assert line.startswith("arms.arm.task: no val_bpb, the sweep's metric: tokenizer tokenizer.json: ")
+    assert line.startswith("trial.task: no val_bpb, the sweep's metric: tokenizer tokenizer.json: ")
     assert line.endswith("come back from its tokens, so there are no bits per byte; use val_loss")

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -110,3 +111,18 @@ def test_checking_imports_nothing_heavy():
         "print(sorted({'torch', 'ray', 'datasets', 'transformers', 'tokenizers'} & set(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_no_setting_takes_a_number_out_of_all_bounds_or_a_boolean_for_one(name):
+    for key, each in settings_of(name).items():
+        if (
+            key == "seq_len"
+            or not {int, float} & {each.annotation, *get_args(each.annotation)}
+            or each.annotation is bool
+        ):
+            continue
+        for value in (-5, 2**62, True, 1e300, float("1e17")):
+            if key != "fact_seed" or value != 2**62:
+                said = check_task(TaskConfig(**{"name": name, "seq_len": 64, key: value}))
+                assert said and all("\n" not in line for line in said), (key, value)

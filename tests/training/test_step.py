@@ -117,10 +117,10 @@ def test_a_sweep_that_asks_for_it_is_refused_as_it_is_read(tiny):
         return []
 
     assert problems(gpus_per_worker=0) == [
-        "arms.a.train.step: captured needs CUDA, and this trial runs on cpu; use auto"
+        "trial.train.step: captured needs CUDA, and this trial runs on cpu; use auto"
     ]
     assert problems(gpus_per_worker=1, workers=2) == [
-        "arms.a.train.step: captured works with one worker; use auto or compiled"
+        "trial.train.step: captured works with one worker; use auto or compiled"
     ]
     assert problems(gpus_per_worker=0.5) == problems(gpus_per_worker="auto") == []
 

@@ -1,4 +1,4 @@
-"""What pydantic found wrong, in one line per key."""
+"""What a sweep's schemas found wrong, in one line per key."""
 
 from __future__ import annotations
 
@@ -8,24 +8,8 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from attnlab.config.trial import Trial
-from attnlab.util.text import did_you_mean, quoted
-
-# pydantic's words for the commonest mistakes, in ours
-SAY = {
-    **dict.fromkeys(("int_parsing", "int_from_float", "int_type"), "a whole number, not {input}"),
-    **dict.fromkeys(("float_parsing", "float_type"), "a number, not {input}"),
-    "bool_parsing": "true or false, not {input}",
-    "string_type": "a text, not {input}",
-    "dict_type": "a mapping, not {input}",
-    "literal_error": "one of {ctx[expected]}, not {input}",
-    "greater_than": "above {ctx[gt]}, not {input}",
-    "greater_than_equal": "at least {ctx[ge]}, not {input}",
-    "less_than": "below {ctx[lt]}, not {input}",
-    "less_than_equal": "at most {ctx[le]}, not {input}",
-    "missing": "missing, and it has no default",
-    "too_short": "empty; give at least one",
-    "string_pattern_mismatch": "letters, digits, '.', '_' and '-' only, not {input}",
-}
+from attnlab.config.words import said
+from attnlab.util.text import did_you_mean
 
 UNION = [
     (kind,) for kind in ("constrained-int", "float", "literal['auto']", "int")
@@ -42,13 +26,9 @@ def lines(error: ValidationError, root: type[BaseModel], prefix: str = "") -> li
         if e["type"] == "extra_forbidden":
             out.append(f"{key}: unknown key{did_you_mean(loc[-1], known_keys(root, loc[:-1]))}")
         elif e["type"] == "value_error":
-            texts = str(e["ctx"]["error"]).split("\n")
-            out += [f"{key}.{text}" if key.endswith("space") else f"{key}: {text}" for text in texts]
-        elif e["type"] in SAY:
-            said = SAY[e["type"]].format(input=quoted(e["input"]), ctx=e.get("ctx", {}))
-            out.append(f"{key}: {said}{_searched(e, loc) if root is Trial else ''}")
+            out += [f"{key}.{text}" if key.endswith("space") else f"{key}: {text}" for text in said(e)]
         else:
-            out.append(f"{key}: {e['msg']}")
+            out += [f"{key}: {text}{_searched(e, loc) if root is Trial else ''}" for text in said(e)]
     return list({line.partition(":")[0]: line for line in out}.values())  # one line per key: unions report twice
 
 

@@ -6,7 +6,6 @@ is checked in `attnlab.plan.prepare`, when a sweep is about to run.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -22,6 +21,7 @@ from attnlab.config.trial import ModelConfig, TaskConfig, Trial, refuse_step
 from attnlab.plan import direction
 from attnlab.plan.checks import names
 from attnlab.plan.checks.messages import lines
+from attnlab.plan.checks.whose import ARM, told
 from attnlab.plan.guards import factors
 from attnlab.util.errors import UserError
 from attnlab.util.text import did_you_mean, quoted, shortened
@@ -62,19 +62,15 @@ def parse(raw: Mapping[str, Any]) -> tuple[Sweep | None, list[str]]:
 
 
 def _trials_problems(base: Mapping[str, Any], arms: Mapping[str, Any]) -> Iterator[str]:
-    """Mistakes in the shared trial and in the arms' trials. One that all arms have is the shared trial's."""
-    shared = list(trial_problems(base, "trial", complete=not arms))
-    yield from shared
-    trees = {arm: merge(base, trial_part(tree)) for arm, tree in arms.items() if isinstance(tree, dict)}
-    by_arm = {arm: [line.removeprefix(f"arms.{arm}.") for line in trial_problems(tree, f"arms.{arm}")]
-              for arm, tree in trees.items()}  # fmt: skip
-    known = {line.removeprefix("trial.") for line in shared}
-    having = Counter(line for problems in by_arm.values() for line in dict.fromkeys(problems))
-    for arm, problems in by_arm.items():
-        for line in problems:
-            everywhere = len(by_arm) > 1 and having[line] == len(by_arm)
-            if line not in known:
-                yield f"trial.{line}" if everywhere else f"arms.{arm}.{line}"
+    """Mistakes in the shared trial and in the arms' trials."""
+    shared = [f".{line}" for line in trial_problems(base, complete=not arms)]
+    yield from (f"trial{line}" for line in shared)
+    trees = {arm: tree for arm, tree in arms.items() if isinstance(tree, dict)}
+    by_arm = {
+        arm: [line for each in trial_problems(merge(base, trial_part(tree))) if (line := f".{each}") not in shared]
+        for arm, tree in trees.items()
+    }
+    yield from told(by_arm, trees)
 
 
 def _space_problems(arm: str, tree: Mapping[str, Any]) -> Iterator[str]:
@@ -97,28 +93,29 @@ def _space_problems(arm: str, tree: Mapping[str, Any]) -> Iterator[str]:
             yield f"{key}.space.{setting}: {error}"
 
 
-def trial_problems(tree: Mapping[str, Any], prefix: str, complete: bool = True) -> Iterator[str]:
+def trial_problems(tree: Mapping[str, Any], complete: bool = True) -> Iterator[str]:
     """What is wrong with one trial's tree. `complete`: False for the shared trial, which arms may yet change."""
     try:
         Trial.model_validate(tree)
     except ValidationError as error:
-        yield from lines(error, Trial, prefix)
+        yield from lines(error, Trial)
     model = _sound(ModelConfig, tree.get("model", {}))
     if model and complete:
         for mixer in {repr(mixer): mixer for mixer in model.mixer}.values():
-            name = shortened(mixer.name, 40)
-            yield from (f"{prefix}.model.mixer {name}: {p}" for p in models.check_mixer(mixer, model))
+            yield from (f"model.mixer {shortened(mixer.name, 40)}: {p}" for p in models.check_mixer(mixer, model))
     task = _sound(TaskConfig, tree.get("task", {}))
     if task and complete:
-        yield from (f"{prefix}.task {shortened(task.name, 40)}: {p}" for p in tasks.check_task(task))
+        yield from (f"task {shortened(task.name, 40)}: {p}" for p in tasks.check_task(task))
 
 
-def at_corner(line: str, arm: str, settings: Mapping[str, Any]) -> str:
-    """Put a corner's mistake under the searched key it names, if it names one."""
-    line = line.removeprefix(".")
-    if any(line.startswith(f"{key}:") for key in settings):
-        return f"search.space.{line}"
-    return f"search.space at {quoted(dict(settings), 120)}, arm {arm}: {line}"
+def at_corner(line: str, settings: Mapping[str, Any]) -> str:
+    """Put a corner's mistake, a line of an arm's trial, under the searched key it names, if it names one."""
+    if not settings:
+        return line
+    said = line.lstrip(".: ")
+    if any(said.startswith(f"{key}:") for key in settings):
+        return f"search.space.{said}"
+    return f"search.space at {quoted(dict(settings), 120)}, {ARM}: {said}"
 
 
 def _sound(kind: type[BaseModel], tree: Any) -> Any:
@@ -134,18 +131,7 @@ def _sound(kind: type[BaseModel], tree: Any) -> Any:
 def plan_problems(plan: Plan) -> Iterator[str]:
     """Mistakes that show in a well-formed sweep only: corners, rungs, batches and workers."""
     sweep = plan.sweep
-    for arm in plan.arms:
-        yield from _run_problems(arm.trial, arm.name, sweep.resources)
-        optim, key = arm.trial.optim, "optim.min_lr_ratio"
-        if optim.min_lr_ratio == 1 and optim.schedule != "constant" and key not in arm.space:
-            yield f"arms.{arm.name}.{key}: at 1 schedule {optim.schedule} never decays; lower it, or use constant"
-        known = tasks.metrics_of(arm.trial.task) + (() if sweep.search else tuple(direction.PACE))
-        if plan.metric not in known:
-            section, hint = "search" if sweep.search else "rank", did_you_mean(plan.metric, known)
-            whose = f"arm {arm.name}, task {arm.trial.task.name}"
-            yield f"{section}.metric: {whose}, has no metric {quoted(plan.metric)}{hint}"
-        if sweep.search:
-            yield from _search_problems(sweep.search, arm, sweep.resources)
+    yield from told({arm.name: _arm_problems(plan, arm) for arm in plan.arms}, sweep.arms)
     if negative := [seed for seed in plan.seeds if seed < 0]:
         yield f"confirm.seeds: at least 0, not {negative[0]}"
     if len(set(plan.seeds)) < len(plan.seeds):
@@ -156,6 +142,20 @@ def plan_problems(plan: Plan) -> Iterator[str]:
         yield from _budget_problems(plan, sweep.search)
         if sweep.rank:
             yield "rank: the search has a metric; leave one of the two out"
+
+
+def _arm_problems(plan: Plan, arm: Arm) -> Iterator[str]:
+    """One arm's lines for `told`."""
+    sweep, trial = plan.sweep, arm.trial
+    yield from _run_problems(trial, sweep.resources)
+    if trial.optim.min_lr_ratio == 1 and trial.optim.schedule != "constant" and "optim.min_lr_ratio" not in arm.space:
+        yield f".optim.min_lr_ratio: at 1 schedule {trial.optim.schedule} never decays; lower it, or use constant"
+    known = tasks.metrics_of(trial.task) + (() if sweep.search else tuple(direction.PACE))
+    if plan.metric not in known:
+        section, hint = "search" if sweep.search else "rank", did_you_mean(plan.metric, known)
+        yield f"{section}.metric: {ARM}, task {trial.task.name}, has no metric {quoted(plan.metric)}{hint}"
+    if sweep.search:
+        yield from _search_problems(sweep.search, arm, sweep.resources)
 
 
 def _budget_problems(plan: Plan, search: SearchConfig) -> Iterator[str]:
@@ -171,8 +171,8 @@ def _budget_problems(plan: Plan, search: SearchConfig) -> Iterator[str]:
         )
 
 
-def device_problems(trial: Trial, arm: str, device: str, workers: int = 1) -> list[str]:
-    """What a trial asks of `device`, `cuda` or `cpu` and cannot have, one line each.
+def device_problems(trial: Trial, device: str, workers: int = 1) -> list[str]:
+    """What a trial asks of `device`, `cuda` or `cpu` and cannot have, one line each for `told`.
 
     That is a captured step (`refuse_step`), and on CUDA a precision that its mixers' kernels refuse.
     """
@@ -180,67 +180,67 @@ def device_problems(trial: Trial, arm: str, device: str, workers: int = 1) -> li
     try:
         refuse_step(trial.train.step, device, workers)
     except ValueError as error:
-        problems.append(f"arms.{arm}.{error}")
+        problems.append(f".{error}")
     if device == "cuda":
         refused = models.precision_problems(trial.model, trial.train.precision)
-        problems += [f"arms.{arm}.model.mixer {reason}" for reason in refused]
+        problems += [f".model.mixer {reason}" for reason in refused]
     return problems
 
 
-def _run_problems(trial: Trial, arm: str, resources: ResourcesConfig) -> Iterator[str]:
-    yield from _batch_problems(trial, arm, resources.workers)
+def _run_problems(trial: Trial, resources: ResourcesConfig) -> Iterator[str]:
+    yield from _batch_problems(trial, resources.workers)
     if trial.train.seconds and resources.workers > 1:
-        yield f"arms.{arm}.train.seconds: the workers of a trial have no common clock; use resources.workers 1"
+        yield ".train.seconds: the workers of a trial have no common clock; use resources.workers 1"
     if resources.gpus_per_worker != "auto":  # auto: known once the cluster is
-        yield from device_problems(trial, arm, "cuda" if resources.gpus_per_worker else "cpu", resources.workers)
+        yield from device_problems(trial, "cuda" if resources.gpus_per_worker else "cpu", resources.workers)
 
 
-def _batch_problems(trial: Trial, arm: str, workers: int) -> Iterator[str]:
+def _batch_problems(trial: Trial, workers: int) -> Iterator[str]:
     size, micro_batches = trial.train.batch_size, workers * trial.train.grad_accum
     if size % micro_batches:
         yield (
-            f"arms.{arm}.train.batch_size: {size} sequences cannot be split evenly over {workers} workers x "
+            f".train.batch_size: {size} sequences cannot be split evenly over {workers} workers x "
             f"{trial.train.grad_accum} micro-batches (grad_accum); use a multiple of {micro_batches}"
         )
     if trial.train.eval_every > trial.train.max_steps:
-        yield f"arms.{arm}.train.eval_every: {trial.train.eval_every} is beyond max_steps {trial.train.max_steps}"
+        yield f".train.eval_every: {trial.train.eval_every} is beyond max_steps {trial.train.max_steps}"
     if trial.optim.warmup >= trial.train.max_steps or 1 > trial.optim.warmup > 0.99:
-        yield f"arms.{arm}.optim.warmup: {trial.optim.warmup:g} is as long as the run of {trial.train.max_steps} steps"
+        yield f".optim.warmup: {trial.optim.warmup:g} is as long as the run of {trial.train.max_steps} steps"
     if trial.train.save_every_steps % trial.train.eval_every:
-        yield f"arms.{arm}.train.save_every: {trial.train.save_every} is no multiple of eval_every"
+        yield f".train.save_every: {trial.train.save_every} is no multiple of eval_every"
 
 
-def _branch_problems(asha: AshaConfig, trial: Trial, arm: str) -> Iterator[str]:
+def _branch_problems(asha: AshaConfig, trial: Trial) -> Iterator[str]:
     """Why the rungs of `asha.decay_rungs` cannot stand where they would."""
     optim, last = trial.optim, trial.train.max_steps
     warmup = optim.warmup if optim.warmup >= 1 else round(optim.warmup * last)
     if optim.schedule != "wsd":
         yield (
-            f"search.asha.decay_rungs: arm {arm} has optim.schedule {optim.schedule}; only wsd has a stable trunk from "
+            f"search.asha.decay_rungs: {ARM} has optim.schedule {optim.schedule}; only wsd has a stable trunk from "
             f"which a decay can branch off"
         )
     elif asha.grace_steps < warmup:
-        yield f"search.asha.grace_steps: {asha.grace_steps} lies in arm {arm}'s warm-up of {warmup:g} steps"
+        yield f"search.asha.grace_steps: {asha.grace_steps} lies in {ARM}'s warm-up of {warmup:g} steps"
     elif asha.grace_steps < last and not asha.branches(trial):
         yield (
-            f"search.asha.grace_steps: {asha.grace_steps} lies in arm {arm}'s final decay, which begins at step "
+            f"search.asha.grace_steps: {asha.grace_steps} lies in {ARM}'s final decay, which begins at step "
             f"{optim.decay_start(last)}: no rung is left (lower it, or optim.decay)"
         )
 
 
 def _search_problems(search: SearchConfig, arm: Arm, resources: ResourcesConfig) -> Iterator[str]:
-    asha, name, every, last = search.asha, arm.name, arm.trial.train.eval_every, arm.trial.train.max_steps
+    asha, every, last = search.asha, arm.trial.train.eval_every, arm.trial.train.max_steps
     if asha and asha.reduction_factor < LEAST_FACTOR:
         factor = f"search.asha.reduction_factor: {asha.reduction_factor:g}"
         yield f"{factor} prunes next to nothing at each of thousands of rungs; at least {LEAST_FACTOR}"
         return
     if asha and asha.grace_steps % every:
-        yield f"search.asha.grace_steps: {asha.grace_steps} is no multiple of arm {name}'s eval_every {every}"
+        yield f"search.asha.grace_steps: {asha.grace_steps} is no multiple of {ARM}'s eval_every {every}"
     if asha and asha.grace_steps >= last:
         grace = f"search.asha.grace_steps: {asha.grace_steps}"
-        yield f"{grace} is not below arm {name}'s max_steps {last}: nothing to prune"
+        yield f"{grace} is not below {ARM}'s max_steps {last}: nothing to prune"
     if asha and asha.decay_rungs:
-        yield from _branch_problems(asha, arm.trial, name)
+        yield from _branch_problems(asha, arm.trial)
     sampler = SAMPLERS[search.sampler]
     for key, dimension in arm.space.items():
         if dimension.kind != "choice" and not sampler.ranges:
@@ -254,12 +254,13 @@ def _search_problems(search: SearchConfig, arm: Arm, resources: ResourcesConfig)
             yield f"search.space.{key}: a seed is not a setting to be tuned; use confirm.seeds"
         if key == "recipe":
             yield f"search.space.recipe: {ONE_RECIPE}"
+    known = set(_run_problems(arm.trial, resources))
     for settings in space.corners(arm.space):
-        problems = [at_corner(line, name, settings) for line in trial_problems(arm.tree(settings), "")]
+        problems = [at_corner(line, settings) for line in trial_problems(arm.tree(settings))]
         if not problems:
             trial = arm.with_settings(settings)
-            problems = list(_run_problems(trial, name, resources))
-            problems += _branch_problems(asha, trial, name) if asha and asha.decay_rungs else []
+            problems = [at_corner(line, settings) for line in _run_problems(trial, resources) if line not in known]
+            problems += _branch_problems(asha, trial) if asha and asha.decay_rungs else []
         if problems:
             yield from problems
             return  # one corner shows the mistake; the others would repeat it
@@ -274,8 +275,8 @@ def _choice_problems(arm: Arm, key: str, choices: Sequence[Any]) -> Iterator[str
         return
     trials: list[tuple[Any, Trial]] = []
     for choice in choices:
-        if problems := list(trial_problems(arm.tree({key: choice}), "")):
-            yield at_corner(problems[0], arm.name, {key: choice})
+        if problems := list(trial_problems(arm.tree({key: choice}))):
+            yield at_corner(problems[0], {key: choice})
             return
         trial = arm.with_settings({key: choice})
         if same := [other for other, known in trials if known == trial]:
