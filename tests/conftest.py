@@ -16,9 +16,10 @@ settings.load_profile("attnlab")
 
 @pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items):
-    """Tests that may take long come first, and what is short fills the processes up at the end. Those that share a Ray
-    run in one process."""
-    items.sort(key=lambda item: not (item.get_closest_marker("timeout") or "launch_here" in item.fixturenames))
+    """Those that share a Ray run in one process, one after the other: they come first. Then come those that may take
+    long, and what is short fills the processes up at the end (`--no-loadscope-reorder` keeps that order)."""
+    items.sort(key=lambda item: not item.get_closest_marker("timeout"))
+    items.sort(key=lambda item: "shared_ray" not in item.fixturenames)
     for item in items:
         if "shared_ray" in item.fixturenames:
             item.add_marker(pytest.mark.xdist_group("ray"))

@@ -162,6 +162,26 @@ def nothing_left(marker):
         raise AssertionError(f"{error}, and these are left: {left}") from None
 
 
+def free_again():
+    """Nothing of a sweep is left on the Ray that this process is connected to, soon after it."""
+    import ray
+    from ray._private import state
+    from ray.util import placement_group_table
+
+    kept = "_AutoscalingCoordinatorActor"  # Ray's own, one per cluster
+
+    def left():
+        groups = [group for group in placement_group_table().values() if group["state"] != "REMOVED"]
+        actors = [a["ActorClassName"] for a in state.actors().values() if a["State"] != "DEAD"]
+        free = ray.available_resources().get("CPU") == ray.cluster_resources()["CPU"]
+        return [*groups, *(name for name in actors if name != kept), *([] if free else ["CPUs that are not free"])]
+
+    try:
+        wait_until(lambda: not left(), 300)
+    except AssertionError as error:
+        raise AssertionError(f"{error}, and these are left: {left()}") from None
+
+
 def as_if_alone(folder, result, tmp_path):
     """The losses that a trial reported are those of a run by itself, in this process, bit for bit."""
     ran = SweepDir(folder).trial(result["arm"], result["trial_id"])

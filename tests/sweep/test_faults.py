@@ -11,7 +11,7 @@ import pytest
 from attnlab.records.paths import SweepDir
 from attnlab.sweep.slots.mailbox import STARTS
 from tests.contract import check_folder
-from tests.sweep.conftest import Meanwhile, as_if_alone, finish, nothing_left, ray_processes_of, wait_until
+from tests.sweep.conftest import as_if_alone, finish, nothing_left, ray_processes_of, wait_until
 
 NO_TRAINING = """
 import sys
@@ -40,11 +40,6 @@ def test_workers_that_cannot_start_end_the_sweep_with_the_reason(write_sweep, la
     nothing_left(str(tmp_path))
 
 
-def title_of(process):
-    """A process's title, as Ray sets it."""
-    return " ".join(process.cmdline())
-
-
 def victim(marker, title):
     """A live process of the sweep whose title begins so."""
     found = [p for p in ray_processes_of(marker) if " ".join(p.info["cmdline"] or []).startswith(f"ray::{title}")]
@@ -65,33 +60,6 @@ def undisturbed(folder, tmp_path, trials=2):
     assert [r["state"] for r in suite] == ["completed"] * trials
     for result in suite:
         as_if_alone(folder, result, tmp_path)
-
-
-def test_trials_whose_worker_or_relay_is_killed_go_on_to_the_same_losses(
-    write_sweep, launch_here, folder, breaking, tmp_path, shared_ray
-):
-    """Both trials stand in the middle; one loses its worker, both the processes that read their reports.
-
-    The other's worker gets a SIGTERM, as from a scheduler that ends its node: it saves the trial before it goes."""
-    path = write_sweep(arms=breaking("wait", "wait_too"), search=SEARCH, resources={"max_concurrent": 2})
-    killed = []
-
-    def kill():
-        reached = [tmp_path / f"{how}.reached" for how in ("wait", "wait_too")]
-        wait_until(lambda: all(file.exists() for file in reached))
-        relays = [p for p in ray_processes_of(shared_ray) if "ImplicitFunc.train" in title_of(p)]
-        for process in (psutil.Process(int(reached[0].read_text())), *relays):
-            killed.append(title_of(process))
-            process.kill()
-        psutil.Process(int(reached[1].read_text())).terminate()
-        for file in reached:
-            file.with_suffix(".go").touch()
-
-    with Meanwhile(kill):
-        done = launch_here(path)
-    assert sum("RayTrainWorker" in title for title in killed) == 1 and len(killed) == 3, killed
-    assert done.returncode == 0, done.stdout + done.stderr
-    undisturbed(folder, tmp_path)
 
 
 @pytest.mark.slow

@@ -1,6 +1,7 @@
 """A trial whose records were damaged half-way ends as an undisturbed one, to the bit."""
 
 import json
+import shutil
 
 import pytest
 
@@ -16,25 +17,44 @@ class Killed(Exception):
 
 
 @pytest.fixture(scope="module")
-def whole(tiny, tmp_path_factory):
-    home = TrialDir(tmp_path_factory.mktemp("whole"))
-    train(job_of(tiny), home)
-    return rows_of(home)
-
-
-@pytest.fixture
-def cut(tiny, tmp_path):
+def killed(tiny, tmp_path_factory):
     """A trial that was killed after its report at step 10, with checkpoints of the steps 8 and 10."""
 
     def die(row):
         if row["step"] == 10:
             raise Killed
 
-    home = TrialDir(tmp_path)
+    home = TrialDir(tmp_path_factory.mktemp("killed"))
     with pytest.raises(Killed):
         train(job_of(tiny), home, die)
     assert [path.name for path in checkpoint.steps(home)] == ["step_00000008", "step_00000010"]
     return home
+
+
+@pytest.fixture(scope="module")
+def ended(tiny, tmp_path_factory):
+    """A trial that came to its end."""
+    home = TrialDir(tmp_path_factory.mktemp("ended"))
+    train(job_of(tiny), home)
+    return home
+
+
+@pytest.fixture(scope="module")
+def whole(ended):
+    """The reports of an undisturbed trial."""
+    return rows_of(ended)
+
+
+@pytest.fixture
+def cut(killed, tmp_path):
+    """The killed trial, this test's own."""
+    return TrialDir(shutil.copytree(killed.path, tmp_path, dirs_exist_ok=True))
+
+
+@pytest.fixture
+def done(ended, tmp_path):
+    """The ended trial, this test's own."""
+    return TrialDir(shutil.copytree(ended.path, tmp_path, dirs_exist_ok=True))
 
 
 def changed(line, key, value):
@@ -109,23 +129,19 @@ def test_a_checkpoint_of_an_older_version_without_digests_is_taken(tiny, cut, wh
 
 
 @pytest.mark.parametrize("line", [1, 3])
-def test_a_changed_report_of_an_ended_trial_is_noticed_and_made_again(tiny, tmp_path, whole, line):
-    home = TrialDir(tmp_path)
-    train(job_of(tiny), home)
-    lines = home.metrics_file.read_bytes().splitlines()
+def test_a_changed_report_of_an_ended_trial_is_noticed_and_made_again(tiny, done, whole, line):
+    lines = done.metrics_file.read_bytes().splitlines()
     lines[line] = changed(lines[line], "lr", 0.123)
-    home.metrics_file.write_bytes(b"".join(each + b"\n" for each in lines))
-    assert train(job_of(tiny), home)["state"] == "completed" and rows_of(home) == whole
-    assert (home.path / "results.json.damaged-1").exists() and (home.path / "metrics.jsonl.damaged-1").exists()
+    done.metrics_file.write_bytes(b"".join(each + b"\n" for each in lines))
+    assert train(job_of(tiny), done)["state"] == "completed" and rows_of(done) == whole
+    assert (done.path / "results.json.damaged-1").exists() and (done.path / "metrics.jsonl.damaged-1").exists()
 
 
-def test_results_that_cannot_be_read_are_made_again(tiny, tmp_path, whole):
-    home = TrialDir(tmp_path)
-    train(job_of(tiny), home)
-    first = home.results()
-    home.results_file.write_text(home.results_file.read_text().replace('"seed": 3', '"seed": "3"'))
+def test_results_that_cannot_be_read_are_made_again(tiny, done, whole):
+    first = done.results()
+    done.results_file.write_text(done.results_file.read_text().replace('"seed": 3', '"seed": "3"'))
     resumed = []
-    again = train(job_of(tiny), home, resumed.append)
-    assert [row["step"] for row in resumed] == [10, 12] and rows_of(home) == whole
+    again = train(job_of(tiny), done, resumed.append)
+    assert [row["step"] for row in resumed] == [10, 12] and rows_of(done) == whole
     assert {k: again[k] for k in ("state", "steps", "seed")} == {k: first[k] for k in ("state", "steps", "seed")}
-    assert (home.path / "results.json.damaged-1").exists()
+    assert (done.path / "results.json.damaged-1").exists()

@@ -3,11 +3,12 @@
 import os
 import signal
 
+import psutil
 import pytest
 
 from attnlab.records.paths import SweepDir
 from tests.contract import check_folder
-from tests.sweep.conftest import as_if_alone, finish, nothing_left, wait_until
+from tests.sweep.conftest import Meanwhile, as_if_alone, finish, nothing_left, ray_processes_of, wait_until
 from tests.sweep.test_faults import begun, victim
 
 pytestmark = pytest.mark.timeout(1200)
@@ -30,27 +31,51 @@ class Telling(torch.nn.Linear):
 """
 
 
-@pytest.fixture
-def broken_sweep(write_sweep, launch_here, breaking, tmp_path):
-    """A sweep in which two trials break their worker and one makes a mistake; the finished launch."""
+def title_of(process):
+    """A process's title, as Ray sets it."""
+    return " ".join(process.cmdline())
+
+
+def test_trials_that_break_their_worker_are_failed_and_those_whose_worker_or_relay_is_killed_go_on_to_the_same_losses(
+    write_sweep, launch_here, folder, breaking, tmp_path, shared_ray
+):
+    """Two trials stand in the middle; one loses its worker, both the processes that read their reports.
+
+    The other's worker gets a SIGTERM, as from a scheduler that ends its node: it saves the trial before it goes. Of
+    the trials after them one breaks its worker at every try, two make a mistake, and two are as all others."""
     (tmp_path / "telling.py").write_text(TELLING.format(seen=str(tmp_path / "seen")))
-    arms = {**breaking("segfault", "limit", "mistake"), "gla": {}, "telling": {"model.mixer": "telling:Telling"}}
-    path = write_sweep(arms=arms, search=SEARCH, resources={"max_failures": 0, "max_concurrent": 2})
-    return launch_here(path, "--kernel-cache", "kernels", "arms.gla.optim.clip=null")
+    whole = {"gla": {}, "telling": {"model.mixer": "telling:Telling"}}
+    arms = {**breaking("wait", "wait_too", "segfault", "limit", "mistake"), **whole}
+    path = write_sweep(arms=arms, search=SEARCH, resources={"max_failures": 1, "max_concurrent": 2})
+    killed = []
 
+    def kill():
+        reached = [tmp_path / f"{how}.reached" for how in ("wait", "wait_too")]
+        wait_until(lambda: all(file.exists() for file in reached))
+        relays = [p for p in ray_processes_of(shared_ray) if "ImplicitFunc.train" in title_of(p)]
+        for process in (psutil.Process(int(reached[0].read_text())), *relays):
+            killed.append(title_of(process))
+            process.kill()
+        psutil.Process(int(reached[1].read_text())).terminate()
+        for file in reached:
+            file.with_suffix(".go").touch()
 
-def test_trials_that_break_their_worker_are_failed_with_the_reason_and_harm_no_other(broken_sweep, folder, tmp_path):
-    assert broken_sweep.returncode == 1, broken_sweep.stdout + broken_sweep.stderr
+    with Meanwhile(kill):
+        done = launch_here(path, "--kernel-cache", "kernels", "arms.gla.optim.clip=null")
+    assert sum("RayTrainWorker" in title for title in killed) == 1 and len(killed) >= 3, killed
+    assert done.returncode == 1, done.stdout + done.stderr
     suite = {r["arm"]: r for r in check_folder(folder)}
     error = {arm: r["error"] for arm, r in suite.items() if r["state"] == "failed"}
-    assert error.keys() == {"segfault", "limit", "mistake"}
-    assert error["segfault"].startswith("its worker died: Fatal Python error: Segmentation fault")
+    assert error.keys() == {"segfault", "limit", "mistake"}, error
+    died = "its worker died 2 times, the last time: Fatal Python error: Segmentation fault"
+    assert error["segfault"].startswith(died), error["segfault"]
     assert "breaks.py" in error["segfault"] and "in segfault" in error["segfault"], error["segfault"]
     assert "in limit" in error["limit"] and "memory" in error["limit"], error["limit"]
     assert "ArithmeticError: no such luck" in error["mistake"]
     note = f"note: mistake {suite['mistake']['trial_id']} failed: ArithmeticError: no such luck"
-    assert note in broken_sweep.stdout
-    for arm in ("gla", "telling"):
+    assert note in done.stdout
+    for arm in ("wait", "wait_too", "gla", "telling"):
+        assert suite[arm]["state"] == "completed"
         as_if_alone(folder, suite[arm], tmp_path)
     assert SweepDir(folder).trial("gla", suite["gla"]["trial_id"]).job().trial.optim.clip is None
     assert f"True {tmp_path / 'kernels'}" in (tmp_path / "seen").read_text().splitlines(), "it reaches the workers"
