@@ -92,24 +92,30 @@ def quick(monkeypatch):
     monkeypatch.setattr(gc, "collect", lambda *_: 0)
 
 
+# the truth is some 4.7 %: 10,000 draws tell it from 5, a few hundred from the 8 to 22 % without Holm's correction
+FEW = 600, 0.07
+
+
+@pytest.mark.parametrize(("draws", "most"), [FEW, pytest.param(5 * DRAWS, 0.05, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("same_seeds", [True, False])
-def test_a_true_null_over_all_pairs_is_called_a_difference_at_most_as_often_as_said(same_seeds, quick):
-    rng, wrong, draws = np.random.default_rng(7), 0, 5 * DRAWS  # the truth is some 4.7 %: 2,000 do not tell it from 5
+def test_a_true_null_over_all_pairs_is_called_a_difference_at_most_as_often_as_said(same_seeds, draws, most, quick):
+    rng, wrong = np.random.default_rng(7), 0
     for _ in range(draws):
         runs = rng.normal(3.0, 0.02, (4, 5))
         seeds = [range(5 * (0 if same_seeds else arm), 5 * (0 if same_seeds else arm) + 5) for arm in range(4)]
         values = {f"arm{i}": dict(zip(seeds[i], row, strict=True)) for i, row in enumerate(runs)}
         wrong += any(pair.decided for pair in pairs.all_over_seeds(values))
-    assert wrong / draws <= 0.05
+    assert wrong / draws <= most
 
 
-def test_a_true_null_on_the_same_items_is_called_a_difference_at_most_as_often_as_said(quick):
+@pytest.mark.parametrize(("draws", "most"), [FEW, pytest.param(DRAWS, 0.05, marks=pytest.mark.slow)])
+def test_a_true_null_on_the_same_items_is_called_a_difference_at_most_as_often_as_said(draws, most, quick):
     rng, wrong = np.random.default_rng(8), 0
-    for _ in range(DRAWS):
+    for _ in range(draws):
         rights = rng.random((3, 120)) < 0.5
         compared = [tests.over_items(str(i), str(j), rights[i], rights[j]) for i, j in ((0, 1), (0, 2), (1, 2))]
         wrong += any(pair.decided for pair in pairs.holm(compared))
-    assert wrong / DRAWS <= 0.05
+    assert wrong / draws <= most
 
 
 @pytest.mark.parametrize("effect", [0.3, 0.8, 2.0])
