@@ -30,7 +30,7 @@ FAST = [
     ("gla", "strong_decay"),  # a decay per key channel
     ("rwkv6", "dense"),  # ... with a bonus
     ("gsa", "varlen"),  # a decay per value channel
-    ("gated_deltanet", "strong_decay"),  # gated delta rule
+    ("gated_deltanet", "varlen"),  # gated delta rule
     ("kda", "varlen"),  # ... per channel
     ("rwkv7", "varlen"),  # diagonal plus low rank
     ("hgrn", "strong_decay"),  # gated scan

@@ -1,7 +1,8 @@
-"""Ray of our own: what is told if it does not start. No Ray is started."""
+"""Ray of our own: what is told if it does not start, and that nothing of it is left. One is started, at the end."""
 
 import os
 import signal
+import subprocess
 import sys
 import threading
 import types
@@ -13,6 +14,7 @@ from attnlab.plan import gpu_packing
 from attnlab.plan.load import resolve
 from attnlab.sweep.cluster.session import cluster, start_ray
 from attnlab.util.errors import SweepStopped
+from tests.sweep.conftest import ROOT, nothing_left
 
 SWEEP = resolve({"name": "s", "trial": {}, "arms": {"a": {}}})
 
@@ -102,3 +104,20 @@ def test_a_ray_that_another_thread_is_importing_is_not_up_yet(monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", types.SimpleNamespace(is_initialized=lambda: True))
     with start_ray(None) as local:
         assert local is None
+
+
+OWN = """
+from attnlab.sweep.cluster.session import start_ray
+with start_ray(None) as local:
+    local.wait()
+    import ray
+    print(sum(node["Alive"] for node in ray.nodes()))
+"""
+
+
+@pytest.mark.timeout(1200)
+def test_a_ray_of_our_own_ends_with_its_context_and_leaves_no_process(tmp_path):
+    marked = {**os.environ, "ATTNLAB_TEST": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", OWN], env=marked, cwd=ROOT, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "1\n"), done.stderr
+    nothing_left(str(tmp_path))
