@@ -7,7 +7,7 @@ STAMP  := $(VENV)/.installed
 .PHONY: quickstart test test-portable test-all lint bench references mutants help
 help:
 	@echo "make quickstart   train, prune and compare 6 mixers on real text (6 minutes on 2 cores, 2 of them to install), then a report; goes on where it stopped"
-	@echo "make test         the tests (9 minutes on 2 cores)            make test-all   with the slow ones"
+	@echo "make test         the tests (8 minutes on 2 cores)            make test-all   with the slow ones"
 	@echo "make lint         ruff, mypy, import-linter, codespell        make bench      start-up, loop and engine overheads"
 	@echo "make mutants      whether the tests notice small faults in the modules of tests/mutants.yaml (an hour or more)"
 	@echo "make references   mixers.md, tasks.md, sweep_file.md and command_line.md in docs/, from the code"
