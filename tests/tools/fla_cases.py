@@ -22,8 +22,8 @@ WAYS: dict[str, tuple[str, Compared]] = {
     for way in row.tests.compared
 }
 
-# One of each family of kernels, in the case that asks most of it: what runs in a minute. That each recurrence equals its
-# definition is tested for itself (`tests/kernels/cpu/test_linear_rnn.py`), and all mixers' cases with the slow tests.
+# One of each family of kernels, in a case that costs little: all of them take a minute. That each recurrence equals its
+# definition is tested by itself (`tests/kernels/cpu/test_linear_rnn.py`), and every case with the slow tests.
 FAST = [
     ("simple_gla", "strong_decay"),  # a decay per head
     ("mamba2_groups", "dense"),
