@@ -16,6 +16,7 @@ from attnlab.util.files import json_digest
 Mode = Literal["min", "max"]  # whether less or more of a metric is better
 
 NEWEST_RECIPE = 1
+SHOWN = 20  # layers that are listed
 NOT_DIGESTED = ("train.step",)  # it says how and not what is computed
 ADDED_LATER = {"train.seconds": None, "recipe": 1}  # key -> the default at which the digest leaves it out
 
@@ -121,6 +122,9 @@ class ModelConfig(Config):
         layers: dict[str, list[str]] = {}
         for layer in range(self.n_layers):
             layers.setdefault(str(self.mixer_at(layer)), []).append(str(layer))
+        for mixer, numbers in layers.items():
+            if len(numbers) > 2 * SHOWN:
+                layers[mixer] = [*numbers[:SHOWN], "...", f"{numbers[-1]} ({len(numbers):,} of them)"]
         each = (f"layer{'s' * (len(numbers) > 1)} {', '.join(numbers)}: {mixer}" for mixer, numbers in layers.items())
         return "; ".join(each) if len(layers) > 1 else ""
 

@@ -11,9 +11,8 @@ from attnlab.config import yaml_text
 from attnlab.config.resolved import Arm, Plan
 from attnlab.config.sweep import SearchConfig
 from attnlab.config.trial import Trial
-from attnlab.models import count_params
 from attnlab.models.cost.flops import flops_per_token
-from attnlab.models.cost.size import build_empty
+from attnlab.models.cost.size import params_of
 from attnlab.models.cost.state import state_bytes
 from attnlab.plan import gpu_packing, memory
 from attnlab.plan.guards.run import run_guards
@@ -67,7 +66,7 @@ def show(plan: Plan, here: bool = True) -> None:
 def _show_arm(console: Console, arm: Arm, task: Task, space: Any) -> None:
     """Print an arm. `space`: what its tree adds to the space of the search."""
     trial = arm.trial
-    sizes = count_params(build_empty(trial.model, task.vocab_size, task.readout))
+    sizes = params_of(trial.model, task.vocab_size, task.readout)
     size = f"{sizes['n_params']:,} parameters ({sizes['n_params_non_embedding']:,} non-embedding)"
     steps = f"{trial.train.max_steps:,} steps x {trial.tokens_per_step:,} tokens"
     console.print(Text.assemble("\n", (arm.name, "bold"), f": {size}; {steps}"))

@@ -20,6 +20,7 @@ import torch
 from attnlab.config.trial import ModelConfig
 from attnlab.models.block import Block
 from attnlab.models.checks import spec_of
+from attnlab.models.cost.repeats import looked_at
 from attnlab.models.cost.state import state_of
 from attnlab.models.mixers.operations import Operations
 
@@ -49,7 +50,7 @@ def flops_per_token(model: ModelConfig, seq_len: int, vocab_size: int | None = N
 def _layers(model_json: str, seq_len: int) -> float | None:
     """All layers, without the head."""
     model, total = ModelConfig.model_validate_json(model_json), 0.0
-    for layer in range(model.n_layers):
+    for layer, times in looked_at(model):
         if "cuda" in spec_of(model.mixer_at(layer).name).needs:
             return None
         custom = ":" in model.mixer_at(layer).name  # its constructor may compute with values
@@ -58,7 +59,7 @@ def _layers(model_json: str, seq_len: int) -> float | None:
         mixing = _mixing(model, layer, block.mixer, seq_len)
         if mixing is None:
             return None
-        total += 2.0 * sum(p.numel() for p in block.parameters() if p.dim() > 1) + mixing
+        total += times * (2.0 * sum(p.numel() for p in block.parameters() if p.dim() > 1) + mixing)
     return BACKWARD * total
 
 

@@ -13,6 +13,7 @@ from attnlab.models.build import build_mixer
 from attnlab.models.checks import spec_of
 from attnlab.models.cost.flops import flops_per_token
 from attnlab.models.cost.least import least_params
+from attnlab.models.cost.repeats import looked_at, shortened
 from attnlab.models.cost.state import state_bytes
 from attnlab.util.machine import host_bytes
 from attnlab.util.text import gib_text
@@ -28,6 +29,17 @@ def build_empty(model: ModelConfig, vocab_size: int, readout: str | None = None)
     custom = any(":" in mixer.name for mixer in model.mixer)
     with torch.random.fork_rng(devices=[]), torch.device("cpu" if custom else "meta"):
         return assemble(model, vocab_size, readout)
+
+
+def params_of(model: ModelConfig, vocab_size: int, readout: str | None = None) -> dict[str, int]:
+    """What `count_params` gives of a model, of which a deep one is not built whole. Raises as `build_empty`."""
+    built = build_empty(shortened(model), vocab_size, readout)
+    counts = count_params(built)
+    for (_, times), block in zip(looked_at(model), built.backbone.blocks, strict=True):
+        whole, mixer = (sum(p.numel() for p in part.parameters()) for part in (block, block.mixer))
+        for key, params in (("n_params", whole), ("n_params_non_embedding", whole), ("n_params_mixers", mixer)):
+            counts[key] += (times - 1) * params
+    return counts
 
 
 def refuse_to_look(model: ModelConfig, vocab_size: int = 0) -> None:
@@ -83,4 +95,4 @@ def measure(kind: str, model: ModelConfig, seq_len: int) -> float | None:
 @functools.lru_cache(maxsize=512)
 def _params(model: ModelConfig) -> int:
     """Parameters of a model without its embedding; matching asks for the same ones again and again."""
-    return count_params(build_empty(model, 1))["n_params_non_embedding"]
+    return params_of(model, 1)["n_params_non_embedding"]

@@ -15,6 +15,7 @@ from attnlab.kernels.dispatch import unrecorded
 from attnlab.models.backbone import Cache
 from attnlab.models.block import Block
 from attnlab.models.checks import spec_of
+from attnlab.models.cost.repeats import looked_at
 from attnlab.util.machine import host_bytes
 
 PROMPTS = 16, 80  # steps, more than any convolution is wide; what differs between the two grows with time
@@ -83,8 +84,9 @@ def _measured(model: str) -> State | None:
 
 def state_bytes(model: ModelConfig, seq_len: int) -> int | None:
     """Bytes that all layers keep of one sequence, in fp32; None if one is not known."""
-    states = [state_of(model, layer) for layer in range(model.n_layers)]
-    return None if None in states else sum(state.bytes(seq_len) for state in states)  # type: ignore[union-attr]
+    states = [(state_of(model, layer), times) for layer, times in looked_at(model)]
+    known = [times * state.bytes(seq_len) for state, times in states if state is not None]
+    return sum(known) if len(known) == len(states) else None
 
 
 def tensors(tree: Any) -> Iterator[Tensor]:

@@ -17,8 +17,8 @@ import torch
 
 from attnlab import models, optim
 from attnlab.config.trial import OptimConfig, Trial
-from attnlab.models import count_params
-from attnlab.models.cost.size import build_empty
+from attnlab.models.cost.repeats import shortened
+from attnlab.models.cost.size import build_empty, params_of
 from attnlab.optim import lr_factor, make_optimizer
 from attnlab.tasks import Task
 from attnlab.util.files import cache_root, read_json, text_digest, write_json
@@ -70,11 +70,13 @@ def _digest(parts: list[str]) -> str:
 
 def _build(trial: Trial, vocab_size: int, readout: Any) -> Fingerprint | None:
     try:
-        model = build_empty(trial.model, vocab_size, readout)
+        model = build_empty(shortened(trial.model), vocab_size, readout)
+        params = params_of(trial.model, vocab_size, readout)["n_params_non_embedding"]
     except ValueError:
         return None
     tensors = [*model.named_parameters(), *model.named_buffers()]
     tree = [f"{name} {type(module).__qualname__}" for name, module in model.named_modules()]
+    tree += [f"{trial.model.n_layers} layers"] * (len(model.backbone.blocks) < trial.model.n_layers)
     tree += [f"{name} {tuple(tensor.shape)} {tensor.dtype}" for name, tensor in tensors]
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     groups = []
@@ -83,7 +85,7 @@ def _build(trial: Trial, vocab_size: int, readout: Any) -> Fingerprint | None:
         for group in optimizer.param_groups:
             settings = {key: value for key, value in sorted(group.items()) if key not in ("params", "lr")}
             groups.append(repr([type(optimizer).__name__, settings, [names[id(p)] for p in group["params"]]]))
-    return Fingerprint(_digest(tree), _digest(groups), count_params(model)["n_params_non_embedding"])
+    return Fingerprint(_digest(tree), _digest(groups), params)
 
 
 def schedule(optim: OptimConfig, max_steps: int) -> tuple[float, ...]:
