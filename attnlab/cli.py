@@ -26,14 +26,12 @@ from attnlab.plan.prepare import prepare_tasks
 from attnlab.ranking.leaderboard import Leaderboard
 from attnlab.records.mirror import mirror
 from attnlab.records.storage import local
-from attnlab.sweep.folder import check_unheld, open_sweep_folder, sweep_mirror
+from attnlab.sweep.folder import check_unheld, folder_note, open_sweep_folder, sweep_mirror
 from attnlab.tasks import summaries
 from attnlab.util import command, trust
 from attnlab.util.errors import DiskFull, Interrupted, SweepStopped, UserError
 from attnlab.util.secret import hide_arguments
 from attnlab.util.text import did_you_mean, value_text
-
-SWEEPS = Path(__file__).parents[1] / "sweeps"
 
 
 @dataclass(frozen=True)
@@ -60,13 +58,7 @@ def main(argv: list[str] | None = None) -> int:
         if args.list:
             return list_sweeps(args)
         plans = load_plans(args)
-        return (
-            show_plans(plans, here=args.address is None)
-            if args.dry_run
-            else warm(plans, args)
-            if args.warm
-            else run(plans, args)
-        )
+        return show_plans(plans, args) if args.dry_run else warm(plans, args) if args.warm else run(plans, args)
     except UserError as error:
         print("\n".join(f"error: {problem}" for problem in error.problems), file=sys.stderr)
         return 2
@@ -96,7 +88,11 @@ def arguments() -> argparse.ArgumentParser:
     words = "sweep files, run in turn; changes, as trial.train.max_steps=100"
     parser.add_argument("words", nargs="*", metavar="SWEEP | a.b=c", help=words)
     parser.add_argument("--list", action="store_true", help="list the sweeps and the tasks there are, and stop")
-    parser.add_argument("--dry-run", action="store_true", help="check the sweep file and print the plan, and stop")
+    parser.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="check the sweep file, print the plan and what results there are, and stop",
+    )
     parser.add_argument("--warm", action="store_true", help="tune the GPU kernels of all arms, and stop")
     parser.add_argument("--resume", action="store_true", help="go on with what the sweep's results folder holds")
     only = "these arms alone, of whichever sweeps have them; with --resume in addition to arms already begun"
@@ -166,7 +162,7 @@ def _arms(file: str) -> list[str] | None:
 def list_sweeps(args: argparse.Namespace) -> int:
     """Print every sweep file, or those named, with its arms, and every task."""
     named = [Path(file) for file in files_and_overrides(args.words)[0]]
-    for path in named or sorted(SWEEPS.glob("*.yaml")):
+    for path in named or sorted(sweep_file.SWEEPS.glob("*.yaml")):
         plan, full = load(path, solve=False), path.resolve()
         shown = full.relative_to(Path.cwd()) if full.is_relative_to(Path.cwd()) else path
         print(f"{shown}: {plan.sweep.description}")
@@ -177,14 +173,16 @@ def list_sweeps(args: argparse.Namespace) -> int:
     return 0
 
 
-def show_plans(plans: Sequence[Plan], here: bool) -> int:
-    """Print what would run. `here`: on this machine."""
+def show_plans(plans: Sequence[Plan], args: argparse.Namespace) -> int:
+    """Print what would run, and what stands where its results go."""
     from attnlab.plan.dry_run import show  # builds models
 
     for number, plan in enumerate(plans):
         if number:
             print(f"\n{'-' * 100}")
-        show(plan, here)
+        show(plan, here=args.address is None)
+        if note := folder_note(plan, args.results, args.resume):
+            print(f"results: {note}")
     return 0
 
 

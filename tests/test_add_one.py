@@ -162,7 +162,7 @@ print(type(make_sampler(plan.sweep.search, 0)).__name__)
 
 def test_a_sweep_is_one_file(tmp_path, monkeypatch, capsys):
     (tmp_path / "mine.yaml").write_text("name: mine\ndescription: Is it listed?\narms: {a: {model.mixer: gla}}\n")
-    monkeypatch.setattr("attnlab.cli.SWEEPS", tmp_path)
+    monkeypatch.setattr("attnlab.config.sweep_file.SWEEPS", tmp_path)
     assert launch.main(["--list"]) == 0
     said = capsys.readouterr().out
     assert "mine.yaml: Is it listed?" in said and "1 arms x 1 trials: a" in said

@@ -8,6 +8,8 @@ import pytest
 import yaml
 
 from attnlab import cli
+from attnlab.config import sweep_file
+from attnlab.plan.load import load
 from attnlab.sweep import engine
 from attnlab.util import trust
 
@@ -189,3 +191,21 @@ def test_the_command_to_go_on_with_shows_no_password(files, ran, monkeypatch, ca
     assert ran(files[0]) == 130
     said = capsys.readouterr().err
     assert "s3://***@bucket/x" in said and "hunter2" not in said
+
+
+def test_the_dry_run_says_what_stands_where_the_results_go_and_writes_nothing(files, ran, tmp_path, capsys):
+    folder = tmp_path / "results" / "b"
+    assert ran(files[1], "--dry-run") == 0
+    assert "results: " not in capsys.readouterr().out and not folder.parent.exists()
+    folder.mkdir(parents=True)
+    (folder / "sweep.yaml").write_text(sweep_file.dump(load(files[1]).sweep))
+    cases = {
+        (): "already holds this sweep, 0 trials ended: go on with --resume",
+        ("--resume",): "0 trials ended, and --resume goes on",
+        ("trial.optim.lr=0.5",): "holds another sweep of this name: arms.standard optim.lr: ",
+    }
+    for options, said in cases.items():
+        assert ran(files[1], "--dry-run", *options) == 0
+        (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("results: ")]
+        assert line.startswith(f"results: {folder}") and said in line
+    assert [path.name for path in folder.iterdir()] == ["sweep.yaml"]

@@ -13,6 +13,8 @@ from attnlab.config.sweep import Sweep, trial_part
 from attnlab.util.errors import UserError
 from attnlab.util.text import did_you_mean, shortened
 
+SWEEPS = Path(__file__).parents[2] / "sweeps"
+
 
 def parse(text: str, name: str) -> Any:
     """Read YAML text. Raises UserError with its name and the line."""
@@ -40,8 +42,7 @@ def _text(path: Path) -> str:
         with open(path, "rb") as file:
             raw = file.read(most)  # a longer one is refused for its length
     except (OSError, ValueError) as error:  # ValueError: a name with a NUL
-        near = did_you_mean(path.name, [p.name for p in path.parent.glob("*.yaml")]) if _is_dir(path.parent) else ""
-        raise UserError([f"{path}: {getattr(error, 'strerror', None) or error}{near}"]) from None
+        raise UserError([f"{path}: {getattr(error, 'strerror', None) or error}{_near(path)}"]) from None
     try:
         return raw.decode("utf-8-sig", errors="strict" if len(raw) < most else "ignore")
     except UnicodeDecodeError as error:
@@ -50,9 +51,31 @@ def _text(path: Path) -> str:
         raise UserError(f"{path}: line {line}: {found} is not UTF-8; save the file as UTF-8") from None
 
 
-def _is_dir(path: Path) -> bool:
+def _near(path: Path) -> str:
+    """The end of an error message: which sweep file may be meant, beside the path, in `sweeps` or of this project."""
+    found: dict[str, Path] = {}
+    for folder in (SWEEPS, Path("sweeps"), path.parent):  # the nearest last, so that it counts
+        found |= {each.stem: each for each in _yaml_files(folder) if _is_sweep(each)}
+    hint = did_you_mean(path.stem, found)
+    if not hint.startswith("; did"):
+        return "; launch.py --list names the sweeps there are"
+    meant = next(each for stem, each in found.items() if f"'{stem}'" in hint).absolute()
+    return f"; did you mean '{meant.relative_to(Path.cwd()) if meant.is_relative_to(Path.cwd()) else meant}'?"
+
+
+def _yaml_files(folder: Path) -> list[Path]:
     try:
-        return path.is_dir()
+        return sorted(each for ending in ("*.yaml", "*.yml") for each in folder.glob(ending))
+    except (OSError, ValueError):  # a name that no folder can have
+        return []
+
+
+def _is_sweep(path: Path) -> bool:
+    """Whether a file looks like a sweep, by the keys at its top."""
+    try:
+        return any(
+            line.startswith(("name:", "trial:", "arms:")) for line in path.read_text(encoding="utf-8").splitlines()
+        )
     except (OSError, ValueError):
         return False
 

@@ -17,7 +17,7 @@ from attnlab.records.paths import SweepDir
 from attnlab.records.strays import stray, strays
 from attnlab.sweep.mend import fits
 from attnlab.util.errors import StorageError, UserError
-from attnlab.util.text import quoted, say_once
+from attnlab.util.text import one_line, quoted, say_once
 
 
 def sweep_mirror(plan: Plan, results: str | Path) -> Mirror:
@@ -62,6 +62,24 @@ def open_sweep_folder(plan: Plan, records: Mirror, resume: bool) -> None:
     except StorageError as error:
         raise UserError(f"--results {error}") from None
     check_folder(plan, records.folder, resume, str(records))
+
+
+def folder_note(plan: Plan, results: str | Path, resume: bool) -> str:
+    """What a run would find where its results go, on one line; "" for nothing.
+
+    Nothing is written there, and of a bucket only sweep.yaml is looked at. Raises UserError for unknown storage.
+    """
+    records = sweep_mirror(plan, results)
+    try:
+        if records.remote:
+            records.fetch_sweep_file()
+            there = records.folder.sweep_file.exists()
+            return f"{records} holds a sweep of this name, which a run goes on with by --resume" if there else ""
+        check_folder(plan, records.folder, resume, str(records))
+    except (UserError, OSError) as error:
+        return one_line(error)
+    ended = sum(trial.results_file.exists() for trial in records.folder.trials())
+    return f"{records}: {ended} trials ended, and --resume goes on" if records.folder.sweep_file.exists() else ""
 
 
 def check_folder(plan: Plan, folder: SweepDir, resume: bool, name: str) -> None:

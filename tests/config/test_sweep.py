@@ -168,7 +168,7 @@ def test_equal_keys_are_refused_with_both_lines(tmp_path):
 def test_broken_yaml_and_a_missing_file_are_one_line(tmp_path):
     (line,) = problems(tmp_path, "name: [unclosed\n")
     assert "study.yaml" in line and "line" in line
-    with pytest.raises(UserError, match="did you mean 'study.yaml'"):
+    with pytest.raises(UserError, match="did you mean '.*/study.yaml'"):
         load(tmp_path / "stduy.yaml")
 
 
@@ -285,3 +285,20 @@ def test_a_mixers_name_beside_its_arguments_and_equal_values_are_no_contradictio
     assert load(write(tmp_path, text)).arm("standard").trial.model.mixer[0].args == {"window": 8}
     text = GOOD.replace("  optim: {name", "  optim.lr: 1e-2\n  optim: {name")
     assert load(write(tmp_path, text), ["trial.optim.lr=0.5"]).arm("gla").trial.optim.lr == 0.5
+
+
+@pytest.mark.parametrize(
+    ("word", "said"),
+    [
+        ("quickstart", "quickstart: No such file or directory; did you mean 'sweeps/quickstart.yaml'?"),
+        ("sweeps/quikstart.yaml", "did you mean 'sweeps/quickstart.yaml'?"),
+        ("mine/quickstart.yml", "did you mean 'sweeps/quickstart.yaml'?"),
+        ("clustr.yaml", "launch.py --list names the sweeps there are"),  # cluster.yaml is no sweep
+        ("no\0where", "launch.py --list names the sweeps there are"),
+    ],
+)
+def test_a_sweep_file_that_is_not_there_brings_the_one_that_is_meant(monkeypatch, word, said):
+    monkeypatch.chdir(ROOT)
+    with pytest.raises(UserError) as error:
+        load(word)
+    assert error.value.problems[0].endswith(said)

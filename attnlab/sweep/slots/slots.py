@@ -61,6 +61,7 @@ class Slots:
         self.pool = Pool.options(**options).remote(resources.node_wait_s)  # type: ignore[attr-defined]
         limits = (self.pool, resources.max_failures, resources.hang_s)
         self._mailboxes = [Mailbox.options(**options).remote(i, *limits) for i in range(count)]  # type: ignore[attr-defined]
+        self._shape = shape
         self.errors: list[str] = []  # why the sweep cannot go on
         self._others = {*_controllers(), *_groups()}  # of the caller's own Train runs
         launch = uuid4().hex[:12]
@@ -117,13 +118,13 @@ class Slots:
             raise
 
     def waiting(self) -> str:
-        """How many slots wait for a machine, in words; "" if none does."""
+        """How many slots are not up yet, in words; "" if all are."""
         try:
             up = len(ray.get(self.pool.up.remote(), timeout=1.0))
+            have = ray.cluster_resources()
         except (ray.exceptions.RayError, TimeoutError):
             return ""
-        count = len(self._mailboxes)
-        return f"{up} of {count} slots up, the others wait for nodes" if up < count else ""
+        return waiting_text(up, len(self._mailboxes), self._shape.fits(have.get("CPU", 0), have.get("GPU", 0)))
 
     def release(self) -> None:
         """End the slots' actors, which a Ray that goes on would keep."""
@@ -190,6 +191,16 @@ class Slots:
         for group_id in _groups():  # they outlive killed controllers
             if group_id not in self._others:
                 remove_placement_group(PlacementGroup(PlacementGroupID.from_hex(group_id)))
+
+
+def waiting_text(up: int, count: int, room: int) -> str:
+    """What `count` slots do of which so many are up, where nodes have room for `room`."""
+    if up >= count:
+        return ""
+    starting = max(0, min(room, count) - up)
+    parts = [(starting, "starting"), (count - up - starting, "wait for nodes")]
+    said = [f"{'the others' if n == count - up else n} {word}" for n, word in parts if n]
+    return f"{up} of {count} slots up, {', '.join(said)}"
 
 
 def _controllers() -> list[str]:
