@@ -3,8 +3,9 @@
     --claim "gla < standard on val_loss by 2%"    judge that instead (attnlab/ranking/claims.py has the grammar)
     --efficiency [--lengths 512 1024 ...]         first measure every arm's speed and memory on this device
 
-A folder of several sweeps is compared on one page. Exit codes: 0 done, and a claim judged, whatever the verdict; 2
-there is nothing to analyse or an option or a claim cannot be used (one line says why; nothing was written).
+A folder of several sweeps is compared on one page. Exit codes: 0 done, and a claim judged, whatever the verdict; 1
+the disk is full (one line names the file); 2 there is nothing to analyse or an option or a claim cannot be used (one
+line says why; nothing was written).
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from attnlab.records.mirror import Mirror, mirror
 from attnlab.records.paths import TrialDir
 from attnlab.records.storage import local
 from attnlab.util import trust
-from attnlab.util.errors import StorageError, UserError
+from attnlab.util.errors import DiskFull, StorageError, UserError
 from attnlab.util.secret import hide_arguments
 
 
@@ -72,6 +73,9 @@ def main(argv: list[str] | None = None) -> int:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except DiskFull as error:
+        print(f"error: {error.line}", file=sys.stderr)
+        return 1
     return 0
 
 

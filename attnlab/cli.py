@@ -63,7 +63,7 @@ def main(argv: list[str] | None = None) -> int:
         print("\n".join(f"error: {problem}" for problem in error.problems), file=sys.stderr)
         return 2
     except DiskFull as error:
-        print(f"error: {disk_text(error)}", file=sys.stderr)
+        print(f"error: {error.line}", file=sys.stderr)
         return 1
     except SweepStopped as error:
         print(f"error: {error}", file=sys.stderr)
@@ -75,11 +75,6 @@ def main(argv: list[str] | None = None) -> int:
 def exit_code(error: KeyboardInterrupt) -> int:
     """The exit code for the signal that came, Ctrl-C's where none is named."""
     return error.code if isinstance(error, Interrupted) else 130
-
-
-def disk_text(error: DiskFull) -> str:
-    """A disk's refusal and the file, in words."""
-    return f"{error.strerror}: {error.filename}"
 
 
 def arguments() -> argparse.ArgumentParser:
@@ -242,8 +237,8 @@ def launch(plan: Plan, args: argparse.Namespace) -> SweepOutcome:
         print("\n".join(f"error: {line}" for line in getattr(error, "problems", [error])), file=sys.stderr)
         return SweepOutcome(plan.name, 1 if isinstance(error, SweepStopped) else 2, why=str(error).splitlines()[0])
     except DiskFull as error:  # before the first trial
-        print(f"error: {disk_text(error)}", file=sys.stderr)
-        return SweepOutcome(plan.name, 1, why=disk_text(error))
+        print(f"error: {error.line}", file=sys.stderr)
+        return SweepOutcome(plan.name, 1, why=error.line)
     except KeyboardInterrupt as error:
         print(f"\nstopped; what ended is kept. Go on with:\n  {command.again()}", file=sys.stderr)
         return SweepOutcome(plan.name, exit_code(error), why="stopped")

@@ -21,8 +21,8 @@ from pydantic.fields import FieldInfo
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import launch  # noqa: E402
-from analysis import __main__ as analysis  # noqa: E402
 from analysis import benchmarks  # noqa: E402
+from analysis import command_line as analysis  # noqa: E402
 from attnlab.config.sweep import Sweep  # noqa: E402
 from attnlab.config.trial import Trial  # noqa: E402
 from attnlab.tasks import TASKS, settings_of, summaries  # noqa: E402

@@ -45,17 +45,17 @@ def build(text: str, what: str) -> Any:
     """
     import tokenizers
 
-    with refusing(what), _panics_unsaid():
+    with refusing(what), panics_unsaid():
         built = tokenizers.Tokenizer.from_str(text)
         built.no_truncation()
         built.no_padding()
         with suppress(Exception):  # it may lack these letters, which is no panic
-            built.encode(TRIED, add_special_tokens=False)
+            built.decode(built.encode(TRIED, add_special_tokens=False).ids)
         return built
 
 
 @contextmanager
-def _panics_unsaid() -> Iterator[None]:
+def panics_unsaid() -> Iterator[None]:
     """Keep what a panic writes to the process's stderr, and give back what others write meanwhile."""
     with _one, tempfile.TemporaryFile() as kept:
         sys.stderr.flush()

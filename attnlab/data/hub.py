@@ -29,9 +29,9 @@ def pinned_revision(name: str, revision: str | None, cache: Path) -> str:
         try:
             commit = HfApi().dataset_info(name, revision=revision).sha
             assert commit, "the hub told no commit"
-            write_text(cached, commit, overwrite=False)
         except Exception as error:  # offline, no such dataset, no such revision, gated, ...
             raise unreachable(name, error) from None
+        write_text(cached, commit, overwrite=False)
     return cached.read_text(encoding="utf-8").strip()
 
 

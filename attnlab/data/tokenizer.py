@@ -263,7 +263,8 @@ def _from_transformers(spec: Spec) -> tuple[str, str | None]:
     from transformers import AutoTokenizer
 
     try:
-        with backend.refusing("it cannot be read"):  # whatever the hub, the network or a conversion may raise
+        # whatever the hub, the network or a conversion may raise
+        with backend.refusing("it cannot be read"), backend.panics_unsaid():
             # without code of the folder's own, for which transformers would ask on the terminal
             tokenizer = AutoTokenizer.from_pretrained(
                 spec.name, revision=spec.revision or "main", trust_remote_code=False

@@ -8,7 +8,7 @@ from attnlab.config.resolved import Plan
 from attnlab.plan.checks.validate import at_corner, device_problems
 from attnlab.plan.checks.whose import of_arm, told
 from attnlab.tasks import Task
-from attnlab.util.errors import UserError
+from attnlab.util.errors import DiskFull, UserError
 from attnlab.util.text import one_line, say_once
 
 
@@ -38,7 +38,7 @@ def prepare_tasks(plan: Plan) -> dict[str, Task]:
     """Try users' own mixers, build each arm's task, and read, tokenise and cache its data.
 
     Arms with equal tasks share one. What a user should know of the data is printed, once per process. Raises UserError:
-    mixers that fail, data that are missing or do not give the sweep's metric, one line each.
+    mixers that fail, data that are missing or do not give the sweep's metric, one line each; and DiskFull.
     """
     try_custom_mixers(plan)
     ready, by_arm = dict[str, Task](), {arm.name: list[str]() for arm in plan.arms}
@@ -50,6 +50,8 @@ def prepare_tasks(plan: Plan) -> dict[str, Task]:
                 ready[key].prepare()
             if why := ready[key].missing.get(plan.metric):
                 by_arm[arm.name].append(f".task: no {plan.metric}, the sweep's metric: {why}; use val_loss")
+        except DiskFull:  # no mistake of the plan's
+            raise
         except (ValueError, OSError) as error:
             by_arm[arm.name].append(f".task: {one_line(error)}")
     if problems := list(told(by_arm, plan.sweep.arms)):

@@ -29,6 +29,11 @@ class StorageError(UserError):
 class DiskFull(OSError):
     """The disk of results or cache is full, read-only or gone. Names the file that could not be written."""
 
+    @property
+    def line(self) -> str:
+        """The disk's refusal and the file, in words."""
+        return f"{self.strerror}: {self.filename}"
+
 
 class SweepStopped(RuntimeError):
     """A sweep cannot go on here, such as for a full disk. What ended stays, and `--resume` goes on."""

@@ -2,13 +2,16 @@
 
 import json
 import os
+import sys
+from types import SimpleNamespace
 
 import pytest
+import tokenizers
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from attnlab.data import backend
-from attnlab.data.tokenizer import Tokenizer, train_bpe
+from attnlab.data.tokenizer import Spec, Tokenizer, load, train_bpe
 from attnlab.util.errors import UserError
 
 TREE = json.loads(train_bpe(["it is a truth universally acknowledged " * 9], 300).json)
@@ -48,7 +51,7 @@ def test_a_panics_page_is_kept_from_the_terminal_and_other_words_are_not(capfd):
     with pytest.raises(UserError, match="^it: Precompiled"):
         backend.build(json.dumps({**TREE, "normalizer": PANICS}), "it")
     assert capfd.readouterr().err == ""
-    with backend._panics_unsaid():
+    with backend.panics_unsaid():
         os.write(2, b"another thread's\n")
     assert capfd.readouterr().err == "another thread's\n"
 
@@ -58,6 +61,17 @@ def test_one_that_panics_on_any_text_does_so_without_its_page(capfd):
     with pytest.raises(UserError, match="^it: chunk size must be non-zero$"):
         backend.build(json.dumps({**TREE, "pre_tokenizer": never}), "it")
     assert capfd.readouterr().err == ""
+
+
+def test_one_that_panics_as_transformers_reads_it_is_one_line(tmp_path, monkeypatch, capfd):
+    def convert(*args, **how):
+        return tokenizers.Tokenizer.from_str(json.dumps({**TREE, "normalizer": PANICS}))
+
+    auto = SimpleNamespace(AutoTokenizer=SimpleNamespace(from_pretrained=convert))
+    monkeypatch.setitem(sys.modules, "transformers", auto)
+    with pytest.raises(ValueError, match="^tokenizer .*: no local file or folder, .*Precompiled") as error:
+        load(Spec(str(tmp_path)), tmp_path)
+    assert len(str(error.value).splitlines()) == 1 and capfd.readouterr().err == ""
 
 
 def test_one_that_lacks_letters_is_built():

@@ -16,7 +16,10 @@ from attnlab.data.packed import pack
 from attnlab.data.sources import Dataset, check_dataset, open_dataset
 from attnlab.data.splits import Split
 from attnlab.data.tokenizer import Spec
+from attnlab.plan.load import resolve
+from attnlab.plan.prepare import prepare_tasks
 from attnlab.tasks import build_task
+from attnlab.util.errors import UserError
 
 TEXTS = [f"Row {i}: naïve café 🙂 " * (i + 1) for i in range(12)]
 ROWS = "".join(json.dumps({"text": text, "n": i}) + "\n" for i, text in enumerate(TEXTS)).encode()
@@ -83,6 +86,19 @@ def test_flipped_bytes_in_a_parquet_file_are_found_by_its_checksums(tmp_path):
     whole[whole.index(b"caf") + 1] ^= 1
     assert error_of(path, bytes(whole)).startswith(f"{path}: not a Parquet file, or a damaged one (")
     assert error_of(path, FILES["a.parquet"][:-40]).startswith(f"{path}: not a Parquet file, or a damaged one (")
+
+
+@pytest.mark.parametrize("share", [0, 0.5], ids=["checked at once", "met as it is packed"])
+def test_a_flipped_parquet_file_is_one_line_before_the_sweep_begins(tmp_path, monkeypatch, share):
+    monkeypatch.setenv("ATTNLAB_CACHE", str(tmp_path / "cache"))
+    path, whole = tmp_path / "a.parquet", FILES["a.parquet"]
+    start = int(share * len(whole))
+    path.write_bytes(whole[:start] + whole[start:].replace(b"Row", b"Sow"))
+    task = {"name": "text", "dataset": str(path), "tokenizer": "bytes", "seq_len": 32}
+    with pytest.raises(UserError) as error:
+        prepare_tasks(resolve({"name": "study", "trial": {"task": task}, "arms": {"a": {}}}))
+    (line,) = error.value.problems
+    assert f"{path}: not a Parquet file, or a damaged one (" in line
 
 
 LINES = {
