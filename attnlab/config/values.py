@@ -12,10 +12,10 @@ from attnlab.util.secret import masked
 from attnlab.util.text import quoted, shortened
 
 MOST = 2**63 - 1  # the largest whole number of PyTorch, NumPy and Parquet
-COUNT = 10**6
+COUNT, STEPS = 10**6, 10**10
 # No experiment reaches these bounds: a larger number is a slip of the pen.
 Size = Annotated[int, Field(gt=0, le=10**7)]  # channels, heads
-Steps = Annotated[int, Field(gt=0, le=10**10)]  # and sequences in a batch, tokens in a sequence
+Steps = Annotated[int, Field(gt=0, le=STEPS)]  # and sequences in a batch, tokens in a sequence
 Rate = Annotated[float, Field(le=1e30)]  # learning rates and the like; an arm may be meant to diverge
 Count = Annotated[int, Field(gt=0, le=COUNT)]  # trials, workers, restarts
 Seconds = Annotated[float, Field(le=1e9)]  # some 30 years

@@ -131,7 +131,7 @@ def _steps(plan: Plan, arm: Arm) -> dict[str, Any]:
             raise ValueError("budget: flops: not known for its mixer; use budget: tokens")
         per_step = flops * trial.tokens_per_step
     steps = int((budget.tokens or budget.flops or 0) / per_step)
-    if steps > values.MOST:
+    if steps > values.STEPS:
         raise ValueError(f"budget: {budget.kind}: {budget.amount:g} are {steps:.3g} steps; give less")
     if steps < trial.train.eval_every:
         every = trial.train.eval_every
