@@ -22,6 +22,8 @@ from typing import Any
 
 import yaml
 
+from attnlab.util.text import one_line
+
 
 @dataclass(frozen=True)
 class CardConfig:
@@ -33,15 +35,39 @@ class CardConfig:
     splits: dict[str, list[PurePath]] | None
 
 
-def configs(root: Path, names: Iterable[PurePath]) -> list[CardConfig]:
-    """The configs that a folder's card names and that have files among `names`, relative paths. Without a card none."""
+@dataclass(frozen=True)
+class Card:
+    """The configs that a folder's card names and that have files there. `problem`: why it cannot be read, or ""."""
+
+    configs: list[CardConfig]
+    problem: str = ""
+
+
+def read(root: Path, names: Iterable[PurePath]) -> Card:
+    """The card of a folder, of whose files `names` are the relative paths. A page of text is a card without configs."""
     try:
-        front = re.match(r"---\s*\n(.*?\n)---\s*(\n|$)", (root / "README.md").read_text(encoding="utf-8"), re.DOTALL)
-        tree = yaml.safe_load(front[1]) if front else None
-        listed = tree.get("configs") if isinstance(tree, dict) else None
-        return [config for each in listed or () if (config := _config(each, sorted(names)))]
-    except (OSError, ValueError, TypeError, AttributeError, KeyError, yaml.YAMLError):
-        return []  # a page of text, which need not be a card
+        text = (root / "README.md").read_bytes().decode("utf-8-sig")
+    except OSError:
+        return Card([])
+    except UnicodeDecodeError:
+        return Card([], "it is not UTF-8")
+    front = re.match(r"---\s*\n(.*?\n)---\s*(\n|$)", text, re.DOTALL)
+    if not front:
+        begun = text.startswith("---") and re.search(r"^configs:", text, re.MULTILINE)
+        return Card([], "its front matter has no end, a line ---" if begun else "")
+    try:
+        tree = yaml.safe_load(front[1])
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f"line {mark.line + 2}: " if mark else ""  # after the line that begins it
+        return Card([], where + one_line(getattr(error, "problem", None) or error))
+    except ValueError as error:  # a date that is none
+        return Card([], one_line(error))
+    listed = tree.get("configs") if isinstance(tree, dict) else None
+    try:
+        return Card([config for each in listed or () if (config := _config(each, sorted(names)))])
+    except (ValueError, TypeError, AttributeError, KeyError):
+        return Card([], "configs: not as huggingface.co/docs/hub/datasets-manual-configuration has it")
 
 
 def _config(tree: dict[str, Any], names: list[PurePath]) -> CardConfig | None:

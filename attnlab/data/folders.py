@@ -16,7 +16,8 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path, PurePath
 
-from attnlab.data.card import CardConfig, configs
+from attnlab.data import card as cards
+from attnlab.data.card import CardConfig
 from attnlab.data.formats import PACKED, SUFFIXES, kind_of
 from attnlab.util.text import did_you_mean
 from attnlab.util.text import listed as listed_text
@@ -42,12 +43,14 @@ class Files:
     train: list[Path]
     validation: list[Path]
     left_out: list[Path]
+    card_problem: str = ""  # why the folder's card was not heeded
 
     def __str__(self) -> str:
         shown = [path for path in self.left_out if not _hidden(path.relative_to(self.root))]
         held = f"{len(self.validation)} as validation" if self.validation else "none as validation (a part is held out)"
         names = f" ({_names(shown, self.root)})" if shown else ""
-        return f"read {len(self.train)} files as training, {held}, {len(shown)} left out{names}"
+        said = f"read {len(self.train)} files as training, {held}, {len(shown)} left out{names}"
+        return said + _card_text(self.card_problem)
 
 
 def divide(
@@ -73,7 +76,12 @@ def divide(
     found = [path for path, name in relative.items() if _is_data(path, name)]
     if not found:
         raise ValueError(f"dataset {root}: no {', '.join(SUFFIXES)} file in this folder")
-    names = _names_of(root, {path: relative[path] for path in found}, config, pattern)
+    data = {path: relative[path] for path in found}
+    card = cards.Card([]) if pattern else cards.read(root, data.values())
+    try:
+        names = _names_of(root, data, card.configs, config, pattern)
+    except ValueError as error:
+        raise ValueError(f"{error}{_card_text(card.problem)}") from None
     held = names.of(validation) if validation else names.of("validation")
     if validation and not held:
         near = did_you_mean(validation, names.known)
@@ -91,13 +99,18 @@ def divide(
         for what, paths in (("training", chosen), ("validation", held)):
             _refuse_ambiguous(root, what, paths, names)
     taken = {*chosen, *held}
-    return Files(root, chosen, held, [path for path in everything if path not in taken])
+    return Files(root, chosen, held, [path for path in everything if path not in taken], card.problem)
 
 
-def _names_of(root: Path, relative: dict[Path, PurePath], config: str | None, pattern: str | None) -> _Names:
+def _card_text(problem: str) -> str:
+    return f"; its README.md is no card ({problem}), so names decide" if problem else ""
+
+
+def _names_of(
+    root: Path, relative: dict[Path, PurePath], listed: list[CardConfig], config: str | None, pattern: str | None
+) -> _Names:
     """The files that a config and a pattern leave, by what the card or their names say. Raises as `divide` does."""
     paths = {name: path for path, name in relative.items()}
-    listed = [] if pattern else configs(root, paths)
     card = next((each for each in listed if each.name == config), None) if config else _default(root, listed)
     if card and card.splits is not None:
         careful = sorted(card.splits, key=lambda split: {"test": 2, "validation": 1}.get(_standard(split), 0))

@@ -25,6 +25,7 @@ class Provenance:
     def __init__(self, prepared: Iterable[tuple[Trial, Task]] = ()):
         self._tasks: dict[str, Mapping[str, str]] = {}
         self._modules: dict[str, str | None] = {}
+        self._divisions: dict[str, str] = {}
         for trial, task in prepared:
             self._tasks.setdefault(trial.task.model_dump_json(), task.hashes())
 
@@ -33,8 +34,7 @@ class Provenance:
         key = trial.task.model_dump_json()
         try:
             if key not in self._tasks:
-                task = tasks.build_task(trial.task, batch_size=trial.train.batch_size, seed=trial.train.seed)
-                self._tasks[key] = task.hashes()
+                self._tasks[key] = _task(trial).hashes()
         except (ValueError, OSError):  # whoever trains it says so
             return None
         names = sorted({mixer.name.partition(":")[0] for mixer in trial.model.mixer if ":" in mixer.name})
@@ -50,11 +50,16 @@ class Provenance:
         return self._modules[name]
 
     def changes(self, jobs: Iterable[Job]) -> list[str]:
-        """What is no longer what recorded trials began with, in words, each once. Trials without hashes pass."""
+        """What is no longer what recorded trials began with, in words, each once.
+
+        Trials without hashes pass, unless their version divided the data in another way.
+        """
         out = []
         for job in jobs:
-            now = self.of(job.trial) if job.hashes else None
-            if job.hashes is None or now is None:
+            if job.hashes is None:
+                out += self._regrouped(job.trial)
+                continue
+            if (now := self.of(job.trial)) is None:
                 continue
             if job.hashes.corpus != now.corpus:
                 out.append(f"the files of task.dataset {getattr(job.trial.task, 'dataset', 'austen')} have changed")
@@ -67,3 +72,16 @@ class Provenance:
                 if known[name] != now.mixers.get(name)
             ]
         return list(dict.fromkeys(out))
+
+    def _regrouped(self, trial: Trial) -> list[str]:
+        """Why the data of a trial without hashes are other ones now, although no file has changed."""
+        key = trial.task.model_dump_json()
+        if key not in self._divisions:
+            self._divisions[key] = ""
+            with suppress(ValueError, OSError):  # whoever trains it says so
+                self._divisions[key] = _task(trial).regrouped()
+        return [f"{line} has changed" for line in [self._divisions[key]] if line]
+
+
+def _task(trial: Trial) -> Task:
+    return tasks.build_task(trial.task, batch_size=trial.train.batch_size, seed=trial.train.seed)

@@ -62,6 +62,13 @@ class Task(ABC):
         """
         return {}
 
+    def regrouped(self) -> str:
+        """How the data are divided now, if versions that recorded no hashes did it in another way; else "".
+
+        Nothing is tokenised. Raises as `hashes`.
+        """
+        return ""
+
     def check(self) -> list[str]:
         """What is wrong with the settings' values, one line each; no download, no tokenising."""
         return []

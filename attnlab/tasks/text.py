@@ -130,6 +130,13 @@ class Task(base.Task):
         passed = [f"dataset {self.dataset.name}: {rows} rows are null or blank and were passed over"] if rows else []
         return [*filter(None, [self._source.note]), *passed, *self.missing.values()]
 
+    def regrouped(self) -> str:
+        """Tell of a local folder's own validation files, of whose text older versions trained on the most."""
+        given = self.dataset
+        if not given.is_local or given.validation is not None or self._source.validation is None:
+            return ""
+        return f"the division of task.dataset {given.name} (its own validation files, no longer a part of all its text)"
+
     def hashes(self) -> dict[str, str]:
         """Of the documents' files, in order, and of the tokenizer's; a `bpe` is named by its size."""
         spec = Spec.parse(self._tokenizer_form, self._bpe_size)

@@ -219,3 +219,35 @@ def test_datasets_divides_them_the_same_way(name, tmp_path, monkeypatch):
         found = [Path(file).relative_to(tmp_path).as_posix() for file in theirs.get(split, ())]
         left = ("README", "dataset_infos")  # they read a .txt of this name as data
         assert sorted(f for f in found if not f.startswith(left)) == files
+
+
+CONFIGS_OF = "configs:\n- config_name: en\n  data_files: train.txt\n"
+
+
+@pytest.mark.parametrize(
+    ("card", "said"),
+    [
+        ("---\nconfigs: [\n---\n", "line 3: "),
+        ("---\na: b: c\n---\n", "line 2: mapping values are not allowed here"),
+        (f"---\n{CONFIGS_OF}# A corpus\n", "its front matter has no end, a line ---"),
+        ("---\nconfigs: 3\n---\n", "configs: not as huggingface.co"),
+        ("---\nconfigs: [3]\n---\n", "configs: not as huggingface.co"),
+        ("---\nreleased: 2020-13-45\n---\n", "month must be in 1..12"),
+        (b"---\nauthor: \xe9\n---\n", "it is not UTF-8"),
+    ],
+)
+def test_a_card_that_cannot_be_read_is_said_and_names_decide(tmp_path, card, said):
+    (lay_out(tmp_path, "train.txt", "dev.txt") / "README.md").write_bytes(
+        card if isinstance(card, bytes) else card.encode()
+    )
+    line = str(divide(tmp_path))
+    assert line.startswith("read 1 files as training, 1 as validation, ") and "\n" not in line
+    assert f"; its README.md is no card ({said}" in line and line.endswith("), so names decide")
+
+
+@pytest.mark.parametrize(
+    "page", ["# A corpus\n", "---\n\nA page.\n", "---\nlicense: mit\n---\n", f"---\n{CONFIGS_OF}---\n"]
+)
+def test_a_page_and_a_sound_card_say_nothing(tmp_path, page):
+    (lay_out(tmp_path, "train.txt", "dev.txt") / "README.md").write_text(page)
+    assert "card" not in str(divide(tmp_path))

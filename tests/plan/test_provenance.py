@@ -116,6 +116,27 @@ def test_records_without_hashes_are_taken_as_they_are_with_one_line(made, tmp_pa
     )
 
 
+def test_records_without_hashes_are_not_resumed_where_a_folder_is_validated_on_in_another_way(made, tmp_path):
+    """Versions that recorded none held out a part of all text of a folder, also beside files named for validation."""
+    (tmp_path / "texts").mkdir()
+    for name in ("train.txt", "validation.txt"):
+        (tmp_path / "texts" / name).write_text((tmp_path / name).read_text())
+    task = {key: value for key, value in made["task"].items() if key != "validation"}
+    plan, folder = plan_of({**made, "task": {**task, "dataset": "texts"}}), SweepDir(tmp_path / "results/study")
+    job = Job.make("arm", 0, plan.arm("arm").trial)
+    write_json(folder.trial("arm", job.trial_id).config_file, job.model_dump(mode="json", exclude={"hashes"}))
+    folder.sweep_file.write_text(dump(plan.sweep))
+    with pytest.raises(UserError) as error:
+        check_folder(plan, folder, True, "study")
+    assert str(error.value) == (
+        "study: the division of task.dataset texts (its own validation files, no longer a part of all its text) has "
+        "changed since its trials began: put back what was there, or start afresh under another folder (--results DIR) "
+        "or name (name=...)"
+    )
+    (tmp_path / "texts" / "validation.txt").unlink()
+    check_folder(plan, folder, True, "study")
+
+
 def test_run_experiment_refuses_changed_files_and_takes_old_records(made, tmp_path, capsys):
     results = run_experiment(made, tmp_path / "results", device="cpu")
     (file,) = tmp_path.glob("results/*/*/experiment_config.json")
