@@ -24,8 +24,10 @@ import launch  # noqa: E402
 from analysis import benchmarks  # noqa: E402
 from analysis import command_line as analysis  # noqa: E402
 from attnlab.config.sweep import Sweep  # noqa: E402
-from attnlab.config.trial import Trial  # noqa: E402
-from attnlab.tasks import TASKS, settings_of, summaries  # noqa: E402
+from attnlab.config.trial import TaskConfig, Trial  # noqa: E402
+from attnlab.plan.direction import PACE  # noqa: E402
+from attnlab.tasks import TASKS, metrics_of, settings_of, summaries  # noqa: E402
+from attnlab.util.text import listed  # noqa: E402
 from docs.markdown import WRITTEN, code, table  # noqa: E402
 
 
@@ -49,9 +51,9 @@ task: {{name: parity, seq_len: 40, eval_seq_lens: [64, 128, 256]}}
 
 Each gives `val_loss` and `val_accuracy`; for every length in `eval_seq_lens` also `val_loss_T256` and
 `val_accuracy_T256`; by kind of target `val_accuracy_key3` (`fuzzy_recall`) and `val_accuracy_depth50` (`passkey`), at
-other lengths `val_accuracy_depth50_T256`. `search.metric` takes any of them, and knows which values are better.
-Validation rows never occur in training; where a task has too few rows for that, its `describe()` says `held_out:
-false`.
+other lengths `val_accuracy_depth50_T256`. `search.metric` takes any of them, and [knows which values are
+better](#metrics). Validation rows never occur in training. Where a task has too few rows for that, its `describe()`
+says `held_out: false`.
 
 A task of your own is a file in `attnlab/tasks/` with a class `Task`; its constructor's signature is its schema. A
 synthetic one subclasses `Generated` (`_generated.py`), says in `draw` what a random row is, and gets the rest.
@@ -61,8 +63,8 @@ synthetic one subclasses `Generated` (`_generated.py`), says in `draw` what a ra
 
 def tasks() -> str:
     """docs/tasks.md: each task's file's docstring and the settings that its constructor takes."""
-    listed = [[f"[`{name}`](#{name})", summary] for name, summary in summaries().items()]
-    pages = [TASKS_HEAD + table(["task", "what is asked"], listed)]
+    named = [[f"[`{name}`](#{name})", summary] for name, summary in summaries().items()]
+    pages = [TASKS_HEAD + table(["task", "what is asked"], named), metrics()]
     for name, load in TASKS.items():
         module = sys.modules[load().__module__]
         title, _, rest = inspect.cleandoc(module.__doc__ or "").partition("\n\n")
@@ -73,6 +75,27 @@ def tasks() -> str:
         ]
         pages += [f"## `{name}`", title, rest, table(["setting", "type", "default", "meaning"], rows).rstrip()]
     return "\n\n".join(page.rstrip() for page in pages) + "\n"
+
+
+def metrics() -> str:
+    """Every metric, which of its values are better, and the tasks that give it."""
+    given: dict[tuple[str, str], list[str]] = {}
+    for name, load in TASKS.items():
+        better = load().better
+        for metric in metrics_of(TaskConfig(name=name, seq_len=256)):
+            known = [each for each in better if f"{metric}_".startswith(f"{each}_")]
+            key = max(known, key=len) if known else metric
+            row = given.setdefault((key, better.get(key, "the sweep says it, by `mode`")), [])
+            row += [name] if name not in row else []
+    words = {"min": "less", "max": "more"}
+    most = {key: "all" if len(names) == len(TASKS) else listed(names) for key, names in given.items()}
+    rows = [[f"`{metric}`", words.get(mode, mode), most[metric, mode]] for metric, mode in given]
+    rows += [[f"`{metric}`", words[mode], "all, without a search"] for metric, mode in PACE.items()]
+    return f"## Metrics\n\n{METRICS}\n\n{table(['metric', 'better', 'of'], rows)}"
+
+
+METRICS = """Which values of a metric are better. What its name ends in, a length (`_T256`) or a kind of target, changes
+nothing. A sweep gives `mode` only for a metric that is not here."""
 
 
 def meanings(kind: type) -> dict[str, str]:
@@ -110,7 +133,8 @@ override on the command line may replace it.
 It does not begin with a dot, is not that of a file in the sweep's folder (`analysis`, `ray`, `leaderboard.json`, ...),
 and differs from the other arms' in more than case. Anything else is shown as it is: `hybrid[gla]`, `lr=0.1`, `1e-3`.
 
-**Direction.** Each metric knows whether less or more of it is better, so `mode` is left out. It is needed for a metric
+**Direction.** Each metric knows whether less or more of it is better ([the table](tasks.md#metrics)), so `mode` is left
+out. It is needed for a metric
 of your own task that does not say (`better` in its class), and refused where it contradicts.
 
 A recipe (`trial.recipe`) is a numbered version of how settings become numbers: generators of rows, initialisations,

@@ -1,7 +1,7 @@
 """Compression: the last position must know the whole row, and every token is read out of it alone.
 
 The MAD suite, Poli et al. 2024, "Mechanistic Design and Scaling of Hybrid Architectures" (arXiv 2403.17844), section 3
-and appendix B; its baseline is a vocabulary of 16, 32 positions and 12,800 training rows, and it grows to 128 and 256
+and appendix B. Its baseline is a vocabulary of 16, 32 positions and 12,800 training rows, and it grows to 128 and 256
 and shrinks to 800. With `vocab_size=6, seq_len=6`:
 
     inputs      3    0    4    4    1    5

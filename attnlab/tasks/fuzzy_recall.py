@@ -1,7 +1,7 @@
 """Fuzzy in-context recall: keys and values are several tokens long; at a key seen before, tell its value.
 
 The MAD suite, Poli et al. 2024, "Mechanistic Design and Scaling of Hybrid Architectures" (arXiv 2403.17844), section 3
-and appendix B; its baseline is a vocabulary of 16, keys and values of 1 to 3 tokens, 128 positions and 12,800 training
+and appendix B. Its baseline is a vocabulary of 16, keys and values of 1 to 3 tokens, 128 positions and 12,800 training
 rows. With `vocab_size=8, key_size=2, value_size=2, seq_len=12`, keys of {0, 1, 2}, values of {3, 4, 5, 6}:
 
     inputs      7    7    7    2    0    5    4    1    6    2    0    5

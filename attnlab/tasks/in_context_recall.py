@@ -1,7 +1,7 @@
 """In-context recall: key-value pairs, keys coming back; at a key that was seen before, tell its value.
 
 The MAD suite, Poli et al. 2024, "Mechanistic Design and Scaling of Hybrid Architectures" (arXiv 2403.17844), section 3
-and appendix B; its baseline is a vocabulary of 16, half keys and half values, 128 positions and 12,800 training rows,
+and appendix B. Its baseline is a vocabulary of 16, half keys and half values, 128 positions and 12,800 training rows,
 and it grows to 128 and 1024 and shrinks to 800. With `vocab_size=6, seq_len=10`:
 
     inputs      1    4    0    3    1    4    2    4    0    3

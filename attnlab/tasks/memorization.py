@@ -1,7 +1,7 @@
 """Memorization: keys and the values that belong to them, the same in every row, to be learnt by heart.
 
 The MAD suite, Poli et al. 2024, "Mechanistic Design and Scaling of Hybrid Architectures" (arXiv 2403.17844), section 3
-and appendix B; its baseline is a vocabulary of 256, 32 positions and 256 training rows, and it grows to 8192. With
+and appendix B. Its baseline is a vocabulary of 256, 32 positions and 256 training rows, and it grows to 8192. With
 `vocab_size=7` and facts 0 -> 5, 1 -> 3, 2 -> 4:
 
     inputs      2    6    0    6    2    6    1    6

@@ -1,7 +1,7 @@
 """Noisy in-context recall: `in_context_recall` with pairs of noise tokens, of a vocabulary of their own, in between.
 
 The MAD suite, Poli et al. 2024, "Mechanistic Design and Scaling of Hybrid Architectures" (arXiv 2403.17844), section 3
-and appendix B; its baseline is a vocabulary of 16 and 16 noise tokens more, noise at 0.2 of the pairs, 128 positions
+and appendix B. Its baseline is a vocabulary of 16 and 16 noise tokens more, noise at 0.2 of the pairs, 128 positions
 and 12,800 training rows; the noise grows to 0.8. With `vocab_size=10, noise_vocab_size=4, seq_len=10`:
 
     inputs      1    4    8    6    0    3    7    7    1    4

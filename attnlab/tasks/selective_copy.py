@@ -1,7 +1,7 @@
 """Selective copying: tokens scattered among blanks; after the copy token they are to be told in their order.
 
 The MAD suite, Poli et al. 2024, "Mechanistic Design and Scaling of Hybrid Architectures" (arXiv 2403.17844), section 3
-and appendix B; its baseline is a vocabulary of 16, 16 tokens to copy, 256 positions and 12,800 training rows, and it
+and appendix B. Its baseline is a vocabulary of 16, 16 tokens to copy, 256 positions and 12,800 training rows, and it
 grows to 128, 96, 1024 and shrinks to 800. Here the places are uniform. With `vocab_size=6, n_copy=3, seq_len=12`:
 
     inputs      4    1    4    4    3    0    4    4    5    4    4    4

@@ -43,8 +43,9 @@ class Task(base.Task):
 
     Args:
         dataset: `austen` (built in), a local file or folder (.txt, .jsonl, .json, .parquet, `save_to_disk`), a hub id.
-        config, split, revision: of a hub dataset; of a local folder, `config` is one of its card or a folder within,
-            and `split` the split by its files' names (docs/data.md).
+        config: of a hub dataset, which of its configs; of a local folder, one of its card or a folder within.
+        split: the split trained on; of a local folder, by its card or its files' names (docs/data.md).
+        revision: of a hub dataset, a branch, tag or commit; None: what its main branch was when the cache first asked.
         field: the text column.
         max_tokens: training tokens used, at most.
         validation: the validation split's name; None: a local folder's files so named, else 5 % of the text, whole
