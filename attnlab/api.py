@@ -55,7 +55,8 @@ class SweepResults:
         """The results that launch.py or `run_sweep` left in a folder. Raises OSError or ValueError without any.
 
         Own mixers that the folder names are imported, when it comes to building them, only if `trust` names their
-        modules (or a sweep file or a trial that you gave to this process did).
+        modules (or a sweep file or a trial that you gave to this process did). As that is later, this process
+        trusts them from now on.
         """
         trusted.name(trust)
         sweep_dir = SweepDir(Path(folder))
@@ -199,7 +200,8 @@ def run_sweep(
             of this machine, which ends with the sweep. `auto` or an URL: a cluster that is up.
         resume: go on with what the folder holds.
         kernel_cache: as `run_experiment`'s; on a cluster every node must see it.
-        trust: modules of own mixers that a `Plan` or a `Sweep` may import; those in a file or a tree of yours may be.
+        trust: modules of own mixers that a `Plan` or a `Sweep` may import, for this call. Those in a file or a tree of
+            yours may be imported by this process.
 
     Raises:
         UserError: as on the command line; nothing was written.
@@ -207,21 +209,21 @@ def run_sweep(
     """
     if overrides and not isinstance(sweep, (str, Path)):
         raise UserError(["overrides: they change a sweep file; change the tree, or give a path"])
-    trusted.name(trust)
-    resume_in = results_dir if resume else None
-    if isinstance(sweep, (str, Path)):
-        plan = load(sweep, overrides, plain=plain, scale=scale, resume_in=resume_in)
-    elif isinstance(sweep, Mapping):
-        tree = sweep_file.normal(dict(sweep))
-        plan = resolve(sweep_file.plain(tree) if plain else tree, scale=scale, resume_in=resume_in)
-    elif plain or scale:
-        raise UserError(["plain, scale: of a sweep file or its tree; a Sweep is run as it is"])
-    else:
-        plan = sweep if isinstance(sweep, Plan) else filled(Plan.of(sweep))
-    plan = plan.only(only) if only else plan
-    for arm in plan.arms:  # of a Plan that was read from a folder
-        for mixer in arm.trial.model.mixer:
-            if ":" in mixer.name:
-                trusted.require(mixer.name, f"arms.{arm.name}.model.mixer")
-    board = engine.run(plan, results_dir, address=address, resume=resume, kernel_cache=kernel_cache)
+    with trusted.naming(trust):
+        resume_in = results_dir if resume else None
+        if isinstance(sweep, (str, Path)):
+            plan = load(sweep, overrides, plain=plain, scale=scale, resume_in=resume_in)
+        elif isinstance(sweep, Mapping):
+            tree = sweep_file.normal(dict(sweep))
+            plan = resolve(sweep_file.plain(tree) if plain else tree, scale=scale, resume_in=resume_in)
+        elif plain or scale:
+            raise UserError(["plain, scale: of a sweep file or its tree; a Sweep is run as it is"])
+        else:
+            plan = sweep if isinstance(sweep, Plan) else filled(Plan.of(sweep))
+        plan = plan.only(only) if only else plan
+        for arm in plan.arms:  # of a Plan that was read from a folder
+            for mixer in arm.trial.model.mixer:
+                if ":" in mixer.name:
+                    trusted.require(mixer.name, f"arms.{arm.name}.model.mixer")
+        board = engine.run(plan, results_dir, address=address, resume=resume, kernel_cache=kernel_cache)
     return SweepResults(plan.rejoined(board["arms"]), mirror(results_dir, plan.name).folder.path, board)

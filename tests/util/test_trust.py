@@ -129,5 +129,20 @@ def test_a_folders_plan_runs_nothing_unless_trusted(tmp_path):
     assert trust.named() == ["stranger"]
 
 
+def test_run_sweep_trusts_modules_for_its_call_alone(tmp_path, monkeypatch):
+    (tmp_path / "s.yaml").write_text(json.dumps(SWEEP))
+    plan, during = read(tmp_path / "s.yaml"), []
+
+    def run(plan, *args, **options):
+        during.extend(trust.named())
+        return {"arms": {"a": {}, "b": {}}}
+
+    monkeypatch.setattr("attnlab.api.engine.run", run)
+    run_sweep(plan, tmp_path / "results", trust=["stranger"])
+    assert during == ["stranger"] and trust.named() == []
+    with pytest.raises(UserError, match="module stranger was named in no sweep file"):
+        run_sweep(plan, tmp_path / "results")
+
+
 def test_the_tables_own_mixers_need_no_name():
     assert isinstance(assemble(ModelConfig(**SMALL, mixer="gla"), 8), torch.nn.Module)

@@ -41,6 +41,7 @@ class ProgressCallback(EmptySnapshot, tune.Callback):
     ):
         self._plan, self._mirror, self._search, self._progress = plan, mirror, search, progress
         self._baselines, self._guards, self._interrupts, self._errors = baselines, guards, interrupts, errors
+        self._shown = set[tuple[str, str]]()  # trials whose end was shown
         self._stale, self._write_from = False, 0.0  # a trial ended since the last write; earliest time of the next
 
     def leaderboard(self) -> Leaderboard:
@@ -66,11 +67,13 @@ class ProgressCallback(EmptySnapshot, tune.Callback):
         self._progress.reported(self._search.job_of(trial), result)
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """Show that a trial ended."""
+        """Show that a trial ended, once: Tune may say so again."""
         job = self._search.job_of(trial)
-        if self._search.refused:  # its records could not be written
+        results = self._search.arms[job.arm].ended.get(job.trial_id)
+        if results is None or (job.arm, job.trial_id) in self._shown:  # None: its records could not be written
             return
-        self._progress.ended(job, self._search.arms[job.arm].ended[job.trial_id])
+        self._shown.add((job.arm, job.trial_id))
+        self._progress.ended(job, results)
         self._stale = True  # written as the step ends: what is raised in here, Tune logs whole and goes on
 
     on_trial_error = on_trial_complete
