@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from typing import Annotated, Any, get_args
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Field
 
@@ -69,7 +69,7 @@ def secret(text: str) -> bool:
     return "://" in text and masked(text) != text
 
 
-def confusion(value: Any, annotation: Any) -> str | None:
+def confusion(value: Any, annotation: Any) -> Literal["bool_type", "float_type", "int_type"] | None:
     """Pydantic's type of error for a boolean in place of a number, in a list too, or a number of a boolean's."""
     kinds = kinds_of(annotation)
     if bool in kinds:

@@ -109,7 +109,7 @@ class Loader(yaml.SafeLoader):
             return float(re.sub(r"\.(inf|nan)", r"\1", text.lower()))
         return None if kind == "null" else text.lower() == "true"
 
-    def string(self, node: yaml.Node) -> str:
+    def string(self, node: yaml.ScalarNode) -> str:
         """Compose a text. A pair of surrogates in it, as JSON escapes a character, is that character."""
         return joined(str(self.construct_scalar(node)))
 

@@ -76,7 +76,7 @@ def divide(
     found = [path for path, name in relative.items() if _is_data(path, name)]
     if not found:
         raise ValueError(f"dataset {root}: no {', '.join(SUFFIXES)} file in this folder")
-    data = {path: relative[path] for path in found}
+    data: dict[Path, PurePath] = {path: relative[path] for path in found}
     card = cards.Card([]) if pattern else cards.read(root, data.values())
     try:
         names = _names_of(root, data, card.configs, config, pattern)
