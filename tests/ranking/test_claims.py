@@ -170,8 +170,11 @@ def test_what_would_decide_is_a_number_of_seeds_at_the_edge_of_the_margin():
 
 @pytest.mark.parametrize(("unit", "said"), [("seeds", "no completed confirm run"), ("items", "no scored items")])
 @pytest.mark.parametrize("missing", ["a", "b"])
-def test_without_values_nothing_is_decided(unit, said, missing):
+@pytest.mark.parametrize("known", [True, False])  # an arm without values, or one that a benchmark has not scored
+def test_without_values_nothing_is_decided(unit, said, missing, known):
     values = {"a": of_seeds(BASE), "b": of_seeds(BASE), missing: {}}
+    if not known:
+        del values[missing]
     found = judge(Claim("a", "<", "b"), Evidence("val_loss", "min", unit, values))
     assert found.verdict == "undecided" and f"{missing} has {said}" in found.text
     assert (found.pair.p, found.pair.unit, found.pair.difference.n) == (None, unit, 0)

@@ -10,8 +10,11 @@ from hypothesis import strategies as st
 from attnlab.plan.load import read
 from attnlab.records.mirror import Mirror
 from attnlab.records.paths import SweepDir
-from attnlab.sweep.search.journal import open_studies
+from attnlab.records.results import Hashes
+from attnlab.sweep.search import journal
+from attnlab.sweep.search.journal import open_studies, repair_journal
 from tests.records.test_damage import mutated
+from tests.sweep.search.test_searcher import sweep_of
 from tests.test_fixture_of_before import FOLDER
 
 PLAN = read(FOLDER / "sweep.yaml")
@@ -46,6 +49,61 @@ def told(arms):
 def test_a_sound_journal_is_used(home, capsys):
     damaged(home, JOURNAL)
     assert capsys.readouterr().err == "" and not list(home.path.glob("*.damaged-*"))
+
+
+def test_half_a_line_at_its_end_is_cut_off_without_a_word(home, capsys):
+    whole = told(damaged(home, JOURNAL))
+    assert told(damaged(home, JOURNAL + LINES[3][:20])) == whole
+    raw = home.journal_file.read_bytes()
+    assert capsys.readouterr().err == "" and raw.startswith(JOURNAL) and raw.endswith(b"\n")
+    repair_journal(home.path / "none")
+    assert not (home.path / "none").exists()
+
+
+def test_neither_an_arm_that_is_gone_nor_one_without_a_trial_is_damage(tmp_path, capsys):
+    folder = SweepDir(tmp_path / "study")
+    (folder.path / "b").mkdir(parents=True)  # of b's trials, not of a's
+    first = open_studies(sweep_of(), Mirror(folder), lambda trial: Hashes(corpus="x"))
+    assert set(first) == {"a", "b"} and set(open_studies(sweep_of(), Mirror(folder))) == {"a", "b"}
+    assert set(open_studies(sweep_of(arms={"a": {}, "c": {}}), Mirror(folder))) == {"a", "c"}
+    assert capsys.readouterr().err == ""
+    assert first["a"].next(settled=False).hashes == Hashes(corpus="x")
+
+
+class Published(Mirror):
+    def push(self, *paths):
+        DONE.extend(("push", path.name) for path in paths)
+
+    def discard(self, path):
+        DONE.append(("discard", path.name))
+
+
+DONE = []
+
+
+def test_what_is_set_aside_is_published_in_the_journals_place(home):
+    DONE.clear()
+    damaged(home, JOURNAL)
+    open_studies(PLAN, Published(home))
+    assert DONE == []
+    home.journal_file.write_bytes(b"garbage\n")
+    open_studies(PLAN, Published(home))
+    assert DONE == [("discard", "optuna.journal"), ("push", "optuna.journal.damaged-1")]
+
+
+@pytest.mark.parametrize("error", [OSError(5, "Input/output error"), KeyError("x")])
+def test_what_no_journal_is_to_blame_for_is_raised(home, monkeypatch, error):
+    damaged(home, JOURNAL)
+    if not isinstance(error, OSError):
+        home.journal_file.unlink()
+
+    def fail(*args):
+        raise error
+
+    monkeypatch.setattr(journal, "_open", fail)
+    with pytest.raises(type(error)):
+        open_studies(PLAN, Mirror(home))
+    assert not list(home.path.glob("*.damaged-*"))
 
 
 LINES = JOURNAL.split(b"\n")
