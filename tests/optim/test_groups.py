@@ -1,6 +1,7 @@
 """Which parameter goes to which optimizer, with which decay."""
 
 import pytest
+import torch
 from torch import nn
 
 from attnlab.config.trial import OptimConfig
@@ -31,6 +32,39 @@ def test_a_model_without_accessors_still_has_its_embeddings_recognised():
     model = nn.Sequential(nn.Embedding(5, 4), nn.Linear(4, 3))
     split = param_groups(model)
     assert (list(split.hidden), list(split.no_decay)) == (["1.weight"], ["0.weight", "1.bias"])
+
+
+class Table(nn.Module):
+    """An embedding of one's own: no `nn.Embedding`."""
+
+    def __init__(self, rows, width):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(rows, width))
+
+
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_embedding_and_head_are_known_by_their_accessors_whatever_their_class(wrapped, monkeypatch):
+    model = Model()
+    model.embed, model.head = Table(11, 16), Table(11, 16)
+    if wrapped:  # as DistributedDataParallel has it, which wants a process group to be made
+        monkeypatch.setattr(nn.parallel.DistributedDataParallel, "__init__", nn.Module.__init__)
+        outer = nn.parallel.DistributedDataParallel()
+        outer.module = model
+    split = param_groups(outer if wrapped else model)
+    assert "embed.weight" in split.no_decay and "head.weight" in split.decay
+    assert not {"embed.weight", "head.weight"} & set(split.hidden)
+
+
+def test_a_model_that_says_it_has_no_embedding_is_sorted_as_one_without():
+    model = nn.Sequential(nn.Linear(4, 4, bias=False))
+
+    def without():
+        raise NotImplementedError
+
+    model.get_input_embeddings = model.get_output_embeddings = without
+    assert list(param_groups(model).hidden) == ["0.weight"]
+    model.get_input_embeddings = model.get_output_embeddings = lambda: None
+    assert list(param_groups(model).hidden) == ["0.weight"]
 
 
 @pytest.mark.parametrize("name", ["adamw", "muon"])

@@ -94,6 +94,15 @@ def test_a_value_that_is_no_state_counts_as_none(tmp_path, state):
     assert study.trials[-1].state is TrialState.COMPLETE and not (tmp_path / "ran").exists()
 
 
+def test_the_newest_state_that_can_be_used_is_gone_on_from(tmp_path):
+    *trials, last = searched(12, own, planted=[Shell(tmp_path / "ran")]).trials
+    sound = [state for trial in trials if (state := cmaes.state_in(trial)) is not None]
+    with pytest.raises(ValueError, match="no state of CMA-ES"):
+        cmaes.state_in(last)
+    assert own(12)._restore_optimizer([*trials, last]).generation == sound[-1].generation
+    assert own(12)._restore_optimizer([last]) is None
+
+
 def test_what_is_planted_does_run_where_it_is_loaded(tmp_path):
     study = searched(12, own, planted=[Shell(tmp_path / "ran")])
     study.sampler = optunas(12)

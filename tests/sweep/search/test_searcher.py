@@ -209,6 +209,16 @@ def test_without_a_report_all_of_it_is_none(folder):
     assert home.metrics_file.read_bytes() == b""
 
 
+def test_without_a_search_an_arms_runs_are_numbered_from_zero(folder):
+    trial = {"train": {"max_steps": 8, "eval_every": 2}}
+    arms = {"a": {"model": {"mixer": "gla"}}, "b": {"model": {"mixer": "standard"}}}
+    sweep = resolve({"name": "study", "trial": trial, "arms": arms, "confirm": {"seeds": [5, 6]}})
+    search = start(sweep, folder)
+    assert search.refused is None and len(run_out(folder, search)) == 4
+    for arm in search.arms.values():
+        assert [(job.number, job.trial.train.seed) for job in arm.jobs.values()] == [(0, 5), (1, 6)]
+
+
 def test_a_sweep_that_is_over_says_so_and_one_that_waits_does_not(folder):
     search = start(sweep_of(search={"trials": 1}, confirm={"seeds": [5]}), folder)
     first, second = search.suggest("0"), search.suggest("1")
