@@ -193,6 +193,53 @@ def test_a_schedule_is_compared_at_every_step_of_a_long_run_at_every_so_many():
     assert schedule(optim, 40_000)[1] == 0.5 * lr_factor(3, 40_000, optim)
 
 
+def test_of_arms_that_agree_in_structure_each_is_compared_with_the_first_of_every_kind(sweep_of, monkeypatch):
+    sweep = sweep_of({name: {} for name in "abcd"})
+    kind = {"a": 0, "b": 1, "c": 0, "d": None}
+    monkeypatch.setattr(
+        duplicate_arms, "_same", lambda a, b: None if kind[b.name] is None else kind[a.name] == kind[b.name]
+    )
+    found = duplicate_arms.Duplicates()
+    duplicate_arms._compare(sweep, list("abcd"), found)
+    assert found.compared == 1 + 1 + 2, "b with a, c with a, d with a and b"
+    assert [line.partition(":")[0] for line in found.same] == ["arms.c"]
+    assert [line.partition(" here")[0] for line in found.unsure] == [f"d: could not be told from {x}" for x in "ab"]
+
+
+@pytest.mark.parametrize("kept", [b"", b"\xff", b"[]", b'{"modules": "x"}', b'{"a": 1}'])
+def test_a_kept_fingerprint_that_cannot_be_read_is_made_anew(sweep_of, monkeypatch, tmp_path, kept):
+    monkeypatch.setattr(building, "cache_root", lambda: tmp_path)
+    monkeypatch.setattr(building, "_cached", building._cached.__wrapped__)  # as each is in another process
+    trial, task = (
+        sweep_of({"a": {}, "b": {"optim.lr": 0.1}}).arm("a").trial,
+        SimpleNamespace(vocab_size=64, readout=None),
+    )
+    made = []
+    monkeypatch.setattr(building, "_build", lambda *args: made.append(args) or building.Fingerprint("a", "b", 3))
+
+    wanted = building.Fingerprint("a", "b", 3)
+    assert fingerprint(trial, task) == fingerprint(trial, task) == wanted and len(made) == 1, "kept"
+    (file,) = (tmp_path / "built").iterdir()
+    file.write_bytes(kept)
+    assert fingerprint(trial, task) == fingerprint(trial, task) == wanted and len(made) == 2
+
+
+def test_a_fingerprint_is_kept_for_the_code_that_made_it(monkeypatch, tmp_path):
+    packages = {}
+    for name in ("models", "optim"):
+        (tmp_path / name / "inner").mkdir(parents=True)
+        packages[name] = tmp_path / name / "inner" / "x.py"
+        packages[name].write_text("1")
+        monkeypatch.setattr(building, name, SimpleNamespace(__file__=str(tmp_path / name / "__init__.py")))
+    code = building._code.__wrapped__
+    seen = [code()]
+    for change in (*packages.values(), None):
+        change.write_text("2") if change else monkeypatch.setattr(building, "version", lambda name: "0")
+        seen.append(code())
+    monkeypatch.setattr(building.torch, "__version__", "0")
+    assert len({*seen, code()}) == 5 and code() == code()
+
+
 def test_a_tasks_readout_is_part_of_what_is_built(sweep_of):
     trial = sweep_of({"a": {}, "b": {"optim.lr": 0.1}}).arm("a").trial
     plain, last = (fingerprint(trial, SimpleNamespace(vocab_size=64, readout=each)) for each in (None, "last"))
