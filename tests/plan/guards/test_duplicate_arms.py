@@ -224,6 +224,20 @@ def test_a_kept_fingerprint_that_cannot_be_read_is_made_anew(sweep_of, monkeypat
     assert fingerprint(trial, task) == fingerprint(trial, task) == wanted and len(made) == 2
 
 
+def test_fingerprints_are_kept_apart_by_all_that_decides_them(monkeypatch, tmp_path):
+    monkeypatch.setattr(building, "cache_root", lambda: tmp_path)
+    monkeypatch.setattr(building, "_cached", building._cached.__wrapped__)
+    monkeypatch.setattr(building, "_build", lambda *args: building.Fingerprint("a", "b", 3))
+    trials = [Trial(), Trial(model={"d_model": 256}), Trial(optim={"lr": 0.5}), Trial(train={"seed": 7})]
+    tasks = [SimpleNamespace(vocab_size=size, readout=each) for size, each in ((64, None), (65, None), (64, "last"))]
+    for code in ("x", "y"):
+        monkeypatch.setattr(building, "_code", lambda code=code: code)
+        for trial in trials:
+            for task in tasks:
+                fingerprint(trial, task)
+    assert len(list((tmp_path / "built").iterdir())) == 2 * 3 * 3, "the seed decides nothing"
+
+
 def test_a_fingerprint_is_kept_for_the_code_that_made_it(monkeypatch, tmp_path):
     packages = {}
     for name in ("models", "optim"):
