@@ -98,7 +98,7 @@ def test_what_the_clusters_devices_cannot_do_is_refused_before_anything_is_writt
     asked = ("trial.train.step=captured", "resources.gpus_per_worker=auto")
     done = launch_here(write_sweep(arms={"gla": {}}), *asked)
     assert done.returncode == 2, done.stdout + done.stderr
-    assert "error: arms.gla.train.step: captured needs CUDA, and this trial runs on cpu; use auto" in done.stderr
+    assert "error: trial.train.step: captured needs CUDA, and this trial runs on cpu; use auto" in done.stderr
     assert not folder.exists()
 
 

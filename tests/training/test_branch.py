@@ -159,9 +159,9 @@ def test_rungs_branch_off_the_stable_trunk_and_are_counted_in_the_plan(trial):
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"optim": {"schedule": "cosine"}}, "search.asha.decay_rungs: arm a has optim.schedule cosine; only wsd"),
-        ({"optim": {"warmup": 6}}, "search.asha.grace_steps: 4 lies in arm a's warm-up of 6 steps"),
-        ({"optim": {"decay": 0.8}}, "search.asha.grace_steps: 4 lies in arm a's final decay, which begins at step 3"),
+        ({"optim": {"schedule": "cosine"}}, "search.asha.decay_rungs: every arm has optim.schedule cosine; only wsd"),
+        ({"optim": {"warmup": 6}}, "search.asha.grace_steps: 4 lies in every arm's warm-up of 6 steps"),
+        ({"optim": {"decay": 0.8}}, "search.asha.grace_steps: 4 lies in every arm's final decay, which begins at"),
     ],
 )
 def test_rungs_that_cannot_be_are_told_before_anything_starts(trial, change, said):
@@ -173,7 +173,7 @@ def test_rungs_that_cannot_be_are_told_before_anything_starts(trial, change, sai
 def test_a_searched_schedule_without_a_trunk_is_told(trial):
     tree = sweep_tree(trial)
     tree["search"]["space"]["optim.schedule"] = {"choice": ["wsd", "linear"]}
-    with pytest.raises(UserError, match="decay_rungs: arm a has optim.schedule linear"):
+    with pytest.raises(UserError, match="decay_rungs: every arm has optim.schedule linear"):
         resolve(tree)
 
 
