@@ -90,7 +90,7 @@ def test_a_sweep_is_found_by_path_tree_or_as_it_is(tiny, tmp_path, monkeypatch):
         run_sweep(ran[0], tmp_path, plain=True)
 
 
-@pytest.mark.timeout(1200)
+@pytest.mark.timeout(3600)
 @pytest.mark.slow
 def test_readmes_example_runs_as_it_stands(tmp_path):
     """A script without a guard, in a folder of its own; what it left is read again here."""
@@ -159,7 +159,7 @@ except KeyboardInterrupt:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1200)
+@pytest.mark.timeout(3600)
 def test_a_sweep_in_the_users_own_ray_leaves_it_as_it_was(tiny, tmp_path):
     out = script(IN_THEIR_RAY.format(tiny=tiny), tmp_path).splitlines()
     assert "2 completed nothing left 42" in out

@@ -142,7 +142,7 @@ class Meanwhile(threading.Thread):
             raise self.error
 
 
-def wait_until(condition, timeout_s=600, every_s=0.1):
+def wait_until(condition, timeout_s=1800, every_s=0.1):
     """Wait for a condition; how long is no question, but that it comes."""
     end = time.monotonic() + timeout_s
     while time.monotonic() < end:

@@ -10,7 +10,7 @@ from attnlab.records.paths import SweepDir
 from tests.contract import check_folder
 from tests.sweep.conftest import as_if_alone, finish, free_again, nothing_left, wait_until
 
-pytestmark = pytest.mark.timeout(1200)
+pytestmark = pytest.mark.timeout(3600)
 
 
 def by_process(suite):

@@ -15,7 +15,7 @@ from attnlab.util.files import naming_full_disk, write_json
 from tests.sweep.conftest import finish, nothing_left, wait_until
 from tests.sweep.test_faults import SEARCH, begun, undisturbed
 
-pytestmark = pytest.mark.timeout(1200)
+pytestmark = pytest.mark.timeout(3600)
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import pytest
 
 from tests.test_fixture_of_before import BEFORE, FOLDER, UNFINISHED, assert_holds, read
 
-pytestmark = pytest.mark.timeout(1200)
+pytestmark = pytest.mark.timeout(3600)
 
 
 def test_the_unfinished_trial_ends_from_its_checkpoint_and_nothing_is_added(launch_here, tmp_path):

@@ -13,7 +13,7 @@ from attnlab.records.storage import Store, join
 from tests.contract import check_folder
 from tests.sweep.conftest import as_if_alone, nothing_left, wait_until
 
-pytestmark = pytest.mark.timeout(1200)
+pytestmark = pytest.mark.timeout(3600)
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from attnlab.util.errors import UserError
 from tests.sweep.conftest import finish, nothing_left, wait_until
 from tests.sweep.test_faults import SEARCH, undisturbed
 
-pytestmark = pytest.mark.timeout(1200)
+pytestmark = pytest.mark.timeout(3600)
 
 
 def test_a_second_launcher_is_refused_before_anything_is_looked_at(tmp_path, monkeypatch, capsys):

@@ -70,7 +70,7 @@ def all_of(mixer: str) -> dict[tuple[str, str], dict]:
     return compare([(mixer, case) for case in cases_of(mixer)])
 
 
-@pytest.mark.timeout(1200)
+@pytest.mark.timeout(3600)
 @pytest.mark.xdist_group("fla")  # compared once, all together
 @pytest.mark.parametrize(("mixer", "case"), FAST)
 def test_one_of_each_family_equals_flas_kernels(mixer, case):
@@ -78,7 +78,7 @@ def test_one_of_each_family_equals_flas_kernels(mixer, case):
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1200)
+@pytest.mark.timeout(3600)
 @pytest.mark.parametrize(("mixer", "case"), [(name, case) for name in WAYS for case in cases_of(name)])
 def test_output_and_every_gradient_equal_flas_kernels(mixer, case):
     check(mixer, case, all_of(mixer)[mixer, case])

@@ -108,7 +108,7 @@ def autoscaled(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1200)
+@pytest.mark.timeout(3600)
 def test_a_sweep_on_an_empty_cluster_waits_for_its_machines(write_sweep, launch, folder, autoscaled):
     done = launch(write_sweep(), "--address", autoscaled, "resources.cpus_per_worker=2")
     assert done.returncode == 0, done.stdout + done.stderr
@@ -118,7 +118,7 @@ def test_a_sweep_on_an_empty_cluster_waits_for_its_machines(write_sweep, launch,
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1200)
+@pytest.mark.timeout(3600)
 def test_what_no_machine_that_could_come_can_hold_is_told_at_once(write_sweep, launch, folder, autoscaled):
     done = launch(write_sweep(), "--address", autoscaled, "resources.cpus_per_worker=5")
     assert done.returncode == 2

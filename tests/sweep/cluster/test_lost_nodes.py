@@ -16,7 +16,7 @@ from attnlab.config.merge import merge
 from tests.sweep.conftest import LAUNCH, finish, wait_until
 from tests.sweep.test_faults import SEARCH, begun, undisturbed
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 
 CLUSTER = """
 import sys

@@ -19,7 +19,7 @@ from tests.sweep.conftest import ROOT
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.timeout(1200),
+    pytest.mark.timeout(3600),
     pytest.mark.usefixtures("no_token"),
     pytest.mark.xdist_group("cluster"),  # one for all tests here
 ]

@@ -115,7 +115,7 @@ with start_ray(None) as local:
 """
 
 
-@pytest.mark.timeout(1200)
+@pytest.mark.timeout(3600)
 def test_a_ray_of_our_own_ends_with_its_context_and_leaves_no_process(tmp_path):
     marked = {**os.environ, "ATTNLAB_TEST": str(tmp_path)}
     done = subprocess.run([sys.executable, "-c", OWN], env=marked, cwd=ROOT, capture_output=True, text=True)

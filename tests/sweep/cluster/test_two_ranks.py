@@ -8,7 +8,7 @@ from attnlab.training.loop import train
 from tests.contract import check_folder
 from tests.sweep.conftest import free_again
 
-pytestmark = pytest.mark.timeout(1200)
+pytestmark = pytest.mark.timeout(3600)
 
 
 def test_two_ranks_per_trial_give_the_losses_of_one_and_a_cluster_is_left_as_it_was(

@@ -11,7 +11,7 @@ from tests.contract import check_folder
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1200)
+@pytest.mark.timeout(3600)
 def test_trials_are_judged_on_decays_and_the_records_say_so(write_sweep, launch, folder, tiny):
     from attnlab.plan.load import load
 

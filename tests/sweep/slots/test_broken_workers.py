@@ -11,7 +11,7 @@ from tests.contract import check_folder
 from tests.sweep.conftest import Meanwhile, as_if_alone, finish, nothing_left, ray_processes_of, wait_until
 from tests.sweep.test_faults import begun, victim
 
-pytestmark = pytest.mark.timeout(1200)
+pytestmark = pytest.mark.timeout(3600)
 
 
 SEARCH = {"space": {"optim.lr": {"choice": [0.01]}}, "trials": 1}

@@ -34,7 +34,7 @@ def test_a_trial_without_memory_is_failed_with_the_reason():
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1200)
+@pytest.mark.timeout(3600)
 def test_after_a_trial_without_memory_its_slot_starts_afresh_and_goes_on(write_sweep, launch, folder, tmp_path):
     (tmp_path / "greedy.py").write_text(
         "import torch\n\n\nclass Greedy(torch.nn.Module):\n"
