@@ -105,9 +105,17 @@ def files_and_overrides(words: Sequence[str]) -> tuple[list[str], list[str]]:
     """Sort the command line's words without an option into sweep files and `a.b=c` texts."""
     files, overrides = list[str](), list[str]()
     for word in words:
-        is_file = Path(word).exists() or ("=" not in word and (word.endswith((".yaml", ".yml")) or not files))
+        is_file = _stands(word) or ("=" not in word and (word.endswith((".yaml", ".yml")) or not files))
         (files if is_file else overrides).append(word)
     return files, overrides
+
+
+def _stands(word: str) -> bool:
+    """Whether a file or folder of this name is there; no name is too long to ask."""
+    try:
+        return Path(word).exists()
+    except (OSError, ValueError):
+        return False
 
 
 def load_plans(args: argparse.Namespace) -> list[Plan]:

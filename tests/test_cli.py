@@ -209,3 +209,9 @@ def test_the_dry_run_says_what_stands_where_the_results_go_and_writes_nothing(fi
         (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("results: ")]
         assert line.startswith(f"results: {folder}") and said in line
     assert [path.name for path in folder.iterdir()] == ["sweep.yaml"]
+
+
+def test_a_word_longer_than_any_files_name_is_a_change_or_one_line(files, ran, capsys):
+    assert ran(files[0], f"description={'long' * 100}") == 0 and ran[-1].sweep.description == "long" * 100
+    assert ran(f"{'a' * 300}.yaml") == 2
+    assert len(capsys.readouterr().err.splitlines()) == 1

@@ -22,6 +22,7 @@ from attnlab.config.values import COUNT, Count, Seconds, Seed, Steps
 
 MODE = "whether less or more of the metric is better; absent: what the metric itself says"
 NOISE_SEED = 10_000  # the first seed of `noise`
+SLIVER = 0.001  # of a GPU: Ray counts in ten thousandths, and no more than a thousand processes share one
 ARM_ONLY = ("search", "differs")  # what an arm may say besides its trial
 
 
@@ -133,7 +134,7 @@ class ResourcesConfig(Config):
     )
     hang_s: Seconds | None = Field(
         1800.0,
-        gt=0.0,
+        ge=1.0,
         description="a worker that, once it has done a step, does none for so many seconds is restarted (null: never). "
         "Half an hour is torch.distributed's own limit, and far beyond what may lie between two steps: kernels for a "
         "batch of another shape (minutes), a checkpoint on slow storage. To its first step, after data and kernels, it "
@@ -146,9 +147,10 @@ class ResourcesConfig(Config):
     @field_validator("gpus_per_worker")
     @classmethod
     def _fraction(cls, value: Any) -> Any:
-        if value != "auto" and (not 0 <= value <= COUNT or (value > 1 and value != int(value))):
-            raise ValueError(f"{value:g} GPUs; a fraction up to 1 or a whole number of at most {COUNT:,}")
-        return value
+        whole = value != "auto" and (value == 0 or 1 <= value <= COUNT) and value == int(value)
+        if value != "auto" and not whole and not SLIVER <= value < 1:
+            raise ValueError(f"{value:g} GPUs; 0, a fraction of at least {SLIVER:g}, or a whole number up to {COUNT:,}")
+        return abs(value) if whole else value  # no -0
 
 
 class BudgetConfig(Config):

@@ -63,6 +63,8 @@ def read(root: Path, names: Iterable[PurePath]) -> Card:
         return Card([], where + one_line(getattr(error, "problem", None) or error))
     except ValueError as error:  # a date that is none
         return Card([], one_line(error))
+    except RecursionError:
+        return Card([], "it is nested too deeply")
     listed = tree.get("configs") if isinstance(tree, dict) else None
     try:
         return Card([config for each in listed or () if (config := _config(each, sorted(names)))])

@@ -10,8 +10,8 @@ from pathlib import Path
 from urllib.parse import unquote
 
 # What stands before an @ holds no :// itself, so that a URI within a URI is found too. A password may hold what should
-# have been escaped: a quote, a question mark, a slash.
-BEFORE_AT = re.compile(r"(?<=://)(?:(?!://)\S)*@")
+# have been escaped: a quote, a question mark, a slash, and where it holds no slash a blank.
+BEFORE_AT = re.compile(r"(?<=://)(?:(?!://)\S)*@|(?<=://)[^\s/@:]*:(?! )[^/@\r\n]{1,200}@")
 KEY = re.compile(r"[?&#;]([\w.%+\[\]-]{1,100})=")
 # A value in JSON may hold blanks; any other ends at a blank or an &.
 VALUE = re.compile(r"(?:\{(?:[^{}]|\{[^{}]*\}?)*\}?)?[^\s&]*")

@@ -5,6 +5,7 @@ They are no proof of who wrote the files: who changes a file can write its diges
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from attnlab.util.errors import UserError
@@ -30,12 +31,12 @@ def check(folder: Path) -> None:
     A file that is missing is left to whoever reads it.
     """
     kept = folder / NAME
-    if not kept.is_file():
+    if not os.path.lexists(kept):
         return
     try:
         tree = read_json(kept)
         files, digest = dict(tree["files"]), tree["digest"]
-    except (ValueError, TypeError, KeyError, RecursionError):
+    except (OSError, ValueError, TypeError, KeyError, RecursionError):
         files, digest = {}, None
     if json_digest(files) != digest:
         raise UserError(f"{kept}: damaged; it kept the digests of the files beside it")

@@ -234,6 +234,7 @@ CONFIGS_OF = "configs:\n- config_name: en\n  data_files: train.txt\n"
         ("---\nconfigs: [3]\n---\n", "configs: not as huggingface.co"),
         ("---\nreleased: 2020-13-45\n---\n", "month must be in 1..12"),
         (b"---\nauthor: \xe9\n---\n", "it is not UTF-8"),
+        (f"---\na: {'[' * 5000}\n---\n", "it is nested too deeply"),
     ],
 )
 def test_a_card_that_cannot_be_read_is_said_and_names_decide(tmp_path, card, said):

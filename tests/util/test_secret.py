@@ -30,6 +30,8 @@ URI = "s3://AKIA:hun/ter2@bucket/results?region=eu&secret_key=hunter3"
         ("s3://me:hunter'2?x@bucket/a", "s3://***@bucket/a"),
         ("'s3://me:hun\"ter2@b', <s3://b/a>", "'s3://***@b', <s3://b/a>"),
         ("s3://me:hunter2@b?endpoint_override=http://me:hunter2@h:9", "s3://***@b?endpoint_override=http://***@h:9"),
+        ("no file https://u:hun ter2@h/x, why", "no file https://***@h/x, why"),
+        ("cannot reach http://h: mail me@example.org", None),
         ("results/x", "results/x"),
         ("https://hf_hunter2@huggingface.co/x", "https://***@huggingface.co/x"),
         ('\'gs://b?json_credentials={"a": "x", "key": "hunter 2"}&x=1\'', "'gs://b?json_credentials=***&x=1'"),

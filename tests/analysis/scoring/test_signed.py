@@ -79,3 +79,11 @@ def test_a_model_saved_over_an_export_is_loaded(final):
     model.head.weight.data.add_(1)
     model.save_pretrained(final)
     assert AutoModelForCausalLM.from_pretrained(final).head.weight.equal(model.head.weight)
+
+
+@pytest.mark.parametrize("make", [lambda path: path.mkdir(), lambda path: path.symlink_to("nowhere")])
+def test_digests_that_are_no_file_are_one_line(final, make):
+    (final / signature.NAME).unlink()
+    make(final / signature.NAME)
+    with pytest.raises(UserError, match=r"digests.json: damaged"):
+        signature.check(final)

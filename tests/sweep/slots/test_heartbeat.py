@@ -50,7 +50,7 @@ def test_without_a_limit_nothing_hangs():
     assert ResourcesConfig().hang_s >= 1800, "shorter than torch.distributed's own limit"
 
 
-@pytest.mark.parametrize("value", [0, -1, "soon"])
+@pytest.mark.parametrize("value", [0, -1, 0.5, "soon"])
 def test_a_limit_that_is_none_is_one_line(write_sweep, value):
     from attnlab.plan.load import load
     from attnlab.util.errors import UserError
