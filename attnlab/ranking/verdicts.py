@@ -1,0 +1,128 @@
+"""What is decided between arms: every pair better, equivalent or undecided (`verdicts.json`).
+
+    equivalent   the pair's own 90 % interval lies within the smallest effect of interest: two one-sided tests at 5 %
+    better       else, if p over all pairs together is at most 5 %
+    undecided    else, and wherever a test has nothing to judge by
+
+A difference that is there, and smaller than anybody cares for, is thus `equivalent`. The tests are those of
+`attnlab.ranking.common_model`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal, TypedDict
+
+import numpy as np
+
+from attnlab.ranking.common_model import Comparisons, PairDifference, Values, compare
+from attnlab.ranking.tests import ALPHA
+
+Verdict = Literal["better", "equivalent", "undecided"]
+
+
+class ArmVerdict(TypedDict):
+    """An arm. Two arms differ where their intervals do not overlap, as nearly as single intervals can say it."""
+
+    arm: str
+    n: int  # seeds
+    mean: float | None
+    low: float | None
+    high: float | None
+    rank: int | None  # 1 is best; None where some pair with it is not decided
+    bracketed: bool | None  # None until it is known
+
+
+class PairVerdict(TypedDict):
+    """Two arms; low, high and p are simultaneous over all pairs."""
+
+    arms: tuple[str, str]
+    difference: float  # the first minus the second
+    low: float | None
+    high: float | None
+    p: float | None
+    verdict: Verdict
+
+
+class Verdicts(TypedDict):
+    """`verdicts.json`."""
+
+    metric: str
+    mode: str
+    test: str
+    alpha: float
+    sesoi: float | None
+    arms: list[ArmVerdict]  # best first
+    pairs: list[PairVerdict]
+    baseline: str | None
+    against_baseline: list[PairVerdict]  # simultaneous over these alone
+
+
+def verdict_of(pair: PairDifference, sesoi: float | None) -> Verdict:
+    """What is decided of a pair."""
+    if sesoi is not None and pair.low_90 is not None and pair.high_90 is not None:
+        if -sesoi < pair.low_90 and pair.high_90 < sesoi:
+            return "equivalent"
+    return "better" if pair.p is not None and pair.p <= ALPHA and pair.difference else "undecided"
+
+
+def verdicts(
+    values: Values, metric: str, mode: str, sesoi: float | None = None, baseline: str | None = None
+) -> tuple[Verdicts, Comparisons]:
+    """Decide between all arms.
+
+    Args:
+        values: of the metric, by arm and seed.
+        metric, mode: its name, and `min` or `max`.
+        sesoi: the smallest effect of interest, in the metric's unit. None: nothing is called equivalent.
+        baseline: the arm that all others are compared with, besides all pairs.
+
+    Returns:
+        `verdicts.json`, and the comparisons it is made of.
+    """
+    sign = 1 if mode == "min" else -1
+    means = {arm: float(np.mean(list(by_seed.values()))) for arm, by_seed in values.items() if by_seed}
+    order = sorted(means, key=lambda arm: sign * means[arm])
+    found = compare({arm: values[arm] for arm in order})
+    pairs = [_pair(pair, sesoi) for pair in found.pairs]
+    against = compare({arm: values[arm] for arm in order}, baseline).pairs if baseline else ()
+    ranks = {arm: _rank(arm, pairs, sign) for arm in order}
+    arms = [_arm(arm, values[arm], found.halves.get(arm), ranks.get(arm)) for arm in [*order, *sorted(values.keys() - means)]]
+    board: Verdicts = {
+        "metric": metric, "mode": mode, "test": found.test, "alpha": ALPHA, "sesoi": sesoi, "arms": arms,
+        "pairs": pairs, "baseline": baseline, "against_baseline": [_pair(pair, sesoi) for pair in against],
+    }  # fmt: skip
+    return board, found
+
+
+def _pair(pair: PairDifference, sesoi: float | None) -> PairVerdict:
+    return {
+        "arms": (pair.a, pair.b), "difference": pair.difference, "low": pair.low, "high": pair.high, "p": pair.p,
+        "verdict": verdict_of(pair, sesoi),
+    }  # fmt: skip
+
+
+def _arm(arm: str, by_seed: Mapping[int, float], half: float | None, rank: int | None) -> ArmVerdict:
+    mean = float(np.mean(list(by_seed.values()))) if by_seed else None
+    low, high = (None, None) if mean is None or half is None else (mean - half, mean + half)
+    return {"arm": arm, "n": len(by_seed), "mean": mean, "low": low, "high": high, "rank": rank, "bracketed": None}
+
+
+def _rank(arm: str, pairs: list[PairVerdict], sign: int) -> int | None:
+    """One more than the arms shown better, if every pair with it is decided."""
+    mine = [pair for pair in pairs if arm in pair["arms"]]
+    if not mine or any(pair["verdict"] != "better" for pair in mine):
+        return None
+    return 1 + sum(arm != better_of(pair, sign) for pair in mine)
+
+
+def better_of(pair: PairVerdict, sign: int) -> str:
+    """The arm on the better side; `sign`: 1 where less is better, else -1."""
+    return pair["arms"][0] if sign * pair["difference"] < 0 else pair["arms"][1]
+
+
+def not_shown_worse(board: Verdicts) -> list[str]:
+    """The best arm and those that no test tells from it, best first."""
+    named = [arm["arm"] for arm in board["arms"] if arm["mean"] is not None]
+    worse = {pair["arms"][1] for pair in board["pairs"] if pair["arms"][0] == named[0] and pair["verdict"] == "better"}
+    return [arm for arm in named if arm not in worse]
