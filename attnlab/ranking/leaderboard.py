@@ -8,8 +8,8 @@ from typing import Any, Literal, TypedDict, cast
 
 from attnlab.config.resolved import Plan
 from attnlab.ranking.noise_floor import noise_floor, sentences
+from attnlab.ranking.candidates import best_result, confirmed_values, final_value
 from attnlab.ranking.search_coverage import Extension, edges, tuning_summary
-from attnlab.records.metrics import better
 from attnlab.records.results import STATES, Results, State
 
 SIZES = ("n_params", "n_params_non_embedding", "flops_per_token", "state_bytes")
@@ -17,7 +17,7 @@ PACE = ("tokens_per_s", "peak_mem_gib")
 
 
 class Best(TypedDict):
-    """An arm's best trial of the search, or of its runs without a search."""
+    """An arm's best completed trial of the search, or of its runs without a search, by its last report."""
 
     trial_id: str
     value: float
@@ -108,27 +108,13 @@ def notes(board: Mapping[str, Any]) -> list[str]:
     return [*warnings, *unsure, *board["edges"], *sentences(board.get("noise"), board["metric"])]
 
 
-def value_of(result: Results, metric: str) -> float | None:
-    """A trial's best value of the metric, or None."""
-    return result["best"].get(metric) if result["best"] else None
-
-
-def best_result(results: Iterable[Results], metric: str, mode: str) -> Results | None:
-    """The trial with the best value, the earliest of equals; diverged and failed ones never."""
-    best, best_value = None, None
-    for result in results:
-        value = value_of(result, metric) if result["state"] in ("completed", "pruned") else None
-        if value is not None and (best_value is None or better(value, best_value, mode)):
-            best, best_value = result, value
-    return best
-
-
 def _row(plan: Plan, arm: str, results: Sequence[Results], extension: Extension | None) -> Standing:
     search = [r for r in results if r["phase"] == "search"]
     top = best_result(search or results, plan.metric, plan.mode)
-    confirmed, finals = _confirmed(plan, results)
+    confirmed, by_seed = confirmed_values(plan, results)
+    finals = list(by_seed.values())
     best = top and {
-        "trial_id": top["trial_id"], "value": value_of(top, plan.metric), "step": (top["best"] or {}).get("step"),
+        "trial_id": top["trial_id"], "value": final_value(top, plan.metric), "step": (top["last"] or {}).get("step"),
         "settings": top["settings"], "state": top["state"],
     }  # fmt: skip
     confirm: dict[str, Any] | None = None
@@ -145,32 +131,3 @@ def _row(plan: Plan, arm: str, results: Sequence[Results], extension: Extension 
         "certificate": tuning_summary(plan, arm, results, extension),
     }
     return cast(Standing, row)
-
-
-def best_settings(search: Iterable[Results], metric: str, mode: str, count: int) -> list[dict[str, Any]]:
-    """The settings of the `count` best search trials, best first, each once."""
-    left, settings = list(search), list[dict[str, Any]]()
-    while len(settings) < count and (top := best_result(left, metric, mode)):
-        settings.append(top["settings"])
-        left = [r for r in left if r["settings"] != top["settings"]]
-    return settings
-
-
-def _confirmed(plan: Plan, results: Sequence[Results]) -> tuple[dict[str, Any], list[float]]:
-    """The setting that stands for the arm, and its completed confirm runs' last values.
-
-    Of the best settings that were confirmed, it is that with the best mean among those with most runs. Else it is the
-    one confirmed latest: a search that was extended leaves runs of a former best.
-    """
-    runs = [r for r in results if r["phase"] == "confirm" and r["state"] == "completed"]
-    search = [r for r in results if r["phase"] == "search"] or runs
-    candidates = best_settings(search, plan.metric, plan.mode, plan.sweep.confirm.top if plan.sweep.confirm else 1)
-    groups: list[tuple[dict[str, Any], list[float]]] = []
-    for settings in candidates + ([runs[-1]["settings"]] if runs else []):
-        mine = [r["last"] for r in runs if r["settings"] == settings and r["last"]]
-        values = [row[plan.metric] for row in mine if row.get(plan.metric) is not None]
-        groups += [(settings, values)] if values and (settings in candidates or not groups) else []
-    if not groups:
-        return {}, []
-    sign = 1 if plan.mode == "min" else -1
-    return min(groups, key=lambda group: (-len(group[1]), sign * mean(group[1])))

@@ -8,6 +8,7 @@ from typing import Any
 
 from attnlab.config.resolved import Plan
 from attnlab.config.space import Dimension
+from attnlab.ranking.candidates import final_value
 from attnlab.records.metrics import better
 from attnlab.records.results import STATES, Results
 
@@ -49,7 +50,7 @@ def tuning_summary(
     search = sorted((r for r in results if r["phase"] == "search"), key=number_of)
     best, best_value, by_trials, with_value = None, None, [], []
     for r in search:
-        value = r["best"].get(plan.metric) if r["best"] and r["state"] in ("completed", "pruned") else None
+        value = final_value(r, plan.metric)
         if value is not None:
             with_value.append((r, value))
             if best_value is None or better(value, best_value, plan.mode):

@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from attnlab.ranking.leaderboard import best_result, best_settings, notes, rank_arms, value_of
+from attnlab.ranking.candidates import best_result, best_settings, confirmed_values, final_value
+from attnlab.ranking.leaderboard import notes, rank_arms
 from attnlab.ranking.search_coverage import Extension, tuning_summary
 from tests.sweep.search.test_searcher import sweep_of
 
@@ -20,9 +21,9 @@ def result(value, state="completed", phase="search", arm="a", number=0, seed=0, 
     }  # fmt: skip
 
 
-@pytest.mark.parametrize("state", ["diverged", "failed"])
+@pytest.mark.parametrize("state", ["diverged", "failed", "pruned"])
 @pytest.mark.parametrize(("mode", "far"), [("min", 0.0), ("max", 9.0)])
-def test_a_diverged_or_failed_trial_is_never_the_best_result(state, mode, far):
+def test_a_trial_that_did_not_complete_is_never_the_best_result(state, mode, far):
     good = result(2.0, number=1)
     assert best_result([result(far, state), good], "val_loss", mode) is good
     assert best_result([good, result(far, state)], "val_loss", mode) is good
@@ -30,11 +31,12 @@ def test_a_diverged_or_failed_trial_is_never_the_best_result(state, mode, far):
     assert best_settings([result(far, state, lr=1)], "val_loss", mode, 2) == []
 
 
-def test_a_pruned_trial_may_be_the_best_and_one_without_a_value_may_not():
-    pruned, unknown = result(1.0, "pruned"), result(None)
-    assert best_result([unknown, result(2.0), pruned], "val_loss", "min") is pruned
-    assert value_of(unknown, "val_loss") is None and value_of(pruned, "val_loss") == 1.0
-    assert value_of(pruned, "other") is None
+def test_one_criterion_the_last_report_and_not_an_earlier_better_one():
+    early, late = result(1.0), result(1.2, number=1)
+    late["last"]["val_loss"] = 1.3  # `early` was at 1.0 and ended at 1.5
+    assert best_result([early, late], "val_loss", "min") is late
+    assert final_value(early, "val_loss") == 1.5 and final_value(early, "other") is None
+    assert final_value(result(None), "val_loss") is None and final_value(result(1.0, "pruned"), "val_loss") is None
 
 
 @given(st.lists(st.integers(-3, 3), min_size=1, max_size=8), st.sampled_from(["min", "max"]))
@@ -75,7 +77,7 @@ def test_arms_stand_in_the_metrics_direction_and_those_without_a_value_last(metr
     plan = sweep_of(trial=tree, search={"metric": metric, "mode": mode})
     rows = [result(v, arm=arm) for arm, v in (("a", 2.0), ("b", 1.0))]
     for row in rows:
-        row["best"] = {"step": 4, metric: row["best"]["val_loss"]}
+        row["last"] = {"step": 8, metric: row["best"]["val_loss"]}
     assert "".join(board_of(plan, *rows)["ranking"]) == wanted
     assert board_of(plan, rows[1])["ranking"] == ["b", "a"]
     assert board_of(plan, rows[0])["ranking"] == ["a", "b"]
@@ -83,24 +85,24 @@ def test_arms_stand_in_the_metrics_direction_and_those_without_a_value_last(metr
 
 def test_a_row_sums_over_the_arms_trials_and_tells_of_its_best_one():
     plan = sweep_of()
-    trials = [result(2.0, number=0), result(1.0, "pruned", number=1), result(None, "diverged", number=2)]
+    trials = [result(2.0, number=0), result(0.5, "pruned", number=1), result(1.0, number=2), result(None, "diverged")]
     confirmed = result(0.1, phase="confirm", number=3)
     row = board_of(plan, *trials, confirmed)["arms"]["a"]
-    assert row["counts"]["completed"] == 2 and row["steps"] == 32, "all of them count, the search's alone may be best"
+    assert row["counts"]["completed"] == 3 and row["steps"] == 40, "all of them count, the search's alone may be best"
     row = board_of(plan, *trials)["arms"]["a"]
     assert board_of(plan, *trials, confirmed)["arms"]["a"]["best"] == row["best"]
-    assert row["best"] == {"trial_id": "t001-x", "value": 1.0, "step": 4, "settings": {}, "state": "pruned"}
-    assert {state: n for state, n in row["counts"].items() if n} == {"completed": 1, "pruned": 1, "diverged": 1}
-    assert (row["steps"], row["tokens"], row["seconds"], row["device_seconds"]) == (24, 192, 6.0, 12.0)
-    assert (row["n_params"], row["tokens_per_s"], row["peak_mem_gib"]) == (11, 101, None)
+    assert row["best"] == {"trial_id": "t002-x", "value": 1.5, "step": 8, "settings": {}, "state": "completed"}
+    assert {state: n for state, n in row["counts"].items() if n} == {"completed": 2, "pruned": 1, "diverged": 1}
+    assert (row["steps"], row["tokens"], row["seconds"], row["device_seconds"]) == (32, 256, 8.0, 16.0)
+    assert (row["n_params"], row["tokens_per_s"], row["peak_mem_gib"]) == (12, 102, None)
     empty = board_of(plan, *trials)["arms"]["b"]
     assert (empty["best"], empty["confirm"], empty["n_params"], empty["steps"]) == (None, None, None, 0)
 
 
 def test_without_a_search_the_best_run_is_an_arms_best():
-    runs = [result(v, phase="confirm", number=n) for n, v in enumerate((2.0, 1.0))]
+    runs = [result(v, phase="confirm", number=n, seed=n) for n, v in enumerate((2.0, 1.0))]
     board = board_of(sweep_of(), *runs)
-    assert board["arms"]["a"]["best"]["value"] == 1.0 and board["arms"]["a"]["confirm"]["n"] == 2
+    assert board["arms"]["a"]["best"]["value"] == 1.5 and board["arms"]["a"]["confirm"]["n"] == 2
 
 
 def test_a_board_tells_of_the_sweep_and_keeps_what_it_is_given():
@@ -120,7 +122,7 @@ def test_what_counts_are_the_best_settings_with_most_runs():
     search = [result(1.0, **{"optim.lr": 0.1}), result(2.0, **{"optim.lr": 0.2}), result(3.0, **{"optim.lr": 0.3})]
 
     def confirmed(*runs):
-        made = [result(v, phase="confirm", number=9, **{"optim.lr": lr}) for lr, v in runs]
+        made = [result(v, phase="confirm", seed=n, **{"optim.lr": lr}) for n, (lr, v) in enumerate(runs)]
         found = board_of(plan, *search, *made)["arms"]["a"]["confirm"]
         return found and (found["settings"]["optim.lr"], found["values"])
 
@@ -142,7 +144,16 @@ def test_of_settings_confirmed_as_often_the_better_mean_counts(mode, sign):
         row["best"], row["last"] = ({"step": 4, metric: row[each]["val_loss"]} for each in ("best", "last"))
     row = board_of(plan, *rows)["arms"]["a"]
     assert row["best"]["settings"] == {"optim.lr": 0.1} and row["confirm"]["settings"] == {"optim.lr": 0.2}
-    assert tuning_summary(plan, "a", rows)["best_by_trials"] == [sign * 1.0, sign * 1.0]
+    assert tuning_summary(plan, "a", rows)["best_by_trials"] == [sign * 1.0 + 0.5] * 2
+
+
+def test_an_arms_values_are_by_seed():
+    plan = sweep_of(confirm={"seeds": [1, 2]})
+    runs = [result(float(seed), phase="confirm", seed=seed, **{"optim.lr": 0.1}) for seed in (1, 2)]
+    lost = result(9.0, "failed", phase="confirm", seed=3, **{"optim.lr": 0.1})
+    assert confirmed_values(plan, [result(1.0, **{"optim.lr": 0.1}), *runs, lost]) == (
+        {"optim.lr": 0.1}, {1: 1.5, 2: 2.5}
+    )  # fmt: skip
 
 
 def test_notes_tell_the_guards_findings_then_the_edges():

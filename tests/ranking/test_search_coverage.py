@@ -26,9 +26,9 @@ def test_it_counts_all_that_ended_and_follows_the_best_by_number():
     assert (row["asked"], row["extended"], row["ended"], row["searched"]) == (6, 0, 4, 1)
     assert (row["completed"], row["pruned"], row["diverged"], row["failed"]) == (2, 1, 1, 0)
     assert (row["steps"], row["tokens"], row["device_seconds"]) == (32, 256, 16.0)
-    assert row["best_by_trials"] == [3.0, 2.0, 2.0, 1.0], "a diverged trial's value does not count"
-    assert row["settings"]["optim.lr"]["value"] == 0.03 and row["repeated"] == 0
-    assert summary(tried(None, 0.1, 0), tried(2.0, 0.1, 1))["best_by_trials"] == [None, 2.0]
+    assert row["best_by_trials"] == [3.5, 2.5, 2.5, 2.5], "only a completed trial's last report counts"
+    assert row["settings"]["optim.lr"]["value"] == 0.1 and row["repeated"] == 0
+    assert summary(tried(None, 0.1, 0), tried(2.0, 0.1, 1))["best_by_trials"] == [None, 2.5]
 
 
 def test_of_equal_values_the_earlier_trial_is_the_best():

@@ -18,9 +18,9 @@ from attnlab.config.samplers import SAMPLERS
 from attnlab.config.space import Dimension, grid
 from attnlab.config.sweep import SearchConfig
 from attnlab.config.trial import Trial
-from attnlab.ranking.leaderboard import best_settings
+from attnlab.ranking.candidates import best_settings, final_value
 from attnlab.ranking.search_coverage import number_of
-from attnlab.records.metrics import best_row, pruning_reports
+from attnlab.records.metrics import pruning_reports
 from attnlab.records.paths import SweepDir
 from attnlab.records.results import Hashes, Job, Results
 from attnlab.sweep.search.backfill import backfill_study
@@ -199,7 +199,7 @@ class ArmStudy:
                 raise ValueError(f"study {self.name}: trial {trial.number} has other settings than {job.trial_id}")
             results = self.ended.get(job.trial_id)
             value = trial.value if trial.state is TrialState.COMPLETE else None
-            if results and trial.state.is_finished() and (trial.state, value) != _outcome(results, job.metric):
+            if results and trial.state.is_finished() and (trial.state, value) not in _outcomes(results, job.metric):
                 raise ValueError(f"study {self.name}: trial {trial.number} ended otherwise than {job.trial_id}")
 
     def _tell(self, job: Job) -> None:
@@ -217,19 +217,19 @@ class ArmStudy:
 
     def _tell_value(self, number: int, job: Job, otherwise: TrialState = TrialState.FAIL) -> None:
         """Give the study's trial `number` a completed job's value, or a state."""
-        results, rows = self.ended.get(job.trial_id), self._folder.trial(self.name, job.trial_id).metrics()
-        best = best_row(rows, job.metric, job.mode)
-        if results and results["state"] == "completed" and best:
-            self.study.tell(number, best[job.metric])
+        results = self.ended.get(job.trial_id)
+        if results and (value := final_value(results, job.metric)) is not None:
+            self.study.tell(number, value)
         else:
             self.study.tell(number, state=otherwise)
 
 
-def _outcome(results: Results, metric: str) -> tuple[TrialState, float | None]:
-    """What a study is told of a trial's end."""
-    if results["state"] == "completed" and results["best"]:
-        return TrialState.COMPLETE, results["best"][metric]
-    return (TrialState.PRUNED if results["state"] == "pruned" else TrialState.FAIL), None
+def _outcomes(results: Results, metric: str) -> list[tuple[TrialState, float | None]]:
+    """What a study may have been told of a trial's end. Older versions told a completed one's best value."""
+    last, best = final_value(results, metric), results["best"]
+    if last is not None:
+        return [(TrialState.COMPLETE, value) for value in (last, best and best[metric])]
+    return [(TrialState.PRUNED if results["state"] == "pruned" else TrialState.FAIL, None)]
 
 
 def canonical(settings: Mapping[str, Any]) -> str:
