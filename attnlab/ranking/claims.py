@@ -30,8 +30,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from attnlab.ranking.noise_floor import POWER
 from attnlab.ranking.pairs import Values, needed
+from attnlab.ranking.power import POWER
 from attnlab.ranking.tests import ALPHA, LEVEL, Comparison, Interval, over_items, over_seeds, paired
 from attnlab.util.errors import UserError
 from attnlab.util.text import quoted, value_text

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from statistics import mean, stdev
 from typing import Any, Literal, TypedDict, cast
 
 from attnlab.config.resolved import Plan
-from attnlab.ranking.noise_floor import noise_floor, sentences
 from attnlab.ranking.candidates import best_result, confirmed_values, final_value
+from attnlab.ranking.noise_floor import noise_floor, sentences
 from attnlab.ranking.search_coverage import Extension, edges, tuning_summary
 from attnlab.records.results import STATES, Results, State
 

@@ -9,7 +9,7 @@ from itertools import combinations
 from statistics import NormalDist
 from typing import Any
 
-from attnlab.ranking.noise_floor import POWER, fewest
+from attnlab.ranking.power import POWER, fewest
 from attnlab.ranking.tests import ALPHA, Comparison, over_items, over_seeds
 
 MOST = 1_000_000  # an n above this decides nothing in practice

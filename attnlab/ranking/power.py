@@ -1,6 +1,6 @@
 """How many seeds tell two arms apart, by the test that `common_model` makes of them.
 
-Of a arms with n seeds each, of which two differ by d standard deviations of a run, that pair is decided with probability
+Two of a arms, with n seeds each, that differ by d standard deviations of a run are told apart with probability
 
     P(|T| > q / sqrt(2))     T noncentral t, d sqrt(n / 2), (a - 1)(n - 1) degrees of freedom; q Tukey's quantile
 

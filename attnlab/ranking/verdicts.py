@@ -60,9 +60,9 @@ class Verdicts(TypedDict):
 
 def verdict_of(pair: PairDifference, sesoi: float | None) -> Verdict:
     """What is decided of a pair."""
-    if sesoi is not None and pair.low_90 is not None and pair.high_90 is not None:
-        if -sesoi < pair.low_90 and pair.high_90 < sesoi:
-            return "equivalent"
+    low, high = pair.low_90, pair.high_90
+    if sesoi is not None and low is not None and high is not None and -sesoi < low and high < sesoi:
+        return "equivalent"
     return "better" if pair.p is not None and pair.p <= ALPHA and pair.difference else "undecided"
 
 
@@ -87,7 +87,10 @@ def verdicts(
     pairs = [_pair(pair, sesoi) for pair in found.pairs]
     against = compare({arm: values[arm] for arm in order}, baseline).pairs if baseline else ()
     ranks = {arm: _rank(arm, pairs, sign) for arm in order}
-    arms = [_arm(arm, values[arm], found.halves.get(arm), ranks.get(arm)) for arm in [*order, *sorted(values.keys() - means)]]
+    arms = [
+        _arm(arm, values[arm], found.halves.get(arm), ranks.get(arm))
+        for arm in [*order, *sorted(values.keys() - means)]
+    ]
     board: Verdicts = {
         "metric": metric, "mode": mode, "test": found.test, "alpha": ALPHA, "sesoi": sesoi, "arms": arms,
         "pairs": pairs, "baseline": baseline, "against_baseline": [_pair(pair, sesoi) for pair in against],

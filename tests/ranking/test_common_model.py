@@ -110,7 +110,9 @@ def test_an_arm_with_one_seed_is_in_no_test_and_in_nobodys_family():
     assert found["a0", "a1"] == compare({arm: values[arm] for arm in ("a0", "a1", "a2")}).pairs[0]
 
 
-@pytest.mark.parametrize("values", [{}, {"a": {0: 1.0}}, {"a": {0: 1.0}, "b": {0: 2.0}}, {"a": {0: 1.0, 1: 1.0}, "b": {}}])
+@pytest.mark.parametrize(
+    "values", [{}, {"a": {0: 1.0}}, {"a": {0: 1.0}, "b": {0: 2.0}}, {"a": {0: 1.0, 1: 1.0}, "b": {}}]
+)
 def test_too_little_is_no_test(values):
     found = compare(values)
     assert found.test.startswith("none") and all(pair.p is None and pair.low is None for pair in found.pairs)

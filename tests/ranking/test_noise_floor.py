@@ -1,17 +1,14 @@
-"""The noise floor: its runs are beside the search, and its arithmetic is that of the t-test it names."""
+"""The noise floor: its runs are beside the search, and its promise is that of the report's own test."""
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from scipy import stats
-from statsmodels.stats.power import TTestIndPower
 
 from attnlab.config.sweep import NOISE_SEED
 from attnlab.plan.extension import leaderboard, planned_trials
 from attnlab.plan.load import resolve
 from attnlab.ranking import noise_floor
 from attnlab.ranking.leaderboard import notes
+from attnlab.ranking.power import detectable, seeds_for
 from attnlab.records.paths import SweepDir
 from tests.ranking.test_leaderboard import result
 from tests.sweep.search.test_searcher import end, start, sweep_of
@@ -85,28 +82,15 @@ def test_what_it_says(folder):
     found = board["noise"]
     values = [1.0 + 0.01 * ((NOISE_SEED + i) % 7) + 0.25 for i in range(5)]
     assert found["values"] == pytest.approx(values) and found["std"] == pytest.approx(np.std(values, ddof=1))
-    assert found["n"] == 3 and found["detects"]["difference"] == pytest.approx(3.0709 * found["std"], rel=1e-3)
+    assert found["n"] == 3
+    assert found["detects"]["difference"] == pytest.approx(detectable(2, 3) * found["std"]), "of the plan's two arms"
     low, high = found["std_interval"]
     assert (low / found["std"], high / found["std"]) == pytest.approx((0.5991, 2.8736), abs=1e-4)
-    assert [each["seeds"] for each in found["needed"]] == [3, 6, 17, 64]
+    assert [each["seeds"] for each in found["needed"]] == [seeds_for(d, 2) for d in (4.0, 2.0, 1.0, 0.5)]
     (line,) = [line for line in notes(board) if line.startswith("noise:")]
     assert "5 runs of a" in line and "With 3 seeds per arm" in line
     unfinished = leaderboard(plan, [r for r in results if r["seed"] != NOISE_SEED])
     assert not [line for line in notes(unfinished) if line.startswith("noise:")]
-
-
-@pytest.mark.parametrize("k", [3, 4, 10, 100])
-@pytest.mark.parametrize("n", [1, 2, 3, 30])
-def test_it_is_known_for_every_number_of_seeds(n, k):
-    assert noise_floor.power(noise_floor.detectable(n, k - 1), n, k - 1) == pytest.approx(0.8, abs=1e-4)
-
-
-@pytest.mark.parametrize("d", [0.0, 0.5, 2.0, -2.0])
-@pytest.mark.parametrize("freedom", [2, 4, 99])
-def test_the_power_of_single_runs_is_that_of_both_tails(d, freedom):
-    edge, centre = stats.t.ppf(0.975, freedom), d / np.sqrt(2)
-    wanted = stats.nct.sf(edge, freedom, centre) + stats.nct.cdf(-edge, freedom, centre)  # 5 % where nothing differs
-    assert noise_floor.power(d, 1, freedom) == pytest.approx(wanted, abs=1e-4)
 
 
 def test_without_scatter_nothing_is_claimed(folder):
@@ -116,58 +100,33 @@ def test_without_scatter_nothing_is_claimed(folder):
     assert found["std"] is None and found["detects"] is None and found["needed"] == []
 
 
-@settings(max_examples=20)
-@given(st.integers(2, 40))
-def test_the_smallest_difference_is_that_of_the_test(n):
-    assert noise_floor.detectable(n, 4) == pytest.approx(
-        TTestIndPower().solve_power(nobs1=n, alpha=0.05, power=0.8), rel=1e-5
-    )
-
-
-@settings(max_examples=20)
-@given(st.floats(0.15, 6.0))
-def test_the_needed_seeds_are_the_fewest_that_do(d):
-    n = noise_floor.seeds_for(d)
-    assert noise_floor.power(d, n) >= 0.8 and (n == 2 or noise_floor.power(d, n - 1) < 0.8)
-
-
-def test_the_promise_holds_in_simulation():
-    rng = np.random.default_rng(0)
-    for n in (3, 8):
-        a = rng.normal(size=(4000, n))
-        b = rng.normal(size=(4000, n)) + noise_floor.detectable(n, 4)
-        assert np.mean(stats.ttest_ind(a, b, axis=1).pvalue < 0.05) == pytest.approx(0.8, abs=0.03)
-    k = 5  # single runs of two arms, the scatter known from five others
-    s = rng.normal(size=(20000, k)).std(axis=1, ddof=1)
-    gap = rng.normal(size=20000) - rng.normal(size=20000) + noise_floor.detectable(1, k - 1)
-    found = np.abs(gap) / (s * np.sqrt(2)) > stats.t.ppf(0.975, k - 1)
-    assert found.mean() == pytest.approx(0.8, abs=0.02)
-
-
-def runs_of(values, seeds=5, arm="a"):
+def runs_of(values, seeds=5, arm="a", **changes):
     """A plan's noise runs as they ended, and others that are none of its."""
-    plan = sweep_of(noise={"arm": arm, "seeds": seeds})
+    plan = sweep_of(noise={"arm": arm, "seeds": seeds}, **changes)
     runs = [result(v - 0.5, arm=arm, phase="noise", seed=NOISE_SEED + i) for i, v in enumerate(values)]
     others = [result(9.0, arm="b", phase="noise", seed=NOISE_SEED), result(9.0, phase="noise", seed=7), result(9.0)]
     return plan, [*others, *reversed(runs)]
 
 
-def test_single_runs_are_told_apart_by_the_noise_runs_own_scatter():
+def test_single_runs_detect_nothing_as_no_test_judges_them():
     values = [1.0, 1.02, 0.99, 1.03, 0.96]
     found = noise_floor.noise_floor(*runs_of(values))
     assert found["values"] == pytest.approx(values) and found["mean"] == pytest.approx(1.0)
     assert (found["n"], found["asked"], found["arm"], found["counts"]["completed"]) == (1, 5, "a", 5)
     assert (found["steps"], found["tokens"], found["seconds"], found["device_seconds"]) == (40, 320, 10.0, 20.0)
-    d, s = found["detects"]["difference"] / found["std"], found["std"]
-    edge, centre = stats.t.ppf(0.975, 4), d / np.sqrt(2)  # the noncentral t of 4 degrees of freedom
-    assert stats.nct.sf(edge, 4, centre) + stats.nct.cdf(-edge, 4, centre) == pytest.approx(0.8, abs=1e-3)
-    assert found["detects"]["low"] == pytest.approx(d * found["std_interval"][0])
-    assert found["detects"]["high"] == pytest.approx(d * found["std_interval"][1])
-    assert [each["difference"] / s for each in found["needed"]] == pytest.approx([4, 2, 1, 0.5])
+    assert found["detects"] is None
+    assert [each["difference"] / found["std"] for each in found["needed"]] == pytest.approx([4, 2, 1, 0.5])
     (line,) = noise_floor.sentences(found, "val_loss")
-    assert "With one run per arm" in line and "val_loss" in line
-    (line,) = noise_floor.sentences({**found, "n": 2}, "val_loss")
-    assert "With 2 seeds per arm" in line
+    assert "Single runs are judged by no test." in line and "val_loss" in line
+
+
+def test_more_arms_make_a_larger_difference_of_the_smallest_found():
+    seen = []
+    for arms in ("ab", "abcdef"):
+        trees = {arm: {"model": {"mixer": "gla"}, "optim": {"weight_decay": 0.01 * i}} for i, arm in enumerate(arms)}
+        plan, runs = runs_of([1.0, 1.02, 0.99, 1.03, 0.96], confirm={"seeds": list(range(8))}, arms=trees)
+        seen.append(noise_floor.noise_floor(plan, runs)["detects"]["difference"])
+    assert seen[1] > seen[0]
 
 
 @pytest.mark.parametrize(
@@ -189,11 +148,3 @@ def test_runs_that_failed_or_diverged_give_no_value():
     (line,) = noise_floor.sentences(noise_floor.noise_floor(plan, runs), "val_loss")
     assert line == "noise: 0 runs of a gave a value, so its scatter is not known"
     assert noise_floor.noise_floor(sweep_of(), runs) is None and noise_floor.sentences(None, "x") == []
-
-
-def test_fewest_is_the_first_that_suffices_up_to_the_most():
-    for wanted in (2, 3, 4, 5, 7, 8, 9, 31, 32, 33):
-        assert noise_floor.fewest(lambda n, wanted=wanted: 0.8 if n >= wanted else 0.79, 33) == wanted
-    assert noise_floor.fewest(lambda n: 0.79, 33) is None
-    assert noise_floor.fewest(lambda n: 0.8 if n >= 34 else 0.0, 33) is None
-    assert noise_floor.seeds_for(0.01) is None and noise_floor.seeds_for(4.0) == 3

@@ -12,7 +12,7 @@ from statsmodels.stats.power import TTestIndPower, TTestPower
 from statsmodels.stats.proportion import proportion_confint
 
 from attnlab.ranking import pairs, tests
-from attnlab.ranking.noise_floor import POWER
+from attnlab.ranking.power import POWER
 
 DRAWS = 2000
 
