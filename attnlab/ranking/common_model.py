@@ -179,7 +179,8 @@ def compare(values: Values, baseline: str | None = None, p_values: bool = True) 
     judged = {arm: values[arm] for arm in values if len(values[arm]) > 1}
     known = Comparisons("none: fewer than two arms with two seeds", (), {}, None)
     if len(judged) > 1 and (baseline is None or baseline in judged):
-        known = _judge(judged, baseline, p_values)
+        flat = tuple((arm, tuple(sorted(by_seed.items()))) for arm, by_seed in judged.items())
+        known = _judge(flat, baseline, p_values)
     found = {(pair.a, pair.b): pair for pair in known.pairs}
     asked = _pairs([arm for arm in values if values[arm]], baseline)
     pairs = tuple(found.get((a, b)) or PairDifference(a, b, _mean(values[a]) - _mean(values[b])) for a, b in asked)
@@ -193,8 +194,15 @@ def _pairs(arms: Sequence[str], baseline: str | None) -> list[tuple[str, str]]:
     return [(arm, baseline) for arm in arms if arm != baseline and baseline in arms]
 
 
-def _judge(values: Values, baseline: str | None, p_values: bool) -> Comparisons:
-    design = Design.of(values)
+@lru_cache(maxsize=16)  # a leaderboard is made again with every trial that ends
+def _judge(
+    flat: tuple[tuple[str, tuple[tuple[int, float], ...]], ...], baseline: str | None, p_values: bool
+) -> Comparisons:
+    values = {arm: dict(by_seed) for arm, by_seed in flat}
+    return _judge_all(values, Design.of(values), baseline, p_values)
+
+
+def _judge_all(values: Values, design: Design, baseline: str | None, p_values: bool) -> Comparisons:
     flat = np.array([values[arm][seed] for arm in values for seed in sorted(values[arm])], float)
     squares = design.squares(flat)
     std = math.sqrt(float(squares.sum()) / design.freedom)

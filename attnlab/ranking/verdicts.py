@@ -16,7 +16,9 @@ from typing import Literal, TypedDict
 import numpy as np
 
 from attnlab.ranking.common_model import Comparisons, PairDifference, Values, compare
+from attnlab.ranking.power import seeds_to_decide
 from attnlab.ranking.tests import ALPHA
+from attnlab.util.text import listed, value_text
 
 Verdict = Literal["better", "equivalent", "undecided"]
 
@@ -129,3 +131,47 @@ def not_shown_worse(board: Verdicts) -> list[str]:
     named = [arm["arm"] for arm in board["arms"] if arm["mean"] is not None]
     worse = {pair["arms"][1] for pair in board["pairs"] if pair["arms"][0] == named[0] and pair["verdict"] == "better"}
     return [arm for arm in named if arm not in worse]
+
+
+def answer(board: Verdicts, found: Comparisons) -> str:
+    """The sweep's answer in a sentence: what is decided about its best arm, and what would decide the rest.
+
+    Args:
+        board, found: as `verdicts` returns them.
+    """
+    named = [arm for arm in board["arms"] if arm["mean"] is not None]
+    if not named:
+        return "Undecided: no arm has a value."
+    if len(named) == 1:
+        return f"{named[0]['arm']} is the only arm with a value."
+    judged = sum(arm["n"] > 1 for arm in named)
+    if judged < len(named):
+        lone = [arm["arm"] for arm in named if arm["n"] < 2]
+        runs = "one run" if len(lone) == 1 else "one run each"
+        return f"Undecided: {listed(lone)} {'has' if len(lone) == 1 else 'have'} {runs}, and a test needs two seeds."
+    if found.std is None:
+        return "Undecided: seeds change nothing, so chance cannot be judged."
+    group, others = not_shown_worse(board), len(named)
+    if len(group) == 1:
+        return f"{group[0]} is best: better than {_the_rest(others - 1)}."
+    inside = [pair for pair in board["pairs"] if set(pair["arms"]) <= set(group)]
+    ahead = (
+        f", all better than {_the_rest(others - len(group))}" if _apart(board, group) and others > len(group) else ""
+    )
+    if all(pair["verdict"] == "equivalent" for pair in inside):
+        return f"{listed(group)} are equivalent, within {value_text(board['sesoi'])} of each other{ahead}."
+    text = f"Undecided between {listed(group)}{ahead}."
+    first = next(p for p in found.pairs if p.a == group[0] and p.b == group[1])
+    if needed := seeds_to_decide(first, judged, min(arm["n"] for arm in named)):
+        text += f" {needed} seeds each would decide between {group[0]} and {group[1]} (95 % interval in brackets)."
+    return text
+
+
+def _the_rest(count: int) -> str:
+    return "the other arm" if count == 1 else f"each of the other {count} arms"
+
+
+def _apart(board: Verdicts, group: list[str]) -> bool:
+    """Whether each of a group is shown better than each arm outside."""
+    across = [pair for pair in board["pairs"] if len(set(pair["arms"]) & set(group)) == 1]
+    return all(pair["verdict"] == "better" for pair in across)

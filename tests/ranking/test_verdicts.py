@@ -1,12 +1,13 @@
 """What is decided between arms: planted truths come out, and nothing is said that cannot be known."""
 
 import json
+import re
 
 import numpy as np
 import pytest
 
 from attnlab.ranking.common_model import PairDifference
-from attnlab.ranking.verdicts import not_shown_worse, verdict_of, verdicts
+from attnlab.ranking.verdicts import answer, not_shown_worse, verdict_of, verdicts
 
 
 def values_of(means, sd=0.001, seeds=range(4), draw=0):
@@ -89,3 +90,38 @@ def test_the_baseline_is_compared_with_every_other_arm():
 def test_equivalence_goes_by_the_pairs_own_90_percent_interval(low, high, p, verdict):
     pair = PairDifference("a", "b", (low + high) / 2, 0.001, 10, low - 1, high + 1, p, low, high)
     assert verdict_of(pair, 0.01) == verdict
+
+
+@pytest.mark.parametrize(
+    "means, sd, sesoi, said",
+    [
+        (
+            PLANTED,
+            0.001,
+            0.01,
+            r"(best and twin|twin and best) are equivalent, within 0.01\d* of each other, all better ",
+        ),
+        ({"a": 4.0, "b": 4.1, "c": 4.2}, 0.001, None, "a is best: better than each of the other 2 arms."),
+        ({"a": 4.0, "b": 4.2}, 0.001, None, "a is best: better than the other arm."),
+        ({"a": 4.0, "b": 4.0, "c": 4.0}, 0.1, 0.001, "Undecided between "),
+        ({"a": 4.0}, 0.1, None, "a is the only arm with a value."),
+        ({}, 0.1, None, "Undecided: no arm has a value."),
+        ({"a": 4.0, "b": 4.1}, 0.0, None, "Undecided: seeds change nothing"),
+    ],
+)
+def test_the_answer_leads_with_what_is_decided(means, sd, sesoi, said):
+    assert re.match(said, answer(*verdicts(values_of(means, sd=sd, draw=1), "val_loss", "min", sesoi)))
+
+
+def test_one_run_each_is_no_answer():
+    said = answer(*verdicts({"a": {0: 1.0}, "b": {0: 2.0}, "c": {}}, "val_loss", "min"))
+    assert said == "Undecided: a and b have one run each, and a test needs two seeds."
+
+
+def test_an_answer_says_how_many_seeds_would_decide():
+    values = {"a": {0: 4.00, 1: 4.01, 2: 4.02}, "b": {0: 4.015, 1: 4.027, 2: 4.03}, "c": {0: 5.0, 1: 5.02, 2: 5.01}}
+    board, found = verdicts(values, "val_loss", "min")
+    said = answer(board, found)
+    assert by_arms(board)["a", "b"] == "undecided"
+    assert re.search(r"\. \d+ \[\d+, \d+\] seeds each would decide between a and b", said)
+    assert said.startswith("Undecided between a and b, all better than the other arm.")
