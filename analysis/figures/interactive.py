@@ -89,7 +89,7 @@ def _settings(sel: Selection) -> Any:
 
     keys = list(dict.fromkeys(key for arm in sel.declared for key in arm.space))
     rows = [(arm, t) for arm in sel.declared for t in arm.trials
-            if t.phase == "search" and t.value(sel.metric) is not None]  # fmt: skip
+            if t.phase == "search" and t.reached(sel.metric) is not None]  # fmt: skip
     if len(keys) < 2 or len(rows) < 2:
         return None
     arms = [arm.arm for arm in sel.declared]
@@ -103,7 +103,7 @@ def _settings(sel: Selection) -> Any:
             choices = sorted({str(v) for v in values})
             ticks = {"tickvals": [*range(len(choices))], "ticktext": choices}
             dimensions.append({"label": key, "values": [choices.index(str(v)) for v in values], **ticks})
-    reached = [t.value(sel.metric) for _, t in rows]
+    reached = [t.reached(sel.metric) for _, t in rows]
     dimensions.append({"label": sel.metric, "values": reached})
     line = {"color": reached, "colorscale": "Cividis", "reversescale": sel.plan.mode == "min", "showscale": True}
     return go.Figure(go.Parcoords(dimensions=dimensions, line=line))

@@ -36,8 +36,8 @@ def _searched(trial: TrialRecord) -> bool:
 
 
 def _shown(trial: TrialRecord, metric: str) -> float | None:
-    """The value a trial is drawn at; diverged and failed ones have none that compares."""
-    return trial.value(metric) if trial.state in ("completed", "pruned") else None
+    """The value a trial is drawn at: its last, or the best of a pruned one; others have none that compares."""
+    return trial.reached(metric) if trial.state == "pruned" else trial.value(metric)
 
 
 def _setting(sel: Selection, arm: ArmSummary, key: str, dim: Dimension, limits: tuple[float, float]) -> Plot:

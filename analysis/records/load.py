@@ -14,6 +14,7 @@ from typing import Any, cast
 from attnlab.config.resolved import Plan
 from attnlab.plan import direction
 from attnlab.plan.load import read
+from attnlab.ranking.candidates import final_value
 from attnlab.records.identity import derived, job_of
 from attnlab.records.mend import standing
 from attnlab.records.metrics import learning_curve
@@ -41,7 +42,11 @@ class TrialRecord:
     rows: list[dict[str, Any]] = field(repr=False)  # metrics.jsonl without decay branches, oldest first
 
     def value(self, metric: str) -> float | None:
-        """The best value of the metric as `results.json` gives it."""
+        """A completed trial's last value of the metric, by which settings are chosen and arms ranked; else None."""
+        return number(final_value(self.results, metric)) if self.results else None
+
+    def reached(self, metric: str) -> float | None:
+        """The best value that a trial of any end reached, as `results.json` gives it."""
         return number(((self.results or {}).get("best") or {}).get(metric))
 
     def series(self, x: str, y: str) -> tuple[list[float], list[float]]:

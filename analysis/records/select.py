@@ -136,10 +136,10 @@ def _arm(data: SweepData, arm: str, board: Mapping[str, Any], space: Mapping[str
     trials = [t for t in data.trials if t.arm == arm and t.phase != "noise"]
     best = next((t for t in trials if row["best"] and t.trial_id == row["best"]["trial_id"]), None)
     value = best.value(data.plan.metric) if best else None
-    candidates = [t for t in trials if best and t.phase == best.phase and t.state in ("completed", "pruned")]
+    candidates = [t for t in trials if best and t.phase == best.phase]
     sizes = [t.results for t in ([best] if best else trials) if t and t.results]
     speeds = [speed for t in trials for r in t.rows if (speed := number(r.get("tokens_per_s"))) is not None]
-    report = (best.results or {}).get("best") or {} if best else {}
+    report = (best.results or {}).get("last") or {} if best else {}
     return ArmSummary(
         arm=arm,
         index=list(data.plan.names).index(arm),

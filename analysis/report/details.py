@@ -50,7 +50,7 @@ def _row(sel: Selection, arm: ArmSummary, trial: TrialRecord) -> dict[str, Any]:
     results = trial.results or {}
     return {
         "trial": trial.trial_id, "phase": trial.phase, "state": trial.state, "settings": settings_text(trial.settings),
-        "best": trial.value(sel.metric), "at": (results.get("best") or {}).get("step"),
+        "best": trial.reached(sel.metric), "at": (results.get("best") or {}).get("step"),
         **{key: results.get(key) for key in ("seed", "steps", "tokens", "device_seconds")},
         "_strong": ("trial", "best") if trial is arm.best else (),
     }  # fmt: skip
@@ -68,7 +68,7 @@ def _facts(sel: Selection, arm: ArmSummary) -> dict[str, str]:
     if arm.tokens_per_s is not None:
         facts["training speed"] = f"{count_text(arm.tokens_per_s)} tokens/s, the median over all reports"
     if arm.best:
-        metrics = {k: v for k, v in (results.get("best") or {}).items() if k.startswith("val_") and k[-3:] != "_se"}
+        metrics = {k: v for k, v in (results.get("last") or {}).items() if k.startswith("val_") and k[-3:] != "_se"}
         facts["best trial"] = f"{arm.best.trial_id}, {arm.best.phase}, seed {results.get('seed')}, {arm.best.state}"
         facts["its settings"] = settings_text(arm.best.settings)
         facts["its validation"] = ", ".join(f"{key} {value_text(value)}" for key, value in metrics.items())

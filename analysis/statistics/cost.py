@@ -100,11 +100,11 @@ def expected_best(values: Sequence[float], mode: str) -> list[float]:
 
 
 def trials_to_value(sel: Selection) -> dict[str, list[float]]:
-    """`expected_best` of each arm's search; a diverged or failed trial counts as the worst."""
+    """`expected_best` of each arm's search; a trial that did not complete counts as the worst that did."""
     out = {}
     for arm in sel.declared:
         trials = [t for t in arm.trials if t.phase == "search" and t.results]
-        good = [v for t in trials if t.state in ("completed", "pruned") and (v := t.value(sel.metric)) is not None]
+        good = [value for t in trials if (value := t.value(sel.metric)) is not None]
         if good:
             worst = max(good) if sel.plan.mode == "min" else min(good)
             out[arm.arm] = expected_best([*good, *[worst] * (len(trials) - len(good))], sel.plan.mode)
@@ -118,7 +118,7 @@ def scaling(sel: Selection) -> list[Scaling]:
         best: dict[float, float] = {}
         for t in arm.trials:
             n, value = number((t.results or {}).get("n_params_non_embedding")), t.value(sel.metric)
-            if t.state == "completed" and n and value is not None and value > 0:
+            if n and value is not None and value > 0:
                 pick = min if sel.plan.mode == "min" else max
                 best[n] = pick(best.get(n, value), value)
         if len(best) < 3:
@@ -150,7 +150,7 @@ def importances(sel: Selection) -> dict[str, dict[str, float]]:
     for arm in sel.declared:
         study = optuna.create_study(direction="minimize" if sel.plan.mode == "min" else "maximize")
         for t in arm.trials:
-            value = t.value(sel.metric)
+            value = t.reached(sel.metric)
             usable = t.phase == "search" and t.state in ("completed", "pruned") and value is not None
             if not usable or set(t.settings) != set(dimensions):
                 continue

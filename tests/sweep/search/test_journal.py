@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from attnlab.plan.load import read
+from attnlab.ranking.candidates import final_value
 from attnlab.records.mirror import Mirror
 from attnlab.records.paths import SweepDir
 from attnlab.records.results import Hashes
@@ -37,12 +38,17 @@ def damaged(home, raw):
 
 
 def told(arms):
-    """What the studies know: the trials that have a job, with settings, state and value."""
+    """What the studies know: the trials that have a job, with settings, state and value.
+
+    The folder is of a version that told a completed trial's best value; a study made anew has its last one.
+    """
     known = {}
     for name, arm in arms.items():
-        numbers = {job.number for job in arm.jobs.values() if job.phase == "search"}
-        trials = [trial for trial in arm.study.get_trials() if trial.number in numbers]
-        known[name] = [(t.number, t.params, t.state, t.value) for t in trials]
+        ends = {job.number: arm.ended.get(job.trial_id) for job in arm.jobs.values() if job.phase == "search"}
+        trials = [(trial, ends[trial.number]) for trial in arm.study.get_trials() if trial.number in ends]
+        for trial, end in trials:
+            assert trial.value is None or trial.value in (end["best"]["val_loss"], end["last"]["val_loss"])
+        known[name] = [(t.number, t.params, t.state, end and final_value(end, "val_loss")) for t, end in trials]
     return known
 
 
