@@ -19,7 +19,7 @@ from analysis import cli
 from analysis.figures import interactive
 from analysis.records.load import load
 from analysis.records.select import Selection, select
-from analysis.report import comparison, leaderboard, wording
+from analysis.report import comparison, hypothesis, leaderboard, wording
 from analysis.report.page import write
 from analysis.scoring.targets import targets
 from analysis.statistics.claims import judge
@@ -98,6 +98,8 @@ def report(sel: Selection, console: Console, hover: bool = False) -> None:
     """The leaderboard and the answer on the terminal, and the page."""
     leaderboard.show(sel, console)
     print(" ".join(wording.answer(sel)))
+    for line in hypothesis.judged(sel):
+        print(f"claim {line}")
     for problem in sel.data.problems:
         print(f"warning: {problem}", file=sys.stderr)
     with console.status("writing the report"):

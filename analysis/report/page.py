@@ -14,7 +14,7 @@ from analysis.efficiency import results
 from analysis.figures import curves, interactive, outcomes, settings, svg
 from analysis.records.load import SweepData, load
 from analysis.records.select import Selection, select
-from analysis.report import details, leaderboard, sections, wording
+from analysis.report import details, hypothesis, leaderboard, sections, wording
 from attnlab.config import yaml_text
 from attnlab.util import text
 from attnlab.util.files import write_text
@@ -88,8 +88,9 @@ def render(sel: Selection, figures: Figures, gathered: sections.Sections, hover:
     folder, trials, sweep = sel.data.folder, sel.data.trials, sel.plan.sweep
     again = ["python", "launch.py", str(folder.sweep_file), "--results", "results-again"]
     return template("report.html").render(
-        sel=sel, sweep=sweep, x_labels=curves.X_LABELS, better=wording.better_text(sel.plan.mode),
-        answer=wording.answer(sel), caveats=wording.caveats(sel), edges=wording.edges(sel), layers=wording.layers(sel),
+        sel=sel, sweep=sweep, expected=hypothesis.gather(sel), x_labels=curves.X_LABELS,
+        better=wording.better_text(sel.plan.mode), answer=wording.answer(sel), caveats=wording.caveats(sel),
+        edges=wording.edges(sel), layers=wording.layers(sel),
         figures=figures, sections=gathered, details=details.details(sel),
         hovering=interactive.figures(sel, gathered.efficiency) if hover else [],
         library=interactive.library() if hover else None,

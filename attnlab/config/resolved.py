@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+from attnlab.config import claims
 from attnlab.config.merge import merge, nest
 from attnlab.config.space import Dimension, parse
 from attnlab.config.sweep import RankConfig, Sweep, trial_part
@@ -56,6 +57,7 @@ class Plan:
     sweep: Sweep
     arms: tuple[Arm, ...]
     _whole: Plan | None = field(default=None, compare=False, repr=False)  # of `only`: the plan with all of its arms
+    notes: tuple[str, ...] = field(default=(), compare=False, repr=False)  # what resolving it changed, for the user
 
     @classmethod
     def of(cls, sweep: Sweep) -> Plan:
@@ -134,13 +136,20 @@ class Plan:
         return arm.trial.train.max_steps * (self.trials_of(arm.name) + noise_runs) + branches
 
     def only(self, names: Sequence[str]) -> Plan:
-        """The plan with some of its arms, without a `noise` of any other. Raises UserError."""
+        """The plan with some of its arms, and of `noise`, baseline and claims what names no other. Raises UserError."""
         if unknown := [name for name in names if name not in self.names]:
             raise UserError([f"--only {name}: no such arm{did_you_mean(name, self.names)}" for name in unknown])
         noise = self.sweep.noise if self.sweep.noise and self.sweep.noise.arm in names else None
         trees = {name: tree for name, tree in self.sweep.arms.items() if name in names}
-        sweep = self.sweep.model_copy(update={"arms": trees, "noise": noise})
-        return Plan(sweep, tuple(arm for arm in self.arms if arm.name in names), self)
+        baseline = self.sweep.baseline if self.sweep.baseline in names else None
+        kept = {"noise": noise, "baseline": baseline, "claims": claims.naming(self.sweep.claims, names)}
+        sweep = self.sweep.model_copy(update={"arms": trees, **kept})
+        return Plan(sweep, tuple(arm for arm in self.arms if arm.name in names), self.whole, self.notes)
+
+    @property
+    def whole(self) -> Plan:
+        """The plan with the arms that `only` left out."""
+        return self._whole or self
 
     def rejoined(self, names: Iterable[str]) -> Plan:
         """The plan with those of `names` back that `only` left out. A sweep trained in parts is one sweep."""

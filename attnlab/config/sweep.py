@@ -192,6 +192,21 @@ class Sweep(Config):
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="name of the results' folder")
     description: str = Field("", description="the question, for the report")
     hypothesis: str = Field("", description="what is expected, for the report")
+    claims: tuple[str, ...] = Field(
+        (),
+        max_length=1000,
+        description="what the hypothesis says in detail, each judged in the report: `gla < standard on val_loss by 2%`",
+    )
+    sesoi: float | None = Field(
+        None,
+        gt=0.0,
+        le=1e12,
+        description="the smallest effect of interest, in the metric's unit; arms that differ by less are equivalent. "
+        "null: none are called so",
+    )
+    baseline: str | None = Field(
+        None, description="an arm that all others are compared with (Dunnett), besides all pairs; null: none"
+    )
     trial: dict[str, Any] = Field({}, description="what all arms share, over the defaults below")
     arms: dict[str, dict[str, Any]] = Field(min_length=1, description="arm -> its own settings of the trial")
     match: Literal["none", "params", "flops", "state"] = Field("none", description="what the arms' widths make equal")

@@ -9,7 +9,7 @@ from rich.text import Text
 
 from attnlab.config import yaml_text
 from attnlab.config.resolved import Arm, Plan
-from attnlab.config.sweep import SearchConfig
+from attnlab.config.sweep import SearchConfig, Sweep
 from attnlab.config.trial import Trial
 from attnlab.models.cost.flops import flops_per_token
 from attnlab.models.cost.size import params_of
@@ -41,6 +41,10 @@ def show(plan: Plan, here: bool = True) -> None:
     console.print(Text.assemble((plan.name, "bold"), f": {sweep.description}"))
     if sweep.hypothesis:
         console.print(f"hypothesis: {sweep.hypothesis}")
+    for claim in sweep.claims:
+        console.print(f"claim: {claim}")
+    if sweep.sesoi is not None or sweep.baseline is not None:
+        console.print(_judged(sweep))
     room = memory.Room.here(sweep.resources.gpus_per_worker) if here else memory.Room()
     memory.check(plan, room)
     tasks = prepare_tasks(plan)
@@ -55,12 +59,20 @@ def show(plan: Plan, here: bool = True) -> None:
         console.print(f"and {sweep.search.extend} trials more per arm, if any arm's best lies at the end of its range")
     if sweep.noise:
         console.print(f"first, for the noise floor: {sweep.noise.seeds} runs of {sweep.noise.arm}, a seed each")
+    for line in plan.notes:
+        console.print(line)
     for line in findings["warnings"]:
         console.print(f"warning: {line}")
     console.print(
         f"total: {len(plan.arms)} arms x up to {plan.trials_per_arm} trials: {plan.total_trials} trials, at most "
         f"{plan.total_steps:,} steps and {plan.total_tokens:,} tokens"
     )
+
+
+def _judged(sweep: Sweep) -> str:
+    """How arms are judged, as far as the file says it."""
+    sesoi = f"equivalent below {sweep.sesoi:g}" if sweep.sesoi is not None else ""
+    return "; ".join(filter(None, (sesoi, f"all against {sweep.baseline}" if sweep.baseline is not None else "")))
 
 
 def _show_arm(console: Console, arm: Arm, task: Task, space: Any) -> None:

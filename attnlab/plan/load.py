@@ -12,7 +12,7 @@ from attnlab.config import sweep_file, words
 from attnlab.config.resolved import Plan
 from attnlab.config.sweep import Sweep
 from attnlab.config.trial import NEWEST_RECIPE
-from attnlab.plan import direction, match
+from attnlab.plan import direction, match, seeds
 from attnlab.plan.checks import validate
 from attnlab.plan.scale import SCALES, tiny
 from attnlab.records.mirror import mirror
@@ -83,8 +83,9 @@ def resolve(
     Args:
         tree: as in a sweep file, its dotted keys expanded (`sweep_file.normal`).
         scale: `tiny`: checked as it is, then made small and checked again.
-        solve: fill in the recipe, and what `match:` and `budget:` come to, which takes torch.
-        resume_in: the results whose folder of this sweep, if there is one, keeps its recipe and what was solved.
+        solve: fill in the recipe, confirm seeds apart from the search's, and what `match:` and `budget:` come to, which
+            takes torch.
+        resume_in: the results whose folder of this sweep, if there is one, keeps its recipe, seeds and what was solved.
 
     Raises:
         UserError: every mistake found, each on one line that names its key.
@@ -103,7 +104,7 @@ def resolve(
     sweep, problems = validate.parse(tree)
     if sweep is None or problems:
         raise UserError(problems)
-    folder_counts = solve and (match.wanted(sweep) or NEWEST_RECIPE > 1)
+    folder_counts = solve and (match.wanted(sweep) or sweep.confirm or NEWEST_RECIPE > 1)
     folder = _folder(sweep.name, resume_in) if resume_in and folder_counts else None
     plan = direction.filled(Plan.of(_with_recipe(sweep, folder) if solve else sweep))
     if solve and match.wanted(sweep):
@@ -112,7 +113,7 @@ def resolve(
         problems = list(dict.fromkeys(validate.plan_problems(plan)))
     if problems:
         raise UserError(problems)
-    return plan
+    return seeds.with_own_seeds(plan, folder) if solve else plan
 
 
 def _with_recipe(sweep: Sweep, folder: Plan | None) -> Sweep:

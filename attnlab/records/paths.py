@@ -77,6 +77,7 @@ class SweepDir:
 
     path: Path
     sweep_file = Below("sweep.yaml")  # the resolved sweep
+    preregistration_file = Below("preregistration.json")  # what was expected, as of before the first trial
     leaderboard_file = Below("leaderboard.json")  # the arms ranked
     suite_file = Below("experiment_suite_results.json")  # every trial's results in one file
     journal_file = Below("optuna.journal")  # Optuna's studies, one per arm

@@ -12,6 +12,7 @@ from attnlab.config.sweep_file import dump
 from attnlab.plan import memory
 from attnlab.plan.extension import leaderboard, planned_trials
 from attnlab.plan.prepare import check_device
+from attnlab.plan.preregistration import preregister
 from attnlab.ranking.leaderboard import Leaderboard, notes
 from attnlab.ranking.noise_floor import planned_for
 from attnlab.records.mirror import Mirror
@@ -22,7 +23,7 @@ from attnlab.sweep.cluster import warmup
 from attnlab.sweep.cluster.gcs import gcs_watched
 from attnlab.sweep.cluster.room import SlotShape
 from attnlab.sweep.cluster.session import check_nodes, cluster, room_of_cluster, runs_alone, start_ray
-from attnlab.sweep.folder import hold, open_sweep_folder, sweep_mirror
+from attnlab.sweep.folder import hold, open_sweep_folder, restate, sweep_mirror
 from attnlab.sweep.mend import mend_sweep
 from attnlab.sweep.preflight import Preflight, undone_for_mistakes
 from attnlab.sweep.ui.interrupt import Interrupts
@@ -68,9 +69,13 @@ def run(
         ended = mirror.folder.results()
         plan = plan.rejoined(r["arm"] for r in ended)
         if final := _finished(plan, mirror.folder, ended):
+            if lock:
+                restate(plan, mirror)
             return final
         if lock is None:
             raise UserError(f"--results {refused}")
+        for note in plan.notes:
+            print(note, flush=True)
         room = memory.Room.here(plan.sweep.resources.gpus_per_worker) if runs_alone(address) else memory.Room()
         memory.check(plan, room)
         with Interrupts(own_process) as interrupts, start_ray(address) as local:
@@ -88,6 +93,7 @@ def run(
                     with undone_for_mistakes(mirror):
                         write_text(mirror.folder.sweep_file, dump(plan.sweep))
                         mirror.push(mirror.folder.sweep_file)
+                        preregister(plan, mirror)
                         return run_trials(plan, mirror, shape, count, preflight, cache, interrupts, lock)
                 except StorageError as error:
                     raise SweepStopped(f"{error}; what was published is kept, and --resume goes on") from error

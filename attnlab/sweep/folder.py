@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from attnlab.config.resolved import Plan
+from attnlab.config.sweep_file import dump
 from attnlab.plan import direction
 from attnlab.plan.load import read
 from attnlab.plan.provenance import UNKNOWN_FILES, Provenance
@@ -17,7 +18,10 @@ from attnlab.records.paths import SweepDir
 from attnlab.records.strays import stray, strays
 from attnlab.sweep.mend import fits
 from attnlab.util.errors import StorageError, UserError
+from attnlab.util.files import write_text
 from attnlab.util.text import one_line, quoted, say_once
+
+STATEMENTS = ("description", "hypothesis", "claims", "sesoi", "baseline")  # no trial depends on them
 
 
 def sweep_mirror(plan: Plan, results: str | Path) -> Mirror:
@@ -153,8 +157,22 @@ def _refuse_changed_files(plan: Plan, folder: SweepDir, name: str) -> None:
         say_once(f"{name}: {older} of {len(jobs)} trials {UNKNOWN_FILES}")
 
 
+def restate(plan: Plan, records: Mirror) -> None:
+    """Write into the sweep.yaml of a sweep that has ended what it is asked by now: question, claims and the like."""
+    if not records.folder.sweep_file.exists():
+        return
+    old = read(records.folder.sweep_file).sweep
+    said = {key: getattr(plan.sweep, key) for key in STATEMENTS}
+    if any(getattr(old, key) != value for key, value in said.items()):
+        write_text(records.folder.sweep_file, dump(old.model_copy(update=said)))
+        records.push(records.folder.sweep_file)
+
+
 def changes(old: Plan, new: Plan) -> list[str]:
-    """What keeps trials of `old` from being trials of `new`. Numbers of trials and arms, resources and seeds do not."""
+    """What keeps trials of `old` from being trials of `new`.
+
+    Numbers of trials and arms, resources, seeds and what is asked of the sweep (STATEMENTS) do not.
+    """
     out, common = [], [name for name in old.names if name in new.names]
     for name in common:
         a, b = (plan.arm(name).trial.model_dump(mode="json") for plan in (old, new))

@@ -46,11 +46,14 @@ def undone_for_mistakes(mirror: Mirror) -> Iterator[None]:
     """
     folder = mirror.folder
     before = folder.sweep_file.read_text(encoding="utf-8") if folder.sweep_file.exists() else None
+    registered = folder.preregistration_file.exists()
     try:
         yield
     except StorageError:
         raise
     except UserError:
+        if not registered:
+            mirror.remove(folder.preregistration_file)
         if before is not None:
             write_text(folder.sweep_file, before)
             mirror.push(folder.sweep_file)

@@ -19,7 +19,7 @@ from attnlab.config.samplers import SAMPLERS
 from attnlab.config.sweep import AshaConfig, ResourcesConfig, SearchConfig, Sweep, trial_part
 from attnlab.config.trial import ModelConfig, TaskConfig, Trial, refuse_step
 from attnlab.plan import direction
-from attnlab.plan.checks import names
+from attnlab.plan.checks import claims, names
 from attnlab.plan.checks.messages import lines
 from attnlab.plan.checks.whose import ARM, told
 from attnlab.plan.guards import factors
@@ -53,6 +53,8 @@ def parse(raw: Mapping[str, Any]) -> tuple[Sweep | None, list[str]]:
     problems += [f"arms.{arm}.recipe: {ONE_RECIPE}" for arm in recipes]
     if sweep and sweep.noise and sweep.noise.arm not in arms:
         problems.append(f"noise.arm: no arm {quoted(sweep.noise.arm)}{did_you_mean(sweep.noise.arm, arms)}")
+    if sweep:
+        problems += claims.problems(sweep, arms)
     if sweep and sweep.tiny:
         try:
             sweep_file.change(dict(raw), sweep.tiny.items(), "tiny.")
@@ -136,6 +138,7 @@ def plan_problems(plan: Plan) -> Iterator[str]:
         yield f"confirm.seeds: at least 0, not {negative[0]}"
     if len(set(plan.seeds)) < len(plan.seeds):
         yield f"confirm.seeds: {quoted(list(plan.seeds))} names a seed twice, and its run would be the same"
+    yield from claims.metric_problems(plan)
     if line := direction.problem(plan):
         yield line
     if sweep.search:
