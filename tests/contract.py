@@ -6,6 +6,7 @@ import jsonschema
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from attnlab.plan.load import load
+from attnlab.plan.preregistration import registered
 from attnlab.records.metrics import learning_curve
 from attnlab.records.paths import SweepDir
 from attnlab.records.results import STATES
@@ -74,6 +75,7 @@ def check_folder(path):
     board = _json(folder.leaderboard_file, LEADERBOARD)
     suite = json.loads(folder.suite_file.read_text())
     assert folder.journal_file.exists()
+    assert registered(folder) is not None
     assert not [p for p in path.rglob("*.pkl") if p.relative_to(path).parts[0] != "ray"]
     assert not list(path.glob("*/*/checkpoints/.*")), "a temporary folder was left"
     assert sorted(r["trial_id"] + r["arm"] for r in suite) == sorted(t.trial_id + t.arm for t in folder.trials())

@@ -139,7 +139,17 @@ def caveats(sel: Selection) -> list[str]:
         if arm.ties:
             tied = f"{arm.ties + 1} trials with exactly its best value"
             out.append(f"{arm.arm} has {tied}; the earliest one, {arm.best.trial_id}, is shown.")
+    if twice := [arm for arm in sel.declared if _confirms_itself(sel, arm)]:
+        out.append(f"The run that was selected is among those that confirm it, which flatters: {names(twice)}.")
     return out
+
+
+def _confirms_itself(sel: Selection, arm: ArmSummary) -> bool:
+    """Whether a confirm run has the search's own seed, as in folders of before."""
+    own = sel.plan.arm(arm.arm).trial.train.seed
+    return any(
+        t.phase == "confirm" and t.results["seed"] == own for t in arm.trials if t.results and sel.plan.sweep.search
+    )
 
 
 def edges(sel: Selection) -> list[str]:

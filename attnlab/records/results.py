@@ -1,6 +1,7 @@
 """The on-disk contract between training, which writes it, and analysis and `--resume`, which read it.
 
-    results/<sweep>/sweep.yaml leaderboard.json experiment_suite_results.json optuna.journal ray/ analysis/
+    results/<sweep>/sweep.yaml preregistration.json leaderboard.json experiment_suite_results.json optuna.journal ray/
+                    analysis/
     results/<sweep>/<arm>/<trial_id>/experiment_config.json metrics.jsonl results.json checkpoints/ events...
 
 Files are written atomically (temporary name, fsync, rename), so a reader sees the old file or the new one.

@@ -25,6 +25,8 @@ def test_the_unfinished_trial_ends_from_its_checkpoint_and_nothing_is_added(laun
     assert old and rows[: len(old)] == old, "the reports before the checkpoint are kept as they were"
     assert len(rows) > len(old)
 
+    assert not (resumed / "preregistration.json").exists(), "trials had begun"
+
     configs = {file.relative_to(resumed) for file in resumed.glob("*/*/experiment_config.json")}
     assert configs == {file.relative_to(FOLDER) for file in FOLDER.glob("*/*/experiment_config.json")}
     for file in FOLDER.glob("*/*/results.json"):

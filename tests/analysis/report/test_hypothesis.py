@@ -6,6 +6,7 @@ from analysis.command_line import main
 from analysis.records.load import load
 from analysis.records.select import select
 from analysis.report import hypothesis
+from analysis.report.wording import caveats
 from attnlab.config.sweep_file import dump
 from attnlab.plan.preregistration import preregister
 from attnlab.records.mirror import Mirror
@@ -74,3 +75,14 @@ def test_a_folder_without_one_says_so_and_a_damaged_one_is_told(planted):
 def test_a_claim_that_a_hand_has_spoilt_is_undecided(planted):
     restate(planted, claims=("gla is best", "gla < nothing"))
     assert [line.partition(":")[0] for line in found(planted).claims] == ["undecided"] * 2
+
+
+def test_a_run_that_confirms_itself_is_told_of_folders_of_before(planted, tmp_path):
+    told = [line for line in caveats(select(load(planted.path))) if "among those that confirm it" in line]
+    assert told == [
+        "The run that was selected is among those that confirm it, which flatters: standard, gla and hybrid."
+    ]
+    apart = Fake(tmp_path, {**SWEEP, "name": "apart"})
+    for phase, seed in (("search", 0), ("confirm", 1), ("confirm", 2)):
+        apart.trial("gla", 3.1, phase=phase, seed=seed)
+    assert not any("among those that confirm it" in line for line in caveats(select(load(apart.path))))
