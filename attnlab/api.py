@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from rich.console import Console
+from rich.text import Text
 
 from attnlab.config import sweep_file
 from attnlab.config.resolved import Plan
@@ -105,6 +106,7 @@ class SweepResults:
     def _leaderboard_console(self) -> Console:
         console = Console(record=True, file=StringIO(), width=140, highlight=False, force_jupyter=False)
         console.print(table(self.leaderboard))
+        console.print(Text(self.leaderboard.get("answer", "")))  # older folders have none
         return console
 
     def __repr__(self) -> str:

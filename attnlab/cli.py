@@ -31,7 +31,7 @@ from attnlab.tasks import summaries
 from attnlab.util import command, trust
 from attnlab.util.errors import DiskFull, Interrupted, SweepStopped, UserError
 from attnlab.util.secret import hide_arguments
-from attnlab.util.text import did_you_mean, value_text
+from attnlab.util.text import did_you_mean
 
 
 @dataclass(frozen=True)
@@ -265,7 +265,7 @@ def launch(plan: Plan, args: argparse.Namespace) -> SweepOutcome:
 
 
 def summary(ended: Sequence[SweepOutcome]) -> str:
-    """One line per sweep: how it ended, its best arm, where its results are."""
+    """One line per sweep: how it ended, and what it decided."""
     width = max(len(each.name) for each in ended)
     return "\n".join(f"{each.name:<{width}}  {_end_text(each)}" for each in ended)
 
@@ -273,10 +273,6 @@ def summary(ended: Sequence[SweepOutcome]) -> str:
 def _end_text(ended: SweepOutcome) -> str:
     if ended.board is None:
         return ended.why
-    board, first = ended.board, ended.board["ranking"][0]
-    row = board["arms"][first]
-    value = row["confirm"]["mean"] if board["ranked_by"] == "confirm mean" else row["best"] and row["best"]["value"]
-    failed = sum(row["counts"]["failed"] for row in board["arms"].values())
-    best = f"best {first} with {board['metric']} {value_text(value)} ({board['ranked_by']})"
-    best = best if value is not None else "no value"
-    return f"{len(board['arms'])} arms, {best}" + (f"; {failed} trials failed" if failed else "")
+    board, failed = ended.board, sum(row["counts"]["failed"] for row in ended.board["arms"].values())
+    trials = f" {failed} {'trial' if failed == 1 else 'trials'} failed." if failed else ""
+    return f"{board['answer']}{trials}"

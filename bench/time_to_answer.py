@@ -152,11 +152,11 @@ def run(arguments: Iterable[str]) -> None:
 
 
 def winner(results: list[dict[str, Any]], arm: str) -> dict[str, Any] | None:
-    """The arm's completed trial with the best value."""
+    """The arm's completed trial with the best last report, by which attnlab chooses."""
     best = None
     for r in results:
         in_arm = r["arm"] == arm and r["state"] == "completed"
-        if in_arm and (best is None or better(r["best"][METRIC], best["best"][METRIC], "min")):
+        if in_arm and (best is None or better(r["last"][METRIC], best["last"][METRIC], "min")):
             best = r
     return best
 
@@ -166,12 +166,12 @@ def winners(row: dict[str, Any], arms: Iterable[str]) -> str:
     if row["part"] < 1:
         return f"who wins is not known from {row['part']:.0%} of the trials"
     found = {arm: winner(row["results"], arm) for arm in arms}
-    return ", ".join(f"{arm} {r['lr']:g} ({r['best'][METRIC]:.3f})" for arm, r in found.items() if r)
+    return ", ".join(f"{arm} {r['lr']:g} ({r['last'][METRIC]:.3f})" for arm, r in found.items() if r)
 
 
 def of_rate(results: list[dict[str, Any]], arm: str, rate: float) -> float:
-    """The arm's best value with a rate; NaN if that was not trained to its end."""
-    found = (r["best"][METRIC] for r in results if (r["arm"], r["lr"], r["state"]) == (arm, rate, "completed"))
+    """The arm's last value with a rate; NaN if that was not trained to its end."""
+    found = (r["last"][METRIC] for r in results if (r["arm"], r["lr"], r["state"]) == (arm, rate, "completed"))
     return next(found, float("nan"))
 
 
@@ -195,7 +195,7 @@ def compare(ours: list[dict[str, Any]], packed: list[dict[str, Any]], arms: Iter
     for arm in arms:
         chosen, best = winner(ours, arm), winner(packed, arm)
         if chosen and best:
-            loses = of_rate(packed, arm, chosen["lr"]) - best["best"][METRIC]
+            loses = of_rate(packed, arm, chosen["lr"]) - best["last"][METRIC]
             print(f"{arm:16} packed: attnlab's lr {chosen['lr']:g} loses {loses:.3f} to {best['lr']:g}", flush=True)
 
 

@@ -58,13 +58,60 @@ JOB = {
 }
 ARM_ROW = {
     "type": "object",
-    "required": ["counts", "best", "confirm", "steps", "tokens", "seconds", "device_seconds", "n_params"],
+    "required": [
+        "counts",
+        "best",
+        "confirm",
+        "steps",
+        "tokens",
+        "seconds",
+        "device_seconds",
+        "n_params",
+        "rank",
+        "interval",
+    ],
     "properties": {"counts": {"type": "object", "required": list(STATES)}},
 }
 LEADERBOARD = {
     "type": "object",
-    "required": ["sweep", "metric", "mode", "baselines", "ranked_by", "ranking", "arms"],
+    "required": ["sweep", "metric", "mode", "baselines", "ranked_by", "ranking", "answer", "not_worse", "arms"],
     "properties": {"arms": {"type": "object", "additionalProperties": ARM_ROW}},
+}
+BOUND = {"type": ["number", "null"]}
+VERDICT_PAIR = {
+    "type": "object",
+    "required": ["arms", "difference", "low", "high", "p", "verdict"],
+    "additionalProperties": False,
+    "properties": {
+        "arms": {"type": "array", "items": {"type": "string"}, "minItems": 2, "maxItems": 2},
+        "difference": {"type": "number"},
+        **dict.fromkeys(("low", "high", "p"), BOUND),
+        "verdict": {"enum": ["better", "equivalent", "undecided"]},
+    },
+}
+VERDICT_ARM = {
+    "type": "object",
+    "required": ["arm", "n", "mean", "low", "high", "rank", "bracketed"],
+    "additionalProperties": False,
+    "properties": {
+        "arm": {"type": "string"},
+        "n": {"type": "integer", "minimum": 0},
+        **dict.fromkeys(("mean", "low", "high"), BOUND),
+        "rank": {"type": ["integer", "null"], "minimum": 1},
+        "bracketed": {"type": ["boolean", "null"]},
+    },
+}
+VERDICTS = {
+    "type": "object",
+    "required": ["metric", "mode", "test", "alpha", "sesoi", "arms", "pairs", "baseline", "against_baseline"],
+    "properties": {
+        "metric": {"type": "string"},
+        "test": {"type": "string"},
+        "alpha": {"type": "number"},
+        "sesoi": BOUND,
+        "arms": {"type": "array", "items": VERDICT_ARM},
+        **dict.fromkeys(("pairs", "against_baseline"), {"type": "array", "items": VERDICT_PAIR}),
+    },
 }
 
 
@@ -73,6 +120,8 @@ def check_folder(path):
     folder = SweepDir(path)
     sweep = load(folder.sweep_file)
     board = _json(folder.leaderboard_file, LEADERBOARD)
+    verdicts = _json(folder.verdicts_file, VERDICTS)
+    assert {arm["arm"]: arm["rank"] for arm in verdicts["arms"]} == {a: row["rank"] for a, row in board["arms"].items()}
     suite = json.loads(folder.suite_file.read_text())
     assert folder.journal_file.exists()
     assert registered(folder) is not None

@@ -8,16 +8,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from statistics import median
 from typing import Any
 
 from analysis.records.load import ALL_STATES, SweepData, TrialRecord
 from attnlab.config.resolved import Plan
 from attnlab.config.space import Dimension
 from attnlab.plan.extension import extension, leaderboard, planned_trials
+from attnlab.ranking.common_model import Comparisons
+from attnlab.ranking.leaderboard import sweep_verdicts
 from attnlab.ranking.noise_floor import planned_for
-from attnlab.ranking.pairs import all_over_seeds
-from attnlab.ranking.tests import Comparison
+from attnlab.ranking.verdicts import Verdicts
 from attnlab.util.text import number
 
 SIZES = ("n_params", "n_params_non_embedding")
@@ -29,7 +29,8 @@ class ArmSummary:
 
     arm: str
     index: int  # its position in sweep.yaml, which fixes its colour
-    rank: int | None  # 1 is best; arms with equal scores share a rank
+    rank: int | None  # 1 is best; None where some pair with the arm is not decided
+    not_worse: bool  # it is the best, or not shown worse than it
     score: float | None  # what it is ranked by
     mixer: str
     trials: list[TrialRecord]  # without those of the noise floor
@@ -46,7 +47,8 @@ class ArmSummary:
     n_params_non_embedding: int | None
     tokens: int  # of the trials that ended
     device_seconds: float
-    tokens_per_s: float | None  # median over the reports of all its trials
+    interval: list[float] | None  # of the confirm mean, simultaneous over all arms
+    tokens_per_s: float | None  # the one of leaderboard.json
 
     @property
     def ended(self) -> int:
@@ -106,9 +108,9 @@ class Selection:
         return {seed: value for seed, value in values.items() if value is not None}
 
     @cached_property
-    def pairs(self) -> list[Comparison]:
-        """Every pair of arms, best first, on the metric over the confirm runs, Holm-corrected."""
-        return all_over_seeds({arm.arm: self.confirm_values(arm, self.metric) for arm in self.arms})
+    def decided(self) -> tuple[Verdicts, Comparisons]:
+        """What is decided between all arms on the metric, and the comparisons that it is made of."""
+        return sweep_verdicts(self.plan, self.data.results)
 
 
 def select(data: SweepData) -> Selection:
@@ -138,12 +140,12 @@ def _arm(data: SweepData, arm: str, board: Mapping[str, Any], space: Mapping[str
     value = best.value(data.plan.metric) if best else None
     candidates = [t for t in trials if best and t.phase == best.phase]
     sizes = [t.results for t in ([best] if best else trials) if t and t.results]
-    speeds = [speed for t in trials for r in t.rows if (speed := number(r.get("tokens_per_s"))) is not None]
     report = (best.results or {}).get("last") or {} if best else {}
     return ArmSummary(
         arm=arm,
         index=list(data.plan.names).index(arm),
-        rank=None if score is None else 1 + [_score(board, other) for other in board["ranking"]].index(score),
+        rank=row["rank"],
+        not_worse=arm in board["not_worse"],
         score=score,
         mixer=mixer_text(data.plan, arm, best.settings if best else {}),
         trials=trials,
@@ -159,7 +161,8 @@ def _arm(data: SweepData, arm: str, board: Mapping[str, Any], space: Mapping[str
         **{key: next((r[key] for r in sizes if r[key] is not None), None) for key in SIZES},
         tokens=row["tokens"],
         device_seconds=row["device_seconds"],
-        tokens_per_s=median(speeds) if speeds else None,
+        interval=row["interval"],
+        tokens_per_s=row["tokens_per_s"],
     )
 
 

@@ -66,7 +66,7 @@ def _facts(sel: Selection, arm: ArmSummary) -> dict[str, str]:
     if (size := results.get("state_bytes")) is not None:
         facts["state after one sequence"] = f"{count_text(size)} bytes in fp32"
     if arm.tokens_per_s is not None:
-        facts["training speed"] = f"{count_text(arm.tokens_per_s)} tokens/s, the median over all reports"
+        facts["training speed"] = f"{count_text(arm.tokens_per_s)} tokens/s, the median of its trials' last reports"
     if arm.best:
         metrics = {k: v for k, v in (results.get("last") or {}).items() if k.startswith("val_") and k[-3:] != "_se"}
         facts["best trial"] = f"{arm.best.trial_id}, {arm.best.phase}, seed {results.get('seed')}, {arm.best.state}"

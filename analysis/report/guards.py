@@ -12,7 +12,8 @@ from typing import Any
 
 from analysis.records.select import Selection
 from analysis.report.tables import Column, Table
-from attnlab.ranking.noise_floor import noise_floor, seeds_for, sentences
+from attnlab.ranking.noise_floor import noise_floor, sentences
+from attnlab.ranking.power import seeds_for
 from attnlab.util.files import read_json
 from attnlab.util.text import listed, value_text
 
@@ -112,12 +113,12 @@ def _noise(sel: Selection, out: Guards) -> None:
     valued = [arm for arm in sel.arms if arm.score is not None]
     if len(valued) > 1 and valued[0].score != valued[1].score:
         gap = abs(valued[0].score - valued[1].score)
-        enough = gap >= noise["detects"]["difference"]
-        needed = seeds_for(gap / noise["std"])
-        out.noise.append(
-            f"The first two, {valued[0].arm} and {valued[1].arm}, are {value_text(gap)} apart: "
-            + ("more than that." if enough else "less than that, so this sweep could hardly tell them apart.")
-            + (f" {needed} seeds per arm would find such a difference four times in five." if needed else "")
-        )
+        line = f"The first two, {valued[0].arm} and {valued[1].arm}, are {value_text(gap)} apart"
+        if detects := noise["detects"]:
+            enough = gap >= detects["difference"]
+            line += ": more than that" if enough else ": less than that, so this sweep could hardly tell them apart"
+        needed = seeds_for(gap / noise["std"], len(sel.plan.names))
+        more = f" {needed} seeds per arm would find such a difference four times in five." if needed else ""
+        out.noise.append(f"{line}.{more}")
     columns = [Column("difference", f"difference in {sel.metric}"), Column("seeds", "seeds per arm", "count")]
     out.tables.append(Table("noise", columns, noise["needed"]))

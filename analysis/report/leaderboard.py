@@ -10,7 +10,7 @@ from rich.text import Text
 from analysis.records.load import ALL_STATES
 from analysis.records.select import ArmSummary, Selection
 from analysis.report.tables import aligned, csv_text
-from analysis.report.wording import better_text, confirm_text, counts_text
+from analysis.report.wording import better_text, confirm_text, counts_text, rank_text, ranked_text
 from attnlab.util.text import NONE, count_text, large_text, seconds_text, settings_text, spaced, value_text
 
 
@@ -23,7 +23,8 @@ def to_csv(sel: Selection) -> str:
     """A row per arm, best first, then one per baseline; unknown cells are empty."""
     keys = sorted({key for arm in sel.arms if arm.best for key in arm.best.settings})
     head = ["kind", "rank", "name", "mixer", "metric", "best", "best_se", "step", "trial_id", "trial_state",
-            "confirm_mean", "confirm_std", "confirm_n", *states_shown(sel), "n_params", "n_params_non_embedding",
+            "confirm_mean", "confirm_std", "confirm_n", "confirm_low", "confirm_high", "not_worse",
+            *states_shown(sel), "n_params", "n_params_non_embedding",
             "tokens", "device_seconds", "tokens_per_s", *keys]  # fmt: skip
     baselines = [{"kind": "baseline", "name": name, "metric": sel.metric, "best": value}
                  for name, value in sel.baselines.items()]  # fmt: skip
@@ -37,6 +38,8 @@ def _record(sel: Selection, arm: ArmSummary) -> dict[str, object]:
         "best_se": arm.value_se, "step": arm.step, "trial_id": arm.best and arm.best.trial_id,
         "trial_state": arm.best and arm.best.state, "confirm_mean": confirm.get("mean"),
         "confirm_std": confirm.get("std"), "confirm_n": confirm.get("n"),
+        **dict(zip(("confirm_low", "confirm_high"), arm.interval or (None, None), strict=True)),
+        "not_worse": arm.not_worse,
         **{state: arm.counts[state] for state in states_shown(sel)},
         "n_params": arm.n_params, "n_params_non_embedding": arm.n_params_non_embedding, "tokens": arm.tokens,
         "device_seconds": arm.device_seconds, "tokens_per_s": arm.tokens_per_s,
@@ -46,7 +49,9 @@ def _record(sel: Selection, arm: ArmSummary) -> dict[str, object]:
 
 def show(sel: Selection, console: Console) -> None:
     """Print the leaderboard: a table on a terminal, else aligned text that nothing cuts off."""
-    title = f"{sel.plan.name}: {sel.metric} ({better_text(sel.plan.mode)}), ranked by {sel.ranked_by}"
+    title = f"{sel.plan.name}: {sel.metric} ({better_text(sel.plan.mode)}), by {ranked_text(sel)}"
+    if any(rank_text(arm) == "=" for arm in sel.arms):
+        title += " (=: not shown worse than the best)"
     if not console.is_terminal:
         print("\n".join([title, *aligned(_cells(sel, states_shown(sel)))]), file=console.file)
         return
@@ -66,7 +71,7 @@ def _cells(sel: Selection, states: tuple[str, ...]) -> list[list[str]]:
     head = ["#", "arm", "best", *(["confirm (n)"] if confirmed else []), "step", *(states or ("trials",)), "params",
             "device-s", "tok/s", "settings"]  # fmt: skip
     rows = [
-        [str(arm.rank or NONE), arm.arm, value_text(arm.value), *([confirm_text(arm.confirm)] if confirmed else []),
+        [rank_text(arm), arm.arm, value_text(arm.value), *([confirm_text(arm.confirm)] if confirmed else []),
          count_text(arm.step), *([str(arm.counts[s]) for s in states] or [counts_text(arm.counts)]),
          large_text(arm.n_params), seconds_text(arm.device_seconds), count_text(arm.tokens_per_s),
          settings_text(arm.best.settings) if arm.best else NONE]

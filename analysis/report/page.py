@@ -17,7 +17,7 @@ from analysis.records.select import Selection, select
 from analysis.report import details, hypothesis, leaderboard, sections, wording
 from attnlab.config import yaml_text
 from attnlab.util import text
-from attnlab.util.files import write_text
+from attnlab.util.files import write_json, write_text
 
 FIGURES = ("curves-", "setting-", "trials", "benchmark-", "efficiency-")  # beginnings of the files that this writes
 
@@ -25,7 +25,7 @@ FIGURES = ("curves-", "setting-", "trials", "benchmark-", "efficiency-")  # begi
 def write_report(sweep_dir: Path) -> Path:
     """Analyse a sweep's folder and return the page's path.
 
-    Writes `analysis/report.html`, `analysis/leaderboard.csv`, `analysis/figures/` and a CSV file per table.
+    Writes `analysis/report.html`, `verdicts.json`, `leaderboard.csv`, `figures/` and a CSV file per table there.
 
     Raises:
         UserError: the folder holds nothing to analyse; nothing was written.
@@ -41,6 +41,7 @@ def write(sel: Selection, hover: bool = False) -> Path:
     page = folder / "report.html"
     write_text(page, render(sel, figures, gathered, hover))
     write_text(folder / "leaderboard.csv", leaderboard.to_csv(sel))
+    write_json(sel.data.folder.verdicts_file, sel.decided[0])
     for table in gathered.tables.values():
         write_text(folder / f"{table.name}.csv", table.csv())
     drawn = {f"{plot.name}.svg": plot for plot in figures.all()}
@@ -77,7 +78,7 @@ def template(name: str) -> Template:
                       trim_blocks=True, lstrip_blocks=True)  # fmt: skip
     env.filters.update(
         value=text.value_text, count=text.count_text, large=text.large_text, seconds=text.seconds_text,
-        settings=text.settings_text, confirm=wording.confirm_text, baseline=text.spaced,
+        settings=text.settings_text, confirm=wording.confirm_text, rank=wording.rank_text, baseline=text.spaced,
     )  # fmt: skip
     env.globals.update(style_of=curves.style_of, dasharray=curves.dasharray)
     return env.get_template(name)
@@ -89,7 +90,8 @@ def render(sel: Selection, figures: Figures, gathered: sections.Sections, hover:
     again = ["python", "launch.py", str(folder.sweep_file), "--results", "results-again"]
     return template("report.html").render(
         sel=sel, sweep=sweep, expected=hypothesis.gather(sel), x_labels=curves.X_LABELS,
-        better=wording.better_text(sel.plan.mode), answer=wording.answer(sel), caveats=wording.caveats(sel),
+        better=wording.better_text(sel.plan.mode), answer=wording.answer(sel), ranked=wording.ranked_text(sel),
+        caveats=wording.caveats(sel),
         edges=wording.edges(sel), layers=wording.layers(sel),
         figures=figures, sections=gathered, details=details.details(sel),
         hovering=interactive.figures(sel, gathered.efficiency) if hover else [],

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import median
-from typing import Any
+from typing import Any, Literal
 
 from analysis.efficiency.results import WORKLOADS, read, runs_of
 from analysis.records.load import ALL_STATES
@@ -14,7 +14,9 @@ from analysis.records.select import Selection
 from analysis.report import details, guards
 from analysis.report.tables import ARM, Column, Table
 from analysis.statistics import contamination, cost, crossing
+from attnlab.ranking.power import seeds_to_decide
 from attnlab.ranking.tests import Comparison, Interval
+from attnlab.ranking.verdicts import better_of
 from attnlab.util.text import value_text
 
 PAIR_COLUMNS = [
@@ -37,6 +39,13 @@ class Sections:
     tables: dict[str, Table] = field(default_factory=dict)
 
 
+VERDICT_COLUMNS = [
+    Column("a", "arm", "text"), Column("b", "against", "text"), Column("gap", "difference [95 %] (n)", "interval"),
+    Column("p", "p", "p"), Column("verdict", "verdict", "text"),
+    Column("needed", "seeds per arm that decide [95 %]", "text"),
+]  # fmt: skip
+
+
 def gather(sel: Selection) -> Sections:
     """All sections; what cannot be used is a line in `problems`."""
     scores = benchmarks(sel)
@@ -46,7 +55,8 @@ def gather(sel: Selection) -> Sections:
     leaked = contamination.signs(scores.tables)
     out = Sections(scores, efficiency, cost.trials_to_value(sel), leaked, guarded, problems)
     for table in (
-        pair_table("pairs", sel.pairs, sel.plan.mode),
+        verdict_table(sel, "pairs"),
+        verdict_table(sel, "against_baseline"),
         fairness(sel),
         certificates(sel),
         details.trials(sel),
@@ -63,8 +73,27 @@ def gather(sel: Selection) -> Sections:
     return out
 
 
+def verdict_table(sel: Selection, key: Literal["pairs", "against_baseline"]) -> Table:
+    """Every pair of arms, or each other arm with the baseline, with what is decided of it."""
+    (board, found), sign = sel.decided, 1 if sel.plan.mode == "min" else -1
+    seeds = {arm["arm"]: arm["n"] for arm in board["arms"]}
+    judged, compared = sum(n > 1 for n in seeds.values()), {(pair.a, pair.b): pair for pair in found.pairs}
+    rows = []
+    for pair in board[key]:
+        (a, b), verdict, needed = pair["arms"], pair["verdict"], None
+        n = min(seeds[a], seeds[b])
+        if verdict == "undecided" and key == "pairs":
+            needed = seeds_to_decide(compared[a, b], judged, n)
+        rows.append({
+            "a": a, "b": b, "gap": Interval(pair["difference"], pair["low"], pair["high"], n), "p": pair["p"],
+            "verdict": f"{better_of(pair, sign)} better" if verdict == "better" else verdict,
+            "needed": needed and str(needed), "_strong": () if verdict == "undecided" else ("verdict",),
+        })  # fmt: skip
+    return Table(key, VERDICT_COLUMNS, rows)
+
+
 def pair_table(name: str, pairs: Sequence[Comparison], mode: str) -> Table:
-    """Every comparison."""
+    """Every comparison over items."""
     rows = [{**vars(p), "gap": p.difference, "verdict": p.verdict(mode), "_strong": ("verdict",) if p.decided else ()}
             for p in pairs]  # fmt: skip
     return Table(name, PAIR_COLUMNS, rows)

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from analysis.records.select import ArmSummary, Selection
-from attnlab.ranking import search_coverage
-from attnlab.util.text import NONE, count_text, listed, settings_text, spaced, value_text
+from attnlab.ranking import search_coverage, verdicts
+from attnlab.util.text import NONE, listed, settings_text, spaced, value_text
 
 
 def confirm_text(confirm: Mapping[str, Any] | None) -> str:
@@ -29,6 +29,11 @@ def better_text(mode: str) -> str:
     return "lower is better" if mode == "min" else "higher is better"
 
 
+def rank_text(arm: ArmSummary) -> str:
+    """The rank where it is decided; `=` of an arm not shown worse than the best."""
+    return str(arm.rank) if arm.rank else "=" if arm.not_worse else NONE
+
+
 def names(arms: list[ArmSummary]) -> str:
     """The arms' names, listed."""
     return listed([arm.arm for arm in arms])
@@ -43,54 +48,68 @@ def layers(sel: Selection) -> dict[str, str]:
     return {arm: text for arm, text in out.items() if text}
 
 
+def how_text(sel: Selection, arm: ArmSummary) -> str:
+    """What an arm's score is: `mean of 3 confirm runs`, `mean of 3 seeds`, `single run`."""
+    n = (arm.confirm or {}).get("n", 1)
+    if sel.ranked_by != "confirm mean":
+        return "best single run" if arm.ended > 1 else "single run"
+    if sel.plan.sweep.search is None:  # nothing was chosen, so nothing is confirmed
+        return f"mean of {n} seeds" if n > 1 else "single run"
+    return f"mean of {n} confirm runs" if n > 1 else "single confirm run"
+
+
+def ranked_text(sel: Selection) -> str:
+    """What orders the arms."""
+    if sel.ranked_by != "confirm mean":
+        return "the best single run of each arm's search" if sel.plan.sweep.search else "each arm's best single run"
+    several = any(arm.confirm and arm.confirm["n"] > 1 for arm in sel.arms)
+    if sel.plan.sweep.search is None:
+        return "the mean over seeds" if several else "each arm's single run"
+    return "the mean of the confirm runs" if several else "each arm's confirm run"
+
+
 def answer(sel: Selection) -> list[str]:
-    """The answer so far: who leads, how sure that is, whether the arms learnt anything."""
+    """The answer so far: what is decided, by which values, and whether the arms learnt anything."""
     valued = [arm for arm in sel.arms if arm.score is not None]
     if not valued:
         return [f"No arm has a value of {sel.metric} yet, so there is no answer."]
-    return [_lead(sel, valued), _certainty(sel, valued), *_against_baselines(sel, valued)]
+    so_far = "So far: " if sel.in_progress else ""
+    return [so_far + verdicts.answer(*sel.decided), _values(sel, valued), *_against_baselines(sel, valued)]
 
 
-def _lead(sel: Selection, valued: list[ArmSummary]) -> str:
-    first = valued[0]
-    how = "mean of its confirm runs" if sel.ranked_by == "confirm mean" else "best single run"
-    equal = [arm for arm in valued if arm.score == first.score]
-    so_far = " so far" if sel.in_progress else ""
-    best = f"{sel.metric} {value_text(first.score)}"
+def _values(sel: Selection, valued: list[ArmSummary]) -> str:
+    """The best value and the next one, which are no verdict."""
+    first, text = valued[0], value_text(valued[0].score)
     if len(valued) == 1:
-        return f"Only {first.arm} has a value{so_far}: {best} ({how}); there is nothing to compare it with."
-    if len(equal) > 1:
-        return f"{names(equal)} share the best {best} ({how}){so_far}."
+        return f"Only {first.arm} has a value: {sel.metric} {text} ({how_text(sel, first)}).{_chosen(sel)}"
+    side = "lowest" if sel.plan.mode == "min" else "highest"
+    if len(equal := [arm for arm in valued if arm.score == first.score]) > 1:
+        return f"{names(equal)} share the {side} {sel.metric}, {text} ({how_text(sel, first)}).{_chosen(sel)}"
     second = valued[1]
-    gap = value_text(abs(first.score - second.score))
-    side = "below" if sel.plan.mode == "min" else "above"
-    behind = f"{second.arm} ({value_text(second.score)})"
-    return f"{first.arm} is best{so_far} with {best} ({how}), {gap} {side} the second, {behind}."
+    gap = f"{value_text(abs(first.score - second.score))}{_interval(sel, {first.arm, second.arm})}"
+    behind = f"{second.arm} has {value_text(second.score)}, {gap} {'more' if sel.plan.mode == 'min' else 'less'}"
+    return f"The {side} {sel.metric} is that of {first.arm}, {text} ({how_text(sel, first)}); {behind}.{_chosen(sel)}"
 
 
-def _certainty(sel: Selection, valued: list[ArmSummary]) -> str:
-    if sel.ranked_by != "confirm mean":
-        partly = [arm for arm in sel.arms if arm.confirm]
-        note = f" Confirm runs exist for {names(partly)} only, so they do not rank." if partly else ""
-        if len(valued) == 1:
-            return f"It is a single run, so no interval can be given.{note}"
-        once = all(arm.best and arm.ended == 1 for arm in valued)
-        runs = "Each arm was run once" if once else "Each value is a single run, picked as the best of its arm's trials"
-        return f"{runs}, so no interval can be given: another seed could change the order.{note}"
-    if len(valued) < 2:
-        return f"It stands for {valued[0].confirm['n']} seed(s)."
-    two = {valued[0].arm, valued[1].arm}
-    pair = next(pair for pair in sel.pairs if {pair.a, pair.b} == two)
-    gap, seeds = pair.difference, f"{valued[0].confirm['n']} and {valued[1].confirm['n']} seeds"
-    if gap.low is None or pair.p is None:
-        return f"With {seeds} of these two, no interval of the difference can be given ({pair.test})."
-    low, high = sorted((value_text(end) for end in (gap.low, gap.high)), key=float)
-    how = f"{pair.test}; Holm-corrected p {pair.p_holm:.2g}" if pair.p_holm is not None else pair.test
-    if not pair.decided:
-        more = f" About {pair.needed} seeds per arm would." if pair.needed else ""
-        interval = f"with the 95 % interval of that difference at [{low}, {high}] ({how})"
-        return f"Over {seeds}, {interval}, these runs do not separate the two.{more}"
-    return f"Over {seeds} the 95 % interval of that difference is [{low}, {high}] ({how})."
+def _interval(sel: Selection, two: set[str]) -> str:
+    """The interval of two arms' difference, from its smaller end on; nothing where it is not known."""
+    pair = next((pair for pair in sel.decided[0]["pairs"] if set(pair["arms"]) == two), None)
+    if sel.ranked_by != "confirm mean" or pair is None or pair["low"] is None or pair["high"] is None:
+        return ""
+    low, high = pair["low"], pair["high"]
+    low, high = (low, high) if pair["difference"] >= 0 else (-high, -low)
+    return f" [{value_text(low)}, {value_text(high)}]"
+
+
+def _chosen(sel: Selection) -> str:
+    """Why single runs decide nothing; nothing where there are more."""
+    if sel.ranked_by == "confirm mean":
+        return ""
+    partly = [arm for arm in sel.arms if arm.confirm]
+    note = f" Confirm runs exist for {names(partly)} only, so they do not rank." if partly else ""
+    picked = any(arm.ended > 1 for arm in sel.arms)
+    runs = "Each value is the best single run of its arm's trials" if picked else "Each arm was run once"
+    return f" {runs}: another seed could change the order.{note}"
 
 
 def _against_baselines(sel: Selection, valued: list[ArmSummary]) -> list[str]:
@@ -123,11 +142,7 @@ def caveats(sel: Selection) -> list[str]:
     if len(set().union(*devices.values())) > 1:
         out.append("Trials ran on different devices, so seconds and tokens per second do not compare between them.")
     if empty := [arm for arm in sel.declared if arm.score is None]:
-        out.append(f"Without a value of {sel.metric}: {names(empty)}.")
-    pruned = [arm for arm in sel.declared if arm.best and arm.best.state == "pruned"]
-    if pruned and sel.ranked_by != "confirm mean":
-        steps = ", ".join(f"{arm.arm} at step {count_text(arm.best.results['steps'])}" for arm in pruned)
-        out.append(f"The best trial was pruned before its last step, so more steps may improve it: {steps}.")
+        out.append(f"Without a value of {sel.metric}, which only completed trials have: {names(empty)}.")
     confirm = sel.plan.sweep.confirm
     if confirm and confirm.top > 1 and sel.ranked_by == "confirm mean":
         top = f"the best mean of up to {confirm.top} confirmed settings"

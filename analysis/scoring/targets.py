@@ -7,8 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from analysis.records.load import TrialRecord
-from analysis.records.select import ArmSummary, Selection
+from analysis.records.select import Selection
 from attnlab.records.paths import TrialDir
 from attnlab.records.results import Job
 from attnlab.util.errors import UserError
@@ -45,7 +44,7 @@ class Target:
 def targets(
     sel: Selection | None, arms: Sequence[str] = (), trial: str | None = None, checkpoint: Path | None = None
 ) -> tuple[list[Target], list[str]]:
-    """Each arm's best trial that has an exported model, or what was named.
+    """Each arm's best trial, a completed one, or what was named.
 
     Args:
         sel: the sweep; None only with `checkpoint`.
@@ -75,22 +74,11 @@ def targets(
     for arm in sel.declared:
         if arms and arm.arm not in arms:
             continue
-        exported = _best_exported(sel, arm)
-        if exported is None:
+        if arm.best is None:
             notes.append(f"{arm.arm}: no trial has completed, so there is no exported model to examine")
             continue
-        if arm.best and exported is not arm.best:
-            why = f"{arm.best.trial_id}, the best, is {arm.best.state} and left no exported model"
-            notes.append(f"{arm.arm}: {why}; {exported.trial_id} is examined instead")
-        chosen.append(Target.of(arm.arm, sel.data.folder.trial(arm.arm, exported.trial_id)))
+        chosen.append(Target.of(arm.arm, sel.data.folder.trial(arm.arm, arm.best.trial_id)))
     return [*chosen, *named], notes
-
-
-def _best_exported(sel: Selection, arm: ArmSummary) -> TrialRecord | None:
-    """The arm's best trial, or the completed one with the best value."""
-    sign = 1 if sel.plan.mode == "min" else -1
-    completed = [t for t in arm.trials if t.state == "completed" and t.value(sel.metric) is not None]
-    return min(completed, key=lambda t: (t is not arm.best, sign * (t.value(sel.metric) or 0.0)), default=None)
 
 
 def _one_trial(sel: Selection, arms: Sequence[str], wanted: str) -> Target:

@@ -19,10 +19,12 @@ from attnlab.ranking.tests import LEVEL, Interval, mean_over_seeds
 from attnlab.util.text import number
 from attnlab.util.weights import EMBEDDING, shapes_in
 
+WIDEST = 100.0  # ratio of an interval's ends
+
 
 @dataclass(frozen=True)
 class IsoLoss:
-    """What an arm needs to reach a value; intervals over two or more confirm runs."""
+    """What an arm needs to reach a value; geometric means and their intervals over two or more confirm runs."""
 
     arm: str
     index: int
@@ -74,8 +76,22 @@ def _reach(sel: Selection, arm: ArmSummary, target: float) -> IsoLoss:
             costs[key].append(first_reach(*trial.series(key, sel.metric), target, sel.plan.mode))
         tokens, per_token = costs["tokens"][-1], flops_per_token(trial)
         costs["flops"].append(tokens * per_token if tokens is not None and per_token else None)
-    means = {key: mean_over_seeds(v) if v and None not in v else None for key, v in costs.items()}
+    means = {key: cost_interval([c for c in v if c is not None]) if v and None not in v else None
+             for key, v in costs.items()}  # fmt: skip
     return IsoLoss(arm.arm, arm.index, target, **means)
+
+
+def cost_interval(costs: Sequence[float]) -> Interval:
+    """The geometric mean of costs, with Student's interval of their logarithms: no cost lies below 0.
+
+    Without an interval where its ends are more than WIDEST apart, as of two runs that differ much: it says nothing.
+    """
+    if len(costs) == 1 or min(costs) <= 0:
+        return Interval(float(np.mean(costs)), None, None, len(costs))
+    logs = mean_over_seeds([math.log(c) for c in costs])
+    if logs.low is None or logs.high is None or logs.high - logs.low > math.log(WIDEST):
+        return Interval(math.exp(logs.value), None, None, logs.n)
+    return Interval(math.exp(logs.value), math.exp(logs.low), math.exp(logs.high), logs.n)
 
 
 def first_reach(x: Sequence[float], y: Sequence[float], target: float, mode: str) -> float | None:

@@ -263,7 +263,7 @@ def _by_pooled_scatter(
 
 
 @lru_cache(maxsize=1024)
-def tukey_quantile(arms: int, freedom: int) -> float:
+def tukey_quantile(arms: int, freedom: float) -> float:
     """Of a difference in standard errors: the studentized range's 95 % quantile over the root of 2."""
     from scipy import stats
 

@@ -21,6 +21,8 @@ from attnlab.ranking.tests import ALPHA
 
 POWER = 0.8
 MOST = 1000  # seeds per arm; no sweep has as many
+EXACT = 20  # degrees of freedom up to which Tukey's quantile is scipy's own, at 0.1 s each
+NODES = 6  # above, it is interpolated between so many: exact to 1e-5
 POINTS = 4000  # of the scale's distribution, over which a noncentral t is averaged: exact to 1e-4
 
 
@@ -45,13 +47,27 @@ def power(d: float, arms: int, n: int) -> float:
     """The chance that two of `arms` arms of n seeds are told apart, d standard deviations apart."""
     from scipy.stats import t
 
-    centre = d * math.sqrt(n / 2)
-    pooled = sum(tails(tukey_quantile(arms, (arms - 1) * (n - 1)), (arms - 1) * (n - 1), centre))
+    centre, freedom = d * math.sqrt(n / 2), (arms - 1) * (n - 1)
+    pooled = sum(tails(_quantile(arms, freedom), freedom, centre))
     if arms == 2:  # one scatter: that of their difference
         return pooled
     level = sidak_level(arms * (arms - 1) // 2)
     own = sum(tails(float(t.ppf(1 - level / 2, n - 1)), n - 1, centre))
     return (1 - CLEARLY) * pooled + CLEARLY * own
+
+
+def _quantile(arms: int, freedom: int) -> float:
+    """`tukey_quantile`, which many numbers of seeds are tried with."""
+    return tukey_quantile(arms, freedom) if freedom <= EXACT else float(_interpolated(arms)(1 / freedom))
+
+
+@lru_cache(maxsize=64)
+def _interpolated(arms: int) -> Callable[[float], float]:
+    """Of 1 / freedom, in which it is nearly a straight line."""
+    from scipy.interpolate import BarycentricInterpolator
+
+    places = np.linspace(1e-6, 1 / EXACT, NODES)
+    return BarycentricInterpolator(places, [tukey_quantile(arms, float(1 / place)) for place in places])
 
 
 def detectable(arms: int, n: int) -> float | None:
@@ -107,10 +123,12 @@ def seeds_to_decide(pair: PairDifference, arms: int, n: int) -> SeedsNeeded | No
     seen, freedom = abs(pair.difference) / pair.error, max(1, round(pair.freedom))
     least = _centre(seen, freedom, 1 - ALPHA / 2)
     most = _centre(seen, freedom, ALPHA / 2)
-    ends = [seeds_for(centre * math.sqrt(2 / n), arms) for centre in (seen, most, least) if centre > 0]
-    if len(ends) < 3 or None in ends:
+    if least <= 0:  # before what takes a second
         return None
-    middle, low, high = (int(each) for each in ends if each is not None)
+    ends = [seeds_for(centre * math.sqrt(2 / n), arms) for centre in (least, seen, most)]
+    if None in ends:
+        return None
+    high, middle, low = (int(each) for each in ends if each is not None)
     return SeedsNeeded(max(middle, n + 1), low, max(high, n + 1))
 
 

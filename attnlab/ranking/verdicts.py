@@ -22,6 +22,8 @@ from attnlab.util.text import listed, value_text
 
 Verdict = Literal["better", "equivalent", "undecided"]
 
+NO_RUN = "no run outside the search has completed"
+
 
 class ArmVerdict(TypedDict):
     """An arm. Two arms differ where their intervals do not overlap, as nearly as single intervals can say it."""
@@ -140,10 +142,18 @@ def answer(board: Verdicts, found: Comparisons) -> str:
         board, found: as `verdicts` returns them.
     """
     named = [arm for arm in board["arms"] if arm["mean"] is not None]
+    missing = [arm["arm"] for arm in board["arms"] if arm["mean"] is None]
     if not named:
-        return "Undecided: no arm has a value."
+        return f"Undecided: {NO_RUN}, and a test needs two seeds per arm."
     if len(named) == 1:
-        return f"{named[0]['arm']} is the only arm with a value."
+        only = named[0]["arm"]
+        return f"Undecided: {NO_RUN} but of {only}." if missing else f"{only} is the only arm: nothing to compare."
+    said = _among(named, board, found, bool(missing))
+    return f"{said} Not judged, as no run outside the search has completed: {listed(missing)}." if missing else said
+
+
+def _among(named: list[ArmVerdict], board: Verdicts, found: Comparisons, more: bool) -> str:
+    """The answer for two arms with a value, or more; `more`: there are others, of which none may be called worse."""
     judged = sum(arm["n"] > 1 for arm in named)
     if judged < len(named):
         lone = [arm["arm"] for arm in named if arm["n"] < 2]
@@ -153,7 +163,7 @@ def answer(board: Verdicts, found: Comparisons) -> str:
         return "Undecided: seeds change nothing, so chance cannot be judged."
     group, others = not_shown_worse(board), len(named)
     if len(group) == 1:
-        return f"{group[0]} is best: better than {_the_rest(others - 1)}."
+        return f"{group[0]} is {'better' if more else 'best: better'} than {_the_rest(others - 1)}."
     inside = [pair for pair in board["pairs"] if set(pair["arms"]) <= set(group)]
     ahead = (
         f", all better than {_the_rest(others - len(group))}" if _apart(board, group) and others > len(group) else ""

@@ -83,6 +83,7 @@ class SweepDir:
     journal_file = Below("optuna.journal")  # Optuna's studies, one per arm
     ray = Below("ray")  # what Ray Tune keeps; scratch
     analysis = Below("analysis")  # the report and its tables
+    verdicts_file = Below("analysis", "verdicts.json")  # what is decided between arms
 
     @classmethod
     def names(cls) -> set[str]:

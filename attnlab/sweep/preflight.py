@@ -58,8 +58,10 @@ def undone_for_mistakes(mirror: Mirror) -> Iterator[None]:
             write_text(folder.sweep_file, before)
             mirror.push(folder.sweep_file)
             raise
-        mirror.remove(folder.sweep_file, folder.journal_file, folder.leaderboard_file, folder.suite_file)
+        records = folder.leaderboard_file, folder.verdicts_file, folder.suite_file
+        mirror.remove(folder.sweep_file, folder.journal_file, *records)
         remove(folder.ray)
-        with suppress(OSError):  # it holds something else
-            folder.path.rmdir()
+        for left in (folder.analysis, folder.path):
+            with suppress(OSError):  # it holds something else, or is not there
+                left.rmdir()
         raise

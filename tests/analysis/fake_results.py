@@ -84,12 +84,12 @@ class Fake:
 
 def fill(fake):
     """Every state, a confirm phase, a damaged file. gla is best; hybrid's best lr is at its range's upper edge."""
-    for arm, base in (("standard", 3.3), ("gla", 3.1), ("hybrid", 3.2)):
+    for turn, (arm, base) in enumerate((("gla", 3.1), ("hybrid", 3.2), ("standard", 3.3))):
         fake.trial(arm, base, lr=0.09 if arm == "hybrid" else 0.004)
         fake.trial(arm, base + 0.1, lr=0.001, decay=0.0)
         fake.trial(arm, base + 0.6, lr=0.0002, state="pruned", steps=30)
         for seed in range(3):
-            fake.trial(arm, base + 0.01 * seed, phase="confirm", seed=seed)
+            fake.trial(arm, base + 0.01 * ((seed + turn) % 3), phase="confirm", seed=seed)
     fake.trial("standard", None, lr=0.08, state="diverged", steps=20)
     fake.trial("gla", 3.9, lr=0.02, state="failed", steps=20, error=TRACEBACK)
     fake.trial("hybrid", 3.5, lr=0.002, state=None, steps=40)

@@ -83,6 +83,30 @@ def test_arms_stand_in_the_metrics_direction_and_those_without_a_value_last(metr
     assert board_of(plan, rows[0])["ranking"] == ["a", "b"]
 
 
+def test_an_arm_has_a_rank_and_an_interval_where_they_are_decided():
+    plan = sweep_of(confirm={"seeds": [1, 2, 3]})
+    noise = {"a": (0.0, 0.02, 0.01), "b": (0.01, 0.0, 0.03)}
+
+    def board(gap, count=3):
+        base = {"a": 1.0, "b": 1.0 + gap}
+        return board_of(plan, *(
+            result(base[arm] + noise[arm][s] - 0.5, phase="confirm", arm=arm, seed=s, number=s)
+            for arm in "ab" for s in range(count)
+        ))  # fmt: skip
+
+    apart = board(1.0)
+    assert (apart["answer"], apart["not_worse"]) == ("a is best: better than the other arm.", ["a"])
+    assert [apart["arms"][arm]["rank"] for arm in "ab"] == [1, 2]
+    for row in apart["arms"].values():
+        assert row["interval"][0] < row["confirm"]["mean"] < row["interval"][1]
+    near = board(0.001)
+    assert near["answer"].startswith("Undecided between a and b") and near["not_worse"] == ["a", "b"]
+    assert [near["arms"][arm]["rank"] for arm in "ab"] == [None, None] and near["arms"]["a"]["interval"]
+    single = board(1.0, count=1)
+    assert single["answer"] == "Undecided: a and b have one run each, and a test needs two seeds."
+    assert [(row["rank"], row["interval"]) for row in single["arms"].values()] == [(None, None)] * 2
+
+
 def test_a_row_sums_over_the_arms_trials_and_tells_of_its_best_one():
     plan = sweep_of()
     trials = [result(2.0, number=0), result(0.5, "pruned", number=1), result(1.0, number=2), result(None, "diverged")]
@@ -94,7 +118,7 @@ def test_a_row_sums_over_the_arms_trials_and_tells_of_its_best_one():
     assert row["best"] == {"trial_id": "t002-x", "value": 1.5, "step": 8, "settings": {}, "state": "completed"}
     assert {state: n for state, n in row["counts"].items() if n} == {"completed": 2, "pruned": 1, "diverged": 1}
     assert (row["steps"], row["tokens"], row["seconds"], row["device_seconds"]) == (32, 256, 8.0, 16.0)
-    assert (row["n_params"], row["tokens_per_s"], row["peak_mem_gib"]) == (12, 102, None)
+    assert (row["n_params"], row["tokens_per_s"], row["peak_mem_gib"]) == (12, 101, None), "all trials' median"
     empty = board_of(plan, *trials)["arms"]["b"]
     assert (empty["best"], empty["confirm"], empty["n_params"], empty["steps"]) == (None, None, None, 0)
 

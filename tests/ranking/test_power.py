@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from attnlab.ranking.common_model import PairDifference, compare
+from attnlab.ranking import power as power_module
+from attnlab.ranking.common_model import PairDifference, compare, tukey_quantile
 from attnlab.ranking.power import POWER, SeedsNeeded, detectable, fewest, power, seeds_for, seeds_to_decide, tails
 
 
@@ -89,3 +90,9 @@ def test_the_interval_of_the_seeds_needed_holds_the_truth():
             said += 1
             inside += needed.low <= truth <= needed.high
     assert said > 300 and inside / said > 0.9
+
+
+@pytest.mark.parametrize("arms", [2, 15])
+def test_the_quantile_that_seeds_are_counted_with_is_scipys(arms):
+    for freedom in (power_module.EXACT, power_module.EXACT + 1, 150, 5000):
+        assert power_module._quantile(arms, freedom) == pytest.approx(tukey_quantile(arms, freedom), abs=1e-5)

@@ -104,8 +104,8 @@ def test_equivalence_goes_by_the_pairs_own_90_percent_interval(low, high, p, ver
         ({"a": 4.0, "b": 4.1, "c": 4.2}, 0.001, None, "a is best: better than each of the other 2 arms."),
         ({"a": 4.0, "b": 4.2}, 0.001, None, "a is best: better than the other arm."),
         ({"a": 4.0, "b": 4.0, "c": 4.0}, 0.1, 0.001, "Undecided between "),
-        ({"a": 4.0}, 0.1, None, "a is the only arm with a value."),
-        ({}, 0.1, None, "Undecided: no arm has a value."),
+        ({"a": 4.0}, 0.1, None, "a is the only arm: nothing to compare."),
+        ({}, 0.1, None, "Undecided: no run outside the search has completed, and a test needs two seeds per arm."),
         ({"a": 4.0, "b": 4.1}, 0.0, None, "Undecided: seeds change nothing"),
     ],
 )
@@ -114,8 +114,15 @@ def test_the_answer_leads_with_what_is_decided(means, sd, sesoi, said):
 
 
 def test_one_run_each_is_no_answer():
-    said = answer(*verdicts({"a": {0: 1.0}, "b": {0: 2.0}, "c": {}}, "val_loss", "min"))
+    said = answer(*verdicts({"a": {0: 1.0}, "b": {0: 2.0}}, "val_loss", "min"))
     assert said == "Undecided: a and b have one run each, and a test needs two seeds."
+
+
+def test_arms_without_a_run_to_judge_are_named():
+    said = answer(*verdicts({**values_of({"a": 4.0, "b": 4.2}), "c": {}}, "val_loss", "min"))
+    assert said == ("a is better than the other arm. Not judged, as no run outside the search has completed: c.")
+    said = answer(*verdicts({"a": {0: 1.0, 1: 1.1}, "b": {}}, "val_loss", "min"))
+    assert said == "Undecided: no run outside the search has completed but of a."
 
 
 def test_an_answer_says_how_many_seeds_would_decide():

@@ -10,7 +10,7 @@ from ray import tune
 
 from attnlab.config.resolved import Plan
 from attnlab.plan.extension import leaderboard
-from attnlab.ranking.leaderboard import Leaderboard
+from attnlab.ranking.leaderboard import Leaderboard, sweep_verdicts
 from attnlab.records.mirror import Mirror
 from attnlab.sweep.search.searcher import ArmSearch
 from attnlab.sweep.search.snapshot import EmptySnapshot
@@ -23,7 +23,7 @@ SHARE = 0.02  # of the driver's time that writing the sweep's records may take: 
 
 
 class ProgressCallback(EmptySnapshot, tune.Callback):
-    """Keeps leaderboard.json, experiment_suite_results.json and the terminal current.
+    """Keeps leaderboard.json, verdicts.json, experiment_suite_results.json and the terminal current.
 
     Ended trials are the searcher's, which Tune calls first. The first of the slots' `errors` ends the sweep.
     """
@@ -49,12 +49,13 @@ class ProgressCallback(EmptySnapshot, tune.Callback):
         return leaderboard(self._plan, self._search.results(), self._baselines, self._guards)
 
     def write(self) -> None:
-        """Write both records of the whole sweep."""
-        start, folder = time.monotonic(), self._mirror.folder
+        """Write the records of the whole sweep."""
+        start, folder, results = time.monotonic(), self._mirror.folder, self._search.results()
         folder.must_exist()
+        write_json(folder.verdicts_file, sweep_verdicts(self._plan, results)[0])
         write_json(folder.leaderboard_file, self.leaderboard())
-        write_json_rows(folder.suite_file, self._search.results())
-        self._mirror.push(folder.leaderboard_file, folder.suite_file, folder.journal_file)
+        write_json_rows(folder.suite_file, results)
+        self._mirror.push(folder.leaderboard_file, folder.verdicts_file, folder.suite_file, folder.journal_file)
         now = time.monotonic()
         self._stale, self._write_from = False, now + (now - start) / SHARE
 

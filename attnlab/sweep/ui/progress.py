@@ -52,7 +52,7 @@ def table(
         cells += [value_text(best and best["value"]), settings_text(best["settings"]) if best else "-"]
         if confirmed:
             cells.append(f"{confirm['mean']:.4f} ({confirm['n']})" if confirm else "-")
-        speed = (speeds or {}).get(arm) or (row["tokens"] / row["seconds"] if row["seconds"] else 0)
+        speed = (speeds or {}).get(arm) or row.get("tokens_per_s")
         out.add_row(*map(Text, (arm, *cells, f"{speed:,.0f}" if speed else "-")))
     blank = [""] * (4 + (running is not None))
     for name, value in board["baselines"].items():
@@ -128,11 +128,11 @@ class Progress:
         """Forget a trial that ended; print how (without a terminal) and why it failed."""
         self._running.pop(job.trial_id, None)
         if not self._live:
-            best = (result["best"] or {}).get(self._plan.metric)
+            last = (result["last"] or {}).get(self._plan.metric)
             elapsed = duration_text(time.monotonic() - self._start)
             self.print(
                 f"{elapsed:>6}  {job.arm:<24} {job.trial_id:<16} {result['state']:<9} "
-                f"step {result['steps']:<6} {self._plan.metric} {value_text(best)}  {settings_text(job.settings)}"
+                f"step {result['steps']:<6} {self._plan.metric} {value_text(last)}  {settings_text(job.settings)}"
             )
         if result["state"] == "failed":
             self.note([f"{job.arm} {job.trial_id} failed: {reason(result['error'])}"])
@@ -149,7 +149,7 @@ class Progress:
         else:
             running = Counter(r["arm"] for r in [*self._running.values()][: self._slots])
             speeds = {r["arm"]: r["tokens_per_s"] for r in self._running.values() if r.get("tokens_per_s")}
-            below = [Text(f"note: {line}", style="yellow") for line in notes(board)]
+            below = [Text(board["answer"]), *(Text(f"note: {line}", style="yellow") for line in notes(board))]
             self._live.update(Group(table(board, running, speeds), *below, self._summary(ended)))
         took = time.monotonic() - now  # grows with the trials that ended
         self._next = now + max(LIVE_EVERY_S if self._live else PLAIN_EVERY_S, took / SHARE)

@@ -8,6 +8,7 @@ from analysis.records.load import load
 from analysis.records.select import mixer_text, select
 from analysis.report import wording
 from attnlab.config.space import parse
+from attnlab.plan.extension import leaderboard
 from attnlab.util.text import large_text, value_text
 from tests.analysis.fake_results import SWEEP, Fake
 
@@ -44,24 +45,55 @@ def test_equal_trials_and_equal_arms_are_told(fake):
     sel = chosen(fake)
     arms = by_name(sel)
     assert arms["gla"].best.trial_id == first.trial_id and arms["gla"].ties == 1
-    assert (arms["gla"].rank, arms["standard"].rank, arms["hybrid"].rank) == (1, 1, 3)
-    assert "standard and gla share the best val_loss 3.0000" in wording.answer(sel)[0]
+    assert {arm.rank for arm in arms.values()} == {None}, "single runs rank nobody"
+    assert "standard and gla share the lowest val_loss, 3.0000" in wording.answer(sel)[1]
     assert any("2 trials with exactly its best value" in line for line in wording.caveats(sel))
 
 
 def test_a_single_run_per_arm_is_given_no_interval(fake):
     for arm, value in (("standard", 3.0), ("gla", 3.25), ("hybrid", 3.5)):
         fake.trial(arm, value)
-    lead, certainty = wording.answer(chosen(fake))
-    assert "standard is best so far with val_loss 3.0000" in lead and "0.2500 below the second, gla (3.2500)" in lead
-    assert "run once, so no interval can be given" in certainty
+    lead, values = wording.answer(chosen(fake))
+    assert lead.startswith("So far: Undecided: no run outside the search has completed")
+    assert values == (
+        "The lowest val_loss is that of standard, 3.0000 (single run); gla has 3.2500, 0.2500 more. "
+        "Each arm was run once: another seed could change the order."
+    )
+
+
+def confirmed(fake, **values):
+    """Confirm runs over as many seeds as each arm has values."""
+    for arm, each in values.items():
+        for seed, value in enumerate(each):
+            fake.trial(arm, value, phase="confirm", seed=seed)
+    return chosen(fake)
 
 
 def test_seeds_that_do_not_separate_two_arms_are_said_not_to(fake):
-    for arm, shift in (("standard", 0.0), ("gla", 0.01), ("hybrid", 0.5)):
-        for seed, noise in enumerate((0.0, 0.2, 0.4)):
-            fake.trial(arm, 3 + shift + noise, phase="confirm", seed=seed)
-    assert "these runs do not separate the two" in wording.answer(chosen(fake))[1]
+    sel = confirmed(fake, standard=(3.0, 3.2, 3.1), gla=(3.2, 3.0, 3.12), hybrid=(9.0, 9.1, 8.9))
+    lead, values = wording.answer(sel)
+    assert lead.startswith("So far: Undecided between standard and gla, all better than the other arm.")
+    assert "lowest val_loss is that of standard, 3.1000 (mean of 3 confirm runs); gla has 3.1067, 0.0067 [-" in values
+    ranks = {arm.arm: wording.rank_text(arm) for arm in sel.arms}
+    assert ranks == {"standard": "=", "gla": "=", "hybrid": "3"}
+    assert not any("is best" in line for line in (lead, values))
+
+
+def test_an_arm_shown_better_than_all_leads_and_ranks(fake):
+    sel = confirmed(fake, standard=(3.0, 3.02, 3.01), gla=(3.5, 3.51, 3.52), hybrid=(4.0, 4.01, 3.99))
+    assert wording.answer(sel)[0] == "So far: standard is best: better than each of the other 2 arms."
+    assert [(arm.rank, arm.not_worse) for arm in sel.arms] == [(1, True), (2, False), (3, False)]
+    assert all(low < arm.score < high for arm in sel.arms for low, high in [arm.interval])
+
+
+def test_no_mean_of_confirm_runs_is_told_where_none_were(tmp_path):
+    fake = Fake(tmp_path, {k: v for k, v in SWEEP.items() if k not in ("search", "confirm")})
+    for arm, value in (("standard", 3.0), ("gla", 3.1), ("hybrid", 3.2)):
+        fake.trial(arm, value)
+    sel = chosen(fake)
+    told = " ".join([*wording.answer(sel), wording.ranked_text(sel)])
+    assert "confirm" not in told and "standard, 3.0000 (single run)" in told and "best" not in told
+    assert told.startswith("Undecided: standard, gla and hybrid have one run each, and a test needs two seeds.")
 
 
 def test_arms_that_learnt_nothing_are_held_against_the_baseline(fake):
@@ -79,14 +111,27 @@ def test_a_metric_that_grows_is_ranked_the_other_way(tmp_path):
         fake.trial(arm, value, steps=10)
     fake.baselines(unigram_loss=2.5)
     told = wording.answer(chosen(fake))
-    assert "gla is best" in told[0] and "0.5000 above the second, standard" in told[0]
+    assert "The highest val_loss is that of gla, 3.5000 (single run); standard has 3.0000, 0.5000 less." in told[1]
     assert told[2] == "Not better than the baseline unigram loss (2.5000): hybrid."
 
 
-def test_a_best_trial_that_was_pruned_is_told(fake):
+def test_a_pruned_trial_is_no_candidate(fake):
     fake.trial("standard", 3.0)
     fake.trial("gla", 2.9, state="pruned", steps=30)
-    assert any(line.endswith("more steps may improve it: gla at step 30.") for line in wording.caveats(chosen(fake)))
+    early = fake.trial("hybrid", 2.5, state="pruned", steps=30)
+    late = fake.trial("hybrid", 3.5)
+    sel = chosen(fake)
+    arms = by_name(sel)
+    assert (arms["gla"].best, arms["gla"].value) == (None, None)
+    assert arms["hybrid"].best.trial_id == late.trial_id != early.trial_id and arms["hybrid"].value == 3.5
+    assert [arm.arm for arm in sel.arms] == ["standard", "hybrid", "gla"]
+    assert "Without a value of val_loss, which only completed trials have: gla." in wording.caveats(sel)
+
+
+def test_an_arm_has_one_speed_wherever_it_is_shown(full):
+    sel = chosen(full)
+    board = leaderboard(sel.plan, sel.data.results)["arms"]
+    assert {arm.arm: arm.tokens_per_s for arm in sel.arms} == {name: row["tokens_per_s"] for name, row in board.items()}
 
 
 def test_baselines_that_every_arm_beats_are_one_sentence(fake):

@@ -73,3 +73,14 @@ def test_noise_runs_are_told_apart_from_the_arms(tmp_path):
     assert found.noise[0].startswith("3 runs of gla that differ in their seed alone scatter by 0.05")
     assert "The first two, gla and hybrid, are 0.1000 apart: less than that" in found.noise[1]
     assert (json.dumps([t.name for t in found.tables])) == '["noise", "confounds", "derived"]'
+
+
+def test_the_first_two_of_single_runs_are_held_against_no_test(tmp_path):
+    sweep = {k: v for k, v in copy.deepcopy(SWEEP).items() if k != "confirm"}
+    fake = Fake(tmp_path, {**sweep, "noise": {"arm": "gla", "seeds": 3}})
+    for arm, value in (("standard", 3.3), ("gla", 3.1), ("hybrid", 3.2)):
+        fake.trial(arm, value)
+    for i in range(3):
+        fake.trial("gla", 3.0 + 0.05 * i, phase="noise", seed=10_000 + i)
+    found = guards.gather(select(load(fake.path)))
+    assert found.noise[1].startswith("The first two, gla and hybrid, are 0.1000 apart. ")

@@ -11,6 +11,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from xml.etree import ElementTree
 
+import jsonschema
 import pytest
 from rich.console import Console
 
@@ -21,6 +22,7 @@ from analysis.records.select import select
 from analysis.report.leaderboard import show
 from analysis.report.page import environment, write_report
 from tests.analysis.fake_results import SWEEP, Fake, fill
+from tests.contract import VERDICTS
 
 ROOT = Path(__file__).parents[3]
 VOID = {"meta", "br", "link", "img", "hr", "input"}
@@ -87,7 +89,8 @@ def test_every_arm_is_in_the_table_with_its_counts(made):
     gla = board["gla"]
     assert [gla[s] for s in ("completed", "pruned", "diverged", "failed", "unfinished", "unreadable")] == list("510101")
     assert gla["best val_loss"] == "3.1000 s.e. 0.0100"
-    assert gla["confirm mean ± std (n)"] == "3.1100 ± 0.0100 (3)"
+    assert gla["confirm mean ± std (n)"].startswith("3.1100 ± 0.0100 (3) [3.0")
+    assert [board[arm]["rank"] for arm in ("gla", "hybrid", "standard")] == ["1", "2", "3"]
     assert gla["parameters (non-emb.)"] == "1.23M 988k"
     assert board["baseline:"] == {"arm": "baseline: unigram loss", "val_loss": "4.5000"}
 
@@ -142,6 +145,25 @@ def test_the_table_as_csv(made):
     assert rows[0]["completed"] == "5" and rows[0]["optim.lr"] == "0.004" and rows[3]["tokens"] == ""
 
 
+def test_the_verdicts_are_written_and_are_those_of_the_page(made):
+    fake, page = made
+    board = json.loads(fake.folder.verdicts_file.read_text())
+    jsonschema.validate(board, VERDICTS)
+    assert fake.folder.verdicts_file == fake.path / "analysis" / "verdicts.json" and board["metric"] == "val_loss"
+    assert [(arm["arm"], arm["n"], arm["rank"]) for arm in board["arms"]] == [
+        ("gla", 3, 1), ("hybrid", 3, 2), ("standard", 3, 3)
+    ]  # fmt: skip
+    rows = list(csv.DictReader((fake.path / "analysis" / "pairs.csv").read_text().splitlines()))
+    assert [(row["a"], row["b"], row["verdict"]) for row in rows] == [
+        ("gla", "hybrid", "gla better"), ("gla", "standard", "gla better"), ("hybrid", "standard", "hybrid better"),
+    ]  # fmt: skip
+    assert [float(row["p"]) for row in rows] == [pair["p"] for pair in board["pairs"]]
+    assert "Answer. So far: gla is best: better than each of the other 2 arms." in page.text
+    assert (
+        "Test of all pairs together: Tukey, arm + seed" in page.text and "Holm" not in page.text.split("Benchmarks")[1]
+    )
+
+
 def test_many_arms_get_a_figure_each_and_old_figures_go(tmp_path):
     tree = copy.deepcopy(SWEEP)
     tree["arms"] |= {"retnet": {"model": {"mixer": "retnet"}}, "a-b.c": {"model": {"mixer": "mamba2"}}}
@@ -171,7 +193,10 @@ def test_an_ablation_without_a_search(tmp_path):
     for arm in tree["arms"]:
         fake.trial(arm, 3.0)
     page = Page(write_report(fake.path).read_text())
-    assert "No setting was searched" in page.text and "Answer. standard, gla and hybrid share the best" in page.text
+    assert (
+        "No setting was searched" in page.text
+        and "Answer. Undecided: standard, gla and hybrid have one run each" in page.text
+    )
     assert "not finished" not in page.text
 
 

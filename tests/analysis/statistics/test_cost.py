@@ -12,6 +12,7 @@ from analysis.efficiency.peaks import peak_of
 from analysis.records.load import load
 from analysis.records.select import select
 from analysis.statistics import cost
+from attnlab.ranking.tests import Interval
 from attnlab.util.files import write_json
 from tests.analysis.fake_results import SWEEP, Fake
 
@@ -121,19 +122,27 @@ def test_over_confirm_runs_a_cost_has_its_interval(fake):
     assert rows["standard"].tokens is None or rows["standard"].tokens.n == 3
 
 
+def test_an_interval_of_costs_never_reaches_below_zero():
+    few = cost.cost_interval([60.0, 110.0, 160.0])
+    assert 0 < few.low < few.value < few.high and few.value == pytest.approx((60.0 * 110 * 160) ** (1 / 3))
+    assert cost.cost_interval([10.0, 209.0]) == Interval(pytest.approx(2090**0.5), None, None, 2), "says nothing"
+    assert cost.cost_interval([7.3]) == Interval(7.3, None, None, 1)
+    assert cost.cost_interval([0.0, 7.0]) == Interval(3.5, None, None, 2)
+
+
 def test_one_arm_alone_is_not_costed(fake):
     fake.trial("gla", 3.1)
     assert cost.iso_loss(chosen(fake)) == []
 
 
 @pytest.mark.parametrize("mode", ["min", "max"])
-def test_a_trial_that_ended_badly_counts_as_the_worst_of_its_arm(fake, mode):
-    for value, state in ((3.0, "completed"), (3.5, "pruned"), (None, "diverged"), (1.0, "failed")):
+def test_a_trial_that_did_not_complete_counts_as_the_worst_that_did(fake, mode):
+    for value, state in ((3.0, "completed"), (2.5, "pruned"), (None, "diverged"), (1.0, "failed")):
         fake.trial("gla", value, state=state, error="out of memory" if state == "failed" else None)
     fake.trial("standard", None, state="diverged")
     fake.trial("gla", 2.0, phase="confirm")
     found = cost.trials_to_value(chosen(fake))
-    values = [3.0, 3.5, 3.5, 3.5]
+    values = [3.0, 3.0, 3.0, 3.0]
     assert set(found) == {"gla"} and found["gla"] == pytest.approx(cost.expected_best(values, "min"), abs=1e-9)
     assert cost.expected_best([1.0, 2.0], mode) == [1.5, 1.25 if mode == "min" else 1.75]
 
@@ -203,7 +212,7 @@ def test_the_vocabulary_is_that_of_the_first_exported_weights_that_can_be_read(t
 
 def trial_of(curve, state="completed", size=100.0):
     """A search trial whose metric is `curve` at 10, 20, ... tokens, and as many seconds."""
-    last = curve[-1] if curve else None
+    last = curve[-1] if curve and state == "completed" else None
     return SimpleNamespace(
         phase="search", state=state, settings={}, value=lambda metric: last,
         results={"n_params_non_embedding": size, "flops_per_token": 3.0},
@@ -228,8 +237,8 @@ def test_the_weakest_arm_is_that_of_the_metrics_own_direction(mode, sign):
 
 
 @pytest.mark.parametrize(("mode", "sign"), [("min", -1), ("max", 1)])
-def test_lost_trials_count_as_the_worst_in_the_metrics_own_direction(mode, sign):
-    trials = [trial_of([sign * 0.6]), trial_of([sign * 0.2], state="pruned"), trial_of([], state="diverged")]
+def test_trials_that_did_not_complete_count_as_the_worst_in_the_metrics_own_direction(mode, sign):
+    trials = [trial_of([sign * 0.6]), trial_of([sign * 0.2]), trial_of([sign * 0.7], state="pruned")]
     trials.append(trial_of([sign * 9.0], state="failed"))
     found = cost.trials_to_value(selection(mode, a=trials, b=[trial_of([], state="failed")]))
     assert found == {"a": pytest.approx(cost.expected_best([sign * v for v in (0.6, 0.2, 0.2, 0.2)], mode))}

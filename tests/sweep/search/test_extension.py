@@ -123,7 +123,7 @@ def test_of_a_metric_that_rises_the_greatest_value_is_searched_confirmed_and_ran
     again = start(plan, folder)
     assert again.suggest("x") == "FINISHED" and again.arms["a"].study.best_params == {"optim.lr": max(rates)}
     ended = [result(arm, n, None, **{"optim.lr": lr}) for arm in "ab" for n, lr in enumerate((1e-4, 1e-1, 1e-2, 1e-3))]
-    ended = [{**r, "best": {"val_accuracy": r["settings"]["optim.lr"]}} for r in ended]
+    ended = [{**r, "last": {"val_accuracy": r["settings"]["optim.lr"]}} for r in ended]
     wide = extension(plan, ended).spaces["a"]["optim.lr"]
     assert (wide.low, wide.high) == pytest.approx((1e-4, 1e-1 * 1000**0.5)), "widened where the greatest value lies"
 

@@ -4,6 +4,7 @@ import io
 import signal
 from types import SimpleNamespace
 
+import jsonschema
 import pytest
 from optuna.trial import TrialState
 from rich.console import Console
@@ -15,6 +16,8 @@ from attnlab.records.reading import read_board
 from attnlab.sweep.ui.callback import ProgressCallback
 from attnlab.sweep.ui.progress import Progress
 from attnlab.util.errors import Interrupted
+from attnlab.util.files import read_json
+from tests.contract import VERDICTS
 from tests.sweep.search.test_searcher import end, start, sweep_of
 
 PLAN = sweep_of()
@@ -80,3 +83,14 @@ def test_a_trial_that_ends_while_the_launcher_stops_has_ended(sweep, told, state
     ended = {"completed": TrialState.COMPLETE, "pruned": TrialState.PRUNED, "diverged": TrialState.FAIL}[state]
     assert again.ended == 1 and states(again) == [ended]
     assert again.suggest("1")["job"]["arm"] == "b", "the other arm's turn, and nothing is taken up again"
+
+
+def test_the_verdicts_are_written_with_the_leaderboard_also_where_nothing_is_decided(sweep):
+    end(sweep.folder, sweep.search, "0", sweep.search.suggest("0"))
+    sweep.callback.write()
+    board = read_json(sweep.folder.verdicts_file)
+    jsonschema.validate(board, VERDICTS)
+    assert [(arm["arm"], arm["n"], arm["rank"]) for arm in board["arms"]] == [("a", 0, None), ("b", 0, None)]
+    ranked = read_board(sweep.folder.leaderboard_file)
+    assert ranked["answer"].startswith("Undecided: no run outside the search") and ranked["not_worse"] == []
+    assert {(row["rank"], row["interval"]) for row in ranked["arms"].values()} == {(None, None)}
