@@ -7,11 +7,14 @@ from attnlab.config.resolved import Plan
 from attnlab.config.sweep import Sweep
 from attnlab.config.sweep_file import dump
 from attnlab.config.values import MOST
+from attnlab.plan import dry_run
 from attnlab.plan.extension import planned_trials
 from attnlab.plan.load import read, resolve
 from attnlab.plan.seeds import with_own_seeds
 from attnlab.ranking.candidates import confirmed_values
 from attnlab.records.paths import SweepDir
+from attnlab.sweep import engine
+from attnlab.util.errors import UserError
 from tests.test_fixture_of_before import FOLDER
 
 TREE = {
@@ -102,3 +105,19 @@ def test_a_folder_of_before_is_resumed_with_its_seeds(tmp_path):
         plan = resolve({**TREE, "confirm": {"seeds": given}}, resume_in=tmp_path)
         assert plan.seeds == tuple(given) and not plan.notes
     assert resolve({**TREE, "confirm": {"seeds": [0, 1]}}).seeds == (2, 1)
+
+
+def test_the_line_stands_in_the_dry_run_and_at_the_start(tiny, tmp_path, capsys, monkeypatch):
+    arms = {"a": {"train": {"seed": 0}}}
+    plan = resolve({**TREE, "trial": tiny, "arms": arms, "confirm": {"seeds": [0, 1]}, "claims": ["a < 3"]})
+    dry_run.show(plan)
+    shown = capsys.readouterr().out.splitlines()
+    assert shown.count(plan.notes[0]) == 1 and "claim: a < 3" in shown
+
+    def refuse(plan, room):
+        raise UserError("no room")
+
+    monkeypatch.setattr(engine.memory, "check", refuse)
+    with pytest.raises(UserError, match="no room"):
+        engine.run(plan, tmp_path)
+    assert capsys.readouterr().out.splitlines() == [*plan.notes]
