@@ -107,7 +107,7 @@ def test_an_arm_trained_on_the_items_is_told_by_its_text_and_not_by_its_loss(tmp
 
     names = ["arithmetic_1", "word_association"]
     assert main([str(fake.path), "--device", "cpu", "--limit", str(LEARNT), "--benchmarks", *names]) == 0
-    assert "share the best val_loss 3.0000" in capsys.readouterr().out
+    assert "share the lowest val_loss, 3.0000" in capsys.readouterr().out
     results = json.loads((fake.path / "analysis" / "benchmark_results.json").read_text())["arms"]
     told = {(arm, name): row["benchmarks"][name]["overlap"]["seen"] for arm, row in results.items() for name in names}
     assert told == {("leaky", names[0]): LEARNT, ("leaky", names[1]): 0, ("clean", names[0]): 0, ("clean", names[1]): 0}
