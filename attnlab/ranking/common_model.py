@@ -90,7 +90,7 @@ class Design:
     @cached_property
     def inverse(self) -> Floats:
         """The pseudo-inverse of X'X, by which the parameters' errors go."""
-        return np.linalg.pinv(self.matrix.T @ self.matrix, hermitian=True)
+        return np.asarray(np.linalg.pinv(self.matrix.T @ self.matrix, hermitian=True), np.float64)
 
     @cached_property
     def freedom(self) -> int:

@@ -13,6 +13,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 
@@ -62,8 +63,8 @@ def _quantile(arms: int, freedom: int) -> float:
 
 
 @lru_cache(maxsize=64)
-def _interpolated(arms: int) -> Callable[[float], float]:
-    """Of 1 / freedom, in which it is nearly a straight line."""
+def _interpolated(arms: int) -> Any:
+    """Scipy's function of 1 / freedom, in which the quantile is nearly a straight line."""
     from scipy.interpolate import BarycentricInterpolator
 
     places = np.linspace(1e-6, 1 / EXACT, NODES)

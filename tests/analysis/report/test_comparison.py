@@ -138,7 +138,10 @@ def test_a_folder_of_sweeps_is_one_comparison(full, tmp_path, capsys):
     ]  # fmt: skip
     page = (tmp_path / "comparison.html").read_text()
     assert "other" in page and "Left out" in page and "broken" in page
+    assert "<strong>fake.</strong> So far: gla is best: better than each of the other 2 arms." in page
+    assert "<strong>other.</strong> So far: Undecided: no run outside the search has completed" in page
     rows = list(csv.DictReader((tmp_path / "comparison.csv").read_text().splitlines()))
+    assert {(row["sweep"], row["arm"]): row["rank"] for row in rows}["other", "gla"] == ""
     assert {(row["sweep"], row["arm"]) for row in rows} >= {("fake", "gla"), ("other", "gla")}
 
 
