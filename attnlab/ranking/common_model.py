@@ -14,7 +14,7 @@
 
 Games and Howell (1976, J. Educ. Stat. 1) would take Tukey's quantile with each pair's own scatter. With few seeds that
 is far too liberal: of 15 equal arms with 3 seeds each it tells some pair apart in half of all sweeps (simulated, see
-docs/statistics.md). So Sidak's is taken. With 2 or 3 seeds no test sees that variances differ.
+docs/comparison.md). So Sidak's is taken. With 2 or 3 seeds no test sees that variances differ.
 """
 
 from __future__ import annotations

@@ -240,7 +240,8 @@ def test_a_study_that_contradicts_the_records_is_told(folder):
     ((trial_id, job),) = arm.jobs.items()
     assert arm._check_study() is None
     results = arm.ended[trial_id]
-    for changed in ({"state": "pruned"}, {"state": "failed"}, {"best": {**results["best"], "val_loss": 7.0}}):
+    other = {"val_loss": 7.0}
+    for changed in ({"state": "pruned"}, {"state": "failed"}, {"best": other, "last": other}):
         arm.ended[trial_id] = {**results, **changed}
         with pytest.raises(ValueError, match="trial 0 ended otherwise"):
             arm._check_study()
