@@ -315,7 +315,7 @@ def _pair(
 def _halves(pairs: Sequence[PairDifference]) -> dict[str, float]:
     """Half widths of the arms' intervals, of which two add up to their difference's as nearly as can be.
 
-    Hochberg, Weiss and Hart 1982 (JASA 77): the mean over an arm's pairs, corrected by the mean over all pairs.
+    Hochberg and others 1982 (JASA 77): the mean over an arm's pairs, corrected by the mean over all pairs.
     """
     width = {(p.a, p.b): (p.high - p.low) / 2 for p in pairs if p.low is not None and p.high is not None}
     arms = list(dict.fromkeys(arm for pair in width for arm in pair))
