@@ -22,21 +22,19 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from itertools import combinations
 
 import numpy as np
-from numpy.typing import NDArray
 
+from attnlab.ranking.design import Design, Floats, Values
+from attnlab.ranking.quantiles import SEED, Dunnett, sidak_level, tukey_quantile
 from attnlab.ranking.tests import ALPHA
 
-DRAWS, SEED = 2000, 0
+DRAWS = 2000
 CLEARLY = 0.05  # level at which variances clearly differ
 ROUNDING = 1e-12  # of the values' size: scatter below it is none
 TUKEY, DUNNETT, OWN = "Tukey", "Dunnett", "Sidak"  # tests, as `Comparisons.test` begins
-
-Values = Mapping[str, Mapping[int, float]]  # by arm, then by seed
-Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -57,107 +55,6 @@ class PairDifference:
     p: float | None = None
     low_90: float | None = None
     high_90: float | None = None
-
-
-@dataclass(frozen=True)
-class Design:
-    """Which arm has which seeds: rows of a regression, arms first, then seeds but the first."""
-
-    arms: tuple[str, ...]
-    cells: tuple[tuple[int, int], ...]  # (arm, seed) by position, one per value
-    by_seed: bool
-
-    @classmethod
-    def of(cls, values: Values) -> Design:
-        """The model with seeds if it tells every two arms apart and leaves scatter to judge by, else without."""
-        arms = tuple(values)
-        seeds = sorted({seed for by_seed in values.values() for seed in by_seed})
-        cells = tuple((i, seeds.index(seed)) for i, arm in enumerate(arms) for seed in sorted(values[arm]))
-        both = cls(arms, cells, by_seed=True)
-        return both if both.freedom > 0 and both.ties_all else cls(arms, cells, by_seed=False)
-
-    @cached_property
-    def matrix(self) -> Floats:
-        """[values, parameters], float64."""
-        seeds = 1 + max((seed for _, seed in self.cells), default=0) if self.by_seed else 1
-        out = np.zeros((len(self.cells), len(self.arms) + seeds - 1))
-        for row, (arm, seed) in enumerate(self.cells):
-            out[row, arm] = 1.0
-            if self.by_seed and seed:
-                out[row, len(self.arms) + seed - 1] = 1.0
-        return out
-
-    @cached_property
-    def inverse(self) -> Floats:
-        """The pseudo-inverse of X'X, by which the parameters' errors go."""
-        return np.asarray(np.linalg.pinv(self.matrix.T @ self.matrix, hermitian=True), np.float64)
-
-    @cached_property
-    def freedom(self) -> int:
-        """Residual degrees of freedom."""
-        return len(self.cells) - int(np.linalg.matrix_rank(self.matrix))
-
-    @cached_property
-    def ties_all(self) -> bool:
-        """Whether the difference of every two arms can be estimated."""
-        reachable = self.inverse @ self.matrix.T @ self.matrix
-        return all(np.allclose(self.contrast(i, 0) @ reachable, self.contrast(i, 0)) for i in range(len(self.arms)))
-
-    def contrast(self, a: int, b: int) -> Floats:
-        """The weights of the parameters in arm `a` minus arm `b`."""
-        out = np.zeros(self.matrix.shape[1])
-        out[a] += 1.0
-        out[b] -= 1.0
-        return out
-
-    def unscaled_error(self, a: int, b: int) -> float:
-        """The standard error of that difference, in residual standard deviations."""
-        contrast = self.contrast(a, b)
-        return math.sqrt(float(contrast @ self.inverse @ contrast))
-
-    def correlations(self, pairs: Sequence[tuple[int, int]]) -> Floats:
-        """Of the estimates of those differences [pairs, pairs]."""
-        contrasts = np.stack([self.contrast(a, b) for a, b in pairs])
-        covariance = contrasts @ self.inverse @ contrasts.T
-        scale = np.sqrt(np.diag(covariance))
-        return np.asarray(covariance / np.outer(scale, scale))
-
-    def residuals(self, values: Floats) -> Floats:
-        """What the model leaves of values [..., values]."""
-        return values - values @ self.matrix @ self.inverse @ self.matrix.T
-
-    def squares(self, values: Floats) -> Floats:
-        """Sums of the residuals' squares by arm [..., arms] of values [..., values]."""
-        mine = np.array([[arm == i for i in range(len(self.arms))] for arm, _ in self.cells], float)
-        return np.asarray(self.residuals(values) ** 2 @ mine)
-
-
-@dataclass(frozen=True)
-class Dunnett:
-    """The largest of several |t| with one scatter and these correlations (Dunnett 1955, JASA 50)."""
-
-    correlations: Floats
-    freedom: int
-
-    def p(self, ratio: float) -> float:
-        """The chance that one of them exceeds `ratio`; to about 1e-3 (Genz 1992, J. Comput. Graph. Stat. 1)."""
-        from scipy import stats
-
-        ends = np.full(len(self.correlations), float(ratio))
-        inside = stats.multivariate_t(shape=self.correlations, df=self.freedom, allow_singular=True).cdf(
-            ends, lower_limit=-ends, maxpts=2000 * len(ends), random_state=np.random.default_rng(SEED)
-        )
-        return float(np.clip(1 - inside, 0.0, 1.0))
-
-    @cached_property
-    def quantile(self) -> float:
-        """What their largest exceeds with ALPHA."""
-        from scipy import stats
-        from scipy.optimize import brentq
-
-        alone = float(stats.t.ppf(1 - ALPHA / 2, self.freedom))
-        all_apart = float(stats.t.ppf(1 - sidak_level(len(self.correlations)) / 2, self.freedom))
-        return float(brentq(lambda ratio: self.p(ratio) - ALPHA, 0.9 * alone, 1.1 * all_apart, xtol=1e-3))
 
 
 @dataclass(frozen=True)
@@ -262,14 +159,6 @@ def _by_pooled_scatter(
     )
 
 
-@lru_cache(maxsize=1024)
-def tukey_quantile(arms: int, freedom: float) -> float:
-    """Of a difference in standard errors: the studentized range's 95 % quantile over the root of 2."""
-    from scipy import stats
-
-    return float(stats.studentized_range.ppf(1 - ALPHA, arms, freedom)) / math.sqrt(2)
-
-
 def _by_own_scatter(values: Values, asked: Sequence[tuple[str, str]]) -> tuple[PairDifference, ...]:
     from scipy import stats
 
@@ -285,11 +174,6 @@ def _by_own_scatter(values: Values, asked: Sequence[tuple[str, str]]) -> tuple[P
         corrected = 1.0 if p >= 1 else -math.expm1(together * math.log1p(-p))
         out.append(_pair(a, b, gap, error, freedom, wide, narrow, corrected))
     return tuple(out)
-
-
-def sidak_level(together: int) -> float:
-    """The level of each of so many tests at which all of them keep ALPHA."""
-    return -math.expm1(math.log1p(-ALPHA) / together)
 
 
 def own_scatter(left: Mapping[int, float], right: Mapping[int, float]) -> tuple[float, float, float]:

@@ -17,7 +17,8 @@ from typing import Any
 
 import numpy as np
 
-from attnlab.ranking.common_model import CLEARLY, PairDifference, sidak_level, tukey_quantile
+from attnlab.ranking.common_model import CLEARLY, PairDifference
+from attnlab.ranking.quantiles import sidak_level, tukey_quantile
 from attnlab.ranking.tests import ALPHA
 
 POWER = 0.8

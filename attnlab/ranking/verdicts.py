@@ -15,7 +15,8 @@ from typing import Literal, TypedDict
 
 import numpy as np
 
-from attnlab.ranking.common_model import Comparisons, PairDifference, Values, compare
+from attnlab.ranking.common_model import Comparisons, PairDifference, compare
+from attnlab.ranking.design import Values
 from attnlab.ranking.power import seeds_to_decide
 from attnlab.ranking.tests import ALPHA
 from attnlab.util.text import listed, value_text

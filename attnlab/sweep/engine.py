@@ -15,6 +15,7 @@ from attnlab.plan.prepare import check_device
 from attnlab.plan.preregistration import preregister
 from attnlab.ranking.leaderboard import Leaderboard, notes
 from attnlab.ranking.noise_floor import planned_for
+from attnlab.records.lock import Lock
 from attnlab.records.mirror import Mirror
 from attnlab.records.paths import SweepDir
 from attnlab.records.reading import Damaged, read_board
@@ -64,8 +65,7 @@ def run(
         mirror = sweep_mirror(plan, results)
         lock, refused = hold(mirror, held)
         open_sweep_folder(plan, mirror, resume)
-        for line in mend_sweep(plan, mirror) if lock else ():
-            print(f"attnlab: {line}", file=sys.stderr, flush=True)
+        _mend(plan, mirror, lock)
         ended = mirror.folder.results()
         plan = plan.rejoined(r["arm"] for r in ended)
         if final := _finished(plan, mirror.folder, ended):
@@ -74,10 +74,7 @@ def run(
             return final
         if lock is None:
             raise UserError(f"--results {refused}")
-        for note in plan.notes:
-            print(note, flush=True)
-        room = memory.Room.here(plan.sweep.resources.gpus_per_worker) if runs_alone(address) else memory.Room()
-        memory.check(plan, room)
+        room = _begin(plan, address)
         with Interrupts(own_process) as interrupts, start_ray(address) as local:
             preflight = Preflight.of(plan, room)
             up = cluster(address, plan, preflight.need, local)
@@ -97,6 +94,23 @@ def run(
                         return run_trials(plan, mirror, shape, count, preflight, cache, interrupts, lock)
                 except StorageError as error:
                     raise SweepStopped(f"{error}; what was published is kept, and --resume goes on") from error
+
+
+def _mend(plan: Plan, mirror: Mirror, lock: Lock | None) -> None:
+    """Set aside what the folder holds that cannot be used, and say so, if this launcher may write there."""
+    for line in mend_sweep(plan, mirror) if lock else ():
+        print(f"attnlab: {line}", file=sys.stderr, flush=True)
+
+
+def _begin(plan: Plan, address: str | None) -> memory.Room:
+    """Say what the plan does otherwise than its file. Returns what there is for a trial, as far as known without Ray.
+
+    Raises UserError: trials that cannot fit there.
+    """
+    print("".join(f"{note}\n" for note in plan.notes), end="", flush=True)
+    room = memory.Room.here(plan.sweep.resources.gpus_per_worker) if runs_alone(address) else memory.Room()
+    memory.check(plan, room)
+    return room
 
 
 def _check_devices(plan: Plan, mirror: Mirror, shape: SlotShape, cache: Path, address: str | None) -> None:

@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from attnlab.ranking.common_model import Design, Dunnett, compare, tukey_quantile
+from attnlab.ranking.common_model import compare
+from attnlab.ranking.design import Design
+from attnlab.ranking.quantiles import Dunnett, tukey_quantile
 
 
 def made(arms, seeds, spread=0.01, step=0.0, by_seed=0.0, draw=0, sds=None):

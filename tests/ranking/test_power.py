@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from attnlab.ranking import power as power_module
-from attnlab.ranking.common_model import PairDifference, compare, tukey_quantile
+from attnlab.ranking.common_model import PairDifference, compare
 from attnlab.ranking.power import POWER, SeedsNeeded, detectable, fewest, power, seeds_for, seeds_to_decide, tails
+from attnlab.ranking.quantiles import tukey_quantile
 
 
 def decided(arms, n, d, sweeps, draw=0):
