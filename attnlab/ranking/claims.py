@@ -57,7 +57,7 @@ def judge(claim: Claim, evidence: Evidence) -> Judgement:
     unit, metric = evidence.unit, evidence.metric
     for arm, side in ((claim.left, left), (claim.right, right)):
         if isinstance(side, Mapping) and not side:
-            how = "no completed confirm run (confirm: {seeds: [0, 1, 2]})" if unit == "seeds" else "no scored items"
+            how = "no completed confirm run (confirm: {seeds: [1, 2, 3]})" if unit == "seeds" else "no scored items"
             empty = Comparison(claim.left, str(claim.right), Interval(math.nan, None, None, 0), None, "none", unit)
             return Judgement(claim, "undecided", empty, f"undecided: {claim}. {arm} has {how} to judge {metric} by.")
     share, shift = (claim.margin / 100, 0.0) if claim.percent else (0.0, claim.margin)
