@@ -10,7 +10,7 @@ from statistics import NormalDist
 from typing import Any
 
 from attnlab.ranking.power import POWER, fewest
-from attnlab.ranking.tests import ALPHA, Comparison, over_items, over_seeds
+from attnlab.ranking.tests import ALPHA, Comparison, over_items
 
 MOST = 1_000_000  # an n above this decides nothing in practice
 
@@ -25,12 +25,6 @@ def holm(pairs: Sequence[Comparison]) -> list[Comparison]:
     corrected = iter(multipletests(known, method="holm")[1] if known else ())
     out = [replace(pair, p_holm=float(next(corrected))) if pair.p is not None else pair for pair in pairs]
     return [replace(pair, needed=None if pair.decided else needed(pair, ALPHA / max(1, len(known)))) for pair in out]
-
-
-def all_over_seeds(values: Values) -> list[Comparison]:
-    """Every pair of arms over seeds, corrected together; arms without values stay out."""
-    arms = [arm for arm, by_seed in values.items() if by_seed]
-    return holm([over_seeds(a, b, values[a], values[b]) for a, b in combinations(arms, 2)])
 
 
 def all_over_items(values: Values) -> list[Comparison]:
